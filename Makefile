@@ -1,0 +1,39 @@
+# Everything runs in .venv, which the first target that needs it sets up.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint format benchmark clean
+
+help:            ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+demo: .venv/ready          ## train on the embedded data set, cluster, write heatmaps/, compare CAM and LPCAM
+	$(BIN)/python train.py configs/shapes.py --workdir runs/demo
+	$(BIN)/python infer.py --ckpt runs/demo --out heatmaps/
+
+test: .venv/ready-dev      ## run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/ready-dev      ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/ready-dev    ## fix style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: .venv/ready-dev ## time the kernels, seconds; benchmarks/README.md says how to measure real photographs
+	$(BIN)/python -m benchmarks.kernels
+
+clean:           ## remove .venv and all results
+	rm -rf .venv runs heatmaps
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lpcam_jax needs Python 3.11 or newer; set PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/ready-dev: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	touch $@

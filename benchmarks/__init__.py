@@ -1,0 +1,1 @@
+"""What is claimed in RESULTS.md, as programs."""

@@ -1,0 +1,227 @@
+"""Spherical k-means, jitted and vmapped over classes (paper, section 3.2).
+
+With unit(x) = x / |x|, points are assigned to the direction they make the smallest angle with:
+
+    a_i = argmax_k  unit(x_i) . u_k                                    assignment
+    u_k = unit( sum_{a_i = k} w_i unit(x_i) )         "spherical": never lowers the objective, so it always ends
+    u_k = unit( sum_{a_i = k} w_i x_i )               "mean": the reference; large features pull more
+
+    objective = sum_i w_i unit(x_i) . u_{a_i} / sum_i w_i              in [-1, 1]
+
+Ragged data are weights: a point of weight 0, like a point of length 0, does not exist. So all classes are one
+array, and everything here works under `jax.jit` and `jax.vmap`.
+"""
+
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class KMeans(NamedTuple):
+    """Result of `kmeans`.
+
+    directions: float (k, d), unit length; of an empty cluster: the last it had
+    means:      float (k, d), raw weighted mean of the members, what the classifier scores; 0 when empty
+    counts:     float (k,), weight of the members
+    assignment: int32 (n,), nearest direction of every point (of points of weight 0 too)
+    objective:  float (), mean cosine of the points to their direction, in [-1, 1]
+    iterations: int32 (), updates done
+    """
+
+    directions: jax.Array
+    means: jax.Array
+    counts: jax.Array
+    assignment: jax.Array
+    objective: jax.Array
+    iterations: jax.Array
+
+
+def unit(vectors: jax.Array) -> jax.Array:
+    """v / |v| over the last axis; a zero vector stays zero.
+
+    Args:
+        vectors: float (..., d).
+
+    Returns:
+        float (..., d), of length 1 or 0.
+    """
+    return vectors * _inverse_length(vectors)[..., None]
+
+
+def kmeans(
+    points: jax.Array,
+    weights: jax.Array,
+    init: jax.Array,
+    *,
+    update: Literal["spherical", "mean"] = "spherical",
+    tol: float | None = None,
+    max_iterations: int = 100,
+) -> KMeans:
+    """Cluster points by angle from the given centres.
+
+    Stops when (sum_k |change of centre k|)^2 < tol, or exactly nothing changed, or after `max_iterations`. An
+    empty cluster takes the worst-served point, as long as there is one that is not already at its direction.
+
+    Args:
+        points: float (n, d).
+        weights: float (n,), >= 0; 0: the point does not exist.
+        init: float (k, d), starting centres of any length.
+        update: how a centre follows its members; see above.
+        tol: on unit directions for "spherical" (default 1e-6), on raw means for "mean" (default 5, the reference's).
+        max_iterations: cap on the updates.
+
+    Returns:
+        KMeans.
+
+    Source: paper section 3.2; reference step "make_lpcam" with kmeans_pytorch 0.3, distance cosine ("mean"; there
+    an empty cluster is NaN and never ends).
+    """
+    if update not in ("spherical", "mean"):
+        raise ValueError(f"update={update!r}: use 'spherical' or 'mean'")
+    tol = {"spherical": 1e-6, "mean": 5.0}[update] if tol is None else tol
+    return _kmeans(points, weights, init, tol, update=update, max_iterations=max_iterations)
+
+
+@partial(jax.jit, static_argnames=("update", "max_iterations"))
+def _kmeans(points, weights, init, tol, *, update, max_iterations) -> KMeans:
+    inverse = _inverse_length(points)
+    weights = jnp.where(inverse > 0, weights, 0)
+    total = jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
+    k = init.shape[0]
+
+    def assign(directions):
+        cosines = _product(points, directions.T) * inverse[:, None]
+        return jnp.argmax(cosines, axis=1).astype(jnp.int32), jnp.max(cosines, axis=1)
+
+    def members(assignment, point_weights):
+        """Weighted sums over the members of each cluster, (k, d)."""
+        chosen = jax.nn.one_hot(assignment, k, dtype=points.dtype) * point_weights[:, None]
+        return _product(chosen.T, points)
+
+    def raw_means(assignment):
+        counts = jax.ops.segment_sum(weights, assignment, k)
+        sums = members(assignment, weights)
+        return jnp.where(counts[:, None] > 0, sums / jnp.where(counts > 0, counts, 1)[:, None], 0), counts
+
+    def fill_empty(assignment, served):
+        """Give the r-th empty cluster the r-th worst-served point."""
+        counts = jax.ops.segment_sum(weights, assignment, k)
+        spare = jnp.where((weights > 0) & (served < 1 - 1e-5), served, jnp.inf)
+        cosine, worst = jax.lax.top_k(-spare, min(k, spare.shape[0]))
+        worst = jnp.pad(worst, (0, k - worst.shape[0]))
+        free = jnp.pad(jnp.isfinite(cosine), (0, k - cosine.shape[0]))
+        rank = jnp.cumsum(counts == 0) - 1
+        takes = (counts == 0) & free[jnp.maximum(rank, 0)]
+        target = jnp.where(takes, worst[jnp.maximum(rank, 0)], points.shape[0])
+        return assignment.at[target].set(jnp.arange(k, dtype=jnp.int32), mode="drop")
+
+    def step(state):
+        centres, _, iteration = state
+        assignment = fill_empty(*assign(unit(centres)))
+        if update == "spherical":
+            sums = members(assignment, weights * inverse)
+            moved = jnp.where(jnp.any(sums != 0, axis=1, keepdims=True), unit(sums), centres)
+        else:
+            means, counts = raw_means(assignment)
+            moved = jnp.where(counts[:, None] > 0, means, centres)
+        shift = jnp.linalg.norm(moved - centres, axis=1).sum() ** 2
+        return moved, shift, iteration + 1
+
+    def unfinished(state):
+        _, shift, iteration = state
+        return (iteration < max_iterations) & (shift > 0) & (shift >= tol)
+
+    start = unit(init) if update == "spherical" else init
+    state = (start, jnp.full((), jnp.inf, points.dtype), jnp.zeros((), jnp.int32))
+    centres, _, iterations = jax.lax.while_loop(unfinished, step, state)
+    directions = unit(centres)
+    assignment, served = assign(directions)
+    means, counts = raw_means(assignment)
+    objective = jnp.sum(weights * served) / total
+    return KMeans(directions, means, counts, assignment, objective, iterations)
+
+
+@partial(jax.jit, static_argnames="k")
+def kmeans_plus_plus(key: jax.Array, points: jax.Array, weights: jax.Array, *, k: int) -> jax.Array:
+    """k points to start from, each drawn far from the ones before.
+
+    The first is drawn by weight, each next with probability proportional to w_i (1 - max_j cos(x_i, c_j)). When no
+    point is left that differs from those drawn, the draw falls back to the weights; with no point at all to zeros.
+
+    Args:
+        key: random key.
+        points: float (n, d).
+        weights: float (n,), >= 0.
+        k: number of centres.
+
+    Returns:
+        float (k, d), rows of `points`.
+
+    Source: Arthur and Vassilvitskii, k-means++ (2007), with the cosine distance; the reference draws k rows uniformly.
+    """
+    inverse = _inverse_length(points)
+    weights = jnp.where(inverse > 0, weights, 0)
+
+    def draw(state, draw_key):
+        distance = state
+        mass = weights * jnp.where(distance > 1e-6, distance, 0)
+        mass = jnp.where(mass.sum() > 0, mass, weights)
+        cumulative = jnp.cumsum(mass)
+        chosen = jnp.searchsorted(cumulative, jax.random.uniform(draw_key) * cumulative[-1], side="right")
+        centre = points[jnp.minimum(chosen, points.shape[0] - 1)]
+        cosines = _product(points, unit(centre)[:, None])[:, 0] * inverse
+        return jnp.minimum(distance, jnp.maximum(1 - cosines, 0)), centre
+
+    _, centres = jax.lax.scan(draw, jnp.ones_like(weights), jax.random.split(key, k))
+    return jnp.where(weights.sum() > 0, centres, 0)
+
+
+@partial(jax.jit, static_argnames=("k", "update", "restarts", "max_iterations"))
+def cluster_classes(
+    key: jax.Array,
+    points: jax.Array,
+    weights: jax.Array,
+    *,
+    k: int = 12,
+    update: Literal["spherical", "mean"] = "spherical",
+    restarts: int = 1,
+    max_iterations: int = 100,
+) -> KMeans:
+    """`kmeans` of every class, from `restarts` k-means++ starts, the best objective kept.
+
+    Args:
+        key: random key.
+        points: float (c, n, d).
+        weights: float (c, n).
+        k: clusters of each class.
+        update: see `kmeans`.
+        restarts: starts of each class.
+        max_iterations: see `kmeans`.
+
+    Returns:
+        KMeans with a leading axis c on every field.
+    """
+
+    def one_start(key, points, weights):
+        init = kmeans_plus_plus(key, points, weights, k=k)
+        return kmeans(points, weights, init, update=update, max_iterations=max_iterations)
+
+    def one_class(keys, points, weights):
+        starts = jax.vmap(one_start, in_axes=(0, None, None))(keys, points, weights)
+        best = jnp.argmax(starts.objective)
+        return jax.tree.map(lambda leaf: leaf[best], starts)
+
+    keys = jax.random.split(key, (points.shape[0], restarts))
+    return jax.vmap(one_class)(keys, points, weights)
+
+
+def _inverse_length(vectors: jax.Array) -> jax.Array:
+    square = jnp.sum(vectors * vectors, axis=-1)
+    return jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def _product(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Full float32 product: the default of GPU and TPU rounds to fewer bits, which moves assignments."""
+    return jnp.matmul(left, right, precision="highest")

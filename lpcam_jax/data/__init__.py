@@ -1,0 +1,1 @@
+"""Data sets as records, and the way of records into batches."""

@@ -1,0 +1,168 @@
+"""Picture files to arrays: the only place that opens them.
+
+Whatever a file holds comes out as upright 8-bit RGB (`masks.py`: as class indices); whatever is wrong with it comes out
+as one line that names the file.
+"""
+
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from glob import escape, glob
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from ..errors import UserError
+from .records import Record
+
+# Named, because Pillow left alone also hands PostScript files to an interpreter.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif")
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+def read_picture(path: str | Path) -> np.ndarray:
+    """The first frame as uint8 (H, W, 3) RGB, turned upright; transparent parts become white.
+
+    16-bit values keep their high byte. Raises UserError for a file that is no readable picture.
+    """
+    with opened(path) as image:
+        turn = _UPRIGHT.get(_orientation(image))
+        image = _to_rgb(image, path)
+        return np.array(image if turn is None else image.transpose(turn))
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """(H, W) of what `read_picture` returns, from the header alone; raises UserError like it."""
+    with opened(path) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """The undecoded picture file, for a `with` block; whatever goes wrong in it is raised as UserError."""
+    # A filter that stays, for Pillow alone: `catch_warnings` around each read would not be thread safe.
+    if _QUIET not in warnings.filters[:1]:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # the decoders raise nearly everything on damaged files
+        raise UserError(f"{shown(path)}: {_complaint(error, path)}") from error
+
+
+def shown(name: str | Path) -> str:
+    """A name as it stands in a message: as it is, or as its `repr` when it would break the line."""
+    return str(name) if str(name).isprintable() else repr(str(name))
+
+
+def find_pictures(pattern: str | Path) -> list[Path]:
+    """The pictures of a folder and its subfolders, one file, or a glob (`**` allowed), sorted.
+
+    Pictures are told by their extension and hidden files skipped, unless one file is named. Raises UserError
+    when there are none.
+    """
+    path = Path(pattern)
+    if os.path.isfile(path):
+        return [path]
+    is_folder = os.path.isdir(path)
+    names = glob(f"{escape(str(path))}/**" if is_folder else str(pattern), recursive=True)
+    found = sorted({Path(name) for name in names if Path(name).suffix.lower() in SUFFIXES})
+    if not found:
+        what = "no picture in this folder" if is_folder else "no such picture, folder or match"
+        advice = "name a picture, a folder of pictures or a quoted glob like 'my/*.jpg'"
+        raise UserError(f"{shown(pattern)}: {what}; {advice}")
+    return found
+
+
+def unique_ids(names: Sequence[str]) -> list[str]:
+    """Distinct names without their extension; those that would collide keep it (`a.jpg`, `a.png`)."""
+    stems = [os.path.splitext(name)[0] for name in names]
+    count = Counter(stems)
+    ids = [stem if count[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]
+    # `a.jpg` kept for its extension can meet the stem of `a.jpg.png`
+    return ids if len(set(ids)) == len(ids) else list(names)
+
+
+class Pictures:
+    """Pictures of which nothing is known; a path given twice counts once.
+
+    An id is the path below the deepest folder that holds all pictures, see `unique_ids`.
+    """
+
+    labels = None
+    has_masks = False
+
+    def __init__(self, paths: Sequence[str | Path], class_names: Sequence[str]):
+        given = {os.path.abspath(path): path for path in paths}
+        folder = os.path.commonpath([os.path.dirname(path) for path in given]) if given else ""
+        self.ids = unique_ids([Path(path).relative_to(folder).as_posix() for path in given])
+        self._paths = list(given.values())
+        self.class_names = tuple(class_names)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Record:
+        return Record(self.ids[index], read_picture(self._paths[index]), None, None)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) from the header."""
+        return picture_size(self._paths[index])
+
+
+def _complaint(error: Exception, path: str | Path) -> str:
+    match error:
+        case FileNotFoundError():
+            return "no such file; check the name"
+        case PermissionError():
+            return "no permission to read it; change the permissions of the file"
+        case OSError(strerror=str(reason)):
+            return f"cannot be read ({reason}); check the path and the disk"
+        case UnidentifiedImageError() if os.path.getsize(path) == 0:
+            return "the file is empty; get it again or take it out"
+        case UnidentifiedImageError():
+            return f"not a picture that can be read ({', '.join(FORMATS)}); convert it or take it out"
+        case Image.DecompressionBombError():
+            return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels; scale it down"
+        case _:
+            return f"damaged picture ({' '.join(str(error).split())}); get it again or take it out"
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":  # Pillow turns these itself
+        return 1
+    try:
+        # Not image.getexif(): for a PNG that decodes every pixel, to find a tag behind them.
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    except Exception:  # broken EXIF says nothing about the pixels
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F", "LAB"):
+        raise UserError(f"{shown(path)}: pixels of kind {image.mode} have no certain range; save it as 8-bit RGB")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")

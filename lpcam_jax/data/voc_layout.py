@@ -1,0 +1,108 @@
+"""Data sets laid out like the VOC devkit: a folder of pictures, one of masks, lists of ids."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import UserError
+from .masks import pick_classes, read_mask, read_with_mask, renumbering
+from .pictures import picture_size, shown
+from .records import Record, relative_name
+
+# fmt: off
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
+
+
+class VOCLayout:
+    """`images/ID.jpg`, `masks/ID.png` and a list with an id at the start of each line, all below `root`.
+
+    root:    the folder, VOCdevkit/VOC2012 of the original
+    ids_file, images, masks: relative to root
+    classes: keep these of VOC_CLASSES, in this order: masks are renumbered to 1..c, other classes become
+             background; empty: all twenty
+    present: a class is in a picture when its mask holds at least this many of its pixels
+
+    Constructing reads every mask once, for the labels. Raises UserError when something is missing.
+    """
+
+    has_masks = True
+
+    def __init__(
+        self,
+        root: str | Path,
+        ids_file: str | Path,
+        *,
+        images: str = "JPEGImages",
+        masks: str = "SegmentationClass",
+        classes: Sequence[str] = (),
+        present: int = 1,
+    ):
+        self.class_names = pick_classes(classes, VOC_CLASSES, "the VOC layout")
+        self._renumber = renumbering(self.class_names, VOC_CLASSES)
+        self.ids = _read_ids(Path(root), Path(root, ids_file))
+        self._images = [Path(root, images, f"{name}.jpg") for name in self.ids]
+        self._masks = [Path(root, masks, f"{name}.png") for name in self.ids]
+        _check_present(self._images, "pictures")
+        _check_present(self._masks, "masks")
+        self.labels = (self._count_pixels() >= present).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Record:
+        image, mask = read_with_mask(self._images[index], self._masks[index], num_classes=len(VOC_CLASSES))
+        return Record(self.ids[index], image, self.labels[index], self._renumber[mask])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) from the header."""
+        return picture_size(self._images[index])
+
+    def _count_pixels(self) -> np.ndarray:
+        """Int (n, c): the pixels of each class in each mask."""
+        c = len(self.class_names)
+
+        def count(path: Path) -> np.ndarray:
+            mask = self._renumber[read_mask(path, num_classes=len(VOC_CLASSES))]
+            return np.bincount(mask.ravel(), minlength=256)[1 : c + 1]
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            counts = pool.map(count, self._masks)
+            bar = tqdm(counts, "reading masks", len(self), unit="mask", delay=2, disable=None, leave=False)
+            return np.stack(list(bar))
+
+
+def _read_ids(root: Path, path: Path) -> list[str]:
+    if not root.is_dir():
+        raise UserError(f"{shown(root)}: no such folder; name the folder that holds the pictures and the lists of ids")
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{shown(path)}: no such list of ids; name a text file below {shown(root)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{shown(path)}: cannot be read as a list of ids ({error}); save it as UTF-8 text") from error
+    ids = [relative_name(line.split()[0], shown(path)) for line in lines if line.strip()]
+    if not ids:
+        raise UserError(f"{shown(path)}: the list is empty; write one id a line")
+    name, lines_of_it = Counter(ids).most_common(1)[0]
+    if lines_of_it > 1:
+        raise UserError(f"{shown(path)}: {shown(name)} is listed {lines_of_it} times; keep one line of it")
+    return ids
+
+
+def _check_present(paths: Sequence[Path], what: str) -> None:
+    missing = [shown(path) for path in paths if not os.path.isfile(path)]
+    if missing:
+        more = ", ..." if len(missing) > 3 else ""
+        raise UserError(
+            f"{len(missing)} of {len(paths)} listed {what} are missing: {', '.join(missing[:3])}{more}; "
+            "add them or take their ids out of the list"
+        )

@@ -1,0 +1,69 @@
+"""The machine: one mesh over all devices, and how programs are compiled for them.
+
+Batches are sharded over the mesh, parameters are on every device; `jax.jit` does the rest. Nothing else in the package
+asks which devices there are.
+"""
+
+import os
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+# A fusion library that jaxlib's CPU backend uses by default; networks are 1.3 to 1.7 times faster without it.
+_NETWORK_ON_CPU = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
+
+def start(*, cache_compilations: bool = True) -> None:
+    """Join the other processes, if there are any, and remember compiled programs between runs.
+
+    Programs are kept in $JAX_COMPILATION_CACHE_DIR, by default ~/.cache/lpcam_jax.
+    """
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        jax.distributed.initialize()
+    if cache_compilations and not jax.config.jax_compilation_cache_dir:
+        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(root / "lpcam_jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def mesh() -> Mesh:
+    """All devices in one line, the axis "data"."""
+    return Mesh(np.array(jax.devices()), ("data",))
+
+
+def shard(batch: Any, devices: Mesh) -> Any:
+    """Put a host batch on the devices, its first axis split over them (which must divide it)."""
+    sharding = NamedSharding(devices, PartitionSpec("data"))
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
+
+
+def replicate(tree: Any, devices: Mesh) -> Any:
+    """Put arrays on every device."""
+    return jax.device_put(tree, NamedSharding(devices, PartitionSpec()))
+
+
+def abstract_on(tree: Any, devices: Mesh) -> Any:
+    """Shapes and types of arrays that are to be restored onto every device."""
+    everywhere = NamedSharding(devices, PartitionSpec())
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree)
+
+
+def jit_network(function: Callable, **options: Any) -> Callable:
+    """`jax.jit` for a network, with the compiler options that are fastest for it on this backend."""
+    return jax.jit(function, compiler_options=_network_options(), **options)
+
+
+@cache
+def _network_options() -> dict[str, str] | None:
+    if jax.default_backend() != "cpu":
+        return None
+    try:  # another version of jaxlib may not know the option: then it has no need of it
+        jax.jit(partial(jax.lax.add, 1), compiler_options=_NETWORK_ON_CPU)(1)
+    except jax.errors.JaxRuntimeError:
+        return None
+    return _NETWORK_ON_CPU

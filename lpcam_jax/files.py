@@ -1,0 +1,42 @@
+"""Whole files or none: what a killed run leaves behind is never half a picture."""
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from .errors import UserError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another disk",
+    errno.EDQUOT: "free some of your quota or choose another disk",
+    errno.EROFS: "choose a folder on a writable disk",
+    errno.EACCES: "choose a folder you may write to",
+    errno.EPERM: "choose a folder you may write to",
+    errno.EEXIST: "a file stands where a folder is needed: move it or choose another folder",
+    errno.ENOTDIR: "a file stands where a folder is needed: move it or choose another folder",
+    errno.EISDIR: "a folder has the name of the file: move it or choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that `path` holds, at any moment, its old content or all of the new; makes its folders.
+
+    Raises UserError, with nothing left behind, when the file cannot be written.
+    """
+    # A sibling is on the same disk, as a rename needs; its short name fits wherever the file's own does.
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno, "choose another place for the output")
+        raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}; {remedy}") from error

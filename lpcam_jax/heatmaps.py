@@ -1,0 +1,268 @@
+"""A folder of heat maps: written picture by picture, continued after a stop, scored as a whole.
+
+    maps/ID.npz       classes (n,) and their names; cam, lpcam_f, lpcam: float16 (n, H, W), in [0, 1];
+                      probabilities (c,) of all classes. No pickle.
+    overlays/ID.png   photograph, seed, truth, and every class's maps side by side
+    seeds/ID.png      seed mask of LPCAM as a palette PNG: 0 background, class n + 1
+    metrics.json      Table 1 and what it was made with; thresholds.png its curve (where there are masks)
+    protocol.json     what the maps were made with
+
+The npz is written last: where it stands, the picture is done.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from . import __version__
+from .config import Inference
+from .data.records import Record, RecordSource, Subset
+from .errors import UserError
+from .files import write_atomically
+from .inference import METHODS, PictureMaps, map_pictures
+from .prototypes import Prototypes
+from .report.curve import threshold_curve
+from .report.overlays import panel, png
+from .report.palette import mask_png
+from .report.table import class_table, table1
+from .scoring import SeedScoring
+from .seeds import seed_mask
+from .training.checkpoints import Run, TrainState
+from .training.state import graph_of
+
+TITLES = {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM"}
+
+
+class HeatMapFolder:
+    """The folder, of one model and one protocol.
+
+    Args:
+        directory: made when it is not there.
+        class_names: c names.
+        protocol: plain JSON values that say how the maps are made; a folder with another protocol is refused.
+
+    Raises:
+        UserError: the folder cannot be written, or holds maps made otherwise.
+    """
+
+    def __init__(self, directory: str | Path, class_names: tuple[str, ...], protocol: dict[str, Any]):
+        self.directory, self.class_names, self.protocol = Path(directory), class_names, protocol
+        file = self.directory / "protocol.json"
+        text = json.dumps(protocol, indent=2, ensure_ascii=False)
+        try:
+            before = file.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            before = None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} cannot be read ({error}); choose another --out.") from None
+        if before is not None and before != text:
+            raise UserError(
+                f"{directory} holds heat maps of another model or protocol; choose another --out or delete it."
+            )
+        write_atomically(file, text.encode())
+
+    def is_done(self, name: str) -> bool:
+        """Whether the picture's outputs are all there."""
+        return self._file("maps", name, "npz").exists()
+
+    def write(self, record: Record, result: PictureMaps, *, background: float) -> None:
+        """Write one picture's outputs.
+
+        Args:
+            record: the picture.
+            result: its maps.
+            background: seed threshold.
+        """
+        seed = np.zeros(record.image.shape[:2], np.uint8)
+        if len(result.classes):
+            values = np.concatenate([[0], result.classes + 1]).astype(np.uint8)
+            seed = values[seed_mask(result.maps["lpcam"], np.ones(len(result.classes)), background=background)]
+        stored = {method: np.moveaxis(result.maps[method], -1, 0) for method in METHODS}
+        names = [self.class_names[n] for n in result.classes]
+        if record.labels is None:
+            names = [f"{name} {result.probabilities[n]:.0%}" for name, n in zip(names, result.classes, strict=True)]
+        picture = panel(
+            record.image,
+            {TITLES[method]: maps for method, maps in stored.items()},
+            names,
+            seed,
+            record.mask,
+            class_values=[int(n) + 1 for n in result.classes],
+        )
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            classes=result.classes.astype(np.int16),
+            names=np.array([self.class_names[n] for n in result.classes], dtype=str),
+            probabilities=result.probabilities.astype(np.float32),
+            **{method: maps.astype(np.float16) for method, maps in stored.items()},
+        )
+        write_atomically(self._file("overlays", record.id, "png"), png(picture))
+        write_atomically(self._file("seeds", record.id, "png"), mask_png(seed))
+        write_atomically(self._file("maps", record.id, "npz"), buffer.getvalue())
+
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of one picture, as stored.
+
+        Raises:
+            UserError: its file cannot be read.
+        """
+        file = self._file("maps", name, "npz")
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return {key: arrays[key] for key in arrays.files}
+        except Exception as error:  # a damaged zip raises whatever its damage makes of it
+            raise UserError(f"{file} cannot be read ({error}); delete it and run the same command again.") from None
+
+    def _file(self, kind: str, name: str, suffix: str) -> Path:
+        return self.directory / kind / f"{name}.{suffix}"
+
+
+def make_heatmaps(
+    run: Run,
+    state: TrainState,
+    prototypes: Prototypes,
+    source: RecordSource,
+    out: str | Path,
+    *,
+    inference: Inference,
+    devices: Mesh,
+) -> dict[str, Any]:
+    """Map every picture that is not mapped yet, then score all of them.
+
+    Args:
+        run: the run, for its config.
+        state: its classifier.
+        prototypes: its prototypes.
+        source: the pictures.
+        out: the folder.
+        inference: scales and thresholds.
+        devices: the mesh.
+
+    Returns:
+        What was written to metrics.json.
+
+    Raises:
+        UserError: the folder cannot be written, or no picture could be read.
+    """
+    folder = HeatMapFolder(out, run.class_names, protocol_of(run, state, prototypes, inference))
+    skipped: list[str] = []
+    missing = [index for index, name in enumerate(source.ids) if not folder.is_done(name)]
+    if missing:
+        graph, *_ = graph_of(run.config, len(run.class_names))
+        results = map_pictures(
+            graph,
+            (state.parameters, state.batch_stats),
+            prototypes,
+            Subset(source, missing),
+            stride=run.config.model.output_stride,
+            inference=inference,
+            devices=devices,
+            skipped=skipped,
+        )
+        _write_all(folder, results, background=inference.background)
+    for line in skipped:
+        tqdm.write(f"skipped: {line}")
+    if len(skipped) == len(source):
+        raise UserError(f"none of the {len(source)} pictures could be read; see the lines above.")
+    metrics = {
+        "pictures": len(source) - len(skipped),
+        "skipped": skipped,
+        "protocol": folder.protocol,
+        **score_heatmaps(folder, source),
+    }
+    write_atomically(Path(out) / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False).encode())
+    return metrics
+
+
+def protocol_of(run: Run, state: TrainState, prototypes: Prototypes, inference: Inference) -> dict[str, Any]:
+    """How the maps of this model are made, as plain JSON values; other parameters give another `model`."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((state.parameters, state.batch_stats, prototypes)):
+        digest.update(np.asarray(leaf).tobytes())
+    return {
+        "version": __version__,
+        "model": digest.hexdigest()[:16],
+        "step": int(state.step),
+        "class_names": list(run.class_names),
+        "scales": list(inference.scales),
+        "mirror": True,
+        "crf": False,
+        "background": inference.background,
+        "probability": inference.probability,
+    }
+
+
+def score_heatmaps(folder: HeatMapFolder, source: RecordSource) -> dict[str, Any]:
+    """Score the maps of a folder against the masks of a source.
+
+    Args:
+        folder: the maps; pictures without maps or without a mask are left out.
+        source: the pictures.
+
+    Returns:
+        {"scored": pictures, "empty_maps": {method: maps that are zero everywhere}, "scores": {method: see
+        `SeedScoring.report`}}; no "scores" without masks.
+    """
+    scoring = {method: SeedScoring(len(folder.class_names)) for method in METHODS}
+    empty, scored = dict.fromkeys(METHODS, 0), 0
+    done = [index for index, name in enumerate(source.ids) if folder.is_done(name)]
+    for index in tqdm(done, desc="scoring", unit="img", disable=not source.has_masks):
+        arrays = folder.read(source.ids[index])
+        for method in METHODS:
+            empty[method] += int((arrays[method].reshape(len(arrays["classes"]), -1) == 0).all(axis=1).sum())
+        mask = source[index].mask if source.has_masks else None
+        if mask is not None:
+            scored += 1
+            for method in METHODS:
+                scoring[method].add(np.moveaxis(arrays[method], 0, -1), arrays["classes"].astype(int), mask)
+    result = {"scored": scored, "empty_maps": empty}
+    if scored:
+        result["scores"] = {method: one.report() for method, one in scoring.items()}
+        curves = {TITLES[method]: np.array(one["curve"]["miou"], float) for method, one in result["scores"].items()}
+        thresholds = np.array(result["scores"]["cam"]["curve"]["threshold"])
+        threshold_curve(
+            folder.directory / "thresholds.png", thresholds, curves, title=f"seeds of {scored} pictures, by threshold"
+        )
+    return result
+
+
+def describe(metrics: dict[str, Any]) -> Iterator[str]:
+    """What a person wants to read of the metrics, line by line."""
+    if "scores" in metrics:
+        names, scores = metrics["protocol"]["class_names"], metrics["scores"]
+        yield table1({TITLES[method]: one for method, one in scores.items()})
+        ious = {
+            TITLES[method]: [np.nan if v is None else v for v in one["best"]["iou"]] for method, one in scores.items()
+        }
+        yield "IoU of each class, at each method's best threshold:"
+        yield class_table(names, ious)
+        cam, lpcam = scores["cam"]["best"]["miou"], scores["lpcam"]["best"]["miou"]
+        comparison = "above" if lpcam > cam else "below"
+        yield f"LPCAM is {100 * abs(lpcam - cam):.1f} points of mIoU {comparison} CAM on {metrics['scored']} pictures."
+    if any(metrics["empty_maps"].values()):
+        counts = ", ".join(f"{TITLES[method]} {count}" for method, count in metrics["empty_maps"].items())
+        yield f"maps that are zero everywhere (nothing was found): {counts}"
+    if metrics["skipped"]:
+        yield f"{len(metrics['skipped'])} pictures were skipped; metrics.json names them."
+
+
+def _write_all(folder: HeatMapFolder, results: Iterator, *, background: float) -> None:
+    """Write results in threads as they come; the first failure ends the run."""
+    with ThreadPoolExecutor(2) as pool:
+        pending = []
+        for _, record, result in results:
+            pending.append(pool.submit(folder.write, record, result, background=background))
+            while len(pending) > 8:
+                pending.pop(0).result()
+        for one in pending:
+            one.result()

@@ -1,0 +1,1 @@
+"""Networks, one a file, and the import of their weights."""

@@ -1,0 +1,149 @@
+"""ResNet with bottlenecks: any depth and width, both layouts, output stride 32, 16 or 8.
+
+    picture -> 7x7/2 -> 3x3/2 max pool -> layer1 -> layer2 -> layer3 -> layer4
+                                            /4        /8      /16       /32, /16 or /8
+
+Names are torchvision's (conv1, bn1, layer1.0.conv2, ...), so weights map one to one.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from .layers import BatchNorm, Conv, Sizes, keep_valid, max_pool, strided
+
+# Strides of layer2..4 and dilations of layer1..4. A stage whose stride is taken out is dilated by the reference at
+# output stride 8, but not at 16: there its 3x3 convolutions simply see half as far.
+STRIDES = {32: (2, 2, 2), 16: (2, 2, 1), 8: (2, 1, 1)}
+DILATIONS = {32: (1, 1, 1, 1), 16: (1, 1, 1, 1), 8: (1, 1, 2, 2)}
+
+
+class Shortcut(nnx.Module):
+    """The 1x1 convolution and norm that bring a block's input to its output's shape."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.conv = Conv(inputs, outputs, 1, stride=stride, dtype=dtype, rngs=rngs)
+        self.bn = BatchNorm(outputs, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return self.bn(self.conv(x), train=train)
+
+
+class Bottleneck(nnx.Module):
+    """1x1 -> 3x3 -> 1x1 to four times the width, plus the input."""
+
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        *,
+        stride: int,
+        dilation: int,
+        layout: Literal["torchvision", "caffe"],
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        outputs = 4 * width
+        first, second = (stride, 1) if layout == "caffe" else (1, stride)
+        self.conv1 = Conv(inputs, width, 1, stride=first, dtype=dtype, rngs=rngs)
+        self.bn1 = BatchNorm(width, rngs=rngs)
+        self.conv2 = Conv(width, width, 3, stride=second, dilation=dilation, dtype=dtype, rngs=rngs)
+        self.bn2 = BatchNorm(width, rngs=rngs)
+        self.conv3 = Conv(width, outputs, 1, dtype=dtype, rngs=rngs)
+        self.bn3 = BatchNorm(outputs, rngs=rngs)
+        reshapes = stride != 1 or inputs != outputs
+        self.downsample = Shortcut(inputs, outputs, stride=stride, dtype=dtype, rngs=rngs) if reshapes else None
+        self.first_stride, self.stride = first, stride
+
+    def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
+        y = nnx.relu(self.bn1(self.conv1(x), train=train))
+        y = keep_valid(y, strided(sizes, self.first_stride))
+        y = nnx.relu(self.bn2(self.conv2(y), train=train))
+        y = self.bn3(self.conv3(y), train=train)
+        shortcut = x if self.downsample is None else self.downsample(x, train=train)
+        return nnx.relu(y + shortcut)
+
+
+class ResNet(nnx.Module):
+    """The backbone: features of every stage.
+
+    Args:
+        blocks: bottlenecks of layer1..4; (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101.
+        width: bottleneck width of layer1, doubled with each stage.
+        stem_width: channels of the first convolution.
+        layout: stride on the 3x3 ("torchvision") or on the first 1x1 ("caffe").
+        stem_pool: see `layers.max_pool`.
+        output_stride: 32, 16 or 8 pixels a position of layer4.
+        dtype: of the convolutions; parameters and norms stay float32.
+    """
+
+    def __init__(
+        self,
+        *,
+        blocks: tuple[int, ...] = (3, 4, 6, 3),
+        width: int = 64,
+        stem_width: int = 64,
+        layout: Literal["torchvision", "caffe"] = "torchvision",
+        stem_pool: Literal["symmetric", "ceil"] = "symmetric",
+        output_stride: Literal[32, 16, 8] = 16,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stem_pool, self.output_stride = stem_pool, output_stride
+        self.conv1 = Conv(3, stem_width, 7, stride=2, dtype=dtype, rngs=rngs)
+        self.bn1 = BatchNorm(stem_width, rngs=rngs)
+        strides, dilations = (1, *STRIDES[output_stride]), DILATIONS[output_stride]
+        inputs = stem_width
+        stages = []
+        for count, stage_stride, stage_dilation in zip(blocks, strides, dilations, strict=True):
+            stage = []
+            for block in range(count):
+                stage.append(
+                    Bottleneck(
+                        inputs,
+                        width,
+                        stride=stage_stride if block == 0 else 1,
+                        dilation=stage_dilation if block > 0 else 1,
+                        layout=layout,
+                        dtype=dtype,
+                        rngs=rngs,
+                    )
+                )
+                inputs = 4 * width
+            stages.append(nnx.List(stage))
+            width *= 2
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.features = inputs
+
+    def __call__(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> dict[str, jax.Array]:
+        """Features of every stage.
+
+        Args:
+            images: float (b, h, w, 3), preprocessed, zero outside the valid region.
+            sizes: int32 (b, 2), valid rows and columns of each picture; None: all.
+            train: whether batch norm uses and updates with the statistics of this batch.
+
+        Returns:
+            "stem" (after the pool), "layer1" .. "layer4": float32 (b, h_s, w_s, d_s), >= 0, zero outside the valid
+            region of `grid_sizes`.
+        """
+        x, sizes = self.conv1(images), strided(sizes, 2)
+        x = keep_valid(nnx.relu(self.bn1(x, train=train)), sizes)
+        x, sizes = max_pool(x, sizes, padding=self.stem_pool)
+        outputs = {"stem": keep_valid(x, sizes)}
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            for block in getattr(self, name):
+                x = block(x, sizes, train=train)
+                sizes = strided(sizes, block.stride)
+            outputs[name] = keep_valid(x, sizes)
+        return outputs
+
+    def grid_sizes(self, sizes: Sizes) -> Sizes:
+        """Valid sizes of layer4 for pictures of these sizes, int32 (b, 2) each."""
+        if sizes is None:
+            return None
+        sizes = strided(sizes, 2)
+        sizes = strided(sizes, 2) if self.stem_pool == "symmetric" else jnp.maximum(sizes // 2, 1)
+        return strided(sizes, self.output_stride // 4)

@@ -1,0 +1,83 @@
+"""LPCAM: maps from all prototypes of a class, not from the classifier's weights alone (paper, Eq. 5-6).
+
+    FG_n(x) = mean_i cos(f(x), F'_{n,i})       BG_n(x) = mean_j cos(f(x), B'_{n,j})       LPCAM_n = ReLU(FG_n - BG_n)
+
+The cosine is linear in the unit feature, so the means over prototypes collapse into one direction a class:
+
+    FG_n - BG_n = unit(f(x)) . ( mean_i unit(F'_{n,i}) - mean_j unit(B'_{n,j}) )
+
+LPCAM *is* CAM, with other weights on unit features: one 1x1 convolution. `lpcam` is that; `similarity_maps` keeps
+the prototypes apart, in a single einsum, to explain a map part by part.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from .clustering import unit
+from .prototypes import Prototypes
+
+
+@jax.jit
+def directions(prototypes: Prototypes) -> jax.Array:
+    """One direction a class: mean of its unit prototypes minus mean of its context's.
+
+    Args:
+        prototypes: of c classes.
+
+    Returns:
+        float (c, d), of length at most 2. A class without prototypes has 0; without context nothing is subtracted.
+    """
+
+    def mean_unit(centres, mask):
+        count = jnp.maximum(mask.sum(axis=1), 1).astype(centres.dtype)
+        return jnp.sum(unit(centres) * mask[..., None], axis=1) / count[:, None]
+
+    return mean_unit(prototypes.class_centres, prototypes.class_mask) - mean_unit(
+        prototypes.context_centres, prototypes.context_mask
+    )
+
+
+@jax.jit
+def lpcam(features: jax.Array, prototypes: Prototypes) -> jax.Array:
+    """LPCAM_n(x) = ReLU( unit(f(x)) . direction_n ).
+
+    Args:
+        features: float (*b, h, w, d); of any length, zero features give zero. For a picture and its mirror image add
+            the (mirrored back) features first.
+        prototypes: of c classes.
+
+    Returns:
+        float (*b, h, w, c), in [0, 2], on the feature grid. The ReLU is here, before scales are fused.
+
+    Source: paper Eq. 5-6; reference step "make_lpcam" (the ReLU a scale is the code's; the paper has it once).
+    """
+    activation = jnp.einsum("...d,cd->...c", unit(features), directions(prototypes), precision="highest")
+    return jax.nn.relu(activation)
+
+
+def without_context(prototypes: Prototypes) -> Prototypes:
+    """The same prototypes with no context to subtract: `lpcam` with them is the paper's LPCAM-F.
+
+    Args:
+        prototypes: of c classes.
+
+    Returns:
+        Prototypes whose context mask is False everywhere.
+    """
+    return prototypes._replace(context_mask=jnp.zeros_like(prototypes.context_mask))
+
+
+@jax.jit
+def similarity_maps(features: jax.Array, centres: jax.Array) -> jax.Array:
+    """Cosine of every feature with every prototype, one einsum on unit vectors.
+
+    Args:
+        features: float (*b, h, w, d).
+        centres: float (c, k, d), of any length; a zero centre or feature gives 0.
+
+    Returns:
+        float (*b, h, w, c, k), in [-1, 1].
+
+    Source: paper Eq. 5.
+    """
+    return jnp.einsum("...hwd,ckd->...hwck", unit(features), unit(centres), precision="highest")

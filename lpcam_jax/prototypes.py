@@ -1,0 +1,94 @@
+"""Prototypes: the cluster centres that the classifier vouches for (paper, Eq. 3-4).
+
+A centre is scored as if it were a picture's mean feature, by softmax over classes:
+
+    p_n(c) = exp(w_n . c) / sum_m exp(w_m . c)
+
+    F'_n = { centres of F_n with p_n > mu_f }            class prototypes: head, leg, body
+    B'_n = { centres of B_n with low < p_n < mu_b }      context prototypes: grass, rail
+
+The score needs the centre's length: unit centres score about 1/c everywhere and nothing would pass. So the raw
+means of the clusters are scored and kept; the cosine later is blind to length.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Prototypes(NamedTuple):
+    """What LPCAM knows of every class; masks instead of lists, so that it is one static pytree.
+
+    class_centres:   float (c, k, d)
+    class_mask:      bool (c, k), which of them are prototypes
+    context_centres: float (c, k, d)
+    context_mask:    bool (c, k)
+    """
+
+    class_centres: jax.Array
+    class_mask: jax.Array
+    context_centres: jax.Array
+    context_mask: jax.Array
+
+
+@jax.jit
+def class_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
+    """Probability of each class for each centre, softmax over classes of centre . w.
+
+    Args:
+        centres: float (*k, d), raw means in the units of the features.
+        weights: float (d, c), the classifier's head.
+
+    Returns:
+        float (*k, c), in [0, 1], summing to 1 over c.
+
+    Source: reference step "make_lpcam". (Eq. 3 as printed normalizes over the centres.)
+    """
+    return jax.nn.softmax(jnp.einsum("...d,dc->...c", centres, weights, precision="highest"), axis=-1)
+
+
+@jax.jit
+def select_prototypes(
+    class_centres: jax.Array,
+    context_centres: jax.Array,
+    weights: jax.Array,
+    *,
+    mu_f: float = 0.9,
+    context: tuple[float, float] = (0.05, 0.9),
+) -> Prototypes:
+    """Keep the centres whose score says what they are.
+
+    A zero centre (an empty cluster) is never kept. A class of which no centre passes keeps its best-scoring one.
+    A context of which none passes keeps none: then nothing is subtracted.
+
+    Args:
+        class_centres: float (c, k, d), raw means of the clusters of F_n.
+        context_centres: float (c, k', d), of B_n.
+        weights: float (d, c), the classifier's head.
+        mu_f: a class prototype scores above this.
+        context: (low, mu_b), a context prototype scores strictly between.
+
+    Returns:
+        Prototypes.
+
+    Source: paper Eq. 3-4; reference step "make_lpcam" (the lower bound is in the code only; the fallback in the
+    code for COCO only).
+    """
+
+    def own_score(centres):
+        """p_n of the centres of class n, (c, k)."""
+        return jnp.diagonal(class_scores(centres, weights), axis1=0, axis2=2).T
+
+    def exists(centres):
+        return jnp.any(centres != 0, axis=-1)
+
+    score = jnp.where(exists(class_centres), own_score(class_centres), -1)
+    best = jax.nn.one_hot(jnp.argmax(score, axis=1), score.shape[1], dtype=bool) & (score >= 0)
+    passed = score > mu_f
+    class_mask = jnp.where(passed.any(axis=1, keepdims=True), passed, best)
+
+    low, mu_b = context
+    context_score = own_score(context_centres)
+    context_mask = exists(context_centres) & (context_score > low) & (context_score < mu_b)
+    return Prototypes(class_centres, class_mask, context_centres, context_mask)

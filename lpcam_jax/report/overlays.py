@@ -1,0 +1,117 @@
+"""Heat maps over photographs, and one labelled picture of everything known about an image."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .names import shorten
+from .palette import class_palette
+
+# matplotlib's "inferno" at every fifteenth level: its lightness rises evenly, so it reads without colour too.
+_ANCHORS = bytes.fromhex(
+    "000004 0a0722 1e0c45 380962 510e6c 69166e 801f6c 982766 b0315b"
+    "c63d4d d94d3d e9612b f47918 fa9407 fcb014 f8cd37 f2ea69 fcffa4"
+)
+_CHANNELS = np.frombuffer(_ANCHORS, np.uint8).reshape(-1, 3).T
+_LEVELS = [np.interp(np.arange(256), np.arange(0, 256, 15), channel) for channel in _CHANNELS]
+_INFERNO = np.rint(np.stack(_LEVELS, axis=1)).astype(np.uint8)
+
+_CELL = (240, 320)  # the largest width and height of a picture within a panel
+_NARROWEST = 160  # leaves room for a caption over a slim picture
+_GAP = 8
+_CAPTION = 22
+_INK = (32, 32, 32)
+
+
+def heat_colors(map: np.ndarray) -> np.ndarray:
+    """Colour float (H, W) in [0, 1] as uint8 (H, W, 3), from black over purple and orange to pale yellow."""
+    return _INFERNO[np.rint(255 * np.clip(map, 0, 1)).astype(np.uint8)]
+
+
+def overlay(image: np.ndarray, map: np.ndarray, *, opacity: float = 0.6) -> np.ndarray:
+    """Lay a heat map, float (H, W) in [0, 1], over a photograph, uint8 (H, W, 3); returns uint8 (H, W, 3).
+
+    `opacity`, in [0, 1], is that of the hottest spots. It falls with the heat: cold areas are the photograph.
+    """
+    alpha = opacity * np.sqrt(np.clip(map, 0, 1))[..., None]
+    return _blend(image, heat_colors(map), alpha)
+
+
+def panel(
+    image: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    seed: np.ndarray,
+    truth: np.ndarray | None = None,
+    *,
+    class_values: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Draw one labelled picture, uint8 (H', W', 3): photograph, seed and truth, then the maps, a row for each class.
+
+    image:        uint8 (H, W, 3)
+    maps:         method -> float (n, H, W) in [0, 1]
+    class_names:  the n classes of this picture
+    seed, truth:  uint8 (H, W) masks; truth may be unknown
+    class_values: the n values of these classes in the masks; their colours then stand beside the names
+    """
+    height, width = image.shape[:2]
+    scale = min(_CELL[0] / width, _CELL[1] / height)
+    size = max(round(scale * width), 1), max(round(scale * height), 1)
+    photo = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+    rows = [[("photograph", None, photo), ("seed", None, _tinted(photo, seed))]]
+    if truth is not None:
+        rows[0].append(("ground truth", None, _tinted(photo, truth)))
+    for k, name in enumerate(class_names):
+        swatch = None if class_values is None else class_values[k]
+        heats = {method: overlay(photo, _resized(stack[k], size)) for method, stack in maps.items()}
+        rows.append([(f"{method}: {name}", swatch, heat) for method, heat in heats.items()])
+    return _grid(rows, (max(size[0], _NARROWEST), size[1]))
+
+
+def png(image: np.ndarray) -> bytes:
+    """Encode uint8 (H, W, 3) as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _blend(image: np.ndarray, colors: np.ndarray, alpha: np.ndarray | float) -> np.ndarray:
+    return np.rint((1 - alpha) * image + alpha * colors).astype(np.uint8)
+
+
+def _resized(map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    picture = Image.fromarray(map.astype(np.float32))
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+
+
+def _tinted(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Tint the regions of a mask with their colours and edge them in white; VOC's colours alone can be dark."""
+    values = np.asarray(Image.fromarray(mask).resize(photo.shape[1::-1], Image.Resampling.NEAREST))
+    tinted = _blend(photo, class_palette()[values], np.where(values == 0, 0.55, 0.65)[..., None])
+    edge = np.zeros(values.shape, bool)
+    edge[:, 1:] |= values[:, 1:] != values[:, :-1]
+    edge[1:] |= values[1:] != values[:-1]
+    tinted[edge] = 255
+    return tinted
+
+
+def _grid(rows: list[list[tuple[str, int | None, np.ndarray]]], cell_size: tuple[int, int]) -> np.ndarray:
+    """Lay out cells on white, each below its caption and, if it has one, the swatch of its mask value."""
+    font = ImageFont.load_default(size=14)
+    step = cell_size[0] + _GAP, _CAPTION + cell_size[1] + _GAP
+    canvas = Image.new("RGB", (_GAP + step[0] * max(map(len, rows)), _GAP + step[1] * len(rows)), "white")
+    draw = ImageDraw.Draw(canvas)
+    for r, row in enumerate(rows):
+        for c, (caption, swatch, cell) in enumerate(row):
+            x, y = _GAP + c * step[0], _GAP + r * step[1]
+            canvas.paste(Image.fromarray(cell), (x, y + _CAPTION))
+            room = cell_size[0]
+            if swatch is not None:
+                draw.rectangle((x, y + 3, x + 11, y + 14), fill=tuple(class_palette()[swatch].tolist()))
+                x, room = x + 18, room - 18
+            text = shorten(caption, lambda text, room=room: font.getlength(text) <= room)
+            draw.text((x, y), text, fill=_INK, font=font)
+    return np.asarray(canvas)

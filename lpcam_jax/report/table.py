@@ -1,0 +1,62 @@
+"""The numbers of a run as plain text."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from .names import shorten
+
+_WIDTH = 100
+_METRICS = {"miou": "mIoU", "fp": "FP", "fn": "FN", "precision": "Prec.", "recall": "Recall"}
+
+
+def table1(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Compare the seeds of each method at its own best threshold and at the one fixed beforehand.
+
+    rows: method -> {"best": scores, "fixed": scores}, where scores has `threshold` and, as fractions in [0, 1],
+    `miou`, `fp`, `fn`, `precision` and `recall`. Thresholds are printed as they are, the rest in percent.
+    """
+    groups = ("best", "fixed")
+    names = _cells(["at", *_METRICS.values()])
+    lines = [
+        " | ".join([" " * 8, *(f"{group} threshold".center(len(names)) for group in groups)]).rstrip(),
+        " | ".join(["method".ljust(8), *(names for _ in groups)]),
+        "-+-".join(["-" * 8, *("-" * len(names) for _ in groups)]),
+    ]
+    for method, scores in rows.items():
+        parts = [_fit(method, 8)]
+        for group in groups:
+            values = scores[group]
+            at = f"{values['threshold']:.3f}"
+            parts.append(_cells([at, *(_percent(values[key]) for key in _METRICS)]))
+        lines.append(" | ".join(parts))
+    return "\n".join(lines)
+
+
+def class_table(class_names: Sequence[str], ious: Mapping[str, Sequence[float]]) -> str:
+    """IoU of every class, in percent, a column for each method.
+
+    class_names: c names, without the background
+    ious:        method -> c + 1 fractions in [0, 1], background first; NaN, shown as "-", for a class not met
+    """
+    names = ["background", *class_names]
+    columns = {method: max(len(method), 5) for method in ious}
+    room = _WIDTH - sum(width + 2 for width in columns.values())
+    first = min(max(map(len, ["class", *names])), room)
+    lines = ["  ".join([_fit("class", first), *(method.rjust(width) for method, width in columns.items())])]
+    lines.append("  ".join("-" * width for width in [first, *columns.values()]))
+    for k, name in enumerate(names):
+        values = (_percent(ious[method][k]).rjust(width) for method, width in columns.items())
+        lines.append("  ".join([_fit(name, first), *values]))
+    return "\n".join(lines)
+
+
+def _percent(fraction: float) -> str:
+    return "-" if math.isnan(fraction) else f"{100 * fraction:.1f}"
+
+
+def _cells(values: Sequence[str]) -> str:
+    return " ".join(value.rjust(width) for value, width in zip(values, (5, 5, 5, 5, 6, 6), strict=True))
+
+
+def _fit(name: str, width: int) -> str:
+    return shorten(name, lambda text: len(text) <= width).ljust(width)

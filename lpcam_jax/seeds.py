@@ -1,0 +1,76 @@
+"""Seed masks: the picture's classes compete at every pixel, against a constant background.
+
+    seed(x) = argmax( threshold, A_1(x), ..., A_c(x) )         over the classes that the picture has
+
+Masks hold 0 for background, n + 1 for class n, 255 for "unsure". The functions follow the namespace of the maps: NumPy
+in, NumPy out; JAX in (also inside `jax.jit`), JAX out.
+"""
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+
+UNSURE = 255
+
+
+def seed_mask(maps: Array, labels: Array, *, background: float = 0.3) -> Array:
+    """The best class where its map is above the threshold, background elsewhere.
+
+    Args:
+        maps: float (*b, H, W, c), normalized maps in [0, 1].
+        labels: (*b, c), not 0 where the picture has the class; other classes never win.
+        background: the threshold; a tie is background.
+
+    Returns:
+        int32 (*b, H, W), 0 for background, n + 1 for class n.
+
+    Source: reference step "eval_cam".
+    """
+    xp = maps.__array_namespace__()
+    shown = xp.where((labels != 0)[..., None, None, :], maps, -xp.inf)
+    return xp.where(shown.max(axis=-1) > background, shown.argmax(axis=-1) + 1, 0).astype(xp.int32)
+
+
+def confident_labels(maps: Array, labels: Array, *, foreground: float = 0.45, background: float = 0.25) -> Array:
+    """Labels only where two thresholds agree; between them the pixel is unsure.
+
+    Args:
+        maps: float (*b, H, W, c), normalized maps in [0, 1].
+        labels: (*b, c), not 0 where the picture has the class.
+        foreground: at least above this a pixel has a class.
+        background: up to this it is background.
+
+    Returns:
+        int32 (*b, H, W): n + 1, 0, or 255 (unsure).
+
+    Source: reference step "cam_to_ir_label", before its CRF.
+    """
+    sure = seed_mask(maps, labels, background=foreground)
+    possible = seed_mask(maps, labels, background=background)
+    xp = maps.__array_namespace__()
+    return xp.where(sure > 0, sure, xp.where(possible > 0, UNSURE, 0))
+
+
+def bounding_boxes(mask: Array) -> Array:
+    """The smallest box around the true pixels of each mask.
+
+    Args:
+        mask: bool (*b, H, W).
+
+    Returns:
+        int32 (*b, 4): top, left, bottom, right, the last two exclusive; all 0 for an empty mask.
+    """
+
+    xp = mask.__array_namespace__()
+
+    def extent(line):
+        length = line.shape[-1]
+        first = xp.argmax(line, axis=-1)
+        last = length - xp.argmax(xp.flip(line, axis=-1), axis=-1)
+        some = line.any(axis=-1)
+        return xp.where(some, first, 0), xp.where(some, last, 0)
+
+    top, bottom = extent(mask.any(axis=-1))
+    left, right = extent(mask.any(axis=-2))
+    return xp.stack([top, left, bottom, right], axis=-1).astype(xp.int32)

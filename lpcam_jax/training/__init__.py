@@ -1,0 +1,1 @@
+"""From pictures and labels to a checkpoint: the classifier, then the prototypes."""

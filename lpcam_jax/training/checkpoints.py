@@ -1,0 +1,184 @@
+"""A run's directory: all that resuming and `infer.py` need, and nothing else.
+
+    config.json        the resolved config, the class names, the version
+    checkpoints/STEP/  parameters, batch statistics, optimizer state (Orbax; the last two steps)
+    prototypes.npz     the prototypes, once clustered (no pickle; keys as in `Prototypes`, and `step`)
+    metrics.jsonl      one JSON object a line: training loss, rates, validation mAP
+
+Every file appears whole or not at all, so a run may be killed at any moment.
+"""
+
+import io
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from .. import config as config_module
+from ..config import Config
+from ..errors import UserError
+from ..files import write_atomically
+from ..prototypes import Prototypes
+
+
+class TrainState(NamedTuple):
+    """step int32 (); parameters, batch_stats: nested dicts of arrays; opt_state: of the optimizer."""
+
+    step: jax.Array
+    parameters: dict[str, Any]
+    batch_stats: dict[str, Any]
+    opt_state: Any
+
+
+class Run:
+    """One run's directory. `Run.create` for training, `Run.open` for what only reads."""
+
+    def __init__(self, directory: Path, config: Config, class_names: tuple[str, ...]):
+        self.directory, self.config, self.class_names = directory, config, class_names
+
+    @classmethod
+    def create(cls, directory: str | Path, config: Config, class_names: tuple[str, ...]) -> "Run":
+        """Start a run, or continue the one that is there.
+
+        Raises:
+            UserError: the directory cannot be written, or holds a run of another config or of other classes.
+        """
+        run = cls(Path(directory).absolute(), config, tuple(class_names))
+        if run._config_file.exists():
+            before = cls.open(directory)
+            changed = run._differences(before)
+            if changed:
+                raise UserError(
+                    f"{directory} holds a run with other settings ({', '.join(changed)}); "
+                    "choose another --workdir, or delete this one to start again."
+                )
+        values = {"class_names": run.class_names, "config": config_module.to_json(config)}
+        write_atomically(run._config_file, json.dumps(values, indent=2, ensure_ascii=False).encode())
+        return run
+
+    @classmethod
+    def open(cls, directory: str | Path) -> "Run":
+        """Open a run that exists.
+
+        Raises:
+            UserError: there is none, or its config cannot be read.
+        """
+        path = Path(directory).absolute() / "config.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            config = config_module.from_json(values["config"])
+            return cls(path.parent, config, tuple(values["class_names"]))
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(f"{directory} holds no run (no config.json); train.py --workdir makes one.") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} cannot be read ({error}); train again into another --workdir.") from None
+
+    def steps(self) -> list[int]:
+        """Steps with a finished checkpoint, ascending."""
+        if not self._checkpoints.is_dir():
+            return []
+        return sorted(int(entry.name) for entry in self._checkpoints.iterdir() if entry.name.isdigit())
+
+    def manager(self) -> ocp.CheckpointManager:
+        """Orbax's manager of the checkpoints; use it in a `with` block, or the last one is lost."""
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, step_prefix=None, cleanup_tmp_directories=True)
+        return ocp.CheckpointManager(self._checkpoints, options=options)
+
+    def restore(self, abstract: TrainState) -> TrainState:
+        """The newest checkpoint, with the shardings of `abstract`.
+
+        Args:
+            abstract: TrainState of `jax.ShapeDtypeStruct`s; its `opt_state` None restores the model only.
+
+        Raises:
+            UserError: there is no checkpoint, it is damaged, or it is of another model.
+        """
+        steps = self.steps()
+        if not steps:
+            raise UserError(f"{self.directory} has no checkpoint yet; run train.py --workdir {self.directory} first.")
+        wanted = {name: value for name, value in abstract._asdict().items() if value is not None}
+        try:
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                arguments = ocp.args.PyTreeRestore(
+                    wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
+                )
+                values = checkpointer.restore(self._checkpoints / str(steps[-1]) / "default", args=arguments)
+        except Exception as error:  # Orbax raises what its storage raises
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"checkpoint {steps[-1]} of {self.directory} cannot be restored ({reason[:200]}); "
+                f"delete the folder checkpoints/{steps[-1]} to use the one before, or train again."
+            ) from None
+        return TrainState(**{name: values.get(name) for name in TrainState._fields})
+
+    def save_prototypes(self, prototypes: Prototypes, *, step: int) -> None:
+        """Add the prototypes to the run; `step` is the checkpoint they were clustered from."""
+        buffer = io.BytesIO()
+        arrays = {name: np.asarray(value) for name, value in prototypes._asdict().items()}
+        np.savez(buffer, step=step, settings=self._prototype_settings, **arrays)
+        write_atomically(self._prototypes_file, buffer.getvalue())
+
+    def load_prototypes(self) -> Prototypes:
+        """The run's prototypes.
+
+        Raises:
+            UserError: none are there yet, they cannot be read, or they belong to another checkpoint.
+        """
+        again = f"run train.py with --workdir {self.directory} --stages prototypes."
+        try:
+            with np.load(self._prototypes_file, allow_pickle=False) as file:
+                values = {name: file[name] for name in file.files}
+            step, _ = int(values.pop("step")), values.pop("settings")
+            prototypes = Prototypes(**values)
+        except FileNotFoundError:
+            raise UserError(f"{self.directory} has no prototypes yet; {again}") from None
+        except Exception as error:  # a damaged zip raises whatever its damage makes of it
+            raise UserError(f"{self._prototypes_file} cannot be read ({error}); delete it and {again}") from None
+        if step not in self.steps()[-1:]:
+            raise UserError(f"the prototypes of {self.directory} are of step {step}, not of its checkpoint; {again}")
+        return prototypes
+
+    def has_prototypes(self) -> bool:
+        """Whether the prototypes are there, made from the newest checkpoint with the settings of this config."""
+        try:
+            with np.load(self._prototypes_file, allow_pickle=False) as file:
+                return int(file["step"]) in self.steps()[-1:] and str(file["settings"]) == self._prototype_settings
+        except Exception:  # absent or damaged: then they are made again
+            return False
+
+    @property
+    def metrics_file(self) -> Path:
+        """Where training writes its numbers."""
+        return self.directory / "metrics.jsonl"
+
+    @property
+    def _config_file(self) -> Path:
+        return self.directory / "config.json"
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    @property
+    def _prototypes_file(self) -> Path:
+        return self.directory / "prototypes.npz"
+
+    @property
+    def _prototype_settings(self) -> str:
+        values = config_module.to_json(self.config)
+        return json.dumps({"seed": values["seed"], **values["prototypes"]})
+
+    def _differences(self, before: "Run") -> list[str]:
+        """Names of the settings of this run that training under the other settings would have done otherwise."""
+        found = [] if before.class_names == self.class_names else ["class names"]
+        mine, theirs = config_module.to_json(self.config), config_module.to_json(before.config)
+        for part in ("data", "model", "training"):
+            found += [
+                f"{part}.{name} {theirs[part][name]!r} -> {value!r}"
+                for name, value in mine[part].items()
+                if json.dumps(theirs[part][name]) != json.dumps(value) and name not in ("root", "checkpoint_every")
+            ]
+        return found + [name for name in ("seed", "limit") if mine[name] != theirs[name]]

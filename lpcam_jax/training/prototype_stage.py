@@ -1,0 +1,145 @@
+"""After the classifier: its local features, clustered, selected, stored with the run.
+
+pictures -> CAM (several scales) -> split of the features (scale 1, no mirror image) -> bounded sample
+         -> spherical k-means of every class and every context -> selection by the classifier
+"""
+
+from functools import partial
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from ..class_activation import cam, fuse, normalize, resize_nearest
+from ..clustering import cluster_classes
+from ..config import Config
+from ..data.records import RecordSource
+from ..devices import jit_network
+from ..errors import UserError
+from ..inference import Pass, features_of_both, run_passes
+from ..local_features import FeatureSample, split
+from ..prototypes import Prototypes, class_scores, select_prototypes
+from .checkpoints import Run, TrainState
+from .state import graph_of
+
+
+def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, devices: Mesh) -> Prototypes:
+    """Cluster the features of a run's pictures and add the prototypes to the run.
+
+    Args:
+        run: directory and config.
+        state: the trained classifier.
+        source: labelled pictures.
+        devices: the mesh.
+
+    Returns:
+        Prototypes of every class; what was selected is printed, a line a class.
+
+    Source: paper section 3.2; reference step "make_lpcam".
+    """
+    settings, weights = run.config.prototypes, np.asarray(state.parameters["head"])
+    sample = sample_features(run.config, state, source, devices=devices)
+    keys = jax.random.split(jax.random.key(run.config.seed))
+    clusters = []
+    with tqdm(total=2 * len(source.class_names), desc="clustering", unit="class") as bar:
+        for context in (False, True):
+            points, point_weights = sample.points(context=context)
+            result = cluster_classes(
+                keys[int(context)],
+                points,
+                point_weights,
+                k=settings.clusters,
+                update=settings.update,
+                restarts=settings.restarts,
+            )
+            clusters.append(jax.block_until_ready(result.means))
+            bar.update(len(source.class_names))
+    prototypes = select_prototypes(*clusters, weights, mu_f=settings.mu_f, context=settings.context)
+    for line in selection_report(source.class_names, prototypes, weights, mu_f=settings.mu_f):
+        tqdm.write(line)
+    run.save_prototypes(prototypes, step=int(state.step))
+    return prototypes
+
+
+def sample_features(config: Config, state: TrainState, source: RecordSource, *, devices: Mesh) -> FeatureSample:
+    """The bounded sample of every class's features and its context's (`local_features`).
+
+    Args:
+        config: of the run.
+        state: the trained classifier.
+        source: labelled pictures; those that cannot be read are left out and named.
+        devices: the mesh.
+
+    Returns:
+        FeatureSample.
+    """
+    settings = config.prototypes
+    graph, *_ = graph_of(config, len(source.class_names))
+
+    def network(parameters, batch_stats, pictures, sizes, *, keep_features):
+        model = nnx.merge(graph, parameters, batch_stats)
+        straight, mirrored, _ = features_of_both(model, pictures, sizes)
+        weights = model.head[...]
+        outputs = {"cam": cam(straight, weights) + cam(mirrored, weights)}
+        if keep_features:
+            outputs["features"] = straight
+        return outputs | {"grid": model.backbone.grid_sizes(sizes)}
+
+    compiled = {keep: jit_network(partial(network, keep_features=keep)) for keep in (False, True)}
+    at_scale = {keep: partial(function, state.parameters, state.batch_stats) for keep, function in compiled.items()}
+    scales = sorted({1.0, *settings.cam_scales})
+    passes = [Pass(scale, at_scale[scale == 1.0]) for scale in scales]
+    sample = FeatureSample(
+        len(source.class_names), state.parameters["head"].shape[0], size=settings.sample, seed=config.seed
+    )
+    tqdm.write(f"features: at most {settings.sample} a class and set, {sample.nbytes / 2**20:,.0f} MiB when full")
+    skipped: list[str] = []
+    results = run_passes(
+        passes, source, inference=config.inference, devices=devices, description="features", skipped=skipped
+    )
+    for index, record, outputs in results:
+        features = outputs[scales.index(1.0)]["features"]
+        for n in np.flatnonzero(record.labels):
+            maps = [
+                one["cam"][..., n : n + 1]
+                for one, scale in zip(outputs, scales, strict=True)
+                if scale in settings.cam_scales
+            ]
+            on_picture = normalize(fuse(maps, record.image.shape[:2], stride=config.model.output_stride))
+            on_grid = resize_nearest(on_picture, features.shape[:2])[..., 0]
+            for context, chosen in enumerate(split(on_grid, threshold=settings.threshold)):
+                sample.add(index, features, int(n), chosen, context=bool(context))
+    for line in skipped:
+        tqdm.write(f"skipped: {line}")
+    if len(skipped) == len(source):
+        raise UserError(f"none of the {len(source)} pictures could be read; see the lines above.")
+    return sample
+
+
+def selection_report(
+    class_names: tuple[str, ...], prototypes: Prototypes, weights: np.ndarray, *, mu_f: float
+) -> list[str]:
+    """What was selected, a line a class; a class that had to fall back, or has nothing, says so.
+
+    Args:
+        class_names: c names.
+        prototypes: of the classes.
+        weights: float (d, c), the classifier's head.
+        mu_f: score a class prototype should have passed.
+
+    Returns:
+        c lines.
+    """
+    scores = np.asarray(class_scores(prototypes.class_centres, weights))
+    lines = []
+    for n, name in enumerate(class_names):
+        kept, context = np.asarray(prototypes.class_mask[n]), np.asarray(prototypes.context_mask[n])
+        line = f"{name}: {kept.sum()} class and {context.sum()} context prototypes"
+        if not kept.any():
+            line += "; no feature belongs to this class: its LPCAM will be empty (is it in any picture?)"
+        elif not (scores[n, kept, n] > mu_f).any():
+            line += f"; none scored above {mu_f:g}, the best ({scores[n, kept, n].max():.2f}) is used"
+        lines.append(line)
+    return lines

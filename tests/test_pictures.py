@@ -1,0 +1,276 @@
+"""Odd files in, upright RGB or one clear line out."""
+
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from lpcam_jax.data.pictures import Pictures, find_pictures, picture_size, read_picture, unique_ids
+from lpcam_jax.errors import UserError
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+@pytest.fixture
+def corners() -> np.ndarray:
+    """uint8 (2, 3, 3): six colours no turn or flip maps to itself."""
+    return np.array([[RED, GREEN, BLUE], [WHITE, (0, 0, 0), (128, 128, 0)]], np.uint8)
+
+
+def png(path: Path, width: int, height: int, *, depth: int, colour: int, rows: bytes, extra: bytes = b"") -> Path:
+    """A PNG of kinds Pillow does not write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    body = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+def with_orientation(path: Path, pixels: np.ndarray, value: int) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+def one_line(function, *args, **kwargs) -> str:
+    with pytest.raises(UserError) as caught:
+        function(*args, **kwargs)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert ";" in text, "what was found; what to do"
+    return text
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("value", range(10))
+def test_exif_orientation_is_applied(tmp_path, corners, value, suffix):
+    stored = {  # what a camera stores so that its orientation tag leads back to `corners`
+        2: corners[:, ::-1],
+        3: corners[::-1, ::-1],
+        4: corners[::-1],
+        5: corners.swapaxes(0, 1),
+        6: np.rot90(corners, 1),
+        7: np.rot90(corners, 2).swapaxes(0, 1),
+        8: np.rot90(corners, -1),
+    }.get(value, corners)
+    path = tmp_path / f"turned.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = value
+    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, **options)
+    np.testing.assert_array_equal(read_picture(path), corners)
+    assert picture_size(path) == (2, 3)
+
+
+def test_rotated_jpeg(tmp_path):
+    path = with_orientation(tmp_path / "a.jpg", np.zeros((20, 40, 3), np.uint8), 6)
+    assert read_picture(path).shape == (40, 20, 3)
+    assert picture_size(path) == (40, 20)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "YCbCr"])
+def test_jpeg_modes(tmp_path, mode):
+    Image.new("RGB", (16, 8), (200, 200, 200)).convert(mode).save(tmp_path / "a.jpg")
+    image = read_picture(tmp_path / "a.jpg")
+    assert image.shape == (8, 16, 3)
+    assert image.dtype == np.uint8
+    assert np.abs(image.astype(int) - 200).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "1", "L", "LA"])
+def test_png_modes_and_one_pixel(tmp_path, mode):
+    Image.new("RGB", (1, 1), WHITE).convert(mode).save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png").tolist() == [[list(WHITE)]]
+    assert picture_size(tmp_path / "a.png") == (1, 1)
+
+
+def test_transparent_parts_become_white(tmp_path):
+    Image.fromarray(np.array([[[255, 0, 0, 255], [255, 0, 0, 0]]], np.uint8)).save(tmp_path / "rgba.png")
+    assert read_picture(tmp_path / "rgba.png").tolist() == [[list(RED), list(WHITE)]]
+
+    Image.fromarray(np.array([[[9, 255], [9, 0]]], np.uint8), "LA").save(tmp_path / "la.png")
+    assert read_picture(tmp_path / "la.png").tolist() == [[[9, 9, 9], list(WHITE)]]
+
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([*RED, *BLUE])
+    palette.save(tmp_path / "index.png", transparency=1)
+    assert read_picture(tmp_path / "index.png").tolist() == [[list(RED), list(WHITE)]]
+    palette.save(tmp_path / "bytes.png", transparency=b"\xff\x00")
+    assert read_picture(tmp_path / "bytes.png").tolist() == [[list(RED), list(WHITE)]]
+
+
+def test_16_bit_is_scaled_not_clipped(tmp_path):
+    values = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    Image.fromarray(values).save(tmp_path / "grey.tif")
+    (tmp_path / "grey.pgm").write_bytes(b"P5 5 1 65535\n" + values.astype(">u2").tobytes())
+    for name in ("grey.png", "grey.tif", "grey.pgm"):
+        assert read_picture(tmp_path / name)[0, :, 0].tolist() == [0, 0, 1, 128, 255], name
+    rows = b"\0" + struct.pack(">3H", 65535, 32768, 256)
+    assert read_picture(png(tmp_path / "c.png", 1, 1, depth=16, colour=2, rows=rows)).tolist() == [[[255, 128, 1]]]
+
+
+def test_floats_are_refused(tmp_path):
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "depth.tif")
+    assert "8-bit RGB" in one_line(read_picture, tmp_path / "depth.tif")
+
+
+def test_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert read_picture(tmp_path / "a.gif")[0, 0].tolist() == list(RED)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("exif", [b"MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03\0\0", b"no TIFF header at all"])
+def test_damaged_exif_is_no_reason_to_fail(tmp_path, exif, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (6, 4)).save(path, exif=b"Exif\0\0" + exif)
+    assert read_picture(path).shape == (4, 6, 3)
+    assert picture_size(path) == (4, 6)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "tif"])
+def test_size_decodes_nothing(tmp_path, monkeypatch, suffix):
+    Image.new("RGB", (6, 4)).save(tmp_path / f"a.{suffix}")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
+    assert picture_size(tmp_path / f"a.{suffix}") == (4, 6)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tif"])
+def test_truncated(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"whole.{suffix}")
+    data = (tmp_path / f"whole.{suffix}").read_bytes()
+    for kept in (len(data) // 2, 30):
+        path = tmp_path / f"cut.{suffix}"
+        path.write_bytes(data[:kept])
+        assert str(path) in one_line(read_picture, path)
+
+
+def test_unreadable_files(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "script.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    (tmp_path / "folder.jpg").mkdir()
+    expected = {
+        "empty.jpg": "the file is empty",
+        "text.jpg": "not a picture that can be read",
+        "script.jpg": "not a picture that can be read",
+        "folder.jpg": "Is a directory",
+        "missing.jpg": "no such file",
+        "text.jpg/a.jpg": "Not a directory",
+        "x" * 300: "File name too long",
+    }
+    for name, message in expected.items():
+        for read in (read_picture, picture_size):
+            text = one_line(read, tmp_path / name)
+            assert text.startswith(f"{tmp_path / name}: ")
+            assert message in text
+
+
+@pytest.mark.parametrize("name", ["a\nb.jpg", "tab\t.jpg", "\x1b[31mred.jpg", "a\u2028b.jpg", "caf\udce9.jpg"])
+def test_names_that_would_break_the_line_are_quoted(tmp_path, name):
+    path = tmp_path / name
+    for read in (read_picture, picture_size, find_pictures):
+        assert one_line(read, path).startswith(f"{str(path)!r}: no such ")
+    path.touch()
+    for read in (read_picture, picture_size):
+        assert one_line(read, path) == f"{str(path)!r}: the file is empty; get it again or take it out"
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):  # root, who runs tests in containers, may read everything
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    assert "no permission" in one_line(read_picture, tmp_path / "a.jpg")
+
+
+def test_decompression_bomb(tmp_path):
+    bomb = png(tmp_path / "bomb.png", 60_000, 60_000, depth=1, colour=0, rows=b"\0")
+    assert "megapixels" in one_line(read_picture, bomb)
+    assert "megapixels" in one_line(picture_size, bomb)
+
+
+def test_large_but_harmless_gives_no_warning(tmp_path):
+    large = png(tmp_path / "large.png", 10_000, 10_000, depth=1, colour=0, rows=b"\0")
+    assert picture_size(large) == (10_000, 10_000)
+
+
+def test_threads_read_the_same(tmp_path, corners):
+    Image.fromarray(corners).save(tmp_path / "a.png")
+    with ThreadPoolExecutor(8) as pool:
+        for image in pool.map(read_picture, [tmp_path / "a.png"] * 64):
+            np.testing.assert_array_equal(image, corners)
+
+
+def touch(folder: Path, *names: str) -> list[Path]:
+    paths = [folder / name for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (3, 2)).save(path, format="PNG")
+    return paths
+
+
+def test_find_pictures(tmp_path):
+    b, a, c, odd = touch(tmp_path, "b.JPG", "a.png", "sub/c.jpeg", "sub/odd.name")
+    touch(tmp_path, ".hidden.jpg", "._a.png", "sub/.cache/d.jpg")
+    (tmp_path / "notes.txt").touch()
+    assert find_pictures(str(tmp_path)) == [a, b, c]
+    assert find_pictures(f"{tmp_path}/") == [a, b, c]
+    assert find_pictures(f"{tmp_path}/**/*.jpeg") == [c]
+    assert find_pictures(f"{tmp_path}/*") == [a, b]
+    assert find_pictures(str(odd)) == [odd]
+
+
+def test_names_that_look_like_globs(tmp_path):
+    (path,) = touch(tmp_path, "set [1]/a[2].png")
+    assert find_pictures(str(path.parent)) == [path]
+    assert find_pictures(str(path)) == [path]
+
+
+def test_nothing_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("", str(tmp_path)):
+        assert "no picture in this folder" in one_line(find_pictures, pattern)
+    for pattern in ("missing", "missing/*.jpg", "x" * 300, "a\0b"):
+        assert "no such picture, folder or match" in one_line(find_pictures, pattern)
+
+
+def test_unique_ids():
+    assert unique_ids(["a.jpg", "b.jpg"]) == ["a", "b"]
+    assert unique_ids(["a.jpg", "a.png", "b.jpg"]) == ["a.jpg", "a.png", "b"]
+    assert unique_ids(["a.jpg", "a.png", "a.jpg.png"]) == ["a.jpg", "a.png", "a.jpg.png"]
+    assert unique_ids([".jpg", "..jpg", "...jpg", "s/..png"]) == [".jpg", "..jpg", "...jpg", "s/..png"]
+    assert unique_ids(["v1.2/a", "-rf x;.jpg", "ü.jpg"]) == ["v1.2/a", "-rf x;", "ü"]
+
+
+def test_pictures_are_records(tmp_path):
+    paths = touch(tmp_path, "x/a.jpg", "x/a.png", "y/a.png")
+    source = Pictures([*paths, paths[0]], ["cat", "dog"])
+    assert source.ids == ["x/a.jpg", "x/a.png", "y/a"]
+    assert (source.class_names, source.labels, source.has_masks, len(source)) == (("cat", "dog"), None, False, 3)
+    records = list(source)
+    assert [record.id for record in records] == source.ids
+    assert all(record.image.shape == (2, 3, 3) for record in records)
+    assert records[0].labels is None
+    assert records[0].mask is None
+    assert source.size(2) == (2, 3)
+
+
+def test_ids_stay_inside(tmp_path, monkeypatch):
+    touch(tmp_path, "a.png", "in/b.png")
+    monkeypatch.chdir(tmp_path / "in")
+    assert Pictures(["../a.png", "b.png"], ["cat"]).ids == ["a", "in/b"]
+    assert Pictures(["../a.png"], ["cat"]).ids == ["a"]
+    assert one_line(Pictures(["gone.png"], ["cat"]).__getitem__, 0).startswith("gone.png: ")
+    assert len(Pictures([], ["cat"])) == 0
