@@ -17,7 +17,7 @@ def get_config() -> Config:
         data=Data(source="shapes", scenes=600),
         model=Model(blocks=(2, 2, 2, 2), width=16, stem_width=32, output_stride=8),
         training=Training(
-            epochs=20,
+            epochs=10,
             batch_size=16,
             crop=112,
             long_side=(96, 160),
@@ -29,5 +29,5 @@ def get_config() -> Config:
             batch_norm="train",
         ),
         prototypes=Prototypes(cam_scales=(1.0, 1.5)),
-        inference=Inference(scales=(1.0, 1.5)),
+        inference=Inference(scales=(1.0, 1.5), max_shapes=3),
     )

@@ -13,7 +13,7 @@ JAX out (and inside `jax.jit`).
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def normalize(maps: Array, *, epsilon: float = 1e-5) -> Array:
         epsilon: added to the maximum.
 
     Returns:
-        float (*b, h, w, c) in [0, 1). A flat map says nothing about where: it gives zeros, never NaN.
+        float (*b, h, w, c) in [0, 1]. A flat map says nothing about where: it gives zeros, never NaN.
 
     Source: reference step "make_cam"; step "make_lpcam" has no epsilon and gives NaN on an empty map.
     """
@@ -99,8 +99,9 @@ def resize_bilinear(maps: Array, size: tuple[int, int], *, crop: tuple[int, int]
     rows, columns = size if crop is None else crop
     across = xp.asarray(_bilinear_matrix(w, size[1])[:columns], dtype=maps.dtype)
     down = xp.asarray(_bilinear_matrix(h, size[0])[:rows], dtype=maps.dtype)
-    wide = xp.matmul(across, maps)
-    tall = xp.matmul(down, xp.reshape(wide, (*batch, h, columns * c)))
+    product = np.matmul if xp is np else partial(jnp.matmul, precision="highest")
+    wide = product(across, maps)
+    tall = product(down, xp.reshape(wide, (*batch, h, columns * c)))
     return xp.reshape(tall, (*batch, rows, columns, c))
 
 

@@ -39,7 +39,7 @@ class KMeans(NamedTuple):
 
 
 def unit(vectors: jax.Array) -> jax.Array:
-    """v / |v| over the last axis; a zero vector stays zero.
+    """v / |v| over the last axis; a zero vector, or one too short or long to be squared in float32, becomes zero.
 
     Args:
         vectors: float (..., d).
@@ -168,9 +168,7 @@ def kmeans_plus_plus(key: jax.Array, points: jax.Array, weights: jax.Array, *, k
         distance = state
         mass = weights * jnp.where(distance > 1e-6, distance, 0)
         mass = jnp.where(mass.sum() > 0, mass, weights)
-        cumulative = jnp.cumsum(mass)
-        chosen = jnp.searchsorted(cumulative, jax.random.uniform(draw_key) * cumulative[-1], side="right")
-        centre = points[jnp.minimum(chosen, points.shape[0] - 1)]
+        centre = points[jax.random.categorical(draw_key, jnp.log(mass))]
         cosines = _product(points, unit(centre)[:, None])[:, 0] * inverse
         return jnp.minimum(distance, jnp.maximum(1 - cosines, 0)), centre
 

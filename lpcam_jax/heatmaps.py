@@ -99,7 +99,7 @@ class HeatMapFolder:
             class_values=[int(n) + 1 for n in result.classes],
         )
         buffer = io.BytesIO()
-        np.savez_compressed(
+        np.savez(
             buffer,
             classes=result.classes.astype(np.int16),
             names=np.array([self.class_names[n] for n in result.classes], dtype=str),

@@ -22,7 +22,7 @@ from .config import Inference
 from .data.augment import resize, scaled_size
 from .data.buckets import bucket_of, choose_buckets
 from .data.records import Record, RecordSource
-from .devices import jit_network, replicate, shard
+from .devices import jit_forward, replicate, shard
 from .errors import UserError
 from .models.classifier import Classifier
 from .prototype_activation import lpcam, without_context
@@ -49,7 +49,7 @@ class PictureMaps(NamedTuple):
 
     classes:       int (n,), the classes that are mapped
     probabilities: float32 (c,), of all classes, at the scale closest to 1
-    maps:          for each of METHODS float32 (H, W, n), normalized, in [0, 1)
+    maps:          for each of METHODS float32 (H, W, n), normalized, in [0, 1]
     """
 
     classes: np.ndarray
@@ -211,7 +211,7 @@ def map_pictures(
     """
     parameters, batch_stats = state
 
-    @jit_network
+    @jit_forward
     def network(parameters, batch_stats, prototypes, pictures, sizes):
         classifier = nnx.merge(model, parameters, batch_stats)
         straight, mirrored, logits = features_of_both(classifier, pictures, sizes)

@@ -33,8 +33,7 @@ class FeatureSample:
     """A uniform sample, of at most `size` rows, of the local features of each class and each context.
 
     Every feature draws a number that depends on the seed, its picture, class, set and position only; the rows
-    with the smallest numbers stay. So the sample does not depend on the order of the pictures, and two halves
-    of a data set can be sampled apart and merged.
+    with the smallest numbers stay. So the sample does not depend on the order of the pictures.
 
     Memory: 2 c size d float32, stated by `nbytes` before anything is allocated.
     """

@@ -17,7 +17,7 @@ def confusion_matrix(labels: jax.Array, predictions: jax.Array, *, num_classes: 
 
     Args:
         labels: int (...), the truth, 0..num_classes-1 or `ignore`.
-        predictions: int (...), of the same shape, 0..num_classes-1.
+        predictions: int (...), of the same shape, 0..num_classes-1; the caller's duty, values outside are miscounted.
         num_classes: background included.
         ignore: pixels of this truth are not counted.
 

@@ -49,7 +49,7 @@ def confident_labels(maps: Array, labels: Array, *, foreground: float = 0.45, ba
     sure = seed_mask(maps, labels, background=foreground)
     possible = seed_mask(maps, labels, background=background)
     xp = maps.__array_namespace__()
-    return xp.where(sure > 0, sure, xp.where(possible > 0, UNSURE, 0))
+    return xp.where(sure > 0, sure, xp.where(possible > 0, UNSURE, 0)).astype(xp.int32)
 
 
 def bounding_boxes(mask: Array) -> Array:

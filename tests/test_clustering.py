@@ -159,7 +159,7 @@ def test_spherical_objective_never_falls_over_the_iterations():
     ]
     points, weights, init = (np.stack(x) for x in zip(*problems, strict=True))
     objectives = []
-    for iterations in (1, 2, 3, 6):
+    for iterations in (1, 2, 4):
         run = jax.vmap(lambda p, w, i, cap=iterations: kmeans(p, w, i, tol=0.0, max_iterations=cap).objective)
         objectives.append(np.asarray(run(points, weights, init)))
     steps = np.diff(objectives, axis=0)
@@ -190,9 +190,9 @@ def test_equals_a_numpy_transcription(update, tol, seed):
     np.testing.assert_allclose(ours.objective, objective, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("update", "tol", "loose"), [("spherical", 1e-6, 0.1), ("mean", 5.0, 500.0)])
+@pytest.mark.parametrize(("update", "tol", "loose"), [("spherical", 1e-6, 1e-4), ("mean", 5.0, 500.0)])
 def test_default_tolerances(update, tol, loose):
-    points, weights, init = random_problem(3)
+    points, weights, init = random_problem(3, n=2000)  # so many that the last steps are small
     default, explicit = (kmeans(points, weights, init, update=update, **options) for options in ({}, {"tol": tol}))
     looser = kmeans(points, weights, init, update=update, tol=loose)
     assert looser.iterations < default.iterations == explicit.iterations

@@ -1,7 +1,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from lpcam_jax import class_scores, select_prototypes, unit
 
@@ -88,13 +87,12 @@ def test_a_context_of_which_none_passes_keeps_none():
     assert chosen.context_mask.tolist() == [[False, False], [True, False]]
 
 
-@pytest.mark.parametrize("classes", [6, 20])
-def test_unit_length_centres_score_one_in_c_and_only_the_fallback_is_left(classes):
-    raw = 12 * np.repeat(np.eye(classes, dtype=np.float32)[:, None], 3, axis=1)
-    raw[:, :, :] += np.random.default_rng(0).random(raw.shape, dtype=np.float32)
-    head = np.eye(classes, dtype=np.float32)
+def test_unit_length_centres_score_one_in_c_and_only_the_fallback_is_left():
+    head = np.eye(20, dtype=np.float32)
+    raw = 12 * np.repeat(head[:, None], 3, axis=1)
+    raw += np.random.default_rng(0).random(raw.shape, dtype=np.float32)
     assert select_prototypes(raw, raw, head).class_mask.all()
-    assert class_scores(unit(raw), head).max() < 0.4
+    assert class_scores(unit(raw), head).max() < 0.2
     assert (select_prototypes(unit(raw), raw, head).class_mask.sum(axis=1) == 1).all()
 
 

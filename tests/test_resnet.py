@@ -151,6 +151,26 @@ def test_a_stage_has_one_position_per_started_stride(output_stride, size):
     assert net.model.grid_sizes(jnp.int32([size])).tolist() == [list(expected["layer4"][1:3])]
 
 
+@pytest.mark.parametrize(
+    ("output_stride", "strides", "dilations"),
+    [
+        (32, [1, 2, 2, 2], [(1, 1), (1, 1), (1, 1), (1, 1)]),
+        (16, [1, 2, 2, 1], [(1, 1), (1, 1), (1, 1), (1, 1)]),
+        (8, [1, 2, 1, 1], [(1, 1), (1, 1), (1, 2), (1, 2)]),
+    ],
+)
+@pytest.mark.parametrize(("layout", "strided"), [("torchvision", "conv2"), ("caffe", "conv1")])
+def test_strides_and_dilations_sit_where_the_weights_expect_them(output_stride, strides, dilations, layout, strided):
+    model = network(blocks=(2, 2, 2, 2), output_stride=output_stride, layout=layout).model
+    stages = [model.layer1, model.layer2, model.layer3, model.layer4]
+    assert [getattr(stage[0], strided).stride for stage in stages] == strides
+    assert [tuple(block.conv2.dilation for block in stage) for stage in stages] == dilations
+    for stage in stages:
+        first, second = ([block.conv1.stride, block.conv2.stride, block.conv3.stride] for block in stage)
+        assert first.count(1) >= 2
+        assert second == [1, 1, 1]
+
+
 @pytest.mark.parametrize("size", [(3, 4), (32, 33), (34, 35), (97, 102)])
 def test_ceil_pool_has_one_position_per_full_pair(size):
     net = network(stem_pool="ceil", output_stride=32)

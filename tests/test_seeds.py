@@ -1,3 +1,5 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -84,3 +86,21 @@ def test_the_box_spans_all_pieces_and_each_mask_has_its_own():
     masks[0, 0, 1, 5] = masks[0, 0, 4, 2] = True
     masks[1, 0, 3, 3] = True
     assert bounding_boxes(masks).tolist() == [[[1, 2, 5, 6], [0, 0, 0, 0]], [[3, 3, 4, 4], [0, 0, 0, 0]]]
+
+
+@pytest.mark.parametrize("function", [seed_mask, confident_labels, lambda maps, _: bounding_boxes(maps[..., 0] > 0.9)])
+def test_numpy_in_numpy_out_and_jax_in_jax_out_and_both_equal(function):
+    maps = np.random.default_rng(0).random((2, 6, 7, 3), dtype=np.float32)
+    maps[:, :, ::2] *= 0.4
+    labels = np.array([[1, 0, 1], [0, 1, 1]])
+    on_host, on_device, jitted = (
+        function(maps, labels),
+        function(jnp.asarray(maps), jnp.asarray(labels)),
+        jax.jit(function)(maps, labels),
+    )
+    assert isinstance(on_host, np.ndarray)
+    assert isinstance(on_device, jax.Array)
+    assert on_host.dtype == on_device.dtype == np.int32
+    assert len(np.unique(on_host)) > 2
+    np.testing.assert_array_equal(on_host, on_device)
+    np.testing.assert_array_equal(on_host, jitted)

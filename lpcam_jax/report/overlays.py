@@ -72,9 +72,9 @@ def panel(
 
 
 def png(image: np.ndarray) -> bytes:
-    """Encode uint8 (H, W, 3) as PNG."""
+    """Encode uint8 (H, W, 3) as PNG; fast, a few percent larger than the smallest."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

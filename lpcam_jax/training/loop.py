@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..data.pipeline import Batch, training_batches
 from ..data.records import RecordSource, Subset, hold_out
-from ..devices import abstract_on, jit_network, replicate, shard
+from ..devices import abstract_on, jit_forward, replicate, shard
 from ..errors import UserError
 from ..inference import Pass, features_of_both, run_passes
 from ..metrics import average_precision
@@ -60,7 +60,7 @@ def make_train_step(
         parameters = optax.apply_updates(state.parameters, updates)
         return TrainState(state.step + 1, parameters, batch_stats, opt_state), {"loss": loss}
 
-    return jit_network(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0)
 
 
 def train_classifier(run: Run, source: RecordSource, *, devices: Mesh) -> TrainState:
@@ -131,7 +131,7 @@ def validation_map(
 ) -> float:
     """Mean over classes of the average precision on whole pictures, mirror images averaged in; in [0, 1]."""
 
-    @jit_network
+    @jit_forward
     def network(parameters, batch_stats, pictures, sizes):
         model = nnx.merge(graph, parameters, batch_stats)
         *_, logits = features_of_both(model, pictures, sizes)

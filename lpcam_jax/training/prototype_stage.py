@@ -16,7 +16,7 @@ from ..class_activation import cam, fuse, normalize, resize_nearest
 from ..clustering import cluster_classes
 from ..config import Config
 from ..data.records import RecordSource
-from ..devices import jit_network
+from ..devices import jit_forward
 from ..errors import UserError
 from ..inference import Pass, features_of_both, run_passes
 from ..local_features import FeatureSample, split
@@ -87,7 +87,7 @@ def sample_features(config: Config, state: TrainState, source: RecordSource, *, 
             outputs["features"] = straight
         return outputs | {"grid": model.backbone.grid_sizes(sizes)}
 
-    compiled = {keep: jit_network(partial(network, keep_features=keep)) for keep in (False, True)}
+    compiled = {keep: jit_forward(partial(network, keep_features=keep)) for keep in (False, True)}
     at_scale = {keep: partial(function, state.parameters, state.batch_stats) for keep, function in compiled.items()}
     scales = sorted({1.0, *settings.cam_scales})
     passes = [Pass(scale, at_scale[scale == 1.0]) for scale in scales]
