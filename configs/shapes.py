@@ -1,8 +1,8 @@
 """The embedded data set, from scratch: the whole method in two minutes on two CPU cores, with nothing to download.
 
 Six kinds of stuffed animals in scenes drawn by the package (`lpcam_jax/data/shapes.py`). A small ResNet is trained from
-random weights, so batch norm trains too, and the output stride is 8 because the pictures are small. What is measured
-here says that the code works, not what LPCAM does on photographs.
+random weights, so batch norm trains too; the scenes are small, so they are enlarged and the output stride is 8. What is
+measured here says that the code works, not what LPCAM does on photographs.
 
     python train.py configs/shapes.py --workdir runs/demo
     python infer.py --ckpt runs/demo --out heatmaps/
@@ -14,13 +14,13 @@ from lpcam_jax.config import Config, Data, Inference, Model, Prototypes, Trainin
 def get_config() -> Config:
     """The recipe."""
     return Config(
-        data=Data(source="shapes", scenes=600),
-        model=Model(blocks=(2, 2, 2, 2), width=16, stem_width=32, output_stride=8),
+        data=Data(source="shapes", scenes=400),
+        model=Model(blocks=(1, 1, 1, 1), width=16, stem_width=16, output_stride=8),
         training=Training(
-            epochs=10,
+            epochs=14,
             batch_size=16,
-            crop=112,
-            long_side=(96, 160),
+            crop=128,
+            long_side=(144, 224),
             optimizer="adamw",
             learning_rate=3e-3,
             head_multiplier=1.0,
@@ -28,6 +28,6 @@ def get_config() -> Config:
             frozen=(),
             batch_norm="train",
         ),
-        prototypes=Prototypes(cam_scales=(1.0, 1.5)),
-        inference=Inference(scales=(1.0, 1.5), max_shapes=3),
+        prototypes=Prototypes(cam_scales=(1.5, 2.0)),
+        inference=Inference(scales=(1.5, 2.0), max_shapes=3),
     )

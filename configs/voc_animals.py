@@ -39,6 +39,6 @@ def get_config() -> Config:
             head_init="zero",
             checkpoint_every=50,
         ),
-        prototypes=Prototypes(cam_scales=(0.5, 1.0, 1.5)),
-        inference=Inference(scales=(0.5, 1.0, 1.5)),
+        prototypes=Prototypes(cam_scales=(1.0, 0.5, 1.5)),
+        inference=Inference(scales=(1.0, 0.5, 1.5)),
     )

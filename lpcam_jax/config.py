@@ -120,7 +120,7 @@ class Inference:
     """How pictures become maps and maps become seeds."""
 
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
-    """picture scales, each with its mirror image"""
+    """picture scales, each with its mirror image; at the first one classes are predicted and validated"""
     background: float = 0.3
     """seed threshold: where no map is above it there is background"""
     probability: float = 0.5

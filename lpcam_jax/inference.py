@@ -48,7 +48,7 @@ class PictureMaps(NamedTuple):
     """What is known of a picture after all its scales.
 
     classes:       int (n,), the classes that are mapped
-    probabilities: float32 (c,), of all classes, at the scale closest to 1
+    probabilities: float32 (c,), of all classes, at the first scale
     maps:          for each of METHODS float32 (H, W, n), normalized, in [0, 1]
     """
 
@@ -230,10 +230,9 @@ def map_pictures(
         return network(*on_devices, pictures, sizes)
 
     passes = [Pass(scale, of_pictures) for scale in inference.scales]
-    closest = int(np.argmin([abs(np.log(scale)) for scale in inference.scales]))
     results = run_passes(passes, source, inference=inference, devices=devices, description="heat maps", skipped=skipped)
     for index, record, outputs in results:
-        probabilities = 1 / (1 + np.exp(-outputs[closest]["logits"]))
+        probabilities = 1 / (1 + np.exp(-outputs[0]["logits"]))
         classes = mapped_classes(record, probabilities, inference.probability)
         maps = {
             method: normalize(

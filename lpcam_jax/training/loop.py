@@ -129,7 +129,7 @@ def train_classifier(run: Run, source: RecordSource, *, devices: Mesh) -> TrainS
 def validation_map(
     run: Run, graph: nnx.GraphDef, state: TrainState, validation: RecordSource, *, devices: Mesh
 ) -> float:
-    """Mean over classes of the average precision on whole pictures, mirror images averaged in; in [0, 1]."""
+    """Mean over classes of the average precision on whole pictures at the first inference scale; in [0, 1]."""
 
     @jit_forward
     def network(parameters, batch_stats, pictures, sizes):
@@ -141,7 +141,7 @@ def validation_map(
         return network(state.parameters, state.batch_stats, pictures, sizes)
 
     results = run_passes(
-        [Pass(1.0, of_pictures)],
+        [Pass(run.config.inference.scales[0], of_pictures)],
         validation,
         inference=run.config.inference,
         devices=devices,
