@@ -22,7 +22,7 @@ format: .venv/ready-dev    ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: .venv/ready-dev ## time the kernels, seconds; benchmarks/README.md says how to measure real photographs
+benchmark: .venv/ready-dev ## time the kernels beside what they replace
 	$(BIN)/python -m benchmarks.kernels
 
 clean:           ## remove .venv and all results

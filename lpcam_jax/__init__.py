@@ -4,7 +4,7 @@ The functions a notebook composes; the files they come from read, in this order,
 """
 
 from .class_activation import cam, fuse, normalize, resize_bilinear, resize_nearest
-from .clustering import KMeans, cluster_classes, kmeans, kmeans_plus_plus, unit
+from .clustering import KMeans, cluster_classes, inverse_length, kmeans, kmeans_plus_plus, unit
 from .local_features import FeatureSample, split
 from .metrics import SeedScores, average_precision, confusion_matrix, iou, seed_scores, threshold_sweep
 from .prototype_activation import directions, lpcam, similarity_maps, without_context
@@ -27,6 +27,7 @@ __all__ = [
     "confusion_matrix",
     "directions",
     "fuse",
+    "inverse_length",
     "iou",
     "kmeans",
     "kmeans_plus_plus",

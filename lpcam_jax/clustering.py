@@ -38,8 +38,21 @@ class KMeans(NamedTuple):
     iterations: jax.Array
 
 
+def inverse_length(vectors: jax.Array) -> jax.Array:
+    """1 / |v| over the last axis; 0 for a zero vector, or one too short or long to be squared in float32.
+
+    Args:
+        vectors: float (..., d).
+
+    Returns:
+        float (...).
+    """
+    square = jnp.sum(vectors * vectors, axis=-1)
+    return jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+
+
 def unit(vectors: jax.Array) -> jax.Array:
-    """v / |v| over the last axis; a zero vector, or one too short or long to be squared in float32, becomes zero.
+    """v / |v| over the last axis; where `inverse_length` is 0, zero.
 
     Args:
         vectors: float (..., d).
@@ -47,7 +60,7 @@ def unit(vectors: jax.Array) -> jax.Array:
     Returns:
         float (..., d), of length 1 or 0.
     """
-    return vectors * _inverse_length(vectors)[..., None]
+    return vectors * inverse_length(vectors)[..., None]
 
 
 def kmeans(
@@ -86,7 +99,7 @@ def kmeans(
 
 @partial(jax.jit, static_argnames=("update", "max_iterations"))
 def _kmeans(points, weights, init, tol, *, update, max_iterations) -> KMeans:
-    inverse = _inverse_length(points)
+    inverse = inverse_length(points)
     weights = jnp.where(inverse > 0, weights, 0)
     total = jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
     k = init.shape[0]
@@ -161,7 +174,7 @@ def kmeans_plus_plus(key: jax.Array, points: jax.Array, weights: jax.Array, *, k
 
     Source: Arthur and Vassilvitskii, k-means++ (2007), with the cosine distance; the reference draws k rows uniformly.
     """
-    inverse = _inverse_length(points)
+    inverse = inverse_length(points)
     weights = jnp.where(inverse > 0, weights, 0)
 
     def draw(state, draw_key):
@@ -213,11 +226,6 @@ def cluster_classes(
 
     keys = jax.random.split(key, (points.shape[0], restarts))
     return jax.vmap(one_class)(keys, points, weights)
-
-
-def _inverse_length(vectors: jax.Array) -> jax.Array:
-    square = jnp.sum(vectors * vectors, axis=-1)
-    return jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
 
 
 def _product(left: jax.Array, right: jax.Array) -> jax.Array:

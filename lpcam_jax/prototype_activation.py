@@ -13,7 +13,7 @@ the prototypes apart, in a single einsum, to explain a map part by part.
 import jax
 import jax.numpy as jnp
 
-from .clustering import unit
+from .clustering import inverse_length, unit
 from .prototypes import Prototypes
 
 
@@ -51,8 +51,9 @@ def lpcam(features: jax.Array, prototypes: Prototypes) -> jax.Array:
 
     Source: paper Eq. 5-6; reference step "make_lpcam" (the ReLU a scale is the code's; the paper has it once).
     """
-    activation = jnp.einsum("...d,cd->...c", unit(features), directions(prototypes), precision="highest")
-    return jax.nn.relu(activation)
+    # Scaling the few maps instead of the many features saves a copy of the feature block.
+    activation = jnp.einsum("...d,cd->...c", features, directions(prototypes), precision="highest")
+    return jax.nn.relu(activation * inverse_length(features)[..., None])
 
 
 def without_context(prototypes: Prototypes) -> Prototypes:

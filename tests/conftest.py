@@ -1,4 +1,127 @@
+import contextlib
+import importlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
 import jax
+import pytest
+
+from lpcam_jax import devices
+from lpcam_jax.scripts import load_recipe, run_program
 
 # A (c,) added to a (b, h, w, c) by accident is an error, not a broadcast.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+REPOSITORY = Path(__file__).parents[1]
+
+# Six training steps, checkpoints at 2, 4 and 6, of which the last two stay.
+TINY_RECIPE = """
+from lpcam_jax.config import Config, Data, Inference, Model, Prototypes, Training
+
+def get_config():
+    return Config(
+        data=Data(source="shapes", scenes=24),
+        model=Model(blocks=(1, 1, 1, 1), width=4, stem_width=4, output_stride=16),
+        training=Training(
+            epochs=3, batch_size=8, crop=64, long_side=(64, 96), learning_rate=0.01, frozen=(), batch_norm="train",
+            checkpoint_every=2,
+        ),
+        prototypes=Prototypes(cam_scales=(1.0, 0.5), clusters=3, sample=256),
+        inference=Inference(scales=(1.0, 0.5), max_shapes=2),
+    )
+"""
+
+
+class Finished(NamedTuple):
+    """How a program ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory):
+    """Everything is compiled once a session, also for the programs that tests start."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+
+@pytest.fixture(scope="session")
+def mesh():
+    return devices.mesh()
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.py"
+    path.write_text(TINY_RECIPE)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def tiny(recipe):
+    """The Config of the tiny recipe."""
+    return load_recipe(recipe)
+
+
+@pytest.fixture(scope="session")
+def program():
+    """`program("train.py", *words)` runs a program in this process."""
+
+    def run(name, *words) -> Finished:
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setattr(sys, "argv", [name, *map(str, words)])
+            patch.syspath_prepend(REPOSITORY)
+            try:
+                run_program(importlib.import_module(name.removesuffix(".py")).main)
+            except SystemExit as end:
+                code = end.code or 0
+        return Finished(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def start_program():
+    """`start_program("train.py", *words)` starts a program as a process of its own, ended with the test."""
+    started = []
+
+    def start(name, *words, **environment) -> subprocess.Popen:
+        command = [sys.executable, name, *map(str, words)]
+        environment = {**os.environ, **environment}
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True, env=environment)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def trained(program, recipe, tmp_path_factory) -> Path:
+    """A finished run of the tiny recipe; look, do not touch."""
+    workdir = tmp_path_factory.mktemp("runs") / "trained"
+    finished = program("train.py", recipe, "--workdir", workdir)
+    assert finished.code == 0, finished.err
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def mapped(program, trained, tmp_path_factory) -> tuple[Path, str]:
+    """The heat maps of the finished run, and what infer.py printed; look, do not touch."""
+    out = tmp_path_factory.mktemp("heatmaps") / "mapped"
+    finished = program("infer.py", "--ckpt", trained, "--out", out)
+    assert finished.code == 0, finished.err
+    return out, finished.out

@@ -61,7 +61,7 @@ def panel(
     size = max(round(scale * width), 1), max(round(scale * height), 1)
     photo = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
-    rows = [[("photograph", None, photo), ("seed", None, _tinted(photo, seed))]]
+    rows = [[("picture", None, photo), ("seed", None, _tinted(photo, seed))]]
     if truth is not None:
         rows[0].append(("ground truth", None, _tinted(photo, truth)))
     for k, name in enumerate(class_names):

@@ -110,6 +110,7 @@ def train_classifier(run: Run, source: RecordSource, *, devices: Mesh) -> TrainS
             state, metrics = step(state, shard(next(batches), devices))
             loss = float(metrics["loss"])
             if not math.isfinite(loss):
+                manager.wait_until_finished()
                 raise UserError(
                     f"the loss is {loss} at step {number}; lower --training.learning-rate and run again with another "
                     f"--workdir (checkpoints up to step {max(run.steps(), default=0)} are intact)."
@@ -117,12 +118,13 @@ def train_classifier(run: Run, source: RecordSource, *, devices: Mesh) -> TrainS
             bar.update(training.batch_size)
             bar.set_postfix_str(f"loss {loss:.4f}")
             log.write({"step": number, "loss": loss})
-            if number % training.checkpoint_every == 0 or number == steps:
-                manager.save(number, args=ocp.args.PyTreeSave(state._asdict()))
             if number % steps_per_epoch == 0 and len(validation):
                 score = validation_map(run, graph, state, validation, devices=devices)
                 log.write({"step": number, "validation_map": score})
                 bar.write(f"epoch {number // steps_per_epoch}: validation mAP {100 * score:.1f} %")
+            # Last, so that all the lines of a step with a checkpoint are in the log.
+            if number % training.checkpoint_every == 0 or number == steps:
+                manager.save(number, args=ocp.args.PyTreeSave(state._asdict()))
     return state
 
 

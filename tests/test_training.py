@@ -1,0 +1,326 @@
+"""Training: what a step does, and that stopping, continuing and damage never change or lose a result."""
+
+import json
+import shutil
+import time
+from dataclasses import replace
+from functools import partial
+from itertools import count
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lpcam_jax.config import Config, Training
+from lpcam_jax.data.sources import training_source
+from lpcam_jax.errors import UserError
+from lpcam_jax.training import loop
+from lpcam_jax.training.checkpoints import Run, TrainState
+from lpcam_jax.training.log import MetricsLog
+from lpcam_jax.training.optimizers import make_optimizer
+from lpcam_jax.training.prototype_stage import make_prototypes
+from lpcam_jax.training.state import graph_of, initial_state, trained_state
+
+
+class Stop(Exception):
+    """Stands for whatever ends a program early."""
+
+
+def train(directory, config: Config, mesh) -> TrainState:
+    source = training_source(config)
+    return loop.train_classifier(Run.create(directory, config, source.class_names), source, devices=mesh)
+
+
+def with_training(config: Config, **changes) -> Config:
+    """A config without validation, its training changed."""
+    return replace(config, data=replace(config.data, held_out=0.0), training=replace(config.training, **changes))
+
+
+def checkpoint(directory, step: int, mesh) -> TrainState:
+    """The whole checkpoint of a step, optimizer included."""
+    run = Run.open(directory)
+    optimizer = make_optimizer(run.config.training, steps=1)
+    abstract = jax.eval_shape(partial(initial_state, run.config, len(run.class_names), optimizer))
+    run.steps = lambda: [step]
+    return run.restore(loop.abstract_on(abstract, mesh))
+
+
+def assert_same_bits(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b), strict=True)
+
+
+def any_differs(one, other) -> bool:
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return any(not np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
+
+
+def prototypes_of(directory) -> dict[str, np.ndarray]:
+    with np.load(directory / "prototypes.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """`batches.change = (step, function)`: the function is applied to the batch of that step."""
+
+    class Changed:
+        change = (0, None)
+
+    real = loop.training_batches
+
+    def changed(source, training, *, seed, start):
+        for step, batch in zip(count(start + 1), real(source, training, seed=seed, start=start)):
+            at, function = Changed.change
+            yield function(batch) if step == at else batch
+
+    monkeypatch.setattr(loop, "training_batches", changed)
+    return Changed
+
+
+def stop(batch):
+    raise Stop
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of the finished run, to be damaged."""
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+# Continuing.
+
+
+@pytest.mark.parametrize("stopped_at", [2, 5])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tiny, trained, mesh, batches, tmp_path, stopped_at):
+    batches.change = (stopped_at, stop)
+    with pytest.raises(Stop):
+        train(tmp_path, tiny, mesh)
+    assert Run.open(tmp_path).steps() == ([] if stopped_at == 2 else [2, 4])
+    batches.change = (0, None)
+    train(tmp_path, tiny, mesh)
+    for step in (4, 6):
+        assert_same_bits(checkpoint(tmp_path, step, mesh), checkpoint(trained, step, mesh))
+    assert (tmp_path / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
+
+
+def test_a_finished_run_is_not_trained_again(program, recipe, copy):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
+    finished = program("train.py", recipe, "--workdir", copy)
+    assert finished.code == 0
+    assert "is ready" in finished.out
+    changed = {path.name for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert changed <= {"config.json"}
+
+
+@pytest.mark.slow
+def test_a_killed_program_ends_with_the_same_bytes(start_program, recipe, trained, mesh, tmp_path):
+    workdir = tmp_path / "killed"
+    process = start_program("train.py", recipe, "--workdir", workdir)
+    while process.poll() is None and not list(workdir.glob("checkpoints/2*")):
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not (workdir / "prototypes.npz").exists()
+    again = start_program("train.py", recipe, "--workdir", workdir)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert_same_bits(checkpoint(workdir, 6, mesh), checkpoint(trained, 6, mesh))
+    assert_same_bits(prototypes_of(workdir), prototypes_of(trained))
+    assert (workdir / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
+
+
+def test_a_run_that_was_stopped_in_its_last_validation_has_the_whole_log(tiny, trained, mesh, monkeypatch, tmp_path):
+    real, numbers = loop.validation_map, count(1)
+    monkeypatch.setattr(loop, "validation_map", lambda *a, **k: stop(a) if next(numbers) == 3 else real(*a, **k))
+    with pytest.raises(Stop):
+        train(tmp_path, tiny, mesh)
+    monkeypatch.undo()
+    train(tmp_path, tiny, mesh)
+    assert (tmp_path / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_seed_decides_all_the_numbers(tiny, trained, mesh, tmp_path, seed):
+    pictures = training_source(tiny)
+    run = Run.create(tmp_path, replace(tiny, seed=seed), pictures.class_names)
+    state = loop.train_classifier(run, pictures, devices=mesh)
+    make_prototypes(run, state, pictures, devices=mesh)
+    same_parameters = not any_differs(state, checkpoint(trained, 6, mesh))
+    centres, other = prototypes_of(tmp_path)["class_centres"], prototypes_of(trained)["class_centres"]
+    assert same_parameters == np.array_equal(centres, other) == (seed == 0)
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_checkpoints(tiny, trained, mesh, batches, tmp_path):
+    batches.change = (4, lambda batch: batch | {"labels": batch["labels"] * np.float32("nan")})
+    with pytest.raises(UserError, match=r"the loss is nan at step 4; .* up to step 2 are intact"):
+        train(tmp_path, tiny, mesh)
+    assert Run.open(tmp_path).steps() == [2]
+    batches.change = (0, None)
+    assert_same_bits(train(tmp_path, tiny, mesh), checkpoint(trained, 6, mesh))
+
+
+def test_a_learning_rate_that_is_far_too_high_is_one_line(program, recipe, tmp_path):
+    finished = program("train.py", recipe, "--workdir", tmp_path, "--training.learning-rate", "1e30")
+    assert finished.code == 2
+    assert finished.err.splitlines()[-1].startswith("error: the loss is nan at step 2; lower --training.learning-rate")
+
+
+def test_other_settings_in_the_same_workdir_are_named(tiny, copy):
+    changed = replace(tiny, training=replace(tiny.training, epochs=9), model=replace(tiny.model, width=8), seed=3)
+    names = Run.open(copy).class_names
+    with pytest.raises(UserError, match=r"\(model.width 4 -> 8, training.epochs 3 -> 9, seed\)"):
+        Run.create(copy, changed, names)
+    with pytest.raises(UserError, match=r"\(class names\)"):
+        Run.create(copy, tiny, names[:-1])
+    assert Run.open(copy).config == tiny
+
+
+def test_other_prototype_settings_make_only_the_prototypes_again(program, recipe, copy):
+    kept = {path: path.stat().st_mtime_ns for path in copy.glob("checkpoints/**/*")}
+    metrics = (copy / "metrics.jsonl").read_text()
+    finished = program("train.py", recipe, "--workdir", copy, "--prototypes.clusters", 2)
+    assert finished.code == 0, finished.err
+    assert prototypes_of(copy)["class_centres"].shape[1] == 2
+    assert kept == {path: path.stat().st_mtime_ns for path in copy.glob("checkpoints/**/*")}
+    assert metrics == (copy / "metrics.jsonl").read_text()
+
+
+# Damage.
+
+
+@pytest.mark.parametrize("change", ["class count", "width", "depth"])
+def test_a_checkpoint_of_another_model_is_one_line(copy, mesh, change):
+    values = json.loads((copy / "config.json").read_text())
+    if change == "class count":
+        values["class_names"].append("walrus")
+    elif change == "width":
+        values["config"]["model"]["width"] = 8
+    else:
+        values["config"]["model"]["blocks"] = [1, 1, 1, 2]
+    (copy / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"checkpoint 6 of .* cannot be restored") as error:
+        trained_state(Run.open(copy), devices=mesh)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_checkpoint_is_one_line_and_the_one_before_still_works(trained, copy, mesh):
+    newest = copy / "checkpoints" / "6"
+    largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"delete the folder checkpoints/6 to use the one before") as error:
+        trained_state(Run.open(copy), devices=mesh)
+    assert "\n" not in str(error.value)
+    shutil.rmtree(newest)
+    assert_same_bits(trained_state(Run.open(copy), devices=mesh).parameters, checkpoint(trained, 4, mesh).parameters)
+
+
+def test_no_damage_to_a_checkpoint_goes_unnoticed(trained, copy, mesh):
+    whole = trained_state(Run.open(trained), devices=mesh)
+    for path in (copy / "checkpoints" / "6").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            path.write_bytes(content[: len(content) // 2])
+            try:
+                assert_same_bits(trained_state(Run.open(copy), devices=mesh), whole)  # a file that is not needed
+            except UserError as error:
+                assert "\n" not in str(error)
+            path.write_bytes(content)
+
+
+def test_damaged_prototypes_are_one_line_and_are_made_again(program, recipe, trained, copy):
+    file = copy / "prototypes.npz"
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"prototypes.npz cannot be read .* --stages prototypes") as error:
+        Run.open(copy).load_prototypes()
+    assert "\n" not in str(error.value)
+    assert program("train.py", recipe, "--workdir", copy, "--stages", "prototypes").code == 0
+    assert_same_bits(prototypes_of(copy), prototypes_of(trained))
+
+
+def test_prototypes_of_an_older_checkpoint_are_refused(copy):
+    shutil.rmtree(copy / "checkpoints" / "6")
+    with pytest.raises(UserError, match="are of step 6, not of its checkpoint"):
+        Run.open(copy).load_prototypes()
+
+
+# The log.
+
+
+def test_the_log_drops_what_came_after_the_checkpoint_and_a_cut_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = ['{"step": 1, "loss": 0.5}', '{"step": 2, "loss": 0.4}', '{"step": 3, "loss": 0.3}', '{"step": 4, "lo']
+    path.write_text("\n".join(lines))
+    with MetricsLog(path, start=2) as log:
+        log.write({"step": 3, "loss": 0.25})
+    assert path.read_text().splitlines() == [*lines[:2], '{"step": 3, "loss": 0.25}']
+
+
+# A step.
+
+
+def test_frozen_parts_and_statistics_do_not_change_and_the_others_do(tiny, mesh, tmp_path):
+    config = with_training(tiny, epochs=1, frozen=("conv1", "bn1", "layer1"), batch_norm="frozen")
+    end = train(tmp_path, config, mesh)
+    classes = len(Run.open(tmp_path).class_names)
+    start = jax.jit(partial(initial_state, config, classes, optax.identity()))()
+    assert int(end.step) == 3
+    assert_same_bits(end.batch_stats, start.batch_stats)
+    before, after = start.parameters["backbone"], end.parameters["backbone"]
+    for part in before:
+        assert any_differs(after[part], before[part]) == (part not in config.training.frozen), part
+    assert any_differs(end.parameters["head"], start.parameters["head"])
+
+
+def test_training_batch_norm_changes_the_statistics(tiny, mesh, tmp_path):
+    config = with_training(tiny, epochs=1)
+    end = train(tmp_path, config, mesh)
+    start = jax.jit(partial(initial_state, config, len(Run.open(tmp_path).class_names), optax.identity()))()
+    for part in start.batch_stats["backbone"]:
+        assert any_differs(end.batch_stats["backbone"][part], start.batch_stats["backbone"][part]), part
+
+
+def test_two_sgd_steps_by_hand():
+    training = Training(learning_rate=0.1, head_multiplier=10, weight_decay=0.01, momentum=0.5, power=0.9)
+    optimizer = make_optimizer(replace(training, frozen=("conv1",)), steps=4)
+    parameters = {"backbone": {"conv1": jnp.array([1.0]), "layer1": jnp.array([2.0])}, "head": jnp.array([3.0])}
+    gradients = [[0.5, 0.5, 0.5], [-1.0, -1.0, 0.25]]
+
+    state, structure = optimizer.init(parameters), jax.tree.structure(parameters)
+    for values in gradients:
+        tree = jax.tree.unflatten(structure, [jnp.array([value]) for value in values])
+        updates, state = optimizer.update(tree, state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+
+    expected = []
+    for value, rate, k in ((2.0, 0.1, 1), (3.0, 1.0, 2)):
+        trace = 0.0
+        for step in range(2):
+            trace = gradients[step][k] + 0.01 * value + 0.5 * trace
+            value -= rate * (1 - step / 4) ** 0.9 * trace
+        expected.append(value)
+    assert parameters["backbone"]["conv1"] == 1.0
+    np.testing.assert_allclose([*parameters["backbone"]["layer1"], *parameters["head"]], expected, rtol=1e-6)
+
+
+def test_the_loss_is_the_multilabel_soft_margin(tiny):
+    config = with_training(tiny, batch_norm="frozen")
+    graph, *_ = graph_of(config, 3)
+    optimizer = make_optimizer(config.training, steps=10)
+    state = jax.jit(partial(initial_state, config, 3, optimizer))()
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
+        "box": np.array([[0, 0, 32, 32]] * 4, np.int32),
+        "labels": rng.integers(0, 2, (4, 3)).astype(np.float32),
+    }
+    model = loop.nnx.merge(graph, state.parameters, state.batch_stats)
+    images = (batch["image"] - np.float32(config.model.mean)[None, None, None]) / np.float32(config.model.std)
+    x, y = np.asarray(jax.jit(lambda images: model(images))(images), np.float64), batch["labels"]
+    expected = -(y * np.log(1 / (1 + np.exp(-x))) + (1 - y) * np.log(np.exp(-x) / (1 + np.exp(-x)))).mean()
+    step = loop.make_train_step(graph, optimizer, train_batch_norm=False)
+    _, metrics = step(state, batch)
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
