@@ -118,7 +118,8 @@ class HeatMapFolder:
         """
         file = self._file("maps", name, "npz")
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            # Opened here, because NumPy leaves a damaged archive open.
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 return {key: arrays[key] for key in arrays.files}
         except Exception as error:  # a damaged zip raises whatever its damage makes of it
             raise UserError(f"{file} cannot be read ({error}); delete it and run the same command again.") from None

@@ -22,8 +22,13 @@ from lpcam_jax.training.state import graph_of
 def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
     """Every number of the run, by name."""
     config, mesh = load_recipe(recipe), devices.mesh()
-    changed = replace(config.training, epochs=1)
-    config = replace(config, training=changed, data=replace(config.data, scenes=16, held_out=0.0))
+    config = replace(
+        config,
+        data=replace(config.data, scenes=8, held_out=0.0),
+        training=replace(config.training, epochs=2),
+        prototypes=replace(config.prototypes, cam_scales=(1.0,)),
+        inference=replace(config.inference, scales=(1.0,), max_shapes=1),
+    )
     source = training_source(config)
     run = Run.create(workdir, config, source.class_names)
     state = train_classifier(run, source, devices=mesh)
@@ -34,7 +39,7 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
         graph,
         (state.parameters, state.batch_stats),
         prototypes,
-        Subset(source, range(6)),
+        Subset(source, range(4)),
         stride=config.model.output_stride,
         inference=config.inference,
         devices=mesh,

@@ -35,7 +35,7 @@ class Noise:
     has_masks = False
     class_names = tuple("abc")
 
-    def __init__(self, order=range(len(SIZES)), *, labels=None, unreadable=(), bad_header=()):
+    def __init__(self, order=(0, 1, 2, 3, 4, 5), *, labels=None, unreadable=(), bad_header=()):
         self.order, self.labels = list(order), labels
         self.unreadable, self.bad_header = unreadable, bad_header
         self.ids = [str(number) for number in self.order]

@@ -1,5 +1,6 @@
 """Training: what a step does, and that stopping, continuing and damage never change or lose a result."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from lpcam_jax.config import Config, Training
 from lpcam_jax.data.sources import training_source
@@ -23,6 +25,8 @@ from lpcam_jax.training.optimizers import make_optimizer
 from lpcam_jax.training.prototype_stage import make_prototypes
 from lpcam_jax.training.state import graph_of, initial_state, trained_state
 
+CLASSES = 6
+
 
 class Stop(Exception):
     """Stands for whatever ends a program early."""
@@ -31,11 +35,6 @@ class Stop(Exception):
 def train(directory, config: Config, mesh) -> TrainState:
     source = training_source(config)
     return loop.train_classifier(Run.create(directory, config, source.class_names), source, devices=mesh)
-
-
-def with_training(config: Config, **changes) -> Config:
-    """A config without validation, its training changed."""
-    return replace(config, data=replace(config.data, held_out=0.0), training=replace(config.training, **changes))
 
 
 def checkpoint(directory, step: int, mesh) -> TrainState:
@@ -134,8 +133,8 @@ def test_a_killed_program_ends_with_the_same_bytes(start_program, recipe, traine
 
 
 def test_a_run_that_was_stopped_in_its_last_validation_has_the_whole_log(tiny, trained, mesh, monkeypatch, tmp_path):
-    real, numbers = loop.validation_map, count(1)
-    monkeypatch.setattr(loop, "validation_map", lambda *a, **k: stop(a) if next(numbers) == 3 else real(*a, **k))
+    real, numbers = loop.run_passes, count(1)
+    monkeypatch.setattr(loop, "run_passes", lambda *a, **k: stop(a) if next(numbers) == 3 else real(*a, **k))
     with pytest.raises(Stop):
         train(tmp_path, tiny, mesh)
     monkeypatch.undo()
@@ -144,29 +143,25 @@ def test_a_run_that_was_stopped_in_its_last_validation_has_the_whole_log(tiny, t
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_seed_decides_all_the_numbers(tiny, trained, mesh, tmp_path, seed):
-    pictures = training_source(tiny)
-    run = Run.create(tmp_path, replace(tiny, seed=seed), pictures.class_names)
-    state = loop.train_classifier(run, pictures, devices=mesh)
-    make_prototypes(run, state, pictures, devices=mesh)
-    same_parameters = not any_differs(state, checkpoint(trained, 6, mesh))
+def test_the_seed_decides_the_prototypes(tiny, trained, mesh, tmp_path, seed):
+    run = Run.create(tmp_path, replace(tiny, seed=seed), Run.open(trained).class_names)
+    make_prototypes(run, checkpoint(trained, 6, mesh), training_source(tiny), devices=mesh)
     centres, other = prototypes_of(tmp_path)["class_centres"], prototypes_of(trained)["class_centres"]
-    assert same_parameters == np.array_equal(centres, other) == (seed == 0)
+    assert np.array_equal(centres, other) == (seed == 0)
 
 
-def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_checkpoints(tiny, trained, mesh, batches, tmp_path):
+def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_checkpoints(
+    program, recipe, tiny, trained, mesh, batches, tmp_path
+):
     batches.change = (4, lambda batch: batch | {"labels": batch["labels"] * np.float32("nan")})
-    with pytest.raises(UserError, match=r"the loss is nan at step 4; .* up to step 2 are intact"):
-        train(tmp_path, tiny, mesh)
+    finished = program("train.py", recipe, "--workdir", tmp_path)
+    assert finished.code == 2
+    message = finished.err.splitlines()[-1]
+    assert message.startswith("error: the loss is nan at step 4; lower --training.learning-rate")
+    assert message.endswith("(checkpoints up to step 2 are intact).")
     assert Run.open(tmp_path).steps() == [2]
     batches.change = (0, None)
     assert_same_bits(train(tmp_path, tiny, mesh), checkpoint(trained, 6, mesh))
-
-
-def test_a_learning_rate_that_is_far_too_high_is_one_line(program, recipe, tmp_path):
-    finished = program("train.py", recipe, "--workdir", tmp_path, "--training.learning-rate", "1e30")
-    assert finished.code == 2
-    assert finished.err.splitlines()[-1].startswith("error: the loss is nan at step 2; lower --training.learning-rate")
 
 
 def test_other_settings_in_the_same_workdir_are_named(tiny, copy):
@@ -209,8 +204,8 @@ def test_a_checkpoint_of_another_model_is_one_line(copy, mesh, change):
 
 def test_a_damaged_checkpoint_is_one_line_and_the_one_before_still_works(trained, copy, mesh):
     newest = copy / "checkpoints" / "6"
-    largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    for path in (newest / "default" / "d").iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=r"delete the folder checkpoints/6 to use the one before") as error:
         trained_state(Run.open(copy), devices=mesh)
     assert "\n" not in str(error.value)
@@ -224,10 +219,8 @@ def test_no_damage_to_a_checkpoint_goes_unnoticed(trained, copy, mesh):
         if path.is_file():
             content = path.read_bytes()
             path.write_bytes(content[: len(content) // 2])
-            try:
-                assert_same_bits(trained_state(Run.open(copy), devices=mesh), whole)  # a file that is not needed
-            except UserError as error:
-                assert "\n" not in str(error)
+            with contextlib.suppress(UserError):  # none: a file that is not needed
+                assert_same_bits(trained_state(Run.open(copy), devices=mesh), whole)
             path.write_bytes(content)
 
 
@@ -262,27 +255,6 @@ def test_the_log_drops_what_came_after_the_checkpoint_and_a_cut_line(tmp_path):
 # A step.
 
 
-def test_frozen_parts_and_statistics_do_not_change_and_the_others_do(tiny, mesh, tmp_path):
-    config = with_training(tiny, epochs=1, frozen=("conv1", "bn1", "layer1"), batch_norm="frozen")
-    end = train(tmp_path, config, mesh)
-    classes = len(Run.open(tmp_path).class_names)
-    start = jax.jit(partial(initial_state, config, classes, optax.identity()))()
-    assert int(end.step) == 3
-    assert_same_bits(end.batch_stats, start.batch_stats)
-    before, after = start.parameters["backbone"], end.parameters["backbone"]
-    for part in before:
-        assert any_differs(after[part], before[part]) == (part not in config.training.frozen), part
-    assert any_differs(end.parameters["head"], start.parameters["head"])
-
-
-def test_training_batch_norm_changes_the_statistics(tiny, mesh, tmp_path):
-    config = with_training(tiny, epochs=1)
-    end = train(tmp_path, config, mesh)
-    start = jax.jit(partial(initial_state, config, len(Run.open(tmp_path).class_names), optax.identity()))()
-    for part in start.batch_stats["backbone"]:
-        assert any_differs(end.batch_stats["backbone"][part], start.batch_stats["backbone"][part]), part
-
-
 def test_two_sgd_steps_by_hand():
     training = Training(learning_rate=0.1, head_multiplier=10, weight_decay=0.01, momentum=0.5, power=0.9)
     optimizer = make_optimizer(replace(training, frozen=("conv1",)), steps=4)
@@ -306,21 +278,51 @@ def test_two_sgd_steps_by_hand():
     np.testing.assert_allclose([*parameters["backbone"]["layer1"], *parameters["head"]], expected, rtol=1e-6)
 
 
-def test_the_loss_is_the_multilabel_soft_margin(tiny):
-    config = with_training(tiny, batch_norm="frozen")
-    graph, *_ = graph_of(config, 3)
-    optimizer = make_optimizer(config.training, steps=10)
-    state = jax.jit(partial(initial_state, config, 3, optimizer))()
+FROZEN = ("conv1", "bn1", "layer1")
+
+
+@pytest.fixture(scope="module")
+def start(tiny) -> TrainState:
+    """Step 0 of the tiny recipe."""
+    return jax.jit(partial(initial_state, tiny, CLASSES, optax.identity()))()
+
+
+@pytest.fixture(scope="module")
+def one_step(tiny, start):
+    """A batch, the state after one step with frozen parts and statistics, and the step's metrics."""
+    graph, *_ = graph_of(tiny, CLASSES)
+    optimizer = make_optimizer(replace(tiny.training, frozen=FROZEN), steps=10)
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
         "box": np.array([[0, 0, 32, 32]] * 4, np.int32),
-        "labels": rng.integers(0, 2, (4, 3)).astype(np.float32),
+        "labels": rng.integers(0, 2, (4, CLASSES)).astype(np.float32),
     }
-    model = loop.nnx.merge(graph, state.parameters, state.batch_stats)
-    images = (batch["image"] - np.float32(config.model.mean)[None, None, None]) / np.float32(config.model.std)
+    state = jax.tree.map(jnp.copy, start)._replace(opt_state=optimizer.init(start.parameters))
+    return batch, *loop.make_train_step(graph, optimizer, train_batch_norm=False)(state, batch)
+
+
+def test_frozen_parts_and_statistics_do_not_change_and_the_others_do(start, one_step):
+    _, end, _ = one_step
+    assert int(end.step) == 1
+    assert_same_bits(end.batch_stats, start.batch_stats)
+    before, after = start.parameters["backbone"], end.parameters["backbone"]
+    for part in before:
+        assert any_differs(after[part], before[part]) == (part not in FROZEN), part
+    assert any_differs(end.parameters["head"], start.parameters["head"])
+
+
+def test_training_batch_norm_changes_the_statistics(start, trained, mesh):
+    before, after = start.batch_stats["backbone"], checkpoint(trained, 6, mesh).batch_stats["backbone"]
+    for part in before:
+        assert any_differs(after[part], before[part]), part
+
+
+def test_the_loss_is_the_multilabel_soft_margin(tiny, start, one_step):
+    batch, _, metrics = one_step
+    model = nnx.merge(graph_of(tiny, CLASSES)[0], start.parameters, start.batch_stats)
+    images = (batch["image"] - np.float32(tiny.model.mean)[None, None, None]) / np.float32(tiny.model.std)
     x, y = np.asarray(jax.jit(lambda images: model(images))(images), np.float64), batch["labels"]
-    expected = -(y * np.log(1 / (1 + np.exp(-x))) + (1 - y) * np.log(np.exp(-x) / (1 + np.exp(-x)))).mean()
-    step = loop.make_train_step(graph, optimizer, train_batch_norm=False)
-    _, metrics = step(state, batch)
+    probability = 1 / (1 + np.exp(-x))
+    expected = -(y * np.log(probability) + (1 - y) * np.log(1 - probability)).mean()
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)

@@ -32,6 +32,8 @@ def first(source: RecordSource, limit: int | None) -> RecordSource:
 
 
 def _open(config: Config, ids: str) -> RecordSource:
+    if config.limit is not None and config.limit < 1:
+        raise UserError(f"--limit is {config.limit}; use at least one picture.")
     source = _voc(config.data, ids) if config.data.source == "voc" else _whole(config.data, config.seed)
     if not len(source):
         raise UserError(f"the data set {config.data.root} holds no picture; add some to its list.")

@@ -106,6 +106,9 @@ class Run:
                     wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
                 )
                 values = checkpointer.restore(self._checkpoints / str(steps[-1]) / "default", args=arguments)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(values):
+                if not isinstance(leaf, jax.Array):  # a partial restore leaves what the checkpoint lacks as it was
+                    raise ValueError(f"{jax.tree_util.keystr(path, simple=True, separator='/')} is missing")
         except Exception as error:  # Orbax raises what its storage raises
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
@@ -129,7 +132,8 @@ class Run:
         """
         again = f"run train.py with --workdir {self.directory} --stages prototypes."
         try:
-            with np.load(self._prototypes_file, allow_pickle=False) as file:
+            # Opened here, because NumPy leaves a damaged archive open.
+            with self._prototypes_file.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 values = {name: file[name] for name in file.files}
             step, _ = int(values.pop("step")), values.pop("settings")
             prototypes = Prototypes(**values)
@@ -144,7 +148,7 @@ class Run:
     def has_prototypes(self) -> bool:
         """Whether the prototypes are there, made from the newest checkpoint with the settings of this config."""
         try:
-            with np.load(self._prototypes_file, allow_pickle=False) as file:
+            with self._prototypes_file.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return int(file["step"]) in self.steps()[-1:] and str(file["settings"]) == self._prototype_settings
         except Exception:  # absent or damaged: then they are made again
             return False

@@ -12,12 +12,14 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from ..config import Config
 from ..data.pipeline import Batch, training_batches
 from ..data.records import RecordSource, Subset, hold_out
 from ..devices import abstract_on, jit_forward, replicate, shard
@@ -102,6 +104,7 @@ def train_classifier(run: Run, source: RecordSource, *, devices: Mesh) -> TrainS
         return state
 
     step = make_train_step(graph, optimizer, train_batch_norm=training.batch_norm == "train")
+    validate = make_validation(config, graph, validation, devices=devices)
     batches = training_batches(pictures, training, seed=config.seed, start=start)
     log = MetricsLog(run.metrics_file, start=start)
     bar = tqdm(total=steps * training.batch_size, initial=start * training.batch_size, desc="classifier", unit="img")
@@ -119,19 +122,30 @@ def train_classifier(run: Run, source: RecordSource, *, devices: Mesh) -> TrainS
             bar.set_postfix_str(f"loss {loss:.4f}")
             log.write({"step": number, "loss": loss})
             if number % steps_per_epoch == 0 and len(validation):
-                score = validation_map(run, graph, state, validation, devices=devices)
-                log.write({"step": number, "validation_map": score})
-                bar.write(f"epoch {number // steps_per_epoch}: validation mAP {100 * score:.1f} %")
+                score = validate(state)
+                if math.isfinite(score):
+                    log.write({"step": number, "validation_map": score})
+                    bar.write(f"epoch {number // steps_per_epoch}: validation mAP {100 * score:.1f} %")
             # Last, so that all the lines of a step with a checkpoint are in the log.
             if number % training.checkpoint_every == 0 or number == steps:
                 manager.save(number, args=ocp.args.PyTreeSave(state._asdict()))
     return state
 
 
-def validation_map(
-    run: Run, graph: nnx.GraphDef, state: TrainState, validation: RecordSource, *, devices: Mesh
-) -> float:
-    """Mean over classes of the average precision on whole pictures at the first inference scale; in [0, 1]."""
+def make_validation(
+    config: Config, graph: nnx.GraphDef, validation: RecordSource, *, devices: Mesh
+) -> Callable[[TrainState], float]:
+    """The validation of a state: mean over classes of the average precision, compiled once.
+
+    Args:
+        config: of the run.
+        graph: of the classifier.
+        validation: labelled pictures, seen whole, at the first inference scale; those that cannot be read are left out.
+        devices: the mesh.
+
+    Returns:
+        state -> mAP in [0, 1]; NaN when no class occurs.
+    """
 
     @jit_forward
     def network(parameters, batch_stats, pictures, sizes):
@@ -139,17 +153,15 @@ def validation_map(
         *_, logits = features_of_both(model, pictures, sizes)
         return {"logits": logits, "grid": model.backbone.grid_sizes(sizes)}
 
-    def of_pictures(pictures, sizes):
-        return network(state.parameters, state.batch_stats, pictures, sizes)
+    def validate(state: TrainState) -> float:
+        one = Pass(config.inference.scales[0], partial(network, state.parameters, state.batch_stats))
+        results = run_passes(
+            [one], validation, inference=config.inference, devices=devices, description="validation", skipped=[]
+        )
+        seen = [(record.labels, outputs[0]["logits"]) for _, record, outputs in results]
+        if not seen:
+            return math.nan
+        labels, logits = (np.stack(values) for values in zip(*seen, strict=True))
+        return float(jnp.nanmean(jax.vmap(average_precision, in_axes=1)(labels, logits)))
 
-    results = run_passes(
-        [Pass(run.config.inference.scales[0], of_pictures)],
-        validation,
-        inference=run.config.inference,
-        devices=devices,
-        description="validation",
-        skipped=[],
-    )
-    labels, logits = zip(*((record.labels, outputs[0]["logits"]) for _, record, outputs in results), strict=True)
-    precisions = jax.vmap(average_precision, in_axes=1)(jnp.stack(labels), jnp.stack(logits))
-    return float(jnp.nanmean(precisions))
+    return validate

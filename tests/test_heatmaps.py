@@ -1,0 +1,281 @@
+"""The folder infer.py writes: what is in it, how it is scored, and that a stop loses nothing."""
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lpcam_jax.config import Inference
+from lpcam_jax.data.records import Record
+from lpcam_jax.data.sources import seed_source
+from lpcam_jax.errors import UserError
+from lpcam_jax.heatmaps import HeatMapFolder
+from lpcam_jax.inference import METHODS, PictureMaps
+from lpcam_jax.scoring import THRESHOLDS, SeedScoring
+from lpcam_jax.seeds import seed_mask
+from lpcam_jax.training.checkpoints import Run
+
+KINDS = {"maps": "npz", "overlays": "png", "seeds": "png"}
+
+
+def arrays_of(path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def times_of(folder) -> dict:
+    return {path: path.stat().st_mtime_ns for kind in KINDS for path in (folder / kind).rglob("*") if path.is_file()}
+
+
+def strictly_parsed(path) -> dict:
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def source(trained):
+    return seed_source(Run.open(trained).config)
+
+
+@pytest.fixture
+def copy(mapped, tmp_path):
+    return shutil.copytree(mapped[0], tmp_path / "copy")
+
+
+def confusion_by_hand(maps, classes, truth, threshold, *, count) -> np.ndarray:
+    """[truth, prediction] of one picture's seed, pixel by pixel."""
+    matrix = np.zeros((count, count))
+    for row, column in np.ndindex(truth.shape):
+        best, height = 0, threshold
+        for k, n in enumerate(classes):
+            if maps[row, column, k] > height:
+                best, height = n + 1, maps[row, column, k]
+        if truth[row, column] != 255:
+            matrix[truth[row, column], best] += 1
+    return matrix
+
+
+def scores_by_hand(matrix) -> dict[str, float]:
+    """Table 1 from a confusion matrix, class by class; a class that does not occur does not count."""
+    names = ("miou", "precision", "recall", "fp", "fn")
+    found = {name: [] for name in names}
+    for k in range(len(matrix)):
+        hit, truth, predicted = matrix[k, k], matrix[k].sum(), matrix[:, k].sum()
+        union = truth + predicted - hit
+        if union:
+            found["miou"].append(hit / union)
+            if k:
+                found["fp"].append((predicted - hit) / union)
+                found["fn"].append((truth - hit) / union)
+        if predicted:
+            found["precision"].append(hit / predicted)
+        if truth:
+            found["recall"].append(hit / truth)
+    return {name: np.mean(values) for name, values in found.items()}
+
+
+def test_every_picture_has_its_outputs_and_nothing_else_is_left(mapped, source):
+    out, _ = mapped
+    for kind, suffix in KINDS.items():
+        assert {path.name for path in (out / kind).iterdir()} == {f"{name}.{suffix}" for name in source.ids}
+    assert {path.name for path in out.iterdir()} == {*KINDS, "metrics.json", "protocol.json", "thresholds.png"}
+
+
+def test_maps_hold_what_is_documented(mapped, source):
+    out, _ = mapped
+    for index, name in enumerate(source.ids):
+        arrays, classes = arrays_of(out / "maps" / f"{name}.npz"), np.flatnonzero(source.labels[index])
+        assert set(arrays) == {"classes", "names", "probabilities", *METHODS}
+        np.testing.assert_array_equal(arrays["classes"], classes)
+        assert arrays["classes"].dtype == np.int16
+        assert list(arrays["names"]) == [source.class_names[n] for n in classes]
+        assert (arrays["probabilities"].shape, arrays["probabilities"].dtype) == ((6,), np.float32)
+        for method in METHODS:
+            assert (arrays[method].shape, arrays[method].dtype) == ((len(classes), *source.size(index)), np.float16)
+            assert ((arrays[method] >= 0) & (arrays[method] <= 1)).all()
+
+
+def test_seeds_are_the_thresholded_maps_as_a_palette_picture(mapped, source):
+    out, _ = mapped
+    for name in source.ids:
+        arrays = arrays_of(out / "maps" / f"{name}.npz")
+        with Image.open(out / "seeds" / f"{name}.png") as image:
+            assert image.mode == "P"
+            seed = np.array(image)
+        maps = np.moveaxis(arrays["lpcam"].astype(np.float32), 0, -1)
+        values = np.concatenate([[0], arrays["classes"] + 1])
+        expected = values[seed_mask(maps, np.ones(maps.shape[-1]), background=0.3)]
+        ranked = np.sort(np.concatenate([maps, np.full((*seed.shape, 1), np.float32(0.3))], axis=-1), axis=-1)
+        clear = ranked[..., -1] - ranked[..., -2] > 1e-3  # than which float16 is finer
+        np.testing.assert_array_equal(seed[clear], expected[clear])
+        assert clear.mean() > 0.9
+
+
+def test_pictures_for_people_can_be_opened(mapped, source):
+    out, _ = mapped
+    for path in [out / "thresholds.png", *(out / "overlays" / f"{name}.png" for name in source.ids[:3])]:
+        with Image.open(path) as image:
+            image.load()
+            assert min(image.size) > 100
+
+
+def test_metrics_are_strict_json_with_their_protocol(mapped, trained, source):
+    metrics = strictly_parsed(mapped[0] / "metrics.json")
+    assert (metrics["pictures"], metrics["scored"], metrics["skipped"]) == (24, 24, [])
+    protocol = metrics["protocol"]
+    assert protocol == strictly_parsed(mapped[0] / "protocol.json")
+    assert protocol["class_names"] == list(source.class_names)
+    assert (protocol["scales"], protocol["background"], protocol["mirror"], protocol["crf"]) == (
+        [1.0, 0.5],
+        0.3,
+        True,
+        False,
+    )
+    assert protocol["step"] == Run.open(trained).steps()[-1]
+
+
+def test_scores_are_those_of_a_plain_count(mapped, source):
+    out, text = mapped
+    metrics = strictly_parsed(out / "metrics.json")
+    for method in METHODS:
+        for at in ("best", "fixed"):
+            reported = metrics["scores"][method][at]
+            matrix = np.zeros((7, 7))
+            for index, name in enumerate(source.ids):
+                arrays, truth = arrays_of(out / "maps" / f"{name}.npz"), source[index].mask
+                heights = arrays[method].max(axis=0).astype(np.float32)
+                winners = arrays["classes"][arrays[method].argmax(axis=0)] + 1
+                seed = np.where(heights > np.float32(reported["threshold"]), winners, 0)
+                np.add.at(matrix, (truth[truth != 255], seed[truth != 255]), 1)
+            for name, value in scores_by_hand(matrix).items():
+                np.testing.assert_allclose(reported[name], value, atol=1e-6, err_msg=f"{method} {at} {name}")
+            assert f"{100 * reported['miou']:.1f}" in text
+        curve = metrics["scores"][method]["curve"]
+        assert metrics["scores"][method]["best"]["miou"] == max(curve["miou"])
+    assert metrics["scores"]["cam"]["fixed"]["threshold"] == 0.3
+
+
+def test_scoring_equals_a_loop_over_pixels():
+    rng, scoring = np.random.default_rng(0), SeedScoring(3)
+    expected = np.zeros((len(THRESHOLDS), 4, 4))
+    for classes in ([0, 2], [1], [], [0, 1, 2]):
+        maps = np.round(rng.random((4, 5, len(classes))), 2).astype(np.float32)  # ties with thresholds
+        truth = rng.choice(np.uint8([0, 1, 2, 3, 255]), (4, 5))
+        scoring.add(maps, np.array(classes, int), truth)
+        for k, threshold in enumerate(THRESHOLDS):
+            expected[k] += confusion_by_hand(maps, classes, truth, threshold, count=4)
+    np.testing.assert_array_equal(scoring.matrices, expected)
+    report = scoring.report()
+    best = int(np.argmin(abs(THRESHOLDS - report["best"]["threshold"])))
+    for name, value in scores_by_hand(expected[best]).items():
+        np.testing.assert_allclose(report["best"][name], value, atol=1e-6)
+    json.dumps(report, allow_nan=False)
+
+
+def test_running_again_writes_no_picture_and_prints_the_same(program, trained, copy, mapped):
+    before = times_of(copy)
+    finished = program("infer.py", "--ckpt", trained, "--out", copy)
+    assert finished.code == 0, finished.err
+    assert times_of(copy) == before
+    assert finished.out.splitlines()[:-1] == mapped[1].splitlines()[:-1]
+
+
+def test_missing_pictures_are_made_again_and_only_they(program, trained, copy, mapped, source):
+    for name in source.ids[::2]:
+        (copy / "maps" / f"{name}.npz").unlink()
+    kept = [copy / "maps" / f"{name}.npz" for name in source.ids[1::2]]
+    before = [path.stat().st_mtime_ns for path in kept]
+    assert program("infer.py", "--ckpt", trained, "--out", copy).code == 0
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert_same_folder(copy, mapped[0])
+
+
+@pytest.mark.slow
+def test_a_killed_program_continues_to_the_same_folder(start_program, trained, mapped, tmp_path):
+    out = tmp_path / "killed"
+    process = start_program("infer.py", "--ckpt", trained, "--out", out)
+    while process.poll() is None and not list(out.glob("maps/*.npz")):
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("maps/*.npz")}
+    assert 0 < len(before) < 24
+    again = start_program("infer.py", "--ckpt", trained, "--out", out)
+    text, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert "24 pictures are in" in text
+    assert_same_folder(out, mapped[0])
+
+
+def assert_same_folder(one, other):
+    """Equal up to rounding: what is left of a data set is computed in other batches, which sum in another order."""
+    for kind, suffix in KINDS.items():
+        names = {path.name for path in (other / kind).iterdir()}
+        assert {path.name for path in (one / kind).glob(f"*.{suffix}")} == names
+    for path in (other / "maps").iterdir():
+        found, expected = arrays_of(one / "maps" / path.name), arrays_of(path)
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], expected[name]) for name in ("classes", "names"))
+        for name in ("probabilities", *METHODS):
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-3, err_msg=f"{name} of {path.name}")
+    found, expected = strictly_parsed(one / "metrics.json"), strictly_parsed(other / "metrics.json")
+    assert found["protocol"] == expected["protocol"]
+    for method in METHODS:
+        curves = [scores["scores"][method]["curve"]["miou"] for scores in (found, expected)]
+        np.testing.assert_allclose(*curves, atol=1e-3)
+
+
+@pytest.mark.parametrize("flag", [("--inference.scales", "1.0"), ("--inference.background", "0.4")])
+def test_another_protocol_in_the_same_folder_is_refused(program, trained, copy, flag):
+    before = times_of(copy)
+    finished = program("infer.py", "--ckpt", trained, "--out", copy, *flag)
+    assert finished.code == 2
+    assert "holds heat maps of another model or protocol; choose another --out" in finished.err
+    assert times_of(copy) == before
+
+
+def test_another_model_in_the_same_folder_is_refused(program, trained, copy, tmp_path):
+    other = shutil.copytree(trained, tmp_path / "other")
+    prototypes = arrays_of(other / "prototypes.npz")
+    np.savez(other / "prototypes.npz", **(prototypes | {"class_centres": 2 * prototypes["class_centres"]}))
+    finished = program("infer.py", "--ckpt", other, "--out", copy)
+    assert finished.code == 2
+    assert "holds heat maps of another model or protocol" in finished.err
+
+
+def test_a_damaged_map_is_named(program, trained, copy, source):
+    path = copy / "maps" / f"{source.ids[0]}.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    finished = program("infer.py", "--ckpt", trained, "--out", copy)
+    assert finished.code == 2
+    last = finished.err.splitlines()[-1]
+    assert str(path) in last
+    assert "delete it and run the same command again" in last
+
+
+@pytest.mark.parametrize("classes", [[1], []])
+def test_folders_in_ids_become_folders_inside_the_output(tmp_path, classes):
+    folder = HeatMapFolder(tmp_path, ("cat", "dog"), {})
+    image = np.zeros((20, 30, 3), np.uint8)
+    maps = {method: np.ones((20, 30, len(classes)), np.float32) for method in METHODS}
+    record = Record("holiday/day 1/IMG.1", image, None, None)
+    result = PictureMaps(np.array(classes, int), np.array([0.2, 0.9], np.float32), maps)
+    folder.write(record, result, background=Inference().background)
+    assert folder.is_done(record.id)
+    for kind, suffix in KINDS.items():
+        assert (tmp_path / kind / "holiday" / "day 1" / f"IMG.1.{suffix}").is_file()
+    assert folder.read(record.id)["lpcam"].shape == (len(classes), 20, 30)
+    with Image.open(tmp_path / "seeds" / "holiday" / "day 1" / "IMG.1.png") as seed:
+        assert (np.array(seed) == (2 if classes else 0)).all()
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "protocol.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"protocol.json cannot be read"):
+        HeatMapFolder(tmp_path, ("cat",), {})
