@@ -30,7 +30,8 @@ from lpcam_jax import (
 )
 from lpcam_jax import devices as machine
 from lpcam_jax.data.sources import seed_source
-from lpcam_jax.inference import Pass, features_of_both, run_passes
+from lpcam_jax.inference import features_of_both
+from lpcam_jax.passes import Pass, run_passes
 from lpcam_jax.scoring import SeedScoring
 from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.prototype_stage import sample_features

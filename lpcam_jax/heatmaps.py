@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from . import __version__
 from .config import Inference
-from .data.records import Record, RecordSource, Subset
+from .data.records import Record, RecordSource
 from .errors import UserError
-from .files import write_atomically
+from .files import read_arrays, write_atomically
 from .inference import METHODS, PictureMaps, map_pictures
 from .prototypes import Prototypes
 from .report.curve import threshold_curve
@@ -118,9 +118,7 @@ class HeatMapFolder:
         """
         file = self._file("maps", name, "npz")
         try:
-            # Opened here, because NumPy leaves a damaged archive open.
-            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-                return {key: arrays[key] for key in arrays.files}
+            return read_arrays(file)
         except Exception as error:  # a damaged zip raises whatever its damage makes of it
             raise UserError(f"{file} cannot be read ({error}); delete it and run the same command again.") from None
 
@@ -164,11 +162,12 @@ def make_heatmaps(
             graph,
             (state.parameters, state.batch_stats),
             prototypes,
-            Subset(source, missing),
+            source,
             stride=run.config.model.output_stride,
             inference=inference,
             devices=devices,
             skipped=skipped,
+            only=missing,
         )
         _write_all(folder, results, background=inference.background)
     for line in skipped:

@@ -1,47 +1,24 @@
-"""From pictures to maps: several scales, mirror images, one compilation a bucket.
+"""From pictures to maps: CAM, LPCAM-F and LPCAM over several scales and mirror images (paper, Eq. 1, 5 and 6)."""
 
-Every picture at every scale is an item. Items of one bucket share a batch, whatever picture and scale they come from; a
-picture is done when its last item is. Reading and resizing run in threads, one batch is on the devices while the next
-is gathered.
-"""
-
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from .class_activation import cam, fuse, normalize
 from .config import Inference
-from .data.augment import resize, scaled_size
-from .data.buckets import bucket_of, choose_buckets
 from .data.records import Record, RecordSource
-from .devices import jit_forward, replicate, shard
-from .errors import UserError
+from .devices import jit_forward, replicate
 from .models.classifier import Classifier
+from .passes import Pass, run_passes
 from .prototype_activation import lpcam, without_context
 from .prototypes import Prototypes
 
 METHODS = ("cam", "lpcam_f", "lpcam")
-
-Outputs = dict[str, Any]
-
-
-class Pass(NamedTuple):
-    """One scale of every picture, and the network that computes it.
-
-    network: (pictures uint8 (b, h, w, 3), sizes int32 (b, 2)) -> dict of arrays with leading axis b. Its entry "grid",
-             int32 (b, 2), says how much of each (b, h', w', ...) array is valid.
-    """
-
-    scale: float
-    network: Callable[[jax.Array, jax.Array], Outputs]
 
 
 class PictureMaps(NamedTuple):
@@ -87,99 +64,6 @@ def mirror(x: jax.Array, widths: jax.Array) -> jax.Array:
     return jax.vmap(lambda one, order: jnp.take(one, order, axis=1))(x, source)
 
 
-def run_passes(
-    passes: Sequence[Pass],
-    source: RecordSource,
-    *,
-    inference: Inference,
-    devices: Mesh,
-    description: str,
-    skipped: list[str],
-) -> Iterator[tuple[int, Record, list[Outputs]]]:
-    """Compute every pass of every picture.
-
-    Args:
-        passes: scales and their networks.
-        source: the pictures.
-        inference: limits of batches and shapes.
-        devices: the mesh; batches are split over it.
-        description: of the progress bar.
-        skipped: gets one line for every picture that could not be read; those are left out.
-
-    Yields:
-        (index, record, one dict of NumPy arrays a pass), each picture once, in the order they finish. Arrays of rank 3
-        and more are cut to the valid grid.
-    """
-    sizes = {}
-    for index in range(len(source)):
-        try:
-            sizes[index] = source.size(index)
-        except UserError as error:
-            skipped.append(str(error))
-    shapes = [scaled_size(size, one.scale) for size in sizes.values() for one in passes]
-    buckets = choose_buckets(shapes, limit=inference.max_shapes)
-    items_left = defaultdict(int)
-    for size in sizes.values():
-        for one in passes:
-            items_left[one.network, bucket_of(scaled_size(size, one.scale), buckets)] += 1
-    batch_sizes = {key: _batch_size(key[1], count, inference, devices) for key, count in items_left.items()}
-
-    waiting: dict[tuple, list] = defaultdict(list)
-    unfinished: dict[int, tuple[Record, list]] = {}
-    running: deque = deque()
-    compiled = set()
-    bar = tqdm(total=len(sizes), desc=description, unit="img", smoothing=0.05)
-
-    def launch(key):
-        network, bucket = key
-        batch, waiting[key] = waiting[key], []
-        pictures = np.zeros((batch_sizes[key], *bucket, 3), np.uint8)
-        extents = np.ones((batch_sizes[key], 2), np.int32)
-        for slot, (_, _, image) in enumerate(batch):
-            pictures[slot, : image.shape[0], : image.shape[1]] = image
-            extents[slot] = image.shape[:2]
-        if key not in compiled:
-            compiled.add(key)
-            bar.set_postfix_str(f"compiling {bucket[0]}x{bucket[1]} ({len(compiled)} of {len(batch_sizes)})")
-        outputs = network(*shard((pictures, extents), devices))
-        bar.set_postfix_str("", refresh=False)
-        running.append((batch, outputs))
-
-    def collect():
-        batch, outputs = running.popleft()
-        outputs = {name: np.asarray(value) for name, value in outputs.items()}
-        for slot, (index, number, _) in enumerate(batch):
-            rows, columns = outputs["grid"][slot]
-            results = unfinished[index][1]
-            results[number] = {
-                name: value[slot, :rows, :columns] if value.ndim >= 4 else value[slot]
-                for name, value in outputs.items()
-                if name != "grid"
-            }
-            if all(result is not None for result in results):
-                bar.update()
-                yield (index, *unfinished.pop(index))
-
-    with bar, ThreadPoolExecutor(4) as pool:
-        for index, record, images in _read_ahead(pool, source, list(sizes), [one.scale for one in passes]):
-            if isinstance(record, UserError):
-                skipped.append(str(record))
-                bar.update()
-            else:
-                unfinished[index] = (record, [None] * len(passes))
-            for number, one in enumerate(passes):
-                key = (one.network, bucket_of(scaled_size(sizes[index], one.scale), buckets))
-                items_left[key] -= 1
-                if images:
-                    waiting[key].append((index, number, images[number]))
-                if waiting[key] and (len(waiting[key]) == batch_sizes[key] or not items_left[key]):
-                    launch(key)
-                while len(running) > 1:
-                    yield from collect()
-        while running:
-            yield from collect()
-
-
 def map_pictures(
     model: nnx.GraphDef,
     state: tuple[dict, dict],
@@ -190,6 +74,7 @@ def map_pictures(
     inference: Inference,
     devices: Mesh,
     skipped: list[str],
+    only: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Record, PictureMaps]]:
     """CAM, LPCAM-F and LPCAM of every picture, for its labels or else for the classes that are predicted.
 
@@ -202,6 +87,7 @@ def map_pictures(
         inference: scales and limits.
         devices: the mesh.
         skipped: gets one line for every picture that could not be read.
+        only: indices to map; None: all.
 
     Yields:
         (index, record, PictureMaps), each picture once, in the order they finish.
@@ -230,7 +116,9 @@ def map_pictures(
         return network(*on_devices, pictures, sizes)
 
     passes = [Pass(scale, of_pictures) for scale in inference.scales]
-    results = run_passes(passes, source, inference=inference, devices=devices, description="heat maps", skipped=skipped)
+    results = run_passes(
+        passes, source, inference=inference, devices=devices, description="heat maps", skipped=skipped, only=only
+    )
     for index, record, outputs in results:
         probabilities = 1 / (1 + np.exp(-outputs[0]["logits"]))
         classes = mapped_classes(record, probabilities, inference.probability)
@@ -258,28 +146,3 @@ def mapped_classes(record: Record, probabilities: np.ndarray, threshold: float) 
         return np.flatnonzero(record.labels)
     predicted = np.flatnonzero(probabilities >= threshold)
     return predicted if len(predicted) else np.array([int(np.argmax(probabilities))])
-
-
-def _batch_size(bucket: tuple[int, int], count: int, inference: Inference, devices: Mesh) -> int:
-    """Pictures of a batch: as many as fit the pixels of a device, mirror images included, times the devices."""
-    fit = max(inference.batch_pixels // (2 * bucket[0] * bucket[1]), 1)
-    return min(fit, -(-count // devices.size)) * devices.size
-
-
-def _read_ahead(pool: ThreadPoolExecutor, source: RecordSource, indices: list[int], scales: list[float]):
-    """(index, record or the UserError of reading it, its image at every scale), a few pictures ahead."""
-
-    def read(index):
-        try:
-            record = source[index]
-        except UserError as error:
-            return index, error, []
-        return index, record, [resize(record.image, scaled_size(record.image.shape[:2], s)) for s in scales]
-
-    ahead: deque = deque()
-    for index in indices:
-        ahead.append(pool.submit(read, index))
-        if len(ahead) > 16:
-            yield ahead.popleft().result()
-    while ahead:
-        yield ahead.popleft().result()

@@ -214,21 +214,16 @@ def test_a_killed_program_continues_to_the_same_folder(start_program, trained, m
 
 
 def assert_same_folder(one, other):
-    """Equal up to rounding: what is left of a data set is computed in other batches, which sum in another order."""
+    """The same bits: shapes and batches are chosen for the whole data set, whatever part is left of it."""
     for kind, suffix in KINDS.items():
         names = {path.name for path in (other / kind).iterdir()}
         assert {path.name for path in (one / kind).glob(f"*.{suffix}")} == names
     for path in (other / "maps").iterdir():
         found, expected = arrays_of(one / "maps" / path.name), arrays_of(path)
         assert found.keys() == expected.keys()
-        assert all(np.array_equal(found[name], expected[name]) for name in ("classes", "names"))
-        for name in ("probabilities", *METHODS):
-            np.testing.assert_allclose(found[name], expected[name], atol=1e-3, err_msg=f"{name} of {path.name}")
-    found, expected = strictly_parsed(one / "metrics.json"), strictly_parsed(other / "metrics.json")
-    assert found["protocol"] == expected["protocol"]
-    for method in METHODS:
-        curves = [scores["scores"][method]["curve"]["miou"] for scores in (found, expected)]
-        np.testing.assert_allclose(*curves, atol=1e-3)
+        for name in expected:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=f"{name} of {path.name}")
+    assert strictly_parsed(one / "metrics.json") == strictly_parsed(other / "metrics.json")
 
 
 @pytest.mark.parametrize("flag", [("--inference.scales", "1.0"), ("--inference.background", "0.4")])

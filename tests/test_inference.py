@@ -20,7 +20,8 @@ from lpcam_jax.config import Config, Inference
 from lpcam_jax.data.augment import resize, scaled_size
 from lpcam_jax.data.records import Record
 from lpcam_jax.errors import UserError
-from lpcam_jax.inference import METHODS, Pass, PictureMaps, features_of_both, map_pictures, mirror, run_passes
+from lpcam_jax.inference import METHODS, PictureMaps, features_of_both, map_pictures, mirror
+from lpcam_jax.passes import Pass, run_passes
 from lpcam_jax.prototypes import Prototypes
 from lpcam_jax.training.state import graph_of, initial_state
 

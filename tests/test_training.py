@@ -197,7 +197,7 @@ def test_a_checkpoint_of_another_model_is_one_line(copy, mesh, change):
     else:
         values["config"]["model"]["blocks"] = [1, 1, 1, 2]
     (copy / "config.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match=r"checkpoint 6 of .* cannot be restored") as error:
+    with pytest.raises(UserError, match=r"is of another model: .* has shape") as error:
         trained_state(Run.open(copy), devices=mesh)
     assert "\n" not in str(error.value)
 
@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint_is_one_line_and_the_one_before_still_works(trained
     newest = copy / "checkpoints" / "6"
     for path in (newest / "default" / "d").iterdir():
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"delete the folder checkpoints/6 to use the one before") as error:
+    with pytest.raises(UserError, match=r"delete the folder .*/checkpoints/6 to use the one before") as error:
         trained_state(Run.open(copy), devices=mesh)
     assert "\n" not in str(error.value)
     shutil.rmtree(newest)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..files import read_arrays
 
 _EPSILON = 1e-5
 _BATCH_NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
@@ -47,9 +48,7 @@ def load_backbone(path: str | Path, backbone: dict[str, Any]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, np.ndarray]:
     """The file's arrays under our names, convolutions transposed, folded norms unfolded."""
     try:
-        # Opened here, because NumPy leaves a damaged archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
+        arrays = read_arrays(path)
     except FileNotFoundError:
         raise UserError(f"weights file {path} does not exist; give --model.weights an npz file.") from None
     except Exception as error:  # a damaged zip raises whatever its damage makes of it

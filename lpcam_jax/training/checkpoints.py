@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from .. import config as config_module
 from ..config import Config
 from ..errors import UserError
-from ..files import write_atomically
+from ..files import read_arrays, write_atomically
 from ..prototypes import Prototypes
 
 
@@ -99,22 +100,24 @@ class Run:
         steps = self.steps()
         if not steps:
             raise UserError(f"{self.directory} has no checkpoint yet; run train.py --workdir {self.directory} first.")
+        place = self._checkpoints / str(steps[-1]) / "default"
+        damaged = f"delete the folder {place.parent} to use the one before, or train again."
         wanted = {name: value for name, value in abstract._asdict().items() if value is not None}
+        try:
+            stored = ocp.PyTreeCheckpointHandler().metadata(epath.Path(place)).tree
+        except Exception as error:  # Orbax raises what its storage raises
+            raise UserError(f"checkpoint {place} cannot be read ({_first_line(error)}); {damaged}") from None
+        if problems := _other_model(wanted, stored):
+            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+            raise UserError(f"checkpoint {place} is of another model: {problems[0]}{more}; give this run's own --ckpt.")
         try:
             with ocp.PyTreeCheckpointer() as checkpointer:
                 arguments = ocp.args.PyTreeRestore(
                     wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
                 )
-                values = checkpointer.restore(self._checkpoints / str(steps[-1]) / "default", args=arguments)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(values):
-                if not isinstance(leaf, jax.Array):  # a partial restore leaves what the checkpoint lacks as it was
-                    raise ValueError(f"{jax.tree_util.keystr(path, simple=True, separator='/')} is missing")
-        except Exception as error:  # Orbax raises what its storage raises
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(
-                f"checkpoint {steps[-1]} of {self.directory} cannot be restored ({reason[:200]}); "
-                f"delete the folder checkpoints/{steps[-1]} to use the one before, or train again."
-            ) from None
+                values = checkpointer.restore(place, args=arguments)
+        except Exception as error:
+            raise UserError(f"checkpoint {place} cannot be restored ({_first_line(error)}); {damaged}") from None
         return TrainState(**{name: values.get(name) for name in TrainState._fields})
 
     def save_prototypes(self, prototypes: Prototypes, *, step: int) -> None:
@@ -132,9 +135,7 @@ class Run:
         """
         again = f"run train.py with --workdir {self.directory} --stages prototypes."
         try:
-            # Opened here, because NumPy leaves a damaged archive open.
-            with self._prototypes_file.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                values = {name: file[name] for name in file.files}
+            values = read_arrays(self._prototypes_file)
             step, _ = int(values.pop("step")), values.pop("settings")
             prototypes = Prototypes(**values)
         except FileNotFoundError:
@@ -148,8 +149,8 @@ class Run:
     def has_prototypes(self) -> bool:
         """Whether the prototypes are there, made from the newest checkpoint with the settings of this config."""
         try:
-            with self._prototypes_file.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                return int(file["step"]) in self.steps()[-1:] and str(file["settings"]) == self._prototype_settings
+            file = read_arrays(self._prototypes_file)
+            return int(file["step"]) in self.steps()[-1:] and str(file["settings"]) == self._prototype_settings
         except Exception:  # absent or damaged: then they are made again
             return False
 
@@ -186,3 +187,24 @@ class Run:
                 if json.dumps(theirs[part][name]) != json.dumps(value) and name not in ("root", "checkpoint_every")
             ]
         return found + [name for name in ("seed", "limit") if mine[name] != theirs[name]]
+
+
+def _other_model(wanted: dict[str, Any], stored: dict[str, Any]) -> list[str]:
+    """How the stored parameters and statistics differ from those that are wanted, in words."""
+
+    def shapes(tree):
+        model = {part: tree.get(part) for part in ("parameters", "batch_stats")}
+        leaves = jax.tree_util.tree_leaves_with_path(model)
+        return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+
+    mine, theirs = shapes(wanted), shapes(stored)
+    return [
+        f"{name} has shape {theirs.get(name, 'none')}, not {mine.get(name, 'none')}"
+        for name in sorted({**mine, **theirs})
+        if mine.get(name) != theirs.get(name)
+    ]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -24,8 +24,9 @@ from ..data.pipeline import Batch, training_batches
 from ..data.records import RecordSource, Subset, hold_out
 from ..devices import abstract_on, jit_forward, replicate, shard
 from ..errors import UserError
-from ..inference import Pass, features_of_both, run_passes
+from ..inference import features_of_both
 from ..metrics import average_precision
+from ..passes import Pass, run_passes
 from .checkpoints import Run, TrainState
 from .log import MetricsLog
 from .optimizers import make_optimizer

@@ -18,8 +18,9 @@ from ..config import Config
 from ..data.records import RecordSource
 from ..devices import jit_forward
 from ..errors import UserError
-from ..inference import Pass, features_of_both, run_passes
+from ..inference import features_of_both
 from ..local_features import FeatureSample, split
+from ..passes import Pass, run_passes
 from ..prototypes import Prototypes, class_scores, select_prototypes
 from .checkpoints import Run, TrainState
 from .state import graph_of
