@@ -46,7 +46,7 @@ def main() -> None:
     arguments = tyro.cli(
         Arguments, description=__doc__, default=Arguments(ckpt=tyro.MISSING, out=tyro.MISSING, inference=defaults)
     )
-    devices.start()
+    devices.remember_compilations()
     mesh = devices.mesh()
     run = Run.open(arguments.ckpt)
     prototypes = run.load_prototypes()

@@ -61,7 +61,7 @@ def main() -> None:
         raise UserError(
             f"--stages {arguments.stages}: there is no stage {unknown[0]!r}; there are {', '.join(STAGES)}."
         )
-    devices.start()
+    devices.remember_compilations()
     mesh = devices.mesh()
     seeds = seed_source(config)
     run = Run.create(arguments.workdir, config, seeds.class_names)

@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--root", default="", help="where its data set is now")
     parser.add_argument("--seeds", type=int, default=3, help="clustering seeds (default 3)")
     arguments = parser.parse_args()
-    machine.start()
+    machine.remember_compilations()
     mesh = machine.mesh()
     run = Run.open(arguments.ckpt)
     data = dataclasses.replace(run.config.data, root=arguments.root or run.config.data.root)

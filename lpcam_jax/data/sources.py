@@ -27,13 +27,19 @@ def seed_source(config: Config) -> RecordSource:
 
 
 def first(source: RecordSource, limit: int | None) -> RecordSource:
-    """The first `limit` records; None: all."""
-    return source if limit is None else Subset(source, range(min(max(limit, 0), len(source))))
+    """The first `limit` records; None: all.
+
+    Raises:
+        UserError: `limit` leaves nothing.
+    """
+    if limit is None:
+        return source
+    if limit < 1:
+        raise UserError(f"--limit is {limit}; use at least one picture.")
+    return Subset(source, range(min(limit, len(source))))
 
 
 def _open(config: Config, ids: str) -> RecordSource:
-    if config.limit is not None and config.limit < 1:
-        raise UserError(f"--limit is {config.limit}; use at least one picture.")
     source = _voc(config.data, ids) if config.data.source == "voc" else _whole(config.data, config.seed)
     if not len(source):
         raise UserError(f"the data set {config.data.root} holds no picture; add some to its list.")
