@@ -2,7 +2,7 @@
 
     maps/ID.npz       classes (n,) and their names; cam, lpcam_f, lpcam: float16 (n, H, W), in [0, 1];
                       probabilities (c,) of all classes. No pickle.
-    overlays/ID.png   photograph, seed, truth, and every class's maps side by side
+    overlays/ID.png   picture, seed, truth, and every class's maps side by side
     seeds/ID.png      seed mask of LPCAM as a palette PNG: 0 background, class n + 1
     metrics.json      Table 1 and what it was made with; thresholds.png its curve (where there are masks)
     protocol.json     what the maps were made with
@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from . import __version__
 from .config import Inference
+from .data.masks import IGNORE
 from .data.records import Record, RecordSource
 from .errors import UserError
 from .files import read_arrays, write_atomically
@@ -206,7 +207,7 @@ def score_heatmaps(folder: HeatMapFolder, source: RecordSource) -> dict[str, Any
     """Score the maps of a folder against the masks of a source.
 
     Args:
-        folder: the maps; pictures without maps or without a mask are left out.
+        folder: the maps; pictures without maps, without a mask or with nothing but ignored pixels in it are left out.
         source: the pictures.
 
     Returns:
@@ -221,7 +222,7 @@ def score_heatmaps(folder: HeatMapFolder, source: RecordSource) -> dict[str, Any
         for method in METHODS:
             empty[method] += int((arrays[method].reshape(len(arrays["classes"]), -1) == 0).all(axis=1).sum())
         mask = source[index].mask if source.has_masks else None
-        if mask is not None:
+        if mask is not None and (mask != IGNORE).any():
             scored += 1
             for method in METHODS:
                 scoring[method].add(np.moveaxis(arrays[method], 0, -1), arrays["classes"].astype(int), mask)

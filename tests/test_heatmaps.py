@@ -12,7 +12,7 @@ from lpcam_jax.config import Inference
 from lpcam_jax.data.records import Record
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.errors import UserError
-from lpcam_jax.heatmaps import HeatMapFolder
+from lpcam_jax.heatmaps import HeatMapFolder, score_heatmaps
 from lpcam_jax.inference import METHODS, PictureMaps
 from lpcam_jax.scoring import THRESHOLDS, SeedScoring
 from lpcam_jax.seeds import seed_mask
@@ -175,6 +175,18 @@ def test_scoring_equals_a_loop_over_pixels():
     for name, value in scores_by_hand(expected[best]).items():
         np.testing.assert_allclose(report["best"][name], value, atol=1e-6)
     json.dumps(report, allow_nan=False)
+
+
+def test_masks_with_nothing_but_ignored_pixels_are_not_scored(copy, source):
+    class Void:
+        ids, has_masks = source.ids, True
+
+        def __getitem__(self, index):
+            record = source[index]
+            return record if index == 0 else record._replace(mask=np.full_like(record.mask, 255))
+
+    folder = HeatMapFolder(copy, source.class_names, strictly_parsed(copy / "protocol.json"))
+    assert score_heatmaps(folder, Void())["scored"] == 1
 
 
 def test_running_again_writes_no_picture_and_prints_the_same(program, trained, copy, mapped):
