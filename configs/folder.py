@@ -4,10 +4,10 @@ Fine-tunes a ResNet-50; give its ImageNet weights with --model.weights, or expec
 make good features from nothing.
 
     python train.py configs/folder.py --data.root my_data --model.weights resnet50.npz --workdir runs/my_data
-    python infer.py --ckpt runs/my_data --out heatmaps/
+    python infer.py --ckpt runs/my_data --out heatmaps_mine/
 """
 
-from lpcam_jax.config import Config, Data, Prototypes, Training
+from lpcam_jax.config import Config, Data, Training
 
 
 def get_config() -> Config:
@@ -23,5 +23,4 @@ def get_config() -> Config:
             weight_decay=1e-2,
             head_init="zero",
         ),
-        prototypes=Prototypes(),
     )

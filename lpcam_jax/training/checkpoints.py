@@ -109,7 +109,10 @@ class Run:
             raise UserError(f"checkpoint {place} cannot be read ({_first_line(error)}); {damaged}") from None
         if problems := _other_model(wanted, stored):
             more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-            raise UserError(f"checkpoint {place} is of another model: {problems[0]}{more}; give this run's own --ckpt.")
+            raise UserError(
+                f"checkpoint {place} is of another model: {problems[0]}{more}; "
+                "it does not belong to the config.json beside it: train again."
+            )
         try:
             with ocp.PyTreeCheckpointer() as checkpointer:
                 arguments = ocp.args.PyTreeRestore(
