@@ -2,12 +2,11 @@
 
     python train.py configs/shapes.py --workdir runs/demo
     python train.py configs/folder.py --data.root my_data --workdir runs/my_data
-    python train.py configs/voc12.py --data.root VOCdevkit/VOC2012 --model.weights resnet50.npz --workdir runs/voc12
+    python train.py configs/voc12.py --data.root VOCdevkit/VOC2012 --model.weights resnet50.pth --workdir runs/voc12
 
 The same command continues a run that was stopped, and does nothing when all is done.
 """
 
-import dataclasses
 import sys
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from lpcam_jax import devices
 from lpcam_jax.config import Config
 from lpcam_jax.data.sources import seed_source, training_source
 from lpcam_jax.errors import UserError
-from lpcam_jax.scripts import load_recipe, run_program
+from lpcam_jax.scripts import parse_with_recipe, run_program
 from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.loop import train_classifier
 from lpcam_jax.training.prototype_stage import make_prototypes
@@ -38,24 +37,9 @@ class Arguments(Config):
     """comma-separated stages to run"""
 
 
-def parse_arguments() -> tuple[Config, Arguments]:
-    """The recipe with the command line's overrides, and the command line."""
-    recipe = next((word for word in sys.argv[1:] if not word.startswith("-") and word.endswith(".py")), None)
-    names = [field.name for field in dataclasses.fields(Config)]
-    defaults = load_recipe(recipe) if recipe else Config()
-    arguments = tyro.cli(
-        Arguments,
-        description=__doc__,
-        default=Arguments(
-            recipe=tyro.MISSING, workdir=tyro.MISSING, **{name: getattr(defaults, name) for name in names}
-        ),
-    )
-    return Config(**{name: getattr(arguments, name) for name in names}), arguments
-
-
 def main() -> None:
     """Run the stages."""
-    config, arguments = parse_arguments()
+    config, arguments = parse_with_recipe(Arguments, sys.argv[1:], description=__doc__)
     stages = arguments.stages.split(",")
     if unknown := sorted(set(stages) - set(STAGES)):
         raise UserError(

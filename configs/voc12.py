@@ -12,4 +12,8 @@ from lpcam_jax.config import Config, Data
 
 def get_config() -> Config:
     """The recipe: every default of `lpcam_jax/config.py` is the reference's for VOC."""
-    return Config(data=Data(source="voc", masks="SegmentationClassAug"))
+    return Config(
+        data=Data(
+            source="voc_layout", train="ImageSets/Segmentation/train_aug.txt", seeds="ImageSets/Segmentation/train.txt"
+        )
+    )

@@ -14,10 +14,10 @@ def get_config() -> Config:
     """The recipe."""
     return Config(
         data=Data(
-            source="voc",
+            source="voc_layout",
             classes=("cat", "cow", "dog", "horse", "person", "sheep"),
-            train_list="train_aug.txt",
-            seed_list="train.txt",
+            train="train_aug.txt",
+            seeds="train.txt",
             masks="SegmentationClassAug",
             present=50,
         ),

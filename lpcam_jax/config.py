@@ -13,26 +13,34 @@ from typing import Any, Literal, get_origin, get_type_hints
 class Data:
     """Which pictures."""
 
-    source: Literal["shapes", "folder", "voc"] = "folder"
-    """shapes: drawn by this package; folder: images/ + labels.csv; voc: the layout of the VOC devkit"""
+    source: Literal["shapes", "folder", "voc_layout", "voc12", "coco14", "tfds"] = "folder"
+    """shapes: drawn by this package; folder: images/ + labels.csv; voc_layout: pictures, masks and lists of ids, as in
+    a VOC devkit; voc12, coco14: the benchmarks, prepared from their archives; tfds: a set that TFDS prepared"""
     root: str = ""
-    """the folder of the data set (folder and voc)"""
+    """the folder of the data set; voc12, coco14: where the archives or the unpacked files are; tfds: the folder with
+    dataset_info.json"""
+    prepared: str = ""
+    """voc12, coco14: where the prepared data set is kept; empty: root/prepared"""
     classes: tuple[str, ...] = ()
     """keep only these classes, in this order; empty: all of the data set"""
-    train_list: str = "ImageSets/Segmentation/train_aug.txt"
-    """voc: ids the classifier is trained on, relative to root"""
-    seed_list: str = "ImageSets/Segmentation/train.txt"
-    """voc: ids that are clustered and that infer.py maps and scores, relative to root"""
+    train: str = "train_aug"
+    """what the classifier is trained on. voc12, coco14, tfds: a split, such as train or train[:50%]; voc_layout: a file
+    of ids, relative to root"""
+    seeds: str = "train"
+    """what is clustered, and what infer.py maps and scores; a split or file as for train"""
+    validation: str = ""
+    """what the validation mAP is measured on; a split or file as for train; empty: see held_out"""
     images: str = "JPEGImages"
-    """voc: folder of the pictures, relative to root"""
+    """voc_layout: folder of the pictures, relative to root"""
     masks: str = "SegmentationClass"
-    """voc: folder of the masks, relative to root"""
+    """voc_layout: folder of the masks, relative to root"""
     present: int = 1
-    """voc: a class is in a picture when its mask holds at least this many of its pixels"""
+    """voc_layout: a class is in a picture when its mask holds at least this many of its pixels"""
     scenes: int = 600
     """shapes: how many scenes are drawn"""
     held_out: float = 0.1
-    """share of the training pictures kept for the validation mAP, drawn with the run's seed"""
+    """share of the training pictures kept for the validation mAP, drawn with the run's seed, when no validation set is
+    named"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +115,8 @@ class Prototypes:
     """centre of a cluster: unit mean of unit features, or the reference's raw mean"""
     restarts: int = 1
     """k-means++ starts; the best objective is kept"""
+    pictures: int | None = None
+    """pictures drawn a class, with replacement; none: all that have the class"""
     sample: int = 8192
     """features kept a class and set, drawn uniformly: bounds the memory"""
     mu_f: float = 0.9

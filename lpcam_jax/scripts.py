@@ -1,10 +1,14 @@
 """What the command-line programs share: recipes with overrides, and errors of one line."""
 
+import dataclasses
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import tyro
 
 from .config import Config
 from .errors import UserError
@@ -31,6 +35,35 @@ def load_recipe(path: str) -> Config:
     if not isinstance(config, Config):
         raise UserError(f"get_config() of {path} returns {type(config).__name__}, not lpcam_jax.config.Config.")
     return config
+
+
+def parse_with_recipe(
+    kind: type, words: Sequence[str], *, prog: str | None = None, description: str
+) -> tuple[Config, Any]:
+    """Flags over the recipe they name.
+
+    Args:
+        kind: dataclass of the flags, a subclass of Config with a positional `recipe`; its own fields without a default
+            have to be given.
+        words: the command line.
+        prog: name of the program in --help; None: the script's.
+        description: on top of --help.
+
+    Returns:
+        The recipe with the overrides, and all flags as a `kind`.
+
+    Raises:
+        UserError: as `load_recipe`. (tyro itself explains wrong flags and exits with code 2.)
+    """
+    recipe = next((word for word in words if not word.startswith("-") and word.endswith(".py")), None)
+    config = load_recipe(recipe) if recipe else Config()
+    names = [field.name for field in dataclasses.fields(Config)]
+    own = {field.name for field in dataclasses.fields(kind)} - set(names)
+    required = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    defaults = {name: tyro.MISSING for name in own & required}
+    defaults |= {name: getattr(config, name) for name in names}
+    arguments = tyro.cli(kind, args=list(words), prog=prog, description=description, default=kind(**defaults))
+    return Config(**{name: getattr(arguments, name) for name in names}), arguments
 
 
 def run_program(main: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ def training_source(config: Config) -> RecordSource:
     Raises:
         UserError: the data set is not there, or its files contradict each other.
     """
-    return _open(config, config.data.train_list)
+    return _open(config, config.data.train)
 
 
 def seed_source(config: Config) -> RecordSource:
@@ -23,7 +23,7 @@ def seed_source(config: Config) -> RecordSource:
     Raises:
         UserError: as `training_source`.
     """
-    return _open(config, config.data.seed_list)
+    return _open(config, config.data.seeds)
 
 
 def first(source: RecordSource, limit: int | None) -> RecordSource:
@@ -40,7 +40,7 @@ def first(source: RecordSource, limit: int | None) -> RecordSource:
 
 
 def _open(config: Config, ids: str) -> RecordSource:
-    source = _voc(config.data, ids) if config.data.source == "voc" else _whole(config.data, config.seed)
+    source = _voc(config.data, ids) if config.data.source == "voc_layout" else _whole(config.data, config.seed)
     if not len(source):
         raise UserError(f"the data set {config.data.root} holds no picture; add some to its list.")
     return first(source, config.limit)

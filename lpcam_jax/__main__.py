@@ -1,0 +1,35 @@
+"""Tools around a run.
+
+    python -m lpcam_jax convert resnet50.pth --out weights/
+    python -m lpcam_jax evaluate configs/voc12.py --data.root DIR --predictions heatmaps/ --out scores/
+    python -m lpcam_jax sweep --ckpt runs/voc12 --out sweep/
+
+`python -m lpcam_jax COMMAND --help` explains one.
+"""
+
+import importlib
+import sys
+
+from .errors import UserError
+from .scripts import run_program
+
+COMMANDS = {
+    "convert": "pretrained weights of the torch world, as a file of ours, with a report of what was found",
+    "evaluate": "score a folder of maps or masks against any data set with masks",
+    "sweep": "seed quality over the method's parameters (paper, Figure 5)",
+}
+
+
+def main() -> None:
+    """Run one command."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(f"{__doc__}\ncommands:\n" + "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items()))
+        return
+    if words[0] not in COMMANDS:
+        raise UserError(f"there is no command {words[0]!r}; there are {', '.join(COMMANDS)}.")
+    importlib.import_module(f".commands.{words[0]}", __package__).main(words[1:])
+
+
+if __name__ == "__main__":
+    run_program(main)
