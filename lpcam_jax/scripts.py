@@ -60,7 +60,7 @@ def parse_with_recipe(
     names = [field.name for field in dataclasses.fields(Config)]
     own = {field.name for field in dataclasses.fields(kind)} - set(names)
     required = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
-    defaults = {name: tyro.MISSING for name in own & required}
+    defaults = dict.fromkeys(own & required, tyro.MISSING)
     defaults |= {name: getattr(config, name) for name in names}
     arguments = tyro.cli(kind, args=list(words), prog=prog, description=description, default=kind(**defaults))
     return Config(**{name: getattr(arguments, name) for name in names}), arguments
