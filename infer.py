@@ -2,6 +2,7 @@
 
     python infer.py --ckpt runs/demo --out heatmaps/
     python infer.py --ckpt runs/demo --out heatmaps_mine/ --images 'my/*.jpg'
+    python infer.py --ckpt runs/voc12 --out heatmaps_aug/ --split train_aug
 
 Without --images: the pictures that were clustered, with their labels, scored where there are masks. With --images:
 any pictures, for the classes that are predicted. The same command continues what was stopped.
@@ -34,6 +35,8 @@ class Arguments:
     """a folder, a file, or a pattern such as 'my/*.jpg'; empty: the run's own data set"""
     root: str = ""
     """where the run's data set is now; empty: where it was for training"""
+    split: str = ""
+    """which part of it: a split, or a list of ids, as --data.seeds of train.py; empty: what was clustered"""
     limit: int | None = None
     """only the first pictures"""
     inference: Inference = field(default_factory=Inference)
@@ -54,8 +57,9 @@ def main() -> None:
     if arguments.images:
         source = Pictures(find_pictures(arguments.images), run.class_names)
     else:
-        root = arguments.root or run.config.data.root
-        source = seed_source(replace(run.config, data=replace(run.config.data, root=root)))
+        data = run.config.data
+        data = replace(data, root=arguments.root or data.root, seeds=arguments.split or data.seeds)
+        source = seed_source(replace(run.config, data=data, limit=arguments.limit or run.config.limit))
     metrics = make_heatmaps(
         run,
         state,

@@ -10,7 +10,7 @@ import numpy as np
 
 from lpcam_jax import devices
 from lpcam_jax.data.records import Subset
-from lpcam_jax.data.sources import training_source
+from lpcam_jax.data.sources import training_sources
 from lpcam_jax.inference import map_pictures
 from lpcam_jax.scripts import load_recipe
 from lpcam_jax.training.checkpoints import Run
@@ -29,9 +29,9 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
         prototypes=replace(config.prototypes, cam_scales=(1.0,)),
         inference=replace(config.inference, scales=(1.0,), max_shapes=1),
     )
-    source = training_source(config)
+    source, validation = training_sources(config)
     run = Run.create(workdir, config, source.class_names)
-    state = train_classifier(run, source, devices=mesh)
+    state = train_classifier(run, source, validation, devices=mesh)
     prototypes = make_prototypes(run, state, source, devices=mesh)
     numbers = {"head": state.parameters["head"], **prototypes._asdict()}
     graph, *_ = graph_of(config, len(source.class_names))

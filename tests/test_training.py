@@ -16,7 +16,7 @@ import pytest
 from flax import nnx
 
 from lpcam_jax.config import Config, Training
-from lpcam_jax.data.sources import training_source
+from lpcam_jax.data.sources import seed_source, training_sources
 from lpcam_jax.errors import UserError
 from lpcam_jax.training import loop
 from lpcam_jax.training.checkpoints import Run, TrainState
@@ -33,8 +33,8 @@ class Stop(Exception):
 
 
 def train(directory, config: Config, mesh) -> TrainState:
-    source = training_source(config)
-    return loop.train_classifier(Run.create(directory, config, source.class_names), source, devices=mesh)
+    sources = training_sources(config)
+    return loop.train_classifier(Run.create(directory, config, sources[0].class_names), *sources, devices=mesh)
 
 
 def checkpoint(directory, step: int, mesh) -> TrainState:
@@ -145,7 +145,7 @@ def test_a_run_that_was_stopped_in_its_last_validation_has_the_whole_log(tiny, t
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_seed_decides_the_prototypes(tiny, trained, mesh, tmp_path, seed):
     run = Run.create(tmp_path, replace(tiny, seed=seed), Run.open(trained).class_names)
-    make_prototypes(run, checkpoint(trained, 6, mesh), training_source(tiny), devices=mesh)
+    make_prototypes(run, checkpoint(trained, 6, mesh), seed_source(tiny), devices=mesh)
     centres, other = prototypes_of(tmp_path)["class_centres"], prototypes_of(trained)["class_centres"]
     assert np.array_equal(centres, other) == (seed == 0)
 

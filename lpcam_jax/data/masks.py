@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .pictures import opened, read_picture, shown
+from .pictures import Encoded, opened, read_picture, shown
 
 IGNORE = 255
 
@@ -14,7 +14,7 @@ _PACKED_GREY = {"L;2": 85, "L;4": 17}
 _DOUBTFUL = 0.2  # share of ignored pixels above which a mask without a class is taken for a drawing
 
 
-def read_mask(path: str | Path, *, num_classes: int | None = None) -> np.ndarray:
+def read_mask(path: str | Path | Encoded, *, num_classes: int | None = None) -> np.ndarray:
     """The indices of a palette or grey PNG as uint8 (H, W), never its colours.
 
     With `num_classes`, values must be 0..num_classes or 255 (ignored), and a mask of no class that ignores more than a
@@ -35,9 +35,11 @@ def read_mask(path: str | Path, *, num_classes: int | None = None) -> np.ndarray
     return mask
 
 
-def read_with_mask(path: Path, mask_path: Path, *, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def read_with_mask(
+    path: str | Path | Encoded, mask_path: str | Path | Encoded, *, num_classes: int, upright: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """`read_picture` and the `read_mask` of the same size that belongs to it; raises UserError."""
-    image, mask = read_picture(path), read_mask(mask_path, num_classes=num_classes)
+    image, mask = read_picture(path, upright=upright), read_mask(mask_path, num_classes=num_classes)
     if image.shape[:2] != mask.shape:
         raise UserError(
             f"{shown(mask_path)}: the mask is {mask.shape[1]}x{mask.shape[0]}, its picture {image.shape[1]}x"
@@ -68,7 +70,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(shown, names))
 
 
-def _check_values(mask: np.ndarray, num_classes: int, path: str | Path) -> None:
+def _check_values(mask: np.ndarray, num_classes: int, path: str | Path | Encoded) -> None:
     pixels = np.bincount(mask.ravel(), minlength=256)
     values = np.flatnonzero(pixels)
     if not pixels[1:IGNORE].any() and pixels[IGNORE] > _DOUBTFUL * mask.size:

@@ -4,6 +4,7 @@ Whatever a file holds comes out as upright 8-bit RGB (`masks.py`: as class indic
 as one line that names the file.
 """
 
+import io
 import os
 import re
 import warnings
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import escape, glob
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -35,32 +37,44 @@ _UPRIGHT = {
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
-def read_picture(path: str | Path) -> np.ndarray:
-    """The first frame as uint8 (H, W, 3) RGB, turned upright; transparent parts become white.
+class Encoded(NamedTuple):
+    """A picture file in memory, with the name it has in messages; read like a path."""
 
-    16-bit values keep their high byte. Raises UserError for a file that is no readable picture.
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def read_picture(path: str | Path | Encoded, *, upright: bool = True) -> np.ndarray:
+    """The first frame as uint8 (H, W, 3) RGB; transparent parts become white.
+
+    It is turned upright when its EXIF says how, unless what belongs to it (a benchmark's masks) was drawn on the pixels
+    as they are stored. 16-bit values keep their high byte. Raises UserError for a file that is no readable picture.
     """
     with opened(path) as image:
-        turn = _UPRIGHT.get(_orientation(image))
+        turn = _UPRIGHT.get(_orientation(image)) if upright else None
         image = _to_rgb(image, path)
         return np.array(image if turn is None else image.transpose(turn))
 
 
-def picture_size(path: str | Path) -> tuple[int, int]:
+def picture_size(path: str | Path | Encoded, *, upright: bool = True) -> tuple[int, int]:
     """(H, W) of what `read_picture` returns, from the header alone; raises UserError like it."""
     with opened(path) as image:
         width, height = image.size
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+        return (width, height) if upright and _orientation(image) >= 5 else (height, width)
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
+def opened(path: str | Path | Encoded) -> Iterator[Image.Image]:
     """The undecoded picture file, for a `with` block; whatever goes wrong in it is raised as UserError."""
     # A filter that stays, for Pillow alone: `catch_warnings` around each read would not be thread safe.
     if _QUIET not in warnings.filters[:1]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        file = io.BytesIO(path.content) if isinstance(path, Encoded) else path
+        with Image.open(file, formats=FORMATS) as image:
             yield image
     except (UserError, MemoryError):
         raise
@@ -68,7 +82,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         raise UserError(f"{shown(path)}: {_complaint(error, path)}") from error
 
 
-def shown(name: str | Path) -> str:
+def shown(name: str | Path | Encoded) -> str:
     """A name as it stands in a message: as it is, or as its `repr` when it would break the line."""
     return str(name) if str(name).isprintable() else repr(str(name))
 
@@ -128,7 +142,7 @@ class Pictures:
         return picture_size(self._paths[index])
 
 
-def _complaint(error: Exception, path: str | Path) -> str:
+def _complaint(error: Exception, path: str | Path | Encoded) -> str:
     match error:
         case FileNotFoundError():
             return "no such file; check the name"
@@ -136,7 +150,9 @@ def _complaint(error: Exception, path: str | Path) -> str:
             return "no permission to read it; change the permissions of the file"
         case OSError(strerror=str(reason)):
             return f"cannot be read ({reason}); check the path and the disk"
-        case UnidentifiedImageError() if os.path.getsize(path) == 0:
+        case UnidentifiedImageError() if not (
+            len(path.content) if isinstance(path, Encoded) else os.path.getsize(path)
+        ):
             return "the file is empty; get it again or take it out"
         case UnidentifiedImageError():
             return f"not a picture that can be read ({', '.join(FORMATS)}); convert it or take it out"

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ..config import Config
 from ..data.pipeline import Batch, training_batches
-from ..data.records import RecordSource, Subset, hold_out
+from ..data.records import RecordSource
 from ..devices import abstract_on, jit_forward, replicate, shard
 from ..errors import UserError
 from ..inference import features_of_both
@@ -66,12 +66,13 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def train_classifier(run: Run, source: RecordSource, *, devices: Mesh) -> TrainState:
+def train_classifier(run: Run, pictures: RecordSource, validation: RecordSource, *, devices: Mesh) -> TrainState:
     """Train, or go on training, the classifier of a run; its last checkpoint is the result.
 
     Args:
         run: directory and config.
-        source: labelled pictures; a part is held out for the validation mAP.
+        pictures: labelled pictures to train on.
+        validation: labelled pictures of the validation mAP; may be none.
         devices: the mesh.
 
     Returns:
@@ -87,14 +88,12 @@ def train_classifier(run: Run, source: RecordSource, *, devices: Mesh) -> TrainS
             f"a batch of {training.batch_size} does not divide over {devices.size} devices; "
             "choose another --training.batch-size."
         )
-    kept, held = hold_out(len(source), config.data.held_out, seed=config.seed)
-    pictures, validation = Subset(source, kept), Subset(source, held)
     steps_per_epoch = max(len(pictures) // training.batch_size, 1)
     steps = training.epochs * steps_per_epoch
 
-    graph, *_ = graph_of(config, len(source.class_names))
+    graph, *_ = graph_of(config, len(run.class_names))
     optimizer = make_optimizer(training, steps=steps)
-    initialize = partial(initial_state, config, len(source.class_names), optimizer)
+    initialize = partial(initial_state, config, len(run.class_names), optimizer)
     if run.steps():
         state = run.restore(abstract_on(jax.eval_shape(initialize), devices))
     else:

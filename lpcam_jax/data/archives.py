@@ -1,0 +1,196 @@
+"""Files of a data set where they lie: in an unpacked folder, a tar or a zip archive.
+
+Names are relative to the folder that holds an anchor (`JPEGImages` of a VOC devkit), wherever in the archive that is.
+Archives are read in place, never unpacked, so nothing in them can lead out of a folder.
+"""
+
+import hashlib
+import tarfile
+import zipfile
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from ..errors import UserError
+from .pictures import shown
+
+
+class Published(NamedTuple):
+    """An archive as it was published: bytes, and the digest that was published or is in wide use."""
+
+    size: int
+    algorithm: str
+    digest: str
+
+
+# Sizes and SHA-256 as TensorFlow Datasets records them; SBD's MD5 as torchvision does.
+PUBLISHED = {
+    "VOCtrainval_11-May-2012.tar": Published(
+        1_999_639_040, "sha256", "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"
+    ),
+    "VOC2012test.tar": Published(
+        1_850_626_560, "sha256", "f08582b1935816c5eab3bbb1eb6d06201a789eaa173cdf1cf400c26f0cac2fb3"
+    ),
+    "benchmark.tgz": Published(1_419_539_633, "md5", "82b4d87ceb2ed10f6038a1cba92111cb"),
+    "train2014.zip": Published(
+        13_510_573_713, "sha256", "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775"
+    ),
+    "val2014.zip": Published(
+        6_645_013_297, "sha256", "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0"
+    ),
+    "annotations_trainval2014.zip": Published(
+        252_872_794, "sha256", "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009"
+    ),
+}
+
+
+class Files:
+    """Read-only files by name.
+
+    Args:
+        place: the folder or archive they are in, for messages.
+        names: all files, or None: whatever `read` finds.
+        read: name -> content; raises KeyError or OSError for what is not there.
+    """
+
+    def __init__(self, place: Path, names: frozenset[str] | None, read: Callable[[str], bytes]):
+        self.place, self._names, self._read = place, names, read
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names if self._names is not None else (self.place / name).is_file()
+
+    def names(self, folder: str) -> list[str]:
+        """Sorted names of the files directly in a folder, without it."""
+        if self._names is None:
+            path = self.place / folder
+            return sorted(file.name for file in path.iterdir() if file.is_file()) if path.is_dir() else []
+        prefix = f"{folder}/"
+        inside = (name.removeprefix(prefix) for name in self._names if name.startswith(prefix))
+        return sorted(name for name in inside if "/" not in name)
+
+    def read(self, name: str) -> bytes:
+        """The content of a file. Raises UserError when it is not there or damaged."""
+        try:
+            return self._read(name)
+        except (KeyError, FileNotFoundError, NotADirectoryError):
+            raise UserError(f"{self.shown(name)}: no such file; get the data set again") from None
+        except Exception as error:  # a damaged archive raises whatever its damage makes of it
+            raise UserError(f"{self.shown(name)}: cannot be read ({error}); get it again") from error
+
+    def shown(self, name: str) -> str:
+        """A file's name for messages."""
+        return shown(self.place / name)
+
+
+def find_files(root: Path, anchor: str, *, folders: Sequence[str], archives: Sequence[str]) -> Files | None:
+    """The first folder or archive below `root` that holds the anchor.
+
+    Args:
+        root: where the user keeps the data set.
+        anchor: name of a file or folder that tells it.
+        folders: candidates, relative to root.
+        archives: patterns of names in root: .tar, .tgz, .tar.gz, .zip.
+
+    Returns:
+        Files, with names relative to the folder that holds the anchor; None when nothing is there.
+
+    Raises:
+        UserError: an archive is damaged or is not what it was published as.
+    """
+    for folder in folders:
+        if (root / folder / anchor).exists():
+            return Files(root / folder, None, lambda name, place=root / folder: (place / name).read_bytes())
+    for pattern in archives:
+        for path in sorted(root.glob(pattern)):
+            if files := _open_archive(path, anchor):
+                return files
+    return None
+
+
+def _open_archive(path: Path, anchor: str) -> Files | None:
+    state = path.stat()
+    note = _checked(path, state.st_size, state.st_mtime_ns)
+    try:
+        if path.suffix == ".zip":
+            archive = zipfile.ZipFile(path)
+            members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+            read = archive.read
+        elif path.suffix == ".tar":
+            with tarfile.open(path, "r:") as archive:
+                members = {one.name: (one.offset_data, one.size) for one in archive if one.isfile()}
+
+            def read(extent: tuple[int, int]) -> bytes:
+                with path.open("rb") as file:
+                    file.seek(extent[0])
+                    content = file.read(extent[1])
+                if len(content) < extent[1]:
+                    raise EOFError("the archive ends in the middle of it")
+                return content
+
+        else:
+            members = _compressed_members(path)
+            read = bytes
+    except Exception as error:  # a damaged archive raises whatever its damage makes of it
+        raise UserError(f"{shown(path)}: not a readable archive ({error}){note}; download it again") from error
+    prefix = _prefix(members, anchor)
+    if prefix is None:
+        return None
+    inside = {name.removeprefix(prefix): member for name, member in members.items() if name.startswith(prefix)}
+    return Files(path, frozenset(inside), lambda name: read(inside[name]))
+
+
+def _prefix(names: dict, anchor: str) -> str | None:
+    """What stands before the anchor, where it is nearest to the top."""
+    found = []
+    for name in names:
+        parts = name.split("/")
+        if anchor in parts:
+            found.append(parts[: parts.index(anchor)])
+    return "".join(f"{part}/" for part in min(found, key=lambda parts: (len(parts), parts))) if found else None
+
+
+def _compressed_members(path: Path) -> dict[str, bytes]:
+    """All but the pictures of a compressed tar, which cannot be read but from front to back."""
+    members = {}
+    with tarfile.open(path, "r|*") as archive:
+        for member in tqdm(archive, f"reading {path.name}", unit="file", delay=2, leave=False):
+            if member.isfile() and not member.name.lower().endswith((".jpg", ".jpeg")):
+                members[member.name] = archive.extractfile(member).read()
+    return members
+
+
+@lru_cache
+def _checked(path: Path, size: int, changed: int) -> str:
+    """A note for later errors when the archive is not of the published size; UserError for another content.
+
+    Size and time of change make the cached answer that of this content.
+    """
+    published = PUBLISHED.get(path.name)
+    if published is None:
+        return ""
+    if size != published.size:
+        note = f"{size:,} bytes, while {published.size:,} were published"
+        tqdm.write(f"note: {shown(path)} has {note}: an unfinished download, or another edition")
+        return f"; it has {note}"
+    digest = _digest(path, size, published.algorithm)
+    if digest != published.digest:
+        raise UserError(
+            f"{shown(path)}: its {published.algorithm} is {digest}, the published one {published.digest}; "
+            "download it again"
+        )
+    return ""
+
+
+def _digest(path: Path, size: int, algorithm: str) -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with (
+        path.open("rb") as file,
+        tqdm(total=size, desc=f"checking {path.name}", unit="B", unit_scale=True, delay=1, leave=False) as bar,
+    ):
+        while block := file.read(1 << 22):
+            digest.update(block)
+            bar.update(len(block))
+    return digest.hexdigest()

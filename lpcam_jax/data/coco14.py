@@ -1,0 +1,161 @@
+"""COCO 2014 with masks drawn from its instances, from the published archives or unpacked folders.
+
+    DIR/annotations_trainval2014.zip  or  DIR/annotations/instances_train2014.json
+    DIR/train2014.zip                 or  DIR[/images]/train2014/
+
+split  pictures  labels, masks
+train  82,783    all pictures, those of no class too, by id
+val    40,504
+
+A class is in a picture when any annotation, crowds included, says so. A mask starts as background; every annotation
+that is no crowd is painted in the order of the file, later ones over earlier ones. So a label can have no pixel, there
+is nothing ignored, and crowds are background.
+
+Source: the COCO reference repositories of the field.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle
+
+from ..errors import UserError
+from ..files import write_atomically
+from .archives import Files, find_files
+from .benchmark import Benchmark, Example, Split, grey_png, missing
+from .records import relative_name
+
+OFFICIAL = {"train": 82783, "val": 40504}
+_PAGE = "the COCO download page, cocodataset.org"
+
+
+class COCO14(Benchmark):
+    """COCO 2014 with multi-hot labels and masks of 80 classes."""
+
+    name = "coco14"
+    SPLITS = tuple(OFFICIAL)
+
+    def open_split(self, root: Path, split: str, *, masks_dir: Path) -> Split:
+        """See `Benchmark`; masks are kept as PNG files, since drawing all of them takes a quarter of an hour."""
+        pictures = find_files(root, f"{split}2014", folders=("", "images"), archives=(f"{split}2014.zip",))
+        if pictures is None:
+            raise missing(root, f"COCO {split}2014", wanted=[f"{split}2014.zip", f"{split}2014/"], page=_PAGE)
+        file = f"instances_{split}2014.json"
+        notes = find_files(
+            root, file, folders=("annotations", ""), archives=("annotations_trainval2014.zip", "annotations*.zip")
+        )
+        if notes is None:
+            wanted = ["annotations_trainval2014.zip", f"annotations/{file}"]
+            raise missing(root, f"COCO's {file}", wanted=wanted, page=_PAGE)
+        instances = Instances(notes.read(file), notes.shown(file))
+        examples = _examples(instances, pictures, f"{split}2014", masks_dir / f"{split}2014")
+        return Split(instances.class_names, len(instances.images), OFFICIAL[split], True, True, examples)
+
+
+class Instances:
+    """An instances JSON: pictures by id, their labels and masks.
+
+    class_names: of the categories, by ascending id: mask values 1..c
+    images:      id, file_name, height and width of every picture, by ascending id
+    """
+
+    def __init__(self, content: bytes, where: str):
+        self._where = where
+        try:
+            values = json.loads(content)
+            categories = sorted(values["categories"], key=lambda one: one["id"])
+            self.class_names = tuple(str(one["name"]) for one in categories)
+            self._index = {one["id"]: number for number, one in enumerate(categories)}
+            self.images = sorted(values["images"], key=lambda one: one["id"])
+            self._annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
+            for one in values["annotations"]:
+                if one["category_id"] not in self._index:
+                    raise ValueError(f"an annotation of unknown category {one['category_id']}")
+                self._annotations[one["image_id"]].append(one)
+            for one in self.images:
+                relative_name(one["file_name"], where)
+                if not (0 < int(one["height"]) < 1 << 15 and 0 < int(one["width"]) < 1 << 15):
+                    raise ValueError(f"picture {one['id']} is {one['width']}x{one['height']}")
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            problem = f"no {error}" if isinstance(error, KeyError) else error
+            raise UserError(f"{where}: not COCO's instances ({problem}); get it again") from None
+        if not self.images or not 0 < len(self.class_names) < 255:
+            raise UserError(
+                f"{where}: {len(self.images)} pictures and {len(self.class_names)} categories; get it again"
+            )
+
+    def labels(self, image: dict[str, Any]) -> np.ndarray:
+        """uint8 (c,) of a picture, crowds included."""
+        labels = np.zeros(len(self.class_names), np.uint8)
+        labels[[self._index[one["category_id"]] for one in self._annotations[image["id"]]]] = 1
+        return labels
+
+    def mask(self, image: dict[str, Any]) -> np.ndarray:
+        """uint8 (H, W) of a picture: later annotations over earlier ones, no crowds."""
+        height, width = int(image["height"]), int(image["width"])
+        mask = np.zeros((height, width), np.uint8)
+        for one in self._annotations[image["id"]]:
+            if one.get("iscrowd"):
+                continue
+            try:
+                inside = _rasterized(one["segmentation"], height, width)
+                mask[inside] = self._index[one["category_id"]] + 1
+            except Exception as error:  # pycocotools raises many kinds
+                raise UserError(
+                    f"{self._where}: annotation {one.get('id')} of picture {image['id']} cannot be drawn ({error}); "
+                    "get it again"
+                ) from None
+        return mask
+
+
+def _rasterized(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """bool (H, W) of polygons, or of a run-length code, compressed or not."""
+    if isinstance(segmentation, list):
+        # Fewer than three corners enclose nothing, and pycocotools would take four numbers for a box.
+        polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+        if not polygons:
+            return np.zeros((height, width), bool)
+        # Also keeps pycocotools from reserving memory for corners that are miles away.
+        if not all(np.all(np.abs(np.asarray(polygon, float)) < 1 << 16) for polygon in polygons):
+            raise ValueError("a corner lies far outside of the picture")
+        code = rle.merge(rle.frPyObjects(polygons, height, width))
+    else:
+        if [int(side) for side in segmentation["size"]] != [height, width]:
+            raise ValueError(f"its code is of a picture of {segmentation['size']}")
+        if isinstance(segmentation["counts"], list):
+            if min(segmentation["counts"], default=0) < 0 or sum(segmentation["counts"]) != height * width:
+                raise ValueError("its code does not cover the picture")
+            code = rle.frPyObjects(segmentation, height, width)
+        else:
+            code = segmentation
+    return rle.decode(code).astype(bool)
+
+
+def _examples(instances: Instances, pictures: Files, folder: str, masks_dir: Path) -> Iterator[Example]:
+    def example(image: dict[str, Any]) -> Example:
+        name = image["file_name"]
+        file = masks_dir / f"{int(image['id'])}.png"
+        if not (file.is_file() and file.stat().st_size):
+            write_atomically(file, grey_png(instances.mask(image)))
+        content = pictures.read(f"{folder}/{name}")
+        return Example(content, str(PurePosixPath(name).with_suffix("")), instances.labels(image), file.read_bytes())
+
+    return _in_threads(example, instances.images)
+
+
+def _in_threads(function: Any, items: Sequence[Any]) -> Iterator[Any]:
+    """Results in order, computed a few ahead; nothing more is begun once the caller stops asking."""
+    with ThreadPoolExecutor(4) as pool:
+        left = iter(items)
+        running = [pool.submit(function, item) for item in islice(left, 16)]
+        while running:
+            yield running.pop(0).result()
+            running += [pool.submit(function, item) for item in islice(left, 1)]

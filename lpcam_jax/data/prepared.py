@@ -1,0 +1,200 @@
+"""Any data set that TFDS has prepared as array_record, as records: the benchmarks and sets of TFDS's own."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from ..errors import UserError
+from ..files import read_arrays, write_atomically
+from .masks import IGNORE, pick_classes, read_mask, read_with_mask, renumbering
+from .pictures import Encoded, picture_size, read_picture, shown
+from .records import Record, relative_name
+
+_IDS = ("id", "file_name", "filename", "image/filename", "image_id")
+_MASKS = ("mask", "segmentation_mask")
+
+# Oxford-IIIT Pet and its kin: 1 the object, 2 background, 3 the border between them; 0 background.
+_TRIMAP = np.zeros(256, np.uint8)
+_TRIMAP[[1, 3, IGNORE]] = 1, IGNORE, IGNORE
+
+
+class Prepared:
+    """A split of a prepared data set.
+
+    directory: the folder with dataset_info.json
+    split:     as TFDS writes it: `train`, `train[:50%]`, `train+val`
+    classes:   keep these, in this order: masks are renumbered, other classes become background; empty: all
+
+    Read are the features `image`; `labels`, multi-hot or a sequence of classes, or `label`, one class; `mask` with the
+    values 0, 1..c and 255, or, beside a single `label`, the trimap `segmentation_mask`; and `id` or `file_name`.
+    Pixels are taken as they are stored, whatever an EXIF orientation says: so they were when the masks were drawn.
+
+    Ids, labels and sizes of all pictures are read once and kept beside the data set, as lpcam_jax_index_SPLIT.npz.
+    Raises UserError when there is no such data set or split, or it cannot be read.
+    """
+
+    def __init__(self, directory: str | Path, split: str, *, classes: Sequence[str] = ()):
+        self._where = shown(directory)
+        builder = _open(Path(directory), self._where)
+        features = dict(builder.info.features.items())
+        self._reads = _Reads.of(features, self._where)
+        known = self._reads.class_names or tuple((builder.info.metadata or {}).get("class_names", ()))
+        if not known:
+            raise UserError(f"{self._where}: its classes have no names; it needs a feature label or labels of classes")
+        self.class_names = pick_classes(classes, known, directory)
+        self._renumber, self._known = renumbering(self.class_names, known), known
+        self.has_masks = self._reads.mask is not None
+
+        decoders = {name: tfds.decode.SkipDecoding() for name in ("image", self._reads.mask) if name}
+        self._parts = []  # (records of a split, their numbers)
+        ids, labels, self._sizes = [], [], []
+        try:
+            wanted = tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
+            opened = [(part, builder.as_data_source(part.splitname, decoders=decoders)) for part in wanted]
+        except Exception as error:  # TFDS raises many kinds
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{self._where}: split {split!r} cannot be opened ({reason})") from None
+        for part, records in opened:
+            index = self._index(Path(directory), part.splitname, records)
+            numbers = range(len(records))[part.from_ : part.to]
+            self._parts += [(records, number) for number in numbers]
+            ids += [str(index.ids[number]) for number in numbers]
+            labels.append(index.labels[list(numbers)])
+            self._sizes += [tuple(map(int, index.sizes[number])) for number in numbers]
+        self.ids = ids
+        columns = [known.index(name) for name in self.class_names]
+        self.labels = np.concatenate(labels)[:, columns].astype(np.float32) if self._reads.labels else None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Record:
+        values, name = self._read(*self._parts[index]), self.ids[index]
+        image = Encoded(f"{self._where}: {name}", values["image"])
+        labels = None if self.labels is None else self.labels[index]
+        if self._reads.mask is None:
+            return Record(name, read_picture(image, upright=False), labels, None)
+        file = Encoded(f"{self._where}: mask of {name}", values[self._reads.mask])
+        if not self._reads.is_trimap:
+            pixels, mask = read_with_mask(image, file, num_classes=len(self._known), upright=False)
+            return Record(name, pixels, labels, self._renumber[mask])
+        pixels, mask = read_picture(image, upright=False), read_mask(file)
+        return Record(name, pixels, labels, self._renumber[_of_trimap(mask, int(values["label"]))])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W)."""
+        return self._sizes[index]
+
+    def _read(self, records: Any, number: int) -> dict[str, Any]:
+        try:
+            return records[number]
+        except Exception as error:  # array_record raises what its decoding makes of damage
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{self._where}: record {number} cannot be read ({reason}); prepare it again") from None
+
+    def _index(self, directory: Path, split: str, records: Any) -> "_Index":
+        file = directory / f"lpcam_jax_index_{split}.npz"
+        try:
+            index = _Index(**read_arrays(file))
+            if len(index.ids) == len(index.labels) == len(index.sizes) == len(records):
+                return index
+        except Exception:  # absent, damaged, or of another edition: it is made again
+            pass
+        index = self._make_index(split, records)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **index._asdict())
+        try:
+            write_atomically(file, buffer.getvalue())
+        except UserError as error:
+            tqdm.write(f"note: {error}; the pictures' sizes will be read again next time")
+        return index
+
+    def _make_index(self, split: str, records: Any) -> "_Index":
+        ids, labels, sizes = [], [], []
+        bar = tqdm(range(len(records)), f"indexing {split}", unit="img", delay=2, leave=False)
+        for number in bar:
+            values = self._read(records, number)
+            name = values.get(self._reads.id, b"") if self._reads.id else b""
+            name = name.decode() if isinstance(name, bytes) else str(name)
+            path = PurePosixPath(relative_name(name, self._where) if name else f"{split}_{number:06d}")
+            ids.append(str(path.with_suffix("")) if path.suffix.lower() in (".jpg", ".jpeg", ".png") else str(path))
+            labels.append(self._multi_hot(values))
+            sizes.append(picture_size(Encoded(f"{self._where}: {ids[-1]}", values["image"]), upright=False))
+        if len(set(ids)) < len(ids):
+            ids = [f"{name}_{number:06d}" for number, name in enumerate(ids)]
+        return _Index(np.array(ids, dtype=str), np.array(labels, np.uint8), np.array(sizes, np.int32).reshape(-1, 2))
+
+    def _multi_hot(self, values: dict[str, Any]) -> np.ndarray:
+        hot = np.zeros(len(self._known), np.uint8)
+        if self._reads.is_multi_hot:
+            hot[:] = np.asarray(values["labels"]) != 0
+        elif self._reads.labels:
+            hot[np.atleast_1d(np.asarray(values[self._reads.labels], int))] = 1
+        return hot
+
+
+class _Index(NamedTuple):
+    """ids str (n,); labels uint8 (n, c); sizes int32 (n, 2)."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    sizes: np.ndarray
+
+
+class _Reads(NamedTuple):
+    """Which features are read: their names, None for those that are not there."""
+
+    id: str | None
+    labels: str | None
+    mask: str | None
+    is_multi_hot: bool
+    is_trimap: bool
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, features: dict[str, Any], where: str) -> "_Reads":
+        if not isinstance(features.get("image"), tfds.features.Image):
+            raise UserError(f"{where}: no feature `image`; it has {', '.join(sorted(features))}")
+        labels = next((name for name in ("labels", "label") if name in features), None)
+        feature = features.get(labels)
+        if isinstance(feature, tfds.features.Sequence):
+            feature = feature.feature
+        is_classes = isinstance(feature, tfds.features.ClassLabel)
+        if labels and not is_classes and not (isinstance(feature, tfds.features.Tensor) and len(feature.shape) == 1):
+            raise UserError(f"{where}: feature `{labels}` holds neither classes nor a 0/1 vector")
+        mask = next((name for name in _MASKS if isinstance(features.get(name), tfds.features.Image)), None)
+        return cls(
+            next((name for name in _IDS if name in features), None),
+            labels,
+            mask,
+            bool(labels) and not is_classes,
+            labels == "label" and mask == "segmentation_mask",
+            tuple(feature.names) if is_classes else (),
+        )
+
+
+def _of_trimap(mask: np.ndarray, label: int) -> np.ndarray:
+    """The trimap's object as the picture's one class: uint8 (H, W)."""
+    mask = _TRIMAP[mask]
+    return np.where(mask == 1, label + 1, mask).astype(np.uint8)
+
+
+def _open(directory: Path, where: str) -> tfds.core.DatasetBuilder:
+    if not (directory / "dataset_info.json").is_file():
+        raise UserError(f"{where}: no dataset_info.json; name the folder that TFDS prepared, such as NAME/CONFIG/1.0.0")
+    try:
+        builder = tfds.builder_from_directory(directory)
+        form = builder.info.file_format.value if builder.info.file_format else "unknown"
+    except Exception as error:  # TFDS raises many kinds
+        raise UserError(f"{where}: cannot be opened by TFDS ({' '.join(str(error).split())[:200]})") from None
+    if form != "array_record":
+        raise UserError(
+            f"{where}: prepared as {form}, which is read by TensorFlow only; prepare it with "
+            "`download_and_prepare(file_format='array_record')`"
+        )
+    return builder

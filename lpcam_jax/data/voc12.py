@@ -1,0 +1,183 @@
+"""PASCAL VOC 2012 with SBD's masks, from the published archives or an unpacked devkit.
+
+    DIR/VOCtrainval_11-May-2012.tar   or  DIR[/VOCdevkit]/VOC2012/   or DIR itself the devkit's VOC2012
+    DIR/benchmark.tgz                 or  DIR/benchmark_RELEASE/dataset/    or masks DIR/SegmentationClassAug/*.png
+    DIR/VOC2012test.tar               for the split test
+
+split       pictures  list                                                 masks
+train       1,464     ImageSets/Segmentation/train.txt                     SegmentationClass
+val         1,449     ImageSets/Segmentation/val.txt                       SegmentationClass
+test        1,456     ImageSets/Segmentation/test.txt                      not published
+train_aug   10,582    train_aug.txt in DIR or ImageSets/Segmentation, or   SegmentationClass, else SBD's
+                      (SBD's lists + train) - val, sorted
+
+Labels are the objects of `Annotations/ID.xml`, difficult ones included; of the mask where there is no such file.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+import numpy as np
+import scipy.io
+from tqdm import tqdm
+
+from ..errors import UserError
+from .archives import Files, find_files
+from .benchmark import Benchmark, Example, Split, grey_png, missing
+from .masks import read_mask
+from .pictures import Encoded
+from .records import relative_name
+from .voc_layout import VOC_CLASSES
+
+OFFICIAL = {"train": 1464, "val": 1449, "test": 1456, "train_aug": 10582}
+_LISTS = "ImageSets/Segmentation"
+_PAGE = "the VOC 2012 page, host.robots.ox.ac.uk/pascal/VOC/voc2012"
+_SBD_PAGE = "the page of the Semantic Boundaries Dataset, home.bharathh.info/home/sbd"
+
+
+class VOC12(Benchmark):
+    """PASCAL VOC 2012, segmentation splits, and train_aug of SBD."""
+
+    name = "voc12"
+    SPLITS = tuple(OFFICIAL)
+
+    def open_split(self, root: Path, split: str, *, masks_dir: Path) -> Split:
+        """See `Benchmark`."""
+        devkit = _find_devkit(root, split)
+        sbd = _find_sbd(root) if split == "train_aug" else None
+        ids = _train_aug(root, devkit, sbd) if split == "train_aug" else _ids(devkit, f"{_LISTS}/{split}.txt")
+        if not ids:
+            raise UserError(f"{devkit.shown(f'{_LISTS}/{split}.txt')}: the list is empty; get the data set again")
+        masks = _Masks(devkit, sbd)
+        has_masks = split != "test" and all(name in masks for name in ids)
+        has_labels = split != "test"
+        if has_labels and not has_masks:
+            _require(devkit, [f"Annotations/{name}.xml" for name in ids])
+        _require(devkit, [f"JPEGImages/{name}.jpg" for name in ids])
+
+        def examples() -> Iterator[Example]:
+            for name in ids:
+                mask = masks.read(name) if has_masks else None
+                labels = _labels(devkit, name, mask) if has_labels else None
+                yield Example(
+                    devkit.read(f"JPEGImages/{name}.jpg"), name, labels, None if mask is None else grey_png(mask)
+                )
+
+        return Split(VOC_CLASSES, len(ids), OFFICIAL[split], has_labels, has_masks, examples())
+
+
+class _Masks:
+    """The mask of an id: the devkit's own, else SBD's as PNG or as MATLAB file."""
+
+    def __init__(self, devkit: Files, sbd: Files | None):
+        self._places = [(devkit, "SegmentationClass/{}.png")]
+        if sbd is not None:
+            self._places += [(sbd, "SegmentationClassAug/{}.png"), (sbd, "cls/{}.png"), (sbd, "cls/{}.mat")]
+
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def read(self, name: str) -> np.ndarray:
+        """uint8 (H, W): 0..20, 255."""
+        files, path = self._find(name)
+        content = files.read(path)
+        if path.endswith(".mat"):
+            content = _png_of_matlab(content, files.shown(path))
+        return read_mask(Encoded(files.shown(path), content), num_classes=len(VOC_CLASSES))
+
+    def _find(self, name: str) -> tuple[Files, str] | None:
+        found = ((files, pattern.format(name)) for files, pattern in self._places)
+        return next(((files, path) for files, path in found if path in files), None)
+
+
+def _find_devkit(root: Path, split: str) -> Files:
+    archive = "VOC2012test.tar" if split == "test" else "VOCtrainval_11-May-2012.tar"
+    files = find_files(
+        root,
+        "JPEGImages",
+        folders=("", "VOC2012", "VOCdevkit/VOC2012"),
+        archives=(archive, "VOC*test*.tar" if split == "test" else "VOC*trainval*.tar", "VOCdevkit*.tar"),
+    )
+    if files is None:
+        raise missing(root, f"VOC 2012 ({split})", wanted=[archive, "the unpacked VOCdevkit/VOC2012"], page=_PAGE)
+    return files
+
+
+def _find_sbd(root: Path) -> Files | None:
+    places = ("", "benchmark_RELEASE/dataset", "SBD/dataset", "SBD", "VOC2012", "VOCdevkit/VOC2012")
+    masks = find_files(root, "SegmentationClassAug", folders=places, archives=())
+    return masks or find_files(root, "cls", folders=places, archives=("benchmark*.tgz", "SBD*.tgz", "benchmark*.tar"))
+
+
+def _train_aug(root: Path, devkit: Files, sbd: Files | None) -> list[str]:
+    """The user's list, or SBD's pictures and train without val: 10,582 of the published ones."""
+    for file in (root / "train_aug.txt", root / "trainaug.txt"):
+        if file.is_file():
+            return _ids(Files(root, None, lambda name: (root / name).read_bytes()), file.name)
+    for name in ("train_aug.txt", "trainaug.txt"):
+        if f"{_LISTS}/{name}" in devkit:
+            return _ids(devkit, f"{_LISTS}/{name}")
+    if sbd is None:
+        wanted = ["benchmark.tgz", "SegmentationClassAug/", "train_aug.txt"]
+        raise missing(root, "SBD, which makes train_aug of train,", wanted=wanted, page=_SBD_PAGE)
+    listed = [name for name in ("train.txt", "val.txt") if name in sbd]
+    if listed:
+        extra = {one for name in listed for one in _ids(sbd, name)}
+    else:
+        extra = {PurePosixPath(name).stem for name in sbd.names("SegmentationClassAug") or sbd.names("cls")}
+    train, val = (set(_ids(devkit, f"{_LISTS}/{name}.txt")) for name in ("train", "val"))
+    tqdm.write(f"train_aug: {len(extra):,} of SBD and {len(train):,} of train, without the {len(val):,} of val")
+    return sorted((extra | train) - val)
+
+
+def _ids(files: Files, path: str) -> list[str]:
+    """The first name of every line, without folders and extension."""
+    try:
+        lines = files.read(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{files.shown(path)}: not UTF-8 text; get the list again") from None
+    names = [
+        PurePosixPath(relative_name(line.split()[0].lstrip("/"), files.shown(path))).stem
+        for line in lines
+        if line.strip()
+    ]
+    return list(dict.fromkeys(names))
+
+
+def _require(files: Files, paths: Sequence[str]) -> None:
+    absent = [path for path in paths if path not in files]
+    if absent:
+        more = ", ..." if len(absent) > 3 else ""
+        raise UserError(
+            f"{files.shown('')}: {len(absent)} of {len(paths)} files are missing: {', '.join(absent[:3])}{more}; "
+            "get the data set again"
+        )
+
+
+def _labels(devkit: Files, name: str, mask: np.ndarray | None) -> np.ndarray:
+    """uint8 (20,): the annotated objects; without an annotation, the classes in the mask."""
+    path = f"Annotations/{name}.xml"
+    if path not in devkit:
+        return np.isin(np.arange(1, len(VOC_CLASSES) + 1), mask).astype(np.uint8)
+    try:
+        objects = [
+            (element.text or "").strip()
+            for element in ElementTree.fromstring(devkit.read(path)).iterfind("object/name")
+        ]
+    except ElementTree.ParseError as error:
+        raise UserError(f"{devkit.shown(path)}: damaged XML ({error}); get it again") from None
+    unknown = sorted(set(objects) - set(VOC_CLASSES))
+    if unknown:
+        raise UserError(f"{devkit.shown(path)}: object {unknown[0]!r} is none of the twenty classes; get it again")
+    return np.array([one in objects for one in VOC_CLASSES], np.uint8)
+
+
+def _png_of_matlab(content: bytes, where: str) -> bytes:
+    """SBD's struct GTcls: its field Segmentation holds the class indices."""
+    try:
+        mask = scipy.io.loadmat(io.BytesIO(content))["GTcls"][0, 0]["Segmentation"]
+        return grey_png(np.ascontiguousarray(mask, np.uint8))
+    except Exception as error:  # scipy raises whatever the damage makes of the file
+        raise UserError(f"{where}: not a readable mask of SBD ({error}); get it again") from error

@@ -1,0 +1,273 @@
+"""VOC 2012 and SBD, prepared from archives with the published layouts."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tiny_benchmarks as tiny
+from test_commands import TINY, assert_one_line_error
+
+from lpcam_jax.data.benchmark import prepare
+from lpcam_jax.data.prepared import Prepared
+from lpcam_jax.data.voc12 import VOC12
+from lpcam_jax.data.voc_layout import VOC_CLASSES
+from lpcam_jax.errors import UserError
+
+# A program of its own: `python -c PREPARE ROOT`.
+PREPARE = (
+    "import sys; from lpcam_jax.data.benchmark import prepare; from lpcam_jax.data.voc12 import VOC12;"
+    "print(prepare(VOC12, sys.argv[1], 'train', prepared=sys.argv[1] + '/prepared', limit=None))"
+)
+TRAIN_AUG = ["2007_000032", "2008_000002", "2008_000007", "2010_000003"]
+
+
+def opened(root, split, *, part=None, limit=None, **options) -> Prepared:
+    directory = prepare(VOC12, root, split, prepared=root / "prepared", limit=limit)
+    return Prepared(directory, part or split, **options)
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    return tiny.voc_archives(tmp_path_factory.mktemp("voc") / "archives")
+
+
+def unpacked(root, *, sbd="mat"):
+    tiny.unpack(tiny.devkit(), root / "VOCdevkit" / "VOC2012")
+    tiny.unpack(tiny.sbd(sbd), root / "benchmark_RELEASE" / "dataset")
+    return root
+
+
+@pytest.mark.parametrize(("split", "ids"), [("train", tiny.VOC_TRAIN), ("val", tiny.VOC_VAL), ("train_aug", TRAIN_AUG)])
+def test_a_split_has_the_pictures_labels_and_masks_of_the_archives(archives, split, ids):
+    source = opened(archives, split)
+    assert source.class_names == VOC_CLASSES
+    assert source.ids == ids
+    for index, name in enumerate(ids):
+        record = source[index]
+        assert {VOC_CLASSES[n] for n in np.flatnonzero(record.labels)} == set(tiny.VOC[name])
+        # The devkit's own mask where there is one, with its ignored border; SBD's has none.
+        own = name in tiny.VOC_TRAIN + tiny.VOC_VAL
+        np.testing.assert_array_equal(record.mask, tiny.voc_mask(tiny.VOC[name], border=own))
+        assert source.size(index) == record.image.shape[:2] == (40, 60)
+    assert source.labels.dtype == np.float32
+    np.testing.assert_array_equal(source.labels, [record.labels for record in source])
+
+
+def test_pictures_are_the_published_ones_byte_for_byte(archives, tmp_path):
+    import tensorflow_datasets as tfds
+
+    directory = prepare(VOC12, archives, "train", prepared=archives / "prepared", limit=None)
+    builder = tfds.builder_from_directory(directory)
+    records = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})
+    assert [record["image"] for record in records] == [
+        tiny.devkit()[f"JPEGImages/{name}.jpg"] for name in tiny.VOC_TRAIN
+    ]
+
+
+def test_the_test_split_has_pictures_only(archives):
+    source = opened(archives, "test")
+    assert (source.labels, source.has_masks, len(source)) == (None, False, 2)
+    assert source[0].labels is None
+    assert source[0].mask is None
+
+
+@pytest.mark.parametrize("sbd", ["mat", "png"])
+@pytest.mark.parametrize("below", ["", "VOCdevkit", "VOCdevkit/VOC2012"])
+def test_unpacked_files_give_the_same_as_archives(archives, tmp_path, sbd, below):
+    tiny.unpack(tiny.devkit(), tmp_path / "VOCdevkit" / "VOC2012")
+    tiny.unpack(tiny.sbd(sbd), tmp_path / below / "benchmark_RELEASE" / "dataset")
+    ours, theirs = opened(tmp_path / below, "train_aug"), opened(archives, "train_aug")
+    assert ours.ids == theirs.ids
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(mine.image, other.image)
+        np.testing.assert_array_equal(mine.mask, other.mask)
+
+
+def test_train_aug_of_a_folder_of_png_masks(tmp_path):
+    """SegmentationClassAug as it goes around: the masks of train_aug and val together, no lists."""
+    tiny.unpack(tiny.devkit(), tmp_path)
+    masks = {f"SegmentationClassAug/{name}.png": tiny.mask_png(tiny.voc_mask(tiny.VOC[name])) for name in tiny.VOC}
+    masks.pop("SegmentationClassAug/2008_000002.png")
+    tiny.unpack(masks, tmp_path)
+    source = opened(tmp_path, "train_aug")
+    assert source.ids == ["2007_000032", "2008_000007", "2010_000003"]
+    np.testing.assert_array_equal(source[2].mask, tiny.voc_mask(tiny.VOC["2010_000003"]))
+
+
+@pytest.mark.parametrize("line", ["{}", "/JPEGImages/{}.jpg /SegmentationClassAug/{}.png"])
+@pytest.mark.parametrize("place", ["train_aug.txt", "ImageSets/Segmentation/trainaug.txt"])
+def test_a_list_of_the_user_decides_and_needs_no_sbd(tmp_path, place, line):
+    tiny.unpack(tiny.devkit(), tmp_path)
+    ids = ["2010_000003", "2007_000032"]
+    (tmp_path / place).write_text("\n".join(line.replace("{}", name) for name in ids))
+    source = opened(tmp_path, "train_aug")
+    assert source.ids == ids
+    assert not source.has_masks  # one of the two pictures has none
+    assert source.labels.sum() == 4
+
+
+def test_without_annotations_the_mask_says_what_is_there(archives, tmp_path):
+    files = {name: content for name, content in tiny.devkit().items() if not name.startswith("Annotations")}
+    tiny.unpack(files, tmp_path)
+    np.testing.assert_array_equal(opened(tmp_path, "train").labels, opened(archives, "train").labels)
+
+
+def test_some_classes_of_a_benchmark(archives):
+    source = opened(archives, "train", classes=("person", "boat"))
+    np.testing.assert_array_equal(source.labels, [[1, 0], [0, 1]])
+    assert set(np.unique(source[0].mask)) == {0, 1, 255}  # the aeroplane is background
+    assert set(np.unique(source[1].mask)) == {0, 2, 255}
+
+
+@pytest.mark.parametrize(
+    ("part", "ids"), [("train_aug[1:3]", TRAIN_AUG[1:3]), ("train_aug[:50%]", TRAIN_AUG[:2]), ("train_aug", TRAIN_AUG)]
+)
+def test_a_slice_of_a_split(archives, part, ids):
+    source = opened(archives, "train_aug", part=part)
+    assert source.ids == ids
+    assert [source[index].id for index in range(len(source))] == ids
+    assert source.labels.shape == (len(ids), 20)
+
+
+def test_a_dry_run_prepares_the_first_pictures_only_and_uses_all_where_they_are(tmp_path):
+    root = unpacked(tmp_path)
+    (root / "VOCdevkit/VOC2012/JPEGImages" / f"{TRAIN_AUG[3]}.jpg").write_bytes(b"damaged, but not among the first")
+    assert opened(root, "train_aug", limit=3).ids == TRAIN_AUG[:3]
+    assert not (root / "prepared/voc12/train_aug").exists()
+    opened(root, "train")
+    assert opened(root, "train", limit=1).ids == tiny.VOC_TRAIN
+    assert not (root / "prepared/voc12/train_first_1").exists()
+
+
+def test_prepared_once(tmp_path, archives):
+    """The second start needs neither the archives nor the time."""
+    root = tiny.voc_archives(tmp_path)
+    before = opened(root, "train")
+    for path in root.glob("*.t*"):
+        path.unlink()
+    after = opened(root, "train")
+    np.testing.assert_array_equal(before[1].image, after[1].image)
+
+
+def test_a_killed_preparation_is_cleared_away_and_done_again(tmp_path):
+    root = unpacked(tmp_path)
+    slow = "import time, lpcam_jax.data.voc12 as voc12; voc12.grey_png = lambda mask: time.sleep(600);"
+    process = subprocess.Popen([sys.executable, "-c", slow + PREPARE, root], stderr=subprocess.DEVNULL)
+    part = root / "prepared/voc12/train"
+    deadline = time.time() + 60
+    while not list(part.glob("incomplete.*")):
+        assert time.time() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert list(part.glob("incomplete.*"))
+    assert opened(root, "train").ids == tiny.VOC_TRAIN
+    assert not list(part.glob("incomplete.*"))
+
+
+def test_two_programs_prepare_the_same_split_at_once(tmp_path):
+    root = unpacked(tmp_path)
+    command = [sys.executable, "-c", PREPARE, root]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert out.splitlines()[-1].endswith("voc12/train/1.0.0")
+
+
+@pytest.mark.parametrize(
+    ("lost", "split", "pattern"),
+    [
+        (
+            "*",
+            "train",
+            r"VOC 2012 \(train\) not found; put VOCtrainval_11-May-2012.tar or .* there \(the VOC 2012 page",
+        ),
+        ("*", "test", r"VOC 2012 \(test\) not found; put VOC2012test.tar"),
+        ("benchmark*", "train_aug", r"SBD.* not found; put benchmark.tgz .*Semantic Boundaries Dataset"),
+        (
+            "VOCdevkit/VOC2012/JPEGImages/2008_000007.jpg",
+            "train",
+            r"1 of 2 files .*: JPEGImages/2008_000007.jpg",
+        ),
+        ("VOCdevkit/VOC2012/ImageSets/*/train.txt", "train", r"train.txt: no such file"),
+    ],
+)
+def test_what_is_missing_is_said_with_who_publishes_it(tmp_path, lost, split, pattern):
+    root = unpacked(tmp_path)
+    for path in sorted(root.glob(lost)):
+        subprocess.run(["rm", "-r", path], check=True)
+    with pytest.raises(UserError, match=pattern):
+        opened(root, split)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "pattern"),
+    [
+        ("Annotations/2007_000032.xml", b"<annotation><object>", r"2007_000032.xml: damaged XML"),
+        (
+            "Annotations/2007_000032.xml",
+            b"<a><object><name>walrus</name></object></a>",
+            r"object 'walrus' is none of the twenty",
+        ),
+        ("ImageSets/Segmentation/train.txt", b"", r"train.txt: the list is empty"),
+        ("ImageSets/Segmentation/train.txt", b"../../../etc/passwd", r"leads out of the data set"),
+        ("ImageSets/Segmentation/train.txt", b"\xff\xfe\x00", r"not UTF-8"),
+        ("SegmentationClass/2007_000032.png", b"no picture", r"2007_000032.png: not a picture"),
+        ("SegmentationClass/2007_000032.png", tiny.mask_png(np.full((40, 60), 77, np.uint8)), r"the mask holds 77"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, file, content, pattern):
+    root = unpacked(tmp_path)
+    (root / "VOCdevkit/VOC2012" / file).write_bytes(content)
+    with pytest.raises(UserError, match=pattern):
+        opened(root, "train")
+
+
+def test_a_damaged_mask_of_sbd_is_named(tmp_path):
+    root = unpacked(tmp_path)
+    (root / "benchmark_RELEASE/dataset/cls/2010_000003.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
+    with pytest.raises(UserError, match=r"2010_000003.mat: not a readable mask of SBD"):
+        opened(root, "train_aug")
+
+
+def test_a_split_that_does_not_exist(archives):
+    with pytest.raises(UserError, match="voc12 has no split 'trainaug'; there are train, val, test, train_aug"):
+        opened(archives, "trainaug")
+    with pytest.raises(UserError, match=r"split .*cannot be opened"):
+        opened(archives, "train", part="train[oops]")
+
+
+@pytest.mark.slow
+def test_from_archives_to_heat_maps(program, archives, tmp_path):
+    """The recipe of the paper, with a tiny network."""
+    run, out, prepared = tmp_path / "run", tmp_path / "out", tmp_path / "prepared"
+    words = ("--data.root", archives, "--data.prepared", prepared, "--workdir", run, "--limit", 8, *TINY)
+    finished = program("train.py", "configs/voc12.py", *words)
+    assert finished.code == 0, finished.err
+    assert "train_aug has 4 pictures here, 10,582 as published" in finished.out
+    finished = program("infer.py", "--ckpt", run, "--out", out, "--limit", 8)
+    assert finished.code == 0, finished.err
+    assert sorted(path.stem for path in out.glob("maps/*.npz")) == tiny.VOC_TRAIN
+    assert "mIoU" in finished.out
+    finished = program("infer.py", "--ckpt", run, "--out", tmp_path / "aug", "--split", "train_aug")
+    assert finished.code == 0, finished.err
+    assert sorted(path.stem for path in (tmp_path / "aug").glob("maps/*.npz")) == TRAIN_AUG
+    finished = program("infer.py", "--ckpt", run, "--out", tmp_path / "test", "--split", "test")
+    assert finished.code == 0, finished.err
+    assert len(list((tmp_path / "test").glob("maps/*.npz"))) == 2
+
+
+def test_training_on_pictures_without_labels(program, archives, tmp_path):
+    words = ("--data.root", archives, "--data.prepared", tmp_path, "--workdir", tmp_path / "run", *TINY)
+    finished = program("train.py", "configs/voc12.py", *words, "--data.train", "test")
+    assert_one_line_error(finished, "test: its pictures have no labels")
+
+
+def test_no_archive_at_all(program, tmp_path):
+    words = ("--data.root", tmp_path, "--workdir", tmp_path / "run", *TINY)
+    assert_one_line_error(program("train.py", "configs/voc12.py", *words), "VOC 2012 .* not found; put VOCtrainval")
+    words = ("--data.root", tmp_path / "nowhere", "--workdir", tmp_path / "run", *TINY)
+    assert_one_line_error(program("train.py", "configs/voc12.py", *words), "no such folder")
