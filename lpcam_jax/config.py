@@ -60,7 +60,8 @@ class Model:
     output_stride: Literal[32, 16, 8] = 16
     """pixels a feature position; strides are taken out of the last stages to reach it"""
     weights: str = ""
-    """npz file with the backbone's pretrained parameters; empty: random initialisation"""
+    """the backbone's pretrained parameters, with torchvision's names: an .npz, .pth, .pt, .bin or .safetensors file, or
+    hf:OWNER/NAME[/FILE] on the Hugging Face Hub; empty: random initialisation"""
     channel_order: Literal["rgb", "bgr"] = "rgb"
     """order of the channels the weights expect"""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)

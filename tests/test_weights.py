@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import save_file
 
 from lpcam_jax.errors import UserError
 from lpcam_jax.models.layers import BatchNorm
 from lpcam_jax.models.resnet import ResNet
 from lpcam_jax.models.weights import load_backbone
+from lpcam_jax.training.checkpoints import TrainState
+from lpcam_jax.training.state import with_weights
 
 THIN = Path(__file__).parents[2] / "shared" / "data" / "thin_resnet50" / "thin_resnet50.npz"
 NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
@@ -62,7 +65,7 @@ def folded(whole) -> dict[str, np.ndarray]:
 
 def load(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     np.savez(path, **arrays)
-    loaded = load_backbone(path, backbone()[1])
+    loaded = load_backbone(path, backbone()[1]).backbone
     assert jax.tree.structure(loaded) == jax.tree.structure(backbone()[1])
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {np.dtype("float32")}
     return named(loaded)
@@ -104,7 +107,7 @@ def test_folded_norms_become_norms_that_only_shift(tmp_path, folded):
 def test_folded_stem_is_a_convolution_with_a_bias(tmp_path, folded):
     np.savez(tmp_path / "w.npz", **folded)
     graph, shapes = backbone()
-    model = nnx.merge(graph, jax.tree.map(jnp.asarray, load_backbone(tmp_path / "w.npz", shapes)))
+    model = nnx.merge(graph, jax.tree.map(jnp.asarray, load_backbone(tmp_path / "w.npz", shapes).backbone))
     x = np.random.default_rng(2).normal(size=(2, 9, 12, 3)).astype(np.float32)
     weight, dimensions = folded["conv1.weight"], ("NHWC", "OIHW", "NHWC")
     expected = jax.lax.conv_general_dilated(x, weight, (2, 2), ((3, 3), (3, 3)), dimension_numbers=dimensions)
@@ -145,6 +148,9 @@ def test_many_problems_are_counted(tmp_path):
         ("bn1.bias", np.zeros(5), "bn1/bias has shape (5,), not (4,)"),
         ("bn1.bias", np.array([0, np.nan, 0, 0]), "bn1/bias holds values that are not finite"),
         ("bn1.running_var", np.array([1, np.inf, 1, 1]), "bn1/var holds values that are not finite"),
+        ("bn1.bias", np.array([0, 1e300, 0, 0]), "bn1/bias holds values that are not finite"),  # in float32
+        ("layer3.1.bn2.running_var", np.array([1.0] * 7 + [-1e-9]), "layer3/1/bn2/var holds a negative variance"),
+        ("conv1.bias", np.zeros(4), "bn1.weight and conv1.bias are both bn1/scale"),
         ("bn1.bias", np.zeros(4, "V2"), "bn1/bias holds |V2 instead of numbers"),  # how NumPy stores a bfloat16
         ("bn1.bias", np.array(["1", "2", "3", "4"]), "bn1/bias holds <U1 instead of numbers"),
     ],
@@ -153,7 +159,109 @@ def test_wrong_entries_are_named(tmp_path, whole, name, array, message):
     np.savez(tmp_path / "w.npz", **(whole | {name: array}))
     text = refusal(tmp_path / "w.npz")
     assert message in text
-    assert text.count(";") == 0, "one problem"
+    assert text.count(";") == (3 if "are both" in text else 0), "one problem; or one for each of four arrays"
+
+
+def test_two_entries_for_one_parameter_are_named(tmp_path, whole):
+    whole["layer1.0.downsample.weight"] = whole["layer1.0.downsample.0.weight"]
+    np.savez(tmp_path / "w.npz", **whole)
+    names = "layer1.0.downsample.0.weight and layer1.0.downsample.weight"
+    assert f"{names} are both layer1/0/downsample/conv/kernel" in refusal(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "encoder.backbone."])
+def test_a_prefix_is_stripped(tmp_path, whole, prefix):
+    # The 7x7 kernel tells it from the conv1 of every block; what has another prefix is another network.
+    arrays = {prefix + name: array for name, array in whole.items()}
+    arrays |= {"head.conv1.weight": np.zeros((8, 4, 3, 3)), "bn1.weight": np.zeros(9)}
+    loaded = load(tmp_path / "w.npz", arrays)
+    np.testing.assert_array_equal(loaded["bn1/scale"], whole["bn1.weight"])
+    assert load_backbone(tmp_path / "w.npz", backbone()[1]).skipped == ("head.conv1.weight", "bn1.weight")
+
+
+def test_two_backbones_in_a_file_are_listed(tmp_path, whole):
+    np.savez(tmp_path / "w.npz", **{f"{key}.{name}": a for key in ("query", "key") for name, a in whole.items()})
+    assert "holds 2 backbones (query.conv1.weight, key.conv1.weight)" in refusal(tmp_path / "w.npz")
+    np.savez(tmp_path / "w.npz", **whole, **{f"teacher.{name}": array for name, array in whole.items()})
+    assert load_backbone(tmp_path / "w.npz", backbone()[1]).loaded == len(whole)
+
+
+def test_another_network_is_told_with_its_flags(tmp_path, whole):
+    np.savez(tmp_path / "w.npz", **whole)
+    flags = "--model.blocks 1 1 2 1 --model.width 2 --model.stem-width 4"
+    with pytest.raises(UserError, match=rf"ResNet-17 \(blocks 1 1 2 1, width 2, stem 4\), .*: use {flags}"):
+        load_backbone(tmp_path / "w.npz", backbone(blocks=(1, 1, 1, 1), width=4)[1])
+
+
+def test_the_state_gets_the_weights_and_says_so(tmp_path, whole, capsys):
+    counters = {f"{name.removesuffix('weight')}num_batches_tracked": np.int64(3) for name in whole if "bn" in name}
+    np.savez(tmp_path / "w.npz", **whole, **counters, **{"fc.weight": np.zeros((5, 64)), "fc.bias": np.zeros(5)})
+    graph, _ = backbone()
+    model = nnx.merge(graph, backbone()[1])
+    _, parameters, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+    trees = [{"backbone": nnx.to_pure_dict(tree), "head": "kept"} for tree in (parameters, statistics)]
+    state = with_weights(TrainState(0, *trees, None), str(tmp_path / "w.npz"))
+    assert state.parameters["head"] == "kept"
+    np.testing.assert_array_equal(state.parameters["backbone"]["bn1"]["scale"], whole["bn1.weight"])
+    np.testing.assert_array_equal(state.batch_stats["backbone"]["bn1"]["mean"], whole["bn1.running_mean"])
+    line = f"w.npz: {len(whole)} entries loaded, {len(counters) + 2} skipped (fc.weight, fc.bias, {len(counters)} num_b"
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.npz", "weights"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
+def test_safetensors(tmp_path, whole, dtype, name):
+    arrays = {name: np.ascontiguousarray(array, dtype) for name, array in whole.items()}
+    save_file(arrays | {"step": np.arange(3)}, tmp_path / name)
+    loaded = load_backbone(tmp_path / name, backbone()[1])
+    assert loaded.skipped == ("step",)
+    for ours, array in named(loaded.backbone).items():
+        stored = arrays[torch_name(ours)].astype(np.float32)
+        np.testing.assert_array_equal(array, stored.transpose(2, 3, 1, 0) if stored.ndim == 4 else stored)
+
+
+def test_damaged_safetensors_load_or_are_refused(tmp_path, whole):
+    path = tmp_path / "w.safetensors"
+    save_file({name: np.ascontiguousarray(array) for name, array in whole.items()}, path)
+    content = path.read_bytes()
+    for cut in (0, 4, 50, 5000, len(content) - 1):
+        path.write_bytes(content[:cut])
+        assert "is not a readable safetensors file" in refusal(path)
+    rng, shapes = np.random.default_rng(0), backbone()[1]
+    for place in rng.integers(8, int.from_bytes(content[:8], "little"), size=60):
+        damaged = bytearray(content)
+        damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            load_backbone(path, shapes)
+        except UserError as error:
+            message = str(error)
+        else:
+            continue
+        assert message.isprintable()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", ["w.pth", "w.bin", "w.npz"])
+def test_torch_files_are_told_by_their_content(tmp_path, whole, zipped, name):
+    torch = pytest.importorskip("torch")
+    entries = {f"module.{name}": torch.from_numpy(array).bfloat16() for name, array in whole.items()}
+    torch.save({"epoch": 3, "state_dict": entries}, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    loaded = load_backbone(tmp_path / name, backbone()[1])
+    assert (loaded.loaded, loaded.skipped) == (len(whole), ())
+    for ours, array in named(loaded.backbone).items():
+        stored = entries[f"module.{torch_name(ours)}"].float().numpy()
+        np.testing.assert_array_equal(array, stored.transpose(2, 3, 1, 0) if stored.ndim == 4 else stored)
+
+
+def test_an_archive_that_would_unfold_is_refused(tmp_path, whole):
+    path = tmp_path / "w.npz"
+    np.savez_compressed(path, **whole)
+    content = bytearray(path.read_bytes())
+    claim = content.index(b"PK\x01\x02") + 24  # in the table of contents: the size of an entry once unpacked
+    content[claim : claim + 4] = (2**31 - 1).to_bytes(4, "little")
+    path.write_bytes(content)
+    assert "would unfold into 2 GiB" in refusal(path)
 
 
 class Unpicklable:
@@ -185,13 +293,13 @@ def test_other_files_are_refused(tmp_path, whole, kind):
 
 def test_missing_file(tmp_path):
     assert "does not exist" in refusal(tmp_path / "w.npz")
-    assert "is not a readable npz file" in refusal(tmp_path)
+    assert "is not a file of weights; give an .npz, .pth" in refusal(tmp_path)
 
 
 @pytest.mark.skipif(not THIN.is_file(), reason=f"the pretrained weights are not here: {THIN}")
 def test_real_file_is_found_bit_by_bit():
     _, shapes = backbone(blocks=(3, 4, 6, 3), width=32, stem_width=64, layout="caffe")
-    loaded = named(load_backbone(THIN, shapes))
+    loaded = named(load_backbone(THIN, shapes).backbone)
     with np.load(THIN) as file:
         stored = {name: file[name] for name in file.files}
     assert len(stored) == 106

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from ..config import Config
 from ..devices import abstract_on
@@ -32,12 +33,13 @@ def initial_state(config: Config, classes: int, optimizer: optax.GradientTransfo
 
 
 def with_weights(state: TrainState, path: str) -> TrainState:
-    """The state with its backbone's parameters and statistics replaced by those of a file (`load_backbone`)."""
+    """The state with the backbone's parameters and statistics of a file (`load_backbone`), and a line that says so."""
     parameters, batch_stats = state.parameters["backbone"], state.batch_stats["backbone"]
     loaded = load_backbone(path, _united(parameters, batch_stats))
+    tqdm.write(f"weights {path}: {loaded}")
     return state._replace(
-        parameters={**state.parameters, "backbone": _chosen(parameters, loaded)},
-        batch_stats={**state.batch_stats, "backbone": _chosen(batch_stats, loaded)},
+        parameters={**state.parameters, "backbone": _chosen(parameters, loaded.backbone)},
+        batch_stats={**state.batch_stats, "backbone": _chosen(batch_stats, loaded.backbone)},
     )
 
 
