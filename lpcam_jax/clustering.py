@@ -23,7 +23,8 @@ class KMeans(NamedTuple):
     """Result of `kmeans`.
 
     directions: float (k, d), unit length; of an empty cluster: the last it had
-    means:      float (k, d), raw weighted mean of the members, what the classifier scores; 0 when empty
+    means:      float (k, d), raw weighted mean of the members, what the classifier scores; 0 when empty. For "mean",
+                as in the reference, of the members before the last update
     counts:     float (k,), weight of the members
     assignment: int32 (n,), nearest direction of every point (of points of weight 0 too)
     objective:  float (), mean cosine of the points to their direction, in [-1, 1]
@@ -152,6 +153,8 @@ def _kmeans(points, weights, init, tol, *, update, max_iterations) -> KMeans:
     directions = unit(centres)
     assignment, served = assign(directions)
     means, counts = raw_means(assignment)
+    if update == "mean":
+        means = jnp.where(counts[:, None] > 0, centres, 0)
     objective = jnp.sum(weights * served) / total
     return KMeans(directions, means, counts, assignment, objective, iterations)
 

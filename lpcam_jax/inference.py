@@ -18,7 +18,9 @@ from .passes import Pass, run_passes
 from .prototype_activation import lpcam, without_context
 from .prototypes import Prototypes
 
-METHODS = ("cam", "lpcam_f", "lpcam")
+# Added to a map's maximum, as in the reference: to that of the CAM, and none to that of LPCAM.
+_EPSILON = {"cam": 1e-5, "lpcam_f": 0.0, "lpcam": 0.0}
+METHODS = tuple(_EPSILON)
 
 
 class PictureMaps(NamedTuple):
@@ -122,13 +124,31 @@ def map_pictures(
     for index, record, outputs in results:
         probabilities = 1 / (1 + np.exp(-outputs[0]["logits"]))
         classes = mapped_classes(record, probabilities, inference.probability)
+        size = record.image.shape[:2]
         maps = {
-            method: normalize(
-                fuse([one[method][..., classes] for one in outputs], record.image.shape[:2], stride=stride)
-            )
-            for method in METHODS
+            method: on_picture([one[method][..., classes] for one in outputs], size, stride=stride, epsilon=epsilon)
+            for method, epsilon in _EPSILON.items()
         }
         yield index, record, PictureMaps(classes, probabilities, maps)
+
+
+def on_picture(
+    maps: Sequence[np.ndarray], size: tuple[int, int], *, stride: int, epsilon: float = _EPSILON["cam"]
+) -> np.ndarray:
+    """The maps of all scales as one normalized map on the picture.
+
+    Args:
+        maps: one float (h_s, w_s, n) for each scale s.
+        size: (H, W) of the picture.
+        stride: pixels a feature position.
+        epsilon: added to the maximum of the sum over scales; the default is the CAM's.
+
+    Returns:
+        float32 (H, W, n) in [0, 1].
+
+    Source: reference steps "make_cam" and "make_lpcam" (the former sums, and so adds epsilon to, all scales).
+    """
+    return normalize(fuse(maps, size, stride=stride), epsilon=epsilon / len(maps))
 
 
 def mapped_classes(record: Record, probabilities: np.ndarray, threshold: float) -> np.ndarray:

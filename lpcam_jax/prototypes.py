@@ -59,8 +59,8 @@ def select_prototypes(
 ) -> Prototypes:
     """Keep the centres whose score says what they are.
 
-    A zero centre (an empty cluster) is never kept. A class of which no centre passes keeps its best-scoring one.
-    A context of which none passes keeps none: then nothing is subtracted.
+    A zero centre (an empty cluster) is never kept. A class of which no centre passes keeps its best-scoring one, and
+    those within 1e-6 of it. A context of which none passes keeps none: then nothing is subtracted.
 
     Args:
         class_centres: float (c, k, d), raw means of the clusters of F_n.
@@ -84,7 +84,7 @@ def select_prototypes(
         return jnp.any(centres != 0, axis=-1)
 
     score = jnp.where(exists(class_centres), own_score(class_centres), -1)
-    best = jax.nn.one_hot(jnp.argmax(score, axis=1), score.shape[1], dtype=bool) & (score >= 0)
+    best = (score >= score.max(axis=1, keepdims=True) - 1e-6) & (score >= 0)
     passed = score > mu_f
     class_mask = jnp.where(passed.any(axis=1, keepdims=True), passed, best)
 

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_benchmarks as tiny
+from PIL import Image
 from test_commands import TINY, assert_one_line_error
 
 from lpcam_jax.data.benchmark import prepare
@@ -271,3 +273,32 @@ def test_no_archive_at_all(program, tmp_path):
     assert_one_line_error(program("train.py", "configs/voc12.py", *words), "VOC 2012 .* not found; put VOCtrainval")
     words = ("--data.root", tmp_path / "nowhere", "--workdir", tmp_path / "run", *TINY)
     assert_one_line_error(program("train.py", "configs/voc12.py", *words), "no such folder")
+
+
+ANIMALS = Path(__file__).parents[2] / "shared" / "data" / "voc_animals"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ANIMALS.is_dir(), reason="needs the photographs of ../shared/data/voc_animals")
+def test_real_photographs(tmp_path):
+    """Real files of VOC 2012 and SBD, laid out like a devkit: what is prepared agrees with them."""
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "JPEGImages").symlink_to(ANIMALS / "JPEGImages")
+    (tmp_path / "SegmentationClass").symlink_to(ANIMALS / "SegmentationClassAug")
+    for name in ("train.txt", "train_aug.txt"):
+        (tmp_path / "ImageSets/Segmentation" / name).symlink_to(ANIMALS / name)
+    for split, count in (("train", 437), ("train_aug", 1100)):
+        source = opened(tmp_path, split)
+        assert source.ids == (ANIMALS / f"{split}.txt").read_text().split()
+        assert len(source) == count
+        for index in range(0, count, 5):
+            record = source[index]
+            with Image.open(ANIMALS / "SegmentationClassAug" / f"{record.id}.png") as mask:
+                np.testing.assert_array_equal(record.mask, np.array(mask))
+            present = np.isin(np.arange(1, 21), record.mask)
+            np.testing.assert_array_equal(record.labels, present)
+            assert record.image.shape[:2] == record.mask.shape == source.size(index)
+    # Every animal picture has an animal, and persons are never alone.
+    animals = opened(tmp_path, "train", classes=("cat", "cow", "dog", "horse", "person", "sheep"))
+    assert animals.labels.any(axis=1).all()
+    assert (animals.labels[animals.labels[:, 4] == 1].sum(axis=1) > 1).all()

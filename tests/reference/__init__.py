@@ -1,0 +1,1 @@
+"""Independent transcriptions of the reference that the tests hold the package to."""
