@@ -92,7 +92,7 @@ def relative_difference(values: np.ndarray, expected: np.ndarray) -> float:
     [
         ({}, SIZES),
         ({"layout": "caffe"}, ((1, 1), (47, 63), (33, 9))),
-        ({"stem_pool": "ceil", "output_stride": 32}, ((8, 8), (9, 64), (47, 61))),
+        ({"stem_pool": "ceil", "output_stride": 32}, ((1, 1), (2, 3), (64, 1), (8, 8), (9, 64), (47, 61))),
         ({"layout": "caffe", "stem_pool": "ceil", "output_stride": 8, "blocks": (1, 1, 1, 2)}, ((11, 8), (49, 62))),
     ],
     ids=["default", "caffe", "ceil", "caffe-ceil-dilated"],
@@ -171,11 +171,11 @@ def test_strides_and_dilations_sit_where_the_weights_expect_them(output_stride, 
         assert second == [1, 1, 1]
 
 
-@pytest.mark.parametrize("size", [(3, 4), (32, 33), (34, 35), (97, 102)])
-def test_ceil_pool_has_one_position_per_full_pair(size):
+@pytest.mark.parametrize("size", [(1, 2), (3, 4), (2, 33), (32, 33), (34, 35), (97, 102)])
+def test_ceil_pool_has_one_position_per_full_pair_and_never_none(size):
     net = network(stem_pool="ceil", output_stride=32)
     outputs = output_shapes(net, size)
-    rows, columns = (-(-length // 2) // 2 for length in size)
+    rows, columns = (max(-(-length // 2) // 2, 1) for length in size)
     assert outputs["stem"].shape[1:3] == (rows, columns)
     assert outputs["layer4"].shape[1:3] == (-(-rows // 8), -(-columns // 8))
     assert net.model.grid_sizes(jnp.int32([size])).tolist() == [list(outputs["layer4"].shape[1:3])]
@@ -215,11 +215,36 @@ def test_batch_norm_moves_its_statistics_by_a_tenth():
     assert norm.var[...].tolist() == [4, 5, 6]
 
     y = norm(x, train=True)
-    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2), ddof=1)
     np.testing.assert_allclose(norm.mean[...], 0.9 * np.array([1, 2, 3]) + 0.1 * mean, rtol=1e-5)
     np.testing.assert_allclose(norm.var[...], 0.9 * np.array([4, 5, 6]) + 0.1 * var, rtol=1e-5)
     np.testing.assert_allclose(np.mean(y, (0, 1, 2)), [0, 1, -1], atol=1e-4)
     np.testing.assert_allclose(np.std(y, (0, 1, 2)), [1, 2, 3], rtol=1e-4)
+
+
+def test_batch_norm_of_few_positions():
+    """Stored: the unbiased variance; divided by: the biased one; both 0 of a single position, where nothing is NaN."""
+    norm = BatchNorm(1, rngs=nnx.Rngs(0))
+    y = norm(jnp.float32([[[[1], [5]]]]), train=True)  # mean 3, variance 4 over n and 8 over n - 1
+    np.testing.assert_allclose(y.ravel(), np.array([-2, 2]) / np.sqrt(4 + 1e-5), rtol=1e-6)
+    np.testing.assert_allclose([*norm.mean[...], *norm.var[...]], [0.1 * 3, 0.9 + 0.1 * 8], rtol=1e-6)
+
+    def forward(x):
+        norm = BatchNorm(1, rngs=nnx.Rngs(0))
+        return norm(x, train=True).sum(), (norm.mean[...], norm.var[...])
+
+    (y, (mean, var)), gradient = jax.value_and_grad(forward, has_aux=True)(jnp.full((1, 1, 1, 1), 7.0))
+    assert y == 0
+    assert np.isfinite(gradient).all()
+    np.testing.assert_allclose([*mean, *var], [0.7, 0.9], rtol=1e-6)
+
+
+def test_batch_norm_keeps_the_variance_beside_a_large_mean():
+    x = np.random.default_rng(0).normal(1000, 1, (4, 8, 8, 3)).astype(np.float32)
+    norm = BatchNorm(3, rngs=nnx.Rngs(0))
+    norm(x, train=True)
+    expected = 0.9 + 0.1 * x.astype(np.float64).var((0, 1, 2), ddof=1)
+    np.testing.assert_allclose(norm.var[...], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "stride", "dilation"), [(7, 2, 1), (3, 2, 1), (3, 1, 2), (1, 2, 1)])
@@ -261,11 +286,11 @@ def test_only_the_valid_corner_is_kept():
 
 
 @pytest.mark.parametrize(("padding", "first"), [("symmetric", -1), ("ceil", 0)])
-@pytest.mark.parametrize("length", [3, 4, 7, 8])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 7, 8])
 def test_pool_takes_the_largest_of_each_window(padding, first, length):
     x = np.random.default_rng(0).random((1, length, length, 2), np.float32)
     pooled, sizes = max_pool(x, jnp.int32([[length, length]]), padding=padding)
-    windows = [slice(max(start, 0), start + 3) for start in range(first, length - 1, 2)]
+    windows = [slice(max(start, 0), start + 3) for start in range(first, max(length - 1, 1), 2)]
     expected = [[x[0, rows, columns].max((0, 1)) for columns in windows] for rows in windows]
     np.testing.assert_array_equal(pooled[0], expected)
     assert sizes.tolist() == [[len(windows), len(windows)]]

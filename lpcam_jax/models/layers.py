@@ -74,14 +74,35 @@ class Conv(nnx.Module):
         )
 
 
-class BatchNorm(nnx.BatchNorm):
-    """Batch norm in float32 with torch's constants; whether it trains is said at every call."""
+class BatchNorm(nnx.Module):
+    """Batch norm in float32 that does what torch's does; whether it trains is said at every call.
+
+    In train mode x is normalized with the biased variance of the batch (over n), and the stored variance moves by a
+    tenth towards the unbiased one (over n - 1), where n = b * h * w of the global batch. flax's moves towards the
+    biased one.
+    """
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
-        super().__init__(features, momentum=0.9, epsilon=1e-5, use_running_average=True, rngs=rngs)
+        # Nothing here is random. Drawn all the same, as flax's batch norm does: a seed keeps giving the same network.
+        rngs.params(), rngs.params()
+        self.scale = nnx.Param(jnp.ones(features, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros(features, jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones(features, jnp.float32))
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return super().__call__(x.astype(jnp.float32), use_running_average=not train)
+        x = x.astype(jnp.float32)
+        mean, var = self.mean[...], self.var[...]
+        if train:
+            n = x[..., 0].size
+            batch_mean, batch_var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+            # Of a single position torch refuses to train; here its variance is 0.
+            self.mean[...] = 0.9 * mean + 0.1 * batch_mean
+            self.var[...] = 0.9 * var + 0.1 * (n / max(n - 1, 1)) * batch_var
+            mean, var = batch_mean, batch_var
+        factor = jax.lax.rsqrt(var + 1e-5) * self.scale[...]
+        mean, factor, bias = (values.reshape(1, 1, 1, -1) for values in (mean, factor, self.bias[...]))
+        return (x - mean) * factor + bias
 
 
 def max_pool(x: jax.Array, sizes: Sizes, *, padding: Literal["symmetric", "ceil"]) -> tuple[jax.Array, Sizes]:
@@ -90,13 +111,14 @@ def max_pool(x: jax.Array, sizes: Sizes, *, padding: Literal["symmetric", "ceil"
     Args:
         x: (b, h, w, d), >= 0 and zero outside the valid region: then zero padding equals torch's minus infinity.
         sizes: int32 (b, 2), or None.
-        padding: one on each side (n -> ceil(n / 2)), or right and bottom only (Caffe; n -> floor(n / 2)).
+        padding: one on each side (n -> ceil(n / 2)), or right and bottom only (n -> floor(n / 2), but 1 -> 1: Caffe's
+            pool without padding, torch's with `padding=0, ceil_mode=True`, both of which have nothing left of one).
 
     Returns:
         pooled (b, h', w', d) and its valid sizes.
     """
-    pad = (1, 1) if padding == "symmetric" else (0, 1)
-    pooled = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=(pad, pad))
+    pads = [(1, 1) if padding == "symmetric" else (0, max(3 - length, 1)) for length in x.shape[1:3]]
+    pooled = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=pads)
     if padding == "symmetric":
         return pooled, strided(sizes, 2)
     return pooled, None if sizes is None else jnp.maximum(sizes // 2, 1)
