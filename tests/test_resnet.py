@@ -203,7 +203,7 @@ def test_statistics_move_in_train_mode_only():
 def test_batch_norm_moves_its_statistics_by_a_tenth():
     rng = np.random.default_rng(0)
     x = rng.normal(2, 3, (4, 5, 6, 3)).astype(np.float32)
-    norm = BatchNorm(3, rngs=nnx.Rngs(0))
+    norm = BatchNorm(3)
     norm.mean[...], norm.var[...] = jnp.float32([1, 2, 3]), jnp.float32([4, 5, 6])
     norm.scale[...], norm.bias[...] = jnp.float32([1, 2, 3]), jnp.float32([0, 1, -1])
 
@@ -224,13 +224,13 @@ def test_batch_norm_moves_its_statistics_by_a_tenth():
 
 def test_batch_norm_of_few_positions():
     """Stored: the unbiased variance; divided by: the biased one; both 0 of a single position, where nothing is NaN."""
-    norm = BatchNorm(1, rngs=nnx.Rngs(0))
+    norm = BatchNorm(1)
     y = norm(jnp.float32([[[[1], [5]]]]), train=True)  # mean 3, variance 4 over n and 8 over n - 1
     np.testing.assert_allclose(y.ravel(), np.array([-2, 2]) / np.sqrt(4 + 1e-5), rtol=1e-6)
     np.testing.assert_allclose([*norm.mean[...], *norm.var[...]], [0.1 * 3, 0.9 + 0.1 * 8], rtol=1e-6)
 
     def forward(x):
-        norm = BatchNorm(1, rngs=nnx.Rngs(0))
+        norm = BatchNorm(1)
         return norm(x, train=True).sum(), (norm.mean[...], norm.var[...])
 
     (y, (mean, var)), gradient = jax.value_and_grad(forward, has_aux=True)(jnp.full((1, 1, 1, 1), 7.0))
@@ -241,7 +241,7 @@ def test_batch_norm_of_few_positions():
 
 def test_batch_norm_keeps_the_variance_beside_a_large_mean():
     x = np.random.default_rng(0).normal(1000, 1, (4, 8, 8, 3)).astype(np.float32)
-    norm = BatchNorm(3, rngs=nnx.Rngs(0))
+    norm = BatchNorm(3)
     norm(x, train=True)
     expected = 0.9 + 0.1 * x.astype(np.float64).var((0, 1, 2), ddof=1)
     np.testing.assert_allclose(norm.var[...], expected, rtol=1e-5)

@@ -303,7 +303,7 @@ def test_batch_norm_in_train_mode(shape):
     rng = np.random.default_rng(0)
     x, slope = (rng.normal(2, 3, shape).astype(np.float32) for _ in range(2))
     start = {name: rng.uniform(0.5, 2, 3).astype(np.float32) for name in ("scale", "bias", "mean", "var")}
-    graph = nnx.graphdef(nnx.eval_shape(lambda: BatchNorm(3, rngs=nnx.Rngs(0))))
+    graph = nnx.graphdef(nnx.eval_shape(lambda: BatchNorm(3)))
 
     def forward(values, x):
         norm = nnx.merge(graph, values)

@@ -118,7 +118,7 @@ def test_folded_stem_is_a_convolution_with_a_bias(tmp_path, folded):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_unfolded_norm_adds_the_bias_and_nothing_else(tmp_path, folded, compiled):
     loaded = load(tmp_path / "w.npz", folded)
-    norm = BatchNorm(64, rngs=nnx.Rngs(0))
+    norm = BatchNorm(64)
     for name in NORM:
         getattr(norm, name)[...] = jnp.asarray(loaded[f"layer4/0/bn3/{name}"])
     x = np.random.default_rng(0).normal(0, 30, (3, 5, 7, 64)).astype(np.float32)
@@ -315,7 +315,7 @@ def test_real_file_is_found_bit_by_bit():
     assert len(loaded) == 53 * 5
     for size in (64, 128, 1024):
         name = next(name for name in loaded if name.endswith("/bias") and loaded[name].shape == (size,))
-        norm = nnx.eval_shape(lambda size=size: BatchNorm(size, rngs=nnx.Rngs(0)))
+        norm = nnx.eval_shape(lambda size=size: BatchNorm(size))
         graph, state = nnx.split(norm)
         values = {kind: jnp.asarray(loaded[name.replace("/bias", f"/{kind}")]) for kind in NORM}
         assert set(values) == set(nnx.to_pure_dict(state))

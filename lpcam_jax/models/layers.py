@@ -82,9 +82,7 @@ class BatchNorm(nnx.Module):
     biased one.
     """
 
-    def __init__(self, features: int, *, rngs: nnx.Rngs):
-        # Nothing here is random. Drawn all the same, as flax's batch norm does: a seed keeps giving the same network.
-        rngs.params(), rngs.params()
+    def __init__(self, features: int):
         self.scale = nnx.Param(jnp.ones(features, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros(features, jnp.float32))

@@ -25,7 +25,7 @@ class Shortcut(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.conv = Conv(inputs, outputs, 1, stride=stride, dtype=dtype, rngs=rngs)
-        self.bn = BatchNorm(outputs, rngs=rngs)
+        self.bn = BatchNorm(outputs)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         return self.bn(self.conv(x), train=train)
@@ -48,11 +48,11 @@ class Bottleneck(nnx.Module):
         outputs = 4 * width
         first, second = (stride, 1) if layout == "caffe" else (1, stride)
         self.conv1 = Conv(inputs, width, 1, stride=first, dtype=dtype, rngs=rngs)
-        self.bn1 = BatchNorm(width, rngs=rngs)
+        self.bn1 = BatchNorm(width)
         self.conv2 = Conv(width, width, 3, stride=second, dilation=dilation, dtype=dtype, rngs=rngs)
-        self.bn2 = BatchNorm(width, rngs=rngs)
+        self.bn2 = BatchNorm(width)
         self.conv3 = Conv(width, outputs, 1, dtype=dtype, rngs=rngs)
-        self.bn3 = BatchNorm(outputs, rngs=rngs)
+        self.bn3 = BatchNorm(outputs)
         reshapes = stride != 1 or inputs != outputs
         self.downsample = Shortcut(inputs, outputs, stride=stride, dtype=dtype, rngs=rngs) if reshapes else None
         self.first_stride, self.stride = first, stride
@@ -93,7 +93,7 @@ class ResNet(nnx.Module):
     ):
         self.stem_pool, self.output_stride = stem_pool, output_stride
         self.conv1 = Conv(3, stem_width, 7, stride=2, dtype=dtype, rngs=rngs)
-        self.bn1 = BatchNorm(stem_width, rngs=rngs)
+        self.bn1 = BatchNorm(stem_width)
         strides, dilations = (1, *STRIDES[output_stride]), DILATIONS[output_stride]
         inputs = stem_width
         stages = []

@@ -30,7 +30,7 @@ from ..passes import Pass, run_passes
 from .checkpoints import Run, TrainState
 from .log import MetricsLog
 from .optimizers import make_optimizer
-from .state import graph_of, initial_state, with_weights
+from .state import graph_of, initial_state, starts_blind, with_weights
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -97,6 +97,8 @@ def train_classifier(run: Run, pictures: RecordSource, validation: RecordSource,
     if run.steps():
         state = run.restore(abstract_on(jax.eval_shape(initialize), devices))
     else:
+        if starts_blind(config):
+            tqdm.write("note: without --model.weights, and with frozen batch norm, this is a dry run: expect no model")
         state = jax.jit(initialize)()
         state = replicate(with_weights(state, config.model.weights) if config.model.weights else state, devices)
     start = int(state.step)

@@ -29,7 +29,14 @@ def initial_state(config: Config, classes: int, optimizer: optax.GradientTransfo
     model = build_classifier(config.model, classes, head_init=config.training.head_init, seed=config.seed)
     _, parameters, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     parameters, batch_stats = nnx.to_pure_dict(parameters), nnx.to_pure_dict(batch_stats)
+    if starts_blind(config):
+        parameters = _without_branches(parameters)
     return TrainState(jnp.zeros((), jnp.int32), parameters, batch_stats, optimizer.init(parameters))
+
+
+def starts_blind(config: Config) -> bool:
+    """Whether a random network is trained with frozen batch norm: good for a dry run, and for nothing else."""
+    return not config.model.weights and config.training.batch_norm == "frozen"
 
 
 def with_weights(state: TrainState, path: str) -> TrainState:
@@ -52,6 +59,15 @@ def trained_state(run: Run, *, devices: Mesh) -> TrainState:
     _, parameters, batch_stats = graph_of(run.config, len(run.class_names))
     step = jax.ShapeDtypeStruct((), jnp.int32)
     return run.restore(abstract_on(TrainState(step, parameters, batch_stats, None), devices))
+
+
+def _without_branches(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Every block starts as its shortcut: statistics that are frozen keep no random network's activations in bounds."""
+
+    def off(path, leaf):
+        return jnp.zeros_like(leaf) if [entry.key for entry in path[-2:]] == ["bn3", "scale"] else leaf
+
+    return jax.tree_util.tree_map_with_path(off, parameters)
 
 
 def _united(one: Any, other: Any) -> Any:
