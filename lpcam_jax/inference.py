@@ -1,6 +1,7 @@
 """From pictures to maps: CAM, LPCAM-F and LPCAM over several scales and mirror images (paper, Eq. 1, 5 and 6)."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from .class_activation import cam, fuse, normalize
 from .config import Inference
 from .data.records import Record, RecordSource
 from .devices import jit_forward, replicate
+from .errors import UserError
 from .models.classifier import Classifier
 from .passes import Pass, run_passes
 from .prototype_activation import lpcam, without_context
@@ -94,6 +96,9 @@ def map_pictures(
     Yields:
         (index, record, PictureMaps), each picture once, in the order they finish.
 
+    Raises:
+        UserError: the network's output is not finite.
+
     Source: paper Eq. 1, 5, 6; reference steps "make_cam" and "make_lpcam": features of the mirror image are added
     before the cosine; for CAM the maps are, after the ReLU.
     """
@@ -121,15 +126,21 @@ def map_pictures(
     results = run_passes(
         passes, source, inference=inference, devices=devices, description="heat maps", skipped=skipped, only=only
     )
-    for index, record, outputs in results:
-        probabilities = 1 / (1 + np.exp(-outputs[0]["logits"]))
-        classes = mapped_classes(record, probabilities, inference.probability)
-        size = record.image.shape[:2]
-        maps = {
-            method: on_picture([one[method][..., classes] for one in outputs], size, stride=stride, epsilon=epsilon)
-            for method, epsilon in _EPSILON.items()
-        }
-        yield index, record, PictureMaps(classes, probabilities, maps)
+    with closing(results):  # and the progress bar with it, whatever happens
+        for index, record, outputs in results:
+            if not all(np.isfinite(one["logits"]).all() for one in outputs):
+                raise UserError(
+                    f"{record.id}: the network's output is not finite; its training diverged or its checkpoint is damaged: "
+                    "train again."
+                )
+            probabilities = 1 / (1 + np.exp(-outputs[0]["logits"]))
+            classes = mapped_classes(record, probabilities, inference.probability)
+            size = record.image.shape[:2]
+            maps = {
+                method: on_picture([one[method][..., classes] for one in outputs], size, stride=stride, epsilon=epsilon)
+                for method, epsilon in _EPSILON.items()
+            }
+            yield index, record, PictureMaps(classes, probabilities, maps)
 
 
 def on_picture(

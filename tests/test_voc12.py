@@ -192,7 +192,7 @@ def test_two_programs_prepare_the_same_split_at_once(tmp_path):
         (
             "VOCdevkit/VOC2012/JPEGImages/2008_000007.jpg",
             "train",
-            r"1 of 2 files .*: JPEGImages/2008_000007.jpg",
+            r"1 of 2 pictures of train .*: JPEGImages/2008_000007.jpg",
         ),
         ("VOCdevkit/VOC2012/ImageSets/*/train.txt", "train", r"train.txt: no such file"),
     ],

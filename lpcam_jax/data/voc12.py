@@ -50,12 +50,12 @@ class VOC12(Benchmark):
         ids = _train_aug(root, devkit, sbd) if split == "train_aug" else _ids(devkit, f"{_LISTS}/{split}.txt")
         if not ids:
             raise UserError(f"{devkit.shown(f'{_LISTS}/{split}.txt')}: the list is empty; get the data set again")
+        _require(devkit, [f"JPEGImages/{name}.jpg" for name in ids], f"pictures of {split}")
         masks = _Masks(devkit, sbd)
         has_masks = split != "test" and all(name in masks for name in ids)
         has_labels = split != "test"
         if has_labels and not has_masks:
-            _require(devkit, [f"Annotations/{name}.xml" for name in ids])
-        _require(devkit, [f"JPEGImages/{name}.jpg" for name in ids])
+            _require(devkit, [f"Annotations/{name}.xml" for name in ids], f"annotations of {split}")
 
         def examples() -> Iterator[Example]:
             for name in ids:
@@ -146,12 +146,12 @@ def _ids(files: Files, path: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _require(files: Files, paths: Sequence[str]) -> None:
+def _require(files: Files, paths: Sequence[str], what: str) -> None:
     absent = [path for path in paths if path not in files]
     if absent:
         more = ", ..." if len(absent) > 3 else ""
         raise UserError(
-            f"{files.shown('')}: {len(absent)} of {len(paths)} files are missing: {', '.join(absent[:3])}{more}; "
+            f"{files.shown('')}: {len(absent)} of {len(paths)} {what} are missing: {', '.join(absent[:3])}{more}; "
             "get the data set again"
         )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -121,6 +122,9 @@ class Run:
                 values = checkpointer.restore(place, args=arguments)
         except Exception as error:
             raise UserError(f"checkpoint {place} cannot be restored ({_first_line(error)}); {damaged}") from None
+        model = jax.tree.leaves((values["parameters"], values["batch_stats"]))
+        if not all(bool(jnp.isfinite(leaf).all()) for leaf in model):
+            raise UserError(f"checkpoint {place} holds values that are not finite; {damaged}")
         return TrainState(**{name: values.get(name) for name in TrainState._fields})
 
     def save_prototypes(self, prototypes: Prototypes, *, step: int) -> None:
@@ -141,6 +145,8 @@ class Run:
             values = read_arrays(self._prototypes_file)
             step, _ = int(values.pop("step")), values.pop("settings")
             prototypes = Prototypes(**values)
+            if not all(np.isfinite(array).all() for array in prototypes):
+                raise ValueError("values that are not finite")
         except FileNotFoundError:
             raise UserError(f"{self.directory} has no prototypes yet; {again}") from None
         except Exception as error:  # a damaged zip raises whatever its damage makes of it
