@@ -59,7 +59,8 @@ def main() -> None:
     else:
         data = run.config.data
         data = replace(data, root=arguments.root or data.root, seeds=arguments.split or data.seeds)
-        source = seed_source(replace(run.config, data=data, limit=arguments.limit or run.config.limit))
+        limit = run.config.limit if arguments.limit is None else arguments.limit
+        source = seed_source(replace(run.config, data=data, limit=limit))
     metrics = make_heatmaps(
         run,
         state,

@@ -8,34 +8,20 @@ direction a class, the second pass computes the maps of all settings at once. Pr
 
 import argparse
 import dataclasses
-from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from tqdm import tqdm
 
-from lpcam_jax import (
-    Prototypes,
-    cam,
-    cluster_classes,
-    directions,
-    fuse,
-    normalize,
-    select_prototypes,
-    unit,
-    without_context,
-)
+from lpcam_jax import Prototypes, directions, select_prototypes, without_context
 from lpcam_jax import devices as machine
 from lpcam_jax.data.sources import seed_source
-from lpcam_jax.inference import features_of_both
-from lpcam_jax.passes import Pass, run_passes
-from lpcam_jax.scoring import SeedScoring
+from lpcam_jax.report.sweep import spread
+from lpcam_jax.sensitivity import cluster_sets, score_directions
 from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.prototype_stage import sample_features
-from lpcam_jax.training.state import graph_of, trained_state
+from lpcam_jax.training.state import trained_state
 
 
 class Setting(NamedTuple):
@@ -84,25 +70,21 @@ def main() -> None:
     source = seed_source(config)
     state = trained_state(run, devices=mesh)
 
-    sample = sample_features(config, state, source, devices=mesh)
+    (sample,) = sample_features(config, state, source, thresholds=(prototypes.threshold,), devices=mesh)
     features = [sample.points(context=context) for context in (False, True)]
     del sample
     jobs = [(setting, seed) for setting in SETTINGS for seed in range(arguments.seeds)]
     made = [make(setting, seed, features, state.parameters["head"]) for setting, seed in tqdm(jobs, desc="clustering")]
     del features
-    scores = score(config, state, source, [np.asarray(directions(one)) for one in made], mesh)
+    _, scores = score_directions(config, state, source, [directions(one) for one in made], devices=mesh, skipped=[])
     report(run.class_names, made, scores, arguments.seeds)
 
 
 def make(setting: Setting, seed: int, features: list, weights: jax.Array) -> Prototypes:
     """The prototypes of one setting."""
-    means = []
-    for context, (points, point_weights) in enumerate(features):
-        if setting.sample < EVERYTHING:
-            points, point_weights = draw(points, point_weights, setting.sample, seed)
-        key = jax.random.fold_in(jax.random.key(seed), context)
-        options = {"k": setting.clusters, "update": setting.update, "restarts": setting.restarts}
-        means.append(cluster_classes(key, points, point_weights, **options).means)
+    if setting.sample < EVERYTHING:
+        features = [draw(*one, setting.sample, seed) for one in features]
+    means = cluster_sets(features, seed, clusters=setting.clusters, update=setting.update, restarts=setting.restarts)
     prototypes = select_prototypes(*means, weights, context=(setting.low, 0.9))
     return prototypes if setting.use_context else without_context(prototypes)
 
@@ -114,35 +96,6 @@ def draw(points: np.ndarray, weights: np.ndarray, size: int, seed: int) -> tuple
         rows = np.random.default_rng([seed, n]).permutation(int(weights[n].sum()))[:size]
         drawn[n, : len(rows)], drawn_weights[n, : len(rows)] = points[n, rows], 1
     return drawn, drawn_weights.astype(np.float32)
-
-
-def score(config, state, source, all_directions, mesh) -> list[dict]:
-    """The report of CAM, then of every setting, from one pass over the pictures."""
-    classes = len(source.class_names)
-    stacked = jnp.asarray(np.concatenate(all_directions))
-    graph, *_ = graph_of(config, classes)
-
-    @machine.jit_forward
-    def network(parameters, batch_stats, stacked, pictures, sizes):
-        model = nnx.merge(graph, parameters, batch_stats)
-        straight, mirrored, _ = features_of_both(model, pictures, sizes)
-        weights = model.head[...]
-        activation = jax.nn.relu(jnp.einsum("...d,nd->...n", unit(straight + mirrored), stacked))
-        maps = jnp.concatenate([cam(straight, weights) + cam(mirrored, weights), activation], axis=-1)
-        return {"maps": maps, "grid": model.backbone.grid_sizes(sizes)}
-
-    passes = [
-        Pass(scale, partial(network, state.parameters, state.batch_stats, stacked)) for scale in config.inference.scales
-    ]
-    scoring = [SeedScoring(classes) for _ in range(1 + len(all_directions))]
-    results = run_passes(passes, source, inference=config.inference, devices=mesh, description="maps", skipped=[])
-    for _, record, outputs in results:
-        present = np.flatnonzero(record.labels)
-        for number, one in enumerate(scoring):
-            columns = number * classes + present
-            fused = fuse([scale["maps"][..., columns] for scale in outputs], record.image.shape[:2])
-            one.add(normalize(fused).astype(np.float16), present, record.mask)
-    return [one.report() for one in scoring]
 
 
 def report(class_names, made, scores, seeds) -> None:
@@ -175,12 +128,6 @@ def report(class_names, made, scores, seeds) -> None:
         of_context = np.mean([one.context_mask.sum(axis=1) for one in kept], axis=0)
         cells = (f"{a:.1f} / {b:.1f}" for a, b in zip(of_class, of_context, strict=True))
         print(f"| {setting} | {' | '.join(cells)} |")
-
-
-def spread(values: list[float]) -> str:
-    """Mean of fractions in percent and, of several, the standard deviation."""
-    deviation = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{100 * np.mean(values):.1f}{deviation}"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
                       probabilities (c,) of all classes. No pickle.
     overlays/ID.png   picture, seed, truth, and every class's maps side by side
     seeds/ID.png      seed mask of LPCAM as a palette PNG: 0 background, class n + 1
-    metrics.json      Table 1 and what it was made with; thresholds.png its curve (where there are masks)
+    metrics.json      Table 1, confusion matrices, and what they were made with; thresholds.png its curve (both where
+                      there are masks)
     protocol.json     what the maps were made with
 
 The npz is written last: where it stands, the picture is done.
@@ -15,6 +16,7 @@ import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +27,21 @@ from tqdm import tqdm
 
 from . import __version__
 from .config import Inference
-from .data.masks import IGNORE
 from .data.records import Record, RecordSource
 from .errors import UserError
-from .files import read_arrays, write_atomically
+from .files import write_atomically
 from .inference import METHODS, PictureMaps, map_pictures
+from .predictions import MapFolder
 from .prototypes import Prototypes
-from .report.curve import threshold_curve
+from .report.curve import seed_curves
+from .report.names import title
 from .report.overlays import panel, png
 from .report.palette import mask_png
-from .report.table import class_table, table1
-from .scoring import SeedScoring
+from .report.table import empty_maps_line, seed_tables
+from .scoring import score_maps
 from .seeds import seed_mask
 from .training.checkpoints import Run, TrainState
 from .training.state import graph_of
-
-TITLES = {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM"}
 
 
 class HeatMapFolder:
@@ -57,6 +58,7 @@ class HeatMapFolder:
 
     def __init__(self, directory: str | Path, class_names: tuple[str, ...], protocol: dict[str, Any]):
         self.directory, self.class_names, self.protocol = Path(directory), class_names, protocol
+        self.maps = MapFolder(self.directory / "maps", METHODS)
         file = self.directory / "protocol.json"
         text = json.dumps(protocol, indent=2, ensure_ascii=False)
         try:
@@ -73,7 +75,7 @@ class HeatMapFolder:
 
     def is_done(self, name: str) -> bool:
         """Whether the picture's outputs are all there."""
-        return self._file("maps", name, "npz").exists()
+        return self.maps.file(name).exists()
 
     def write(self, record: Record, result: PictureMaps, *, background: float) -> None:
         """Write one picture's outputs.
@@ -93,7 +95,7 @@ class HeatMapFolder:
             names = [f"{name} {result.probabilities[n]:.0%}" for name, n in zip(names, result.classes, strict=True)]
         picture = panel(
             record.image,
-            {TITLES[method]: maps for method, maps in stored.items()},
+            {title(method): maps for method, maps in stored.items()},
             names,
             seed,
             record.mask,
@@ -109,19 +111,7 @@ class HeatMapFolder:
         )
         write_atomically(self._file("overlays", record.id, "png"), png(picture))
         write_atomically(self._file("seeds", record.id, "png"), mask_png(seed))
-        write_atomically(self._file("maps", record.id, "npz"), buffer.getvalue())
-
-    def read(self, name: str) -> dict[str, np.ndarray]:
-        """The arrays of one picture, as stored.
-
-        Raises:
-            UserError: its file cannot be read.
-        """
-        file = self._file("maps", name, "npz")
-        try:
-            return read_arrays(file)
-        except Exception as error:  # a damaged zip raises whatever its damage makes of it
-            raise UserError(f"{file} cannot be read ({error}); delete it and run the same command again.") from None
+        write_atomically(self.maps.file(record.id), buffer.getvalue())
 
     def _file(self, kind: str, name: str, suffix: str) -> Path:
         return self.directory / kind / f"{name}.{suffix}"
@@ -179,8 +169,10 @@ def make_heatmaps(
         "pictures": len(source) - len(skipped),
         "skipped": skipped,
         "protocol": folder.protocol,
-        **score_heatmaps(folder, source),
+        **score_maps(folder.maps, source),
     }
+    if "scores" in metrics:
+        seed_curves(Path(out) / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
     write_atomically(Path(out) / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False).encode())
     return metrics
 
@@ -203,63 +195,22 @@ def protocol_of(run: Run, state: TrainState, prototypes: Prototypes, inference: 
     }
 
 
-def score_heatmaps(folder: HeatMapFolder, source: RecordSource) -> dict[str, Any]:
-    """Score the maps of a folder against the masks of a source.
-
-    Args:
-        folder: the maps; pictures without maps, without a mask or with nothing but ignored pixels in it are left out.
-        source: the pictures.
-
-    Returns:
-        {"scored": pictures, "empty_maps": {method: maps that are zero everywhere}, "scores": {method: see
-        `SeedScoring.report`}}; no "scores" without masks.
-    """
-    scoring = {method: SeedScoring(len(folder.class_names)) for method in METHODS}
-    empty, scored = dict.fromkeys(METHODS, 0), 0
-    done = [index for index, name in enumerate(source.ids) if folder.is_done(name)]
-    for index in tqdm(done, desc="scoring", unit="img", disable=not source.has_masks):
-        arrays = folder.read(source.ids[index])
-        for method in METHODS:
-            empty[method] += int((arrays[method].reshape(len(arrays["classes"]), -1) == 0).all(axis=1).sum())
-        mask = source[index].mask if source.has_masks else None
-        if mask is not None and (mask != IGNORE).any():
-            scored += 1
-            for method in METHODS:
-                scoring[method].add(np.moveaxis(arrays[method], 0, -1), arrays["classes"].astype(int), mask)
-    result = {"scored": scored, "empty_maps": empty}
-    if scored:
-        result["scores"] = {method: one.report() for method, one in scoring.items()}
-        curves = {TITLES[method]: np.array(one["curve"]["miou"], float) for method, one in result["scores"].items()}
-        thresholds = np.array(result["scores"]["cam"]["curve"]["threshold"])
-        threshold_curve(
-            folder.directory / "thresholds.png", thresholds, curves, title=f"seeds of {scored} pictures, by threshold"
-        )
-    return result
-
-
 def describe(metrics: dict[str, Any]) -> Iterator[str]:
     """What a person wants to read of the metrics, line by line."""
     if "scores" in metrics:
-        names, scores = metrics["protocol"]["class_names"], metrics["scores"]
-        yield table1({TITLES[method]: one for method, one in scores.items()})
-        ious = {
-            TITLES[method]: [np.nan if v is None else v for v in one["best"]["iou"]] for method, one in scores.items()
-        }
-        yield "IoU of each class, at each method's best threshold:"
-        yield class_table(names, ious)
+        scores = metrics["scores"]
+        yield from seed_tables(scores, metrics["protocol"]["class_names"])
         cam, lpcam = scores["cam"]["best"]["miou"], scores["lpcam"]["best"]["miou"]
         comparison = "above" if lpcam > cam else "below"
         yield f"LPCAM is {100 * abs(lpcam - cam):.1f} points of mIoU {comparison} CAM on {metrics['scored']} pictures."
-    if any(metrics["empty_maps"].values()):
-        counts = ", ".join(f"{TITLES[method]} {count}" for method, count in metrics["empty_maps"].items())
-        yield f"maps that are zero everywhere (nothing was found): {counts}"
+    yield from empty_maps_line(metrics["empty_maps"])
     if metrics["skipped"]:
         yield f"{len(metrics['skipped'])} pictures were skipped; metrics.json names them."
 
 
 def _write_all(folder: HeatMapFolder, results: Iterator, *, background: float) -> None:
     """Write results in threads as they come; the first failure ends the run."""
-    with ThreadPoolExecutor(2) as pool:
+    with closing(results), ThreadPoolExecutor(2) as pool:
         pending = []
         for _, record, result in results:
             pending.append(pool.submit(folder.write, record, result, background=background))

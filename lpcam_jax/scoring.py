@@ -1,17 +1,32 @@
-"""Scoring maps against masks: Table 1 of the paper, at every threshold, with its protocol.
+"""Scoring predictions against masks: Table 1 of the paper and its confusion matrix, for maps at every threshold.
 
 Which threshold makes a mask is a choice, and CAM and LPCAM need different ones. So every method is scored at its own
 best threshold and at a common fixed one, and the whole curve is kept.
 """
 
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from .metrics import iou, seed_scores, threshold_sweep
+from . import __version__
+from .config import Config
+from .data.masks import IGNORE
+from .data.records import RecordSource
+from .errors import UserError
+from .metrics import confusion_matrix, iou, seed_scores, threshold_sweep
+from .predictions import MapFolder, MaskFolder
 
 THRESHOLDS = np.arange(100, dtype=np.float32) / 100
 FIXED = 0.3
+RULE = (
+    f"a pixel is background where no map is above the threshold; best: of {THRESHOLDS[0]:.2f} to {THRESHOLDS[-1]:.2f}, "
+    f"in steps of 0.01, the one with the highest mIoU on these pictures, for each method; fixed: {FIXED}"
+)
 
 # Pixels are padded to a multiple of this, as ignored ones: few compilations for pictures of any size.
 _PIXELS = 1 << 16
@@ -32,44 +47,184 @@ class SeedScoring:
         """Count one picture.
 
         Args:
-            maps: float (H, W, n), normalized, of the classes that may win.
+            maps: float (H, W, n), normalized, of the classes that may win; the first of equal maps does.
             classes: int (n,), their indices; n may be 0: then all is background.
             truth: uint8 (H, W), 0 background, 1..c, 255 ignored.
         """
-        if len(classes):
-            heights = maps.max(axis=-1).astype(np.float32)
-            winners = classes[maps.argmax(axis=-1)] + 1
-        else:
-            heights, winners = np.full(truth.shape, -1, np.float32), np.ones(truth.shape, int)
+        # Counted over the values of this picture only: a sweep over all classes of COCO would be 650,000 cells.
+        values = np.flatnonzero(np.bincount(truth.reshape(-1), minlength=IGNORE)[:IGNORE])
+        values = np.union1d([0], np.union1d(values, classes + 1)).astype(int)
+        number = np.full(IGNORE + 1, IGNORE, np.uint8)
+        number[values] = np.arange(len(values))
+
+        heights = np.full(truth.shape, -1, np.float32)
+        winners = np.full(truth.shape, number[values[-1]], np.uint8)
+        for k, n in enumerate(classes):
+            one = maps[..., k].astype(np.float32)
+            winners[one > heights] = number[n + 1]
+            np.maximum(heights, one, out=heights)
         padding = (0, -truth.size % _PIXELS)
-        self.matrices += np.asarray(
-            threshold_sweep(
-                np.pad(truth.reshape(-1), padding, constant_values=255),
-                np.pad(winners.reshape(-1), padding).astype(np.int32),
-                np.pad(heights.reshape(-1), padding),
-                THRESHOLDS,
-                num_classes=self.classes + 1,
-            )
+        sweep = threshold_sweep(
+            np.pad(number[truth].reshape(-1), padding, constant_values=IGNORE),
+            np.pad(winners.reshape(-1), padding),
+            np.pad(heights.reshape(-1), padding),
+            THRESHOLDS,
+            num_classes=max(4, 1 << (len(values) - 1).bit_length()),  # a power of two: few compilations
         )
+        cells = np.ix_(range(len(THRESHOLDS)), values, values)
+        self.matrices[cells] += np.asarray(sweep)[:, : len(values), : len(values)]
 
     def report(self) -> dict[str, Any]:
         """Scores at the best and at the fixed threshold, and the curve; plain JSON values, fractions in [0, 1].
 
         Returns:
-            {"best": S, "fixed": S, "curve": {"threshold": [...], "miou": [...]}} with S = {"threshold", "miou", "fp",
-            "fn", "precision", "recall", "iou": [background, class 1, ...]}; None where a class does not occur.
+            {"best": S, "fixed": S, "curve": {"threshold": [...], "miou": [...]}, "confusion": [...]} with
+            S = {"threshold", "miou", "fp", "fn", "precision", "recall", "iou": [background, class 1, ...]}; None where
+            a class does not occur. "confusion" counts the pixels, [truth][prediction], at the best threshold.
         """
         curve = np.asarray(seed_scores(self.matrices.astype(np.float32)).miou)
+        best, fixed = int(np.argmax(curve)), int(np.argmin(abs(THRESHOLDS - FIXED)))
         return {
-            "best": self._at(int(np.argmax(curve))),
-            "fixed": self._at(int(np.argmin(abs(THRESHOLDS - FIXED)))),
+            "best": {"threshold": _numbers(THRESHOLDS[best]), **_scores(self.matrices[best])},
+            "fixed": {"threshold": _numbers(THRESHOLDS[fixed]), **_scores(self.matrices[fixed])},
             "curve": {"threshold": _numbers(THRESHOLDS), "miou": _numbers(curve)},
+            "confusion": self.matrices[best].astype(int).tolist(),
         }
 
-    def _at(self, index: int) -> dict[str, Any]:
-        matrix = self.matrices[index].astype(np.float32)
-        scores = {name: _numbers(value) for name, value in seed_scores(matrix)._asdict().items()}
-        return {"threshold": _numbers(THRESHOLDS[index]), **scores, "iou": _numbers(iou(matrix))}
+
+def scoring_protocol(config: Config, source: RecordSource) -> dict[str, Any]:
+    """What scores depend on besides the predictions, as plain JSON values.
+
+    Args:
+        config: names the data set.
+        source: its pictures.
+
+    Returns:
+        {"version", "data": {"source", "root": its name, "split", "masks", "limit", "class_names"}, "ignored", "rule"}.
+    """
+    data = config.data
+    # A data set that is one whole has no split; what is drawn depends on the seed.
+    split = {"shapes": f"{data.scenes} scenes, seed {config.seed}", "folder": "all"}.get(data.source, data.seeds)
+    return {
+        "version": __version__,
+        "data": {
+            "source": data.source,
+            "root": Path(data.root).resolve().name if data.root else None,
+            "split": split,
+            "masks": data.masks if data.source == "voc_layout" else None,
+            "limit": config.limit,
+            "class_names": list(source.class_names),
+        },
+        "ignored": IGNORE,
+        "rule": RULE,
+    }
+
+
+def score_maps(maps: MapFolder, source: RecordSource) -> dict[str, Any]:
+    """Score a folder of maps.
+
+    Args:
+        maps: the folder; pictures without a file in it are left out and counted.
+        source: the pictures; those without a mask, or with nothing but ignored pixels in it, are left out.
+
+    Returns:
+        {"scored": pictures, "without_truth": pictures, "missing": pictures, "first_missing": their first ids,
+        "empty_maps": {method: maps that are zero everywhere}, "scores": {method: see `SeedScoring.report`}}; no
+        "scores" where nothing could be scored.
+
+    Raises:
+        UserError: a file cannot be read, or does not fit the classes or its picture.
+    """
+    scoring = {method: SeedScoring(len(source.class_names)) for method in maps.methods}
+    empty, counts = dict.fromkeys(maps.methods, 0), _counts(maps, source)
+    for (classes, arrays), truth in _with_truth(maps, source):
+        for method, stack in arrays.items():
+            empty[method] += int((~stack.any(axis=(1, 2))).sum())
+            if truth is not None:
+                scoring[method].add(np.moveaxis(stack, 0, -1), classes, truth)
+        counts["without_truth" if truth is None else "scored"] += 1
+    result = {**counts, "empty_maps": empty}
+    if counts["scored"]:
+        result["scores"] = {method: one.report() for method, one in scoring.items()}
+    return result
+
+
+def score_masks(masks: MaskFolder, source: RecordSource) -> dict[str, Any]:
+    """Score a folder of masks.
+
+    Args:
+        masks: the folder; pictures without a file in it are left out and counted.
+        source: the pictures; those without a mask, or with nothing but ignored pixels in it, are left out.
+
+    Returns:
+        {"scored": pictures, "without_truth": pictures, "missing": pictures, "first_missing": their first ids,
+        "unsure_pixels": pixels with the prediction 255, which are counted as background, "scores": {"miou", "fp", "fn",
+        "precision", "recall", "iou", "confusion"}, as in `SeedScoring.report`}; no "scores" where nothing could be
+        scored.
+
+    Raises:
+        UserError: a file cannot be read, or does not fit the classes or its picture.
+
+    Source: the reference's evaluation, which makes predicted 255 background.
+    """
+    count = len(source.class_names) + 1
+    matrix, unsure, counts = np.zeros((count, count)), 0, _counts(masks, source)
+    for mask, truth in _with_truth(masks, source):
+        counts["without_truth" if truth is None else "scored"] += 1
+        if truth is not None:
+            unsure += int(((mask == IGNORE) & (truth != IGNORE)).sum())
+            padding = (0, -truth.size % _PIXELS)
+            labels = np.pad(truth.reshape(-1), padding, constant_values=IGNORE)
+            predictions = np.pad(np.where(mask == IGNORE, 0, mask).reshape(-1), padding)
+            matrix += np.asarray(confusion_matrix(labels, predictions, num_classes=count))
+    result = {**counts, "unsure_pixels": unsure}
+    if counts["scored"]:
+        result["scores"] = {**_scores(matrix), "confusion": matrix.astype(int).tolist()}
+    return result
+
+
+def _counts(folder: MapFolder | MaskFolder, source: RecordSource) -> dict[str, Any]:
+    missing = [name for name in source.ids if not folder.file(name).exists()]
+    return {"scored": 0, "without_truth": 0, "missing": len(missing), "first_missing": missing[:5]}
+
+
+def _with_truth(folder: MapFolder | MaskFolder, source: RecordSource) -> Iterator[tuple[Any, np.ndarray | None]]:
+    """The prediction and the truth of every picture that has a file; threads read a few pictures ahead."""
+    classes = len(source.class_names)
+
+    def read(index: int) -> tuple[Any, np.ndarray | None]:
+        name = source.ids[index]
+        prediction, size = folder.read(name, classes=classes)
+        truth = source[index].mask if source.has_masks else None
+        if truth is None or (truth == IGNORE).all():
+            return prediction, None
+        if size != truth.shape:
+            raise UserError(
+                f"{folder.file(name)} is {size[1]}x{size[0]}, the mask of its picture {truth.shape[1]}x"
+                f"{truth.shape[0]} (width x height); store predictions of the picture's size."
+            )
+        return prediction, truth
+
+    present = [index for index, name in enumerate(source.ids) if folder.file(name).exists()]
+    ahead: deque = deque()
+    with (
+        ThreadPoolExecutor(4) as pool,
+        tqdm(total=len(present), desc="scoring", unit="img", disable=not source.has_masks) as bar,
+    ):
+        for index in present:
+            ahead.append(pool.submit(read, index))
+            if len(ahead) > 8:
+                yield ahead.popleft().result()
+                bar.update()
+        while ahead:
+            yield ahead.popleft().result()
+            bar.update()
+
+
+def _scores(matrix: np.ndarray) -> dict[str, Any]:
+    matrix = matrix.astype(np.float32)
+    scores = {name: _numbers(value) for name, value in seed_scores(matrix)._asdict().items()}
+    return {**scores, "iou": _numbers(iou(matrix))}
 
 
 def _numbers(values: Any) -> Any:

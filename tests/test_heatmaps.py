@@ -12,9 +12,10 @@ from lpcam_jax.config import Inference
 from lpcam_jax.data.records import Record
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.errors import UserError
-from lpcam_jax.heatmaps import HeatMapFolder, score_heatmaps
+from lpcam_jax.heatmaps import HeatMapFolder
 from lpcam_jax.inference import METHODS, PictureMaps
-from lpcam_jax.scoring import THRESHOLDS, SeedScoring
+from lpcam_jax.predictions import MapFolder
+from lpcam_jax.scoring import THRESHOLDS, SeedScoring, score_maps
 from lpcam_jax.seeds import seed_mask
 from lpcam_jax.training.checkpoints import Run
 
@@ -174,19 +175,20 @@ def test_scoring_equals_a_loop_over_pixels():
     best = int(np.argmin(abs(THRESHOLDS - report["best"]["threshold"])))
     for name, value in scores_by_hand(expected[best]).items():
         np.testing.assert_allclose(report["best"][name], value, atol=1e-6)
+    assert report["confusion"] == expected[best].tolist()
     json.dumps(report, allow_nan=False)
 
 
 def test_masks_with_nothing_but_ignored_pixels_are_not_scored(copy, source):
     class Void:
-        ids, has_masks = source.ids, True
+        ids, class_names, has_masks = source.ids, source.class_names, True
 
         def __getitem__(self, index):
             record = source[index]
             return record if index == 0 else record._replace(mask=np.full_like(record.mask, 255))
 
-    folder = HeatMapFolder(copy, source.class_names, strictly_parsed(copy / "protocol.json"))
-    assert score_heatmaps(folder, Void())["scored"] == 1
+    result = score_maps(MapFolder(copy / "maps", METHODS), Void())
+    assert (result["scored"], result["without_truth"]) == (1, 23)
 
 
 def test_running_again_writes_no_picture_and_prints_the_same(program, trained, copy, mapped):
@@ -263,7 +265,7 @@ def test_a_damaged_map_is_named(program, trained, copy, source):
     assert finished.code == 2
     last = finished.err.splitlines()[-1]
     assert str(path) in last
-    assert "delete it and run the same command again" in last
+    assert "delete it and run the command that wrote it again" in last
 
 
 @pytest.mark.parametrize("classes", [[1], []])
@@ -277,7 +279,8 @@ def test_folders_in_ids_become_folders_inside_the_output(tmp_path, classes):
     assert folder.is_done(record.id)
     for kind, suffix in KINDS.items():
         assert (tmp_path / kind / "holiday" / "day 1" / f"IMG.1.{suffix}").is_file()
-    assert folder.read(record.id)["lpcam"].shape == (len(classes), 20, 30)
+    (_, maps), size = folder.maps.read(record.id, classes=2)
+    assert (maps["lpcam"].shape, size) == ((len(classes), 20, 30), (20, 30))
     with Image.open(tmp_path / "seeds" / "holiday" / "day 1" / "IMG.1.png") as seed:
         assert (np.array(seed) == (2 if classes else 0)).all()
 

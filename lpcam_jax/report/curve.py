@@ -1,11 +1,14 @@
 """mIoU of the seeds against the background threshold, as a picture."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..files import write_atomically
+from .names import title as title_of
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the dashes tell the lines apart in grey.
 _STYLES = [
@@ -14,6 +17,13 @@ _STYLES = [
     ("#009E73", "-"),
     ("#CC79A7", ":"),
 ]
+
+
+def seed_curves(path: Path, scores: Mapping[str, Mapping[str, Any]], *, pictures: int) -> None:
+    """Write `threshold_curve` of the methods' scores, method -> what `SeedScoring.report` returns."""
+    curves = {title_of(method): np.array(one["curve"]["miou"], float) for method, one in scores.items()}
+    thresholds = np.array(next(iter(scores.values()))["curve"]["threshold"])
+    threshold_curve(path, thresholds, curves, title=f"seeds of {pictures} pictures, by threshold")
 
 
 def threshold_curve(path: Path, thresholds: np.ndarray, curves: dict[str, np.ndarray], *, title: str) -> None:

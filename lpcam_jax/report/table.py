@@ -1,12 +1,36 @@
 """The numbers of a run as plain text."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from .names import shorten
+from .names import shorten, title
 
 _WIDTH = 100
 _METRICS = {"miou": "mIoU", "fp": "FP", "fn": "FN", "precision": "Prec.", "recall": "Recall"}
+_WIDTHS = (5, 5, 5, 6, 6)
+
+
+def seed_tables(scores: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) -> Iterator[str]:
+    """Table 1 and the IoU of every class, of maps: method -> what `SeedScoring.report` returns."""
+    yield table1({title(method): one for method, one in scores.items()})
+    yield "IoU of each class, at each method's best threshold:"
+    yield class_table(class_names, {title(method): one["best"]["iou"] for method, one in scores.items()})
+
+
+def mask_tables(scores: Mapping[str, Any], class_names: Sequence[str]) -> Iterator[str]:
+    """Table 1's columns and the IoU of every class, of masks: what `score_masks` returns; there is no threshold."""
+    yield " ".join(name.rjust(width) for name, width in zip(_METRICS.values(), _WIDTHS, strict=True))
+    yield " ".join(_percent(scores[key]).rjust(width) for key, width in zip(_METRICS, _WIDTHS, strict=True))
+    yield "IoU of each class:"
+    yield class_table(class_names, {"masks": scores["iou"]})
+
+
+def empty_maps_line(counts: Mapping[str, int]) -> Iterator[str]:
+    """How many maps are zero everywhere, method -> count; no line when there are none."""
+    if any(counts.values()):
+        found = ", ".join(f"{title(method)} {count}" for method, count in counts.items())
+        yield f"maps that are zero everywhere (nothing was found): {found}"
 
 
 def table1(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
@@ -32,11 +56,11 @@ def table1(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def class_table(class_names: Sequence[str], ious: Mapping[str, Sequence[float]]) -> str:
+def class_table(class_names: Sequence[str], ious: Mapping[str, Sequence[float | None]]) -> str:
     """IoU of every class, in percent, a column for each method.
 
     class_names: c names, without the background
-    ious:        method -> c + 1 fractions in [0, 1], background first; NaN, shown as "-", for a class not met
+    ious:        method -> c + 1 fractions in [0, 1], background first; None or NaN, shown as "-", for a class not met
     """
     names = ["background", *class_names]
     columns = {method: max(len(method), 5) for method in ious}
@@ -50,12 +74,12 @@ def class_table(class_names: Sequence[str], ious: Mapping[str, Sequence[float]])
     return "\n".join(lines)
 
 
-def _percent(fraction: float) -> str:
-    return "-" if math.isnan(fraction) else f"{100 * fraction:.1f}"
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.1f}"
 
 
 def _cells(values: Sequence[str]) -> str:
-    return " ".join(value.rjust(width) for value, width in zip(values, (5, 5, 5, 5, 6, 6), strict=True))
+    return " ".join(value.rjust(width) for value, width in zip(values, (5, *_WIDTHS), strict=True))
 
 
 def _fit(name: str, width: int) -> str:

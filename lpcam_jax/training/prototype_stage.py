@@ -4,6 +4,7 @@ pictures -> CAM (several scales) -> split of the features (scale 1, no mirror im
          -> spherical k-means of every class and every context -> selection by the classifier
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -12,13 +13,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ..class_activation import cam, fuse, normalize, resize_nearest
+from ..class_activation import cam, resize_nearest
 from ..clustering import cluster_classes
 from ..config import Config
 from ..data.records import RecordSource
 from ..devices import jit_forward
 from ..errors import UserError
-from ..inference import features_of_both
+from ..inference import features_of_both, on_picture
 from ..local_features import FeatureSample, split
 from ..passes import Pass, run_passes
 from ..prototypes import Prototypes, class_scores, select_prototypes
@@ -41,7 +42,7 @@ def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, device
     Source: paper section 3.2; reference step "make_lpcam".
     """
     settings, weights = run.config.prototypes, np.asarray(state.parameters["head"])
-    sample = sample_features(run.config, state, source, devices=devices)
+    (sample,) = sample_features(run.config, state, source, thresholds=(settings.threshold,), devices=devices)
     keys = jax.random.split(jax.random.key(run.config.seed))
     clusters = []
     with tqdm(total=2 * len(source.class_names), desc="clustering", unit="class") as bar:
@@ -64,17 +65,20 @@ def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, device
     return prototypes
 
 
-def sample_features(config: Config, state: TrainState, source: RecordSource, *, devices: Mesh) -> FeatureSample:
-    """The bounded sample of every class's features and its context's (`local_features`).
+def sample_features(
+    config: Config, state: TrainState, source: RecordSource, *, thresholds: Sequence[float], devices: Mesh
+) -> list[FeatureSample]:
+    """The bounded sample of every class's features and its context's (`local_features`), at each threshold.
 
     Args:
         config: of the run.
         state: the trained classifier.
         source: labelled pictures; those that cannot be read are left out and named.
+        thresholds: tau, one for each sample.
         devices: the mesh.
 
     Returns:
-        FeatureSample.
+        A FeatureSample for each threshold.
     """
     settings = config.prototypes
     graph, *_ = graph_of(config, len(source.class_names))
@@ -92,31 +96,68 @@ def sample_features(config: Config, state: TrainState, source: RecordSource, *, 
     at_scale = {keep: partial(function, state.parameters, state.batch_stats) for keep, function in compiled.items()}
     scales = sorted({1.0, *settings.cam_scales})
     passes = [Pass(scale, at_scale[scale == 1.0]) for scale in scales]
-    sample = FeatureSample(
-        len(source.class_names), state.parameters["head"].shape[0], size=settings.sample, seed=config.seed
-    )
-    tqdm.write(f"features: at most {settings.sample} a class and set, {sample.nbytes / 2**20:,.0f} MiB when full")
+    dimension = state.parameters["head"].shape[0]
+    samples = [
+        FeatureSample(len(source.class_names), dimension, size=settings.sample, seed=config.seed) for _ in thresholds
+    ]
+    size = sum(sample.nbytes for sample in samples) / 2**20
+    tqdm.write(f"features: at most {settings.sample} a class and set, {size:,.0f} MiB when full")
     skipped: list[str] = []
+    drawn = draw_pictures(source.labels, settings.pictures, seed=config.seed)
+    only = np.flatnonzero(drawn.any(axis=1))
     results = run_passes(
-        passes, source, inference=config.inference, devices=devices, description="features", skipped=skipped
+        passes,
+        source,
+        inference=config.inference,
+        devices=devices,
+        description="features",
+        skipped=skipped,
+        only=[int(index) for index in only],
     )
+    read = 0
     for index, record, outputs in results:
+        read += 1
         features = outputs[scales.index(1.0)]["features"]
-        for n in np.flatnonzero(record.labels):
+        for n in np.flatnonzero(drawn[index]):
             maps = [
                 one["cam"][..., n : n + 1]
                 for one, scale in zip(outputs, scales, strict=True)
                 if scale in settings.cam_scales
             ]
-            on_picture = normalize(fuse(maps, record.image.shape[:2], stride=config.model.output_stride))
-            on_grid = resize_nearest(on_picture, features.shape[:2])[..., 0]
-            for context, chosen in enumerate(split(on_grid, threshold=settings.threshold)):
-                sample.add(index, features, int(n), chosen, context=bool(context))
+            picture_map = on_picture(maps, record.image.shape[:2], stride=config.model.output_stride)
+            on_grid = resize_nearest(picture_map, features.shape[:2])[..., 0]
+            for sample, threshold in zip(samples, thresholds, strict=True):
+                for context, chosen in enumerate(split(on_grid, threshold=threshold)):
+                    for _ in range(drawn[index, n]):
+                        sample.add(index, features, int(n), chosen, context=bool(context))
     for line in skipped:
         tqdm.write(f"skipped: {line}")
-    if len(skipped) == len(source):
-        raise UserError(f"none of the {len(source)} pictures could be read; see the lines above.")
-    return sample
+    if not read:
+        raise UserError(f"none of the {len(only)} pictures with a class could be read; see the lines above.")
+    return samples
+
+
+def draw_pictures(labels: np.ndarray, count: int | None, *, seed: int) -> np.ndarray:
+    """How often the features of each picture are used for each class.
+
+    Args:
+        labels: 0/1 (n, c).
+        count: pictures drawn for each class among those that have it, with replacement; None: each once.
+        seed: of the draw.
+
+    Returns:
+        int (n, c).
+
+    Source: reference step "make_lpcam" on COCO: 100 pictures a class, and one drawn twice counts twice.
+    """
+    if count is None:
+        return labels.astype(int)
+    drawn = np.zeros(labels.shape, int)
+    for n in range(labels.shape[1]):
+        having = np.flatnonzero(labels[:, n])
+        if len(having):
+            np.add.at(drawn[:, n], np.random.default_rng([seed, n]).choice(having, count), 1)
+    return drawn
 
 
 def selection_report(

@@ -1,0 +1,133 @@
+"""Score a folder of predictions against the masks of a data set.
+
+    python -m lpcam_jax evaluate configs/voc12.py --data.root DIR --predictions heatmaps/ --out scores/
+    python -m lpcam_jax evaluate configs/voc12.py --data.root DIR --predictions pseudo_masks/ --out scores/
+
+The folder is one that infer.py wrote, or holds maps (ID.npz: classes, and a float (n, H, W) array a method) or masks
+(ID.png: palette or 8-bit grey). The pictures are those of --data.seeds; of the recipe only the data set is used.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from .. import devices
+from ..config import Config
+from ..data.masks import IGNORE
+from ..data.records import RecordSource
+from ..data.sources import seed_source
+from ..errors import UserError
+from ..files import write_atomically
+from ..predictions import MapFolder, find_predictions
+from ..report.confusion import confusion_picture
+from ..report.curve import seed_curves
+from ..report.names import title
+from ..report.table import empty_maps_line, mask_tables, seed_tables
+from ..scoring import score_maps, score_masks, scoring_protocol
+from ..scripts import parse_with_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Config):
+    """A data set, predictions for it, and where the scores go."""
+
+    recipe: tyro.conf.Positional[str]
+    """file with get_config(), e.g. configs/voc12.py; the flags below override it"""
+    predictions: str
+    """folder of infer.py, of maps (ID.npz) or of masks (ID.png)"""
+    out: str
+    """folder for metrics.json, confusion.png and, for maps, thresholds.png"""
+
+
+def main(words: list[str]) -> None:
+    """Score, print, write.
+
+    Args:
+        words: the command line after the command's name.
+
+    Raises:
+        UserError: there is nothing to score, or a file does not fit.
+    """
+    config, arguments = parse_with_recipe(Arguments, words, prog="python -m lpcam_jax evaluate", description=__doc__)
+    out = Path(arguments.out)
+    if out.resolve() == Path(arguments.predictions).resolve():
+        raise UserError(f"--out {out} is the folder of the predictions; choose another one for the scores.")
+    devices.remember_compilations()
+    source = seed_source(config)
+    if not source.has_masks:
+        raise UserError(f"the data set {config.data.root or config.data.source} has no masks to score against.")
+    folder = find_predictions(arguments.predictions, source.ids)
+    made_with = _protocol_of_infer(folder.directory, source)
+    is_maps = isinstance(folder, MapFolder)
+    result = score_maps(folder, source) if is_maps else score_masks(folder, source)
+    if not result["scored"]:
+        raise UserError(f"no picture with a prediction in {folder.directory} has a pixel of truth: nothing to score.")
+    scores = result["scores"]
+    metrics = {"pictures": len(source), "protocol": _protocol(config, source, folder, made_with), **result}
+
+    for text in (seed_tables if is_maps else mask_tables)(scores, source.class_names):
+        print(text)
+    for line in _remarks(metrics):
+        print(line)
+    if is_maps:
+        seed_curves(out / "thresholds.png", scores, pictures=result["scored"])
+        confusions = {f"{title(k)}, threshold {one['best']['threshold']:g}": one for k, one in scores.items()}
+    else:
+        confusions = {"masks": scores}
+    matrices = {name: np.array(one["confusion"]) for name, one in confusions.items()}
+    confusion_picture(out / "confusion.png", matrices, source.class_names)
+    write_atomically(out / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False).encode())
+    print(f"{result['scored']} of {len(source)} pictures are scored; numbers, protocol and pictures are in {out}.")
+
+
+def _protocol(config: Config, source: RecordSource, folder: Any, made_with: dict[str, Any] | None) -> dict[str, Any]:
+    """What the numbers depend on, as plain JSON values."""
+    is_maps = isinstance(folder, MapFolder)
+    protocol = scoring_protocol(config, source)
+    return {
+        **protocol,
+        "rule": protocol["rule"] if is_maps else "masks are scored as they are",
+        "predictions": "maps" if is_maps else "masks",
+        "crf": "unknown" if made_with is None else made_with.get("crf", "unknown"),
+        "made_with": made_with,
+    }
+
+
+def _protocol_of_infer(directory: Path, source: RecordSource) -> dict[str, Any] | None:
+    """The protocol.json that infer.py writes beside its maps/; None for maps and masks of others.
+
+    Raises:
+        UserError: it cannot be read, or its classes are not those of the source.
+    """
+    file = directory.parent / "protocol.json"
+    if directory.name != "maps" or not file.exists():
+        return None
+    try:
+        protocol = json.loads(file.read_text(encoding="utf-8"))
+        names = tuple(protocol["class_names"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} cannot be read ({error}); run infer.py again into another --out.") from None
+    if names != tuple(source.class_names):
+        raise UserError(
+            f"{file.parent} was made for the classes {', '.join(names)}, the data set has "
+            f"{', '.join(source.class_names)}; score it against its own data set, or choose its classes "
+            "with --data.classes."
+        )
+    return protocol
+
+
+def _remarks(metrics: dict[str, Any]) -> Iterator[str]:
+    """What to know beside the numbers, line by line."""
+    yield from empty_maps_line(metrics.get("empty_maps", {}))
+    if count := metrics.get("unsure_pixels"):
+        yield f"pixels predicted as {IGNORE} (unsure), counted as background: {count}"
+    if count := metrics["without_truth"]:
+        yield f"left out, without a mask or with ignored pixels only: {count}"
+    if count := metrics["missing"]:
+        more = ", ..." if count > len(metrics["first_missing"]) else ""
+        yield f"left out, without a prediction: {count} ({', '.join(metrics['first_missing'])}{more})"

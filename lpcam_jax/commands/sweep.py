@@ -1,0 +1,95 @@
+"""Seed quality over the method's parameters: tau, mu_f, mu_b, K and the seed threshold (paper, Figure 5).
+
+    python -m lpcam_jax sweep --ckpt runs/voc12 --out sweep/
+    python -m lpcam_jax sweep --ckpt runs/voc12 --out sweep/ --seeds 3 > table.md
+
+One parameter is varied at a time around the run's own values. The pictures are the run's --data.seeds, clustered anew
+and scored; the run is not changed. Writes sweep.png and sweep.json, prints a Markdown table.
+"""
+
+import dataclasses
+import json
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from .. import devices
+from ..config import to_json
+from ..data.sources import seed_source, with_labels
+from ..errors import UserError
+from ..files import write_atomically
+from ..report.sweep import sweep_figure, sweep_table
+from ..scoring import scoring_protocol
+from ..sensitivity import sweep_parameters
+from ..training.checkpoints import Run
+from ..training.state import trained_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """A run, and where the numbers go."""
+
+    ckpt: str
+    """the --workdir of a run of train.py, on a data set with masks"""
+    out: str
+    """folder for sweep.png and sweep.json"""
+    root: str = ""
+    """where the run's data set is now; empty: where it was for training"""
+    seeds: int = 1
+    """how often each setting is clustered, with the run's own seed and the ones after it"""
+    limit: int | None = None
+    """only the first pictures"""
+
+
+def main(words: list[str]) -> None:
+    """Sweep, print, write.
+
+    Args:
+        words: the command line after the command's name.
+
+    Raises:
+        UserError: the run or its data set cannot be used, or the output cannot be written.
+    """
+    arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax sweep", description=__doc__)
+    if arguments.seeds < 1:
+        raise UserError(f"--seeds is {arguments.seeds}; cluster at least once.")
+    devices.remember_compilations()
+    mesh = devices.mesh()
+    run = Run.open(arguments.ckpt)
+    data = dataclasses.replace(run.config.data, root=arguments.root or run.config.data.root)
+    limit = run.config.limit if arguments.limit is None else arguments.limit
+    config = dataclasses.replace(run.config, data=data, limit=limit)
+    source = with_labels(seed_source(config), data.seeds)
+    if not source.has_masks:
+        raise UserError(f"the data set {data.root or data.source} has no masks to score against.")
+    if tuple(source.class_names) != run.class_names:
+        raise UserError(
+            f"{arguments.ckpt} was trained on {', '.join(run.class_names)}, the data set has "
+            f"{', '.join(source.class_names)}; name the data set of the run with --root."
+        )
+    state = trained_state(run, devices=mesh)
+    seeds = list(range(config.seed, config.seed + arguments.seeds))
+    values = to_json(config)
+    protocol = {
+        **scoring_protocol(config, source),
+        "run": run.directory.name,
+        "step": int(state.step),
+        "crf": False,
+        "seeds": seeds,
+        "prototypes": values["prototypes"],
+        "inference": values["inference"],
+    }
+    out = Path(arguments.out)
+    _write(out, {"protocol": protocol})  # a folder that cannot be written ends it here, not after the work
+    with redirect_stdout(sys.stderr):  # what is said of the work; the table alone goes to stdout
+        result = sweep_parameters(config, state, source, seeds=seeds, devices=mesh)
+    print(sweep_table(result))
+    sweep_figure(out / "sweep.png", result)
+    _write(out, {"protocol": protocol, **result})
+
+
+def _write(out: Path, values: dict) -> None:
+    write_atomically(out / "sweep.json", json.dumps(values, indent=2, ensure_ascii=False).encode())

@@ -1,0 +1,177 @@
+"""Predictions in a folder, one file a picture, checked as they are read.
+
+    ID.npz   maps: classes int (n,), and for every method one float (n, H, W) array in [0, 1]. No pickle.
+    ID.png   a mask: palette or 8-bit grey, 0 background, 1..c the classes, 255 unsure
+
+An ID may have folders in it. The folder that infer.py writes holds maps of this kind in its maps/.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .data.masks import IGNORE, read_mask
+from .data.pictures import shown
+from .errors import UserError
+from .files import read_arrays
+
+
+class MapFolder:
+    """Maps as npz files.
+
+    Args:
+        directory: of the files.
+        methods: names of the arrays that hold maps; others are not looked at.
+    """
+
+    def __init__(self, directory: Path, methods: Sequence[str]):
+        self.directory, self.methods = directory, tuple(methods)
+
+    def file(self, name: str) -> Path:
+        """Where the maps of a picture are, or would be."""
+        return self.directory / f"{name}.npz"
+
+    def read(self, name: str, *, classes: int) -> tuple[tuple[np.ndarray, dict[str, np.ndarray]], tuple[int, int]]:
+        """The maps of one picture.
+
+        Args:
+            name: its id.
+            classes: c, how many there are.
+
+        Returns:
+            (classes int (n,), {method: float32 (n, H, W)}), and their (H, W).
+
+        Raises:
+            UserError: the file cannot be read, or holds something else.
+        """
+        file = self.file(name)
+        arrays = _arrays(file)
+        numbers = arrays.get("classes", np.empty(0))
+        if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+            raise UserError(f"{shown(file)} holds no array classes, int (n,); store the class of each map, from 0.")
+        if len(wrong := numbers[(numbers < 0) | (numbers >= classes)]):
+            raise UserError(
+                f"{shown(file)} has a map of class {wrong[0]}, the data set has 0..{classes - 1}; "
+                "count classes from 0, without background."
+            )
+        if len(np.unique(numbers)) < len(numbers):
+            raise UserError(f"{shown(file)} has two maps of one class ({numbers.tolist()}); store one map a class.")
+        maps = {method: _checked(arrays, method, len(numbers), file) for method in self.methods}
+        sizes = {one.shape[1:] for one in maps.values()}
+        if len(sizes) > 1:
+            raise UserError(f"{shown(file)} holds maps of different sizes; store all in the size of the picture.")
+        return (numbers.astype(int), maps), sizes.pop()
+
+
+class MaskFolder:
+    """Masks as PNG files.
+
+    Args:
+        directory: of the files.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+
+    def file(self, name: str) -> Path:
+        """Where the mask of a picture is, or would be."""
+        return self.directory / f"{name}.png"
+
+    def read(self, name: str, *, classes: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """The mask of one picture.
+
+        Args:
+            name: its id.
+            classes: c, how many there are.
+
+        Returns:
+            uint8 (H, W), 0..c or 255, and its (H, W).
+
+        Raises:
+            UserError: the file cannot be read, or holds something else.
+        """
+        mask = read_mask(self.file(name))
+        if len(wrong := np.unique(mask[(mask > classes) & (mask != IGNORE)])):
+            raise UserError(
+                f"{shown(self.file(name))} holds the value {wrong[0]}, the data set has 0..{classes} and 255; "
+                "number the classes from 1, as its masks do."
+            )
+        return mask, mask.shape
+
+
+def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | MaskFolder:
+    """What a folder holds, told by looking: what infer.py wrote, maps, or masks.
+
+    Args:
+        directory: the folder.
+        ids: of the pictures whose predictions are wanted.
+
+    Returns:
+        The folder; its methods are the float (n, H, W) arrays of the first picture that has a file.
+
+    Raises:
+        UserError: the folder is not there, holds nothing that can be scored, or nothing of these pictures.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{shown(directory)}: no such folder of predictions; name one with ID.npz or ID.png files.")
+    if any((directory / "maps" / f"{name}.npz").exists() for name in ids):
+        directory = directory / "maps"
+    if _has(directory, "npz"):
+        folder = MapFolder(directory, ())
+    elif _has(directory, "png"):
+        folder = MaskFolder(directory)
+    elif _has(directory, "npy"):
+        raise UserError(
+            f"{shown(directory)} holds .npy files only: pickles, which run as programs when they are opened and are "
+            "never read here; save each again: np.savez('ID.npz', classes=keys, cam=high_res)."
+        )
+    else:
+        raise UserError(f"{shown(directory)} holds no ID.npz and no ID.png; name a folder of maps or of masks.")
+    example = next((name for name in ids if folder.file(name).exists()), None)
+    if example is None:
+        raise UserError(
+            f"{shown(directory)} has no prediction for any of the {len(ids)} pictures of the data set: there is no "
+            f"{shown(folder.file(ids[0]).name)}, for one; check --predictions, --data.root and --data.seeds."
+        )
+    if isinstance(folder, MaskFolder):
+        return folder
+    arrays = _arrays(folder.file(example))
+    methods = [name for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim == 3]
+    if not methods:
+        found = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items()) or "nothing"
+        raise UserError(
+            f"{shown(folder.file(example))} holds no maps but {found}; store float (n, H, W) arrays, one for each "
+            "method, and classes (n,)."
+        )
+    return MapFolder(directory, methods)
+
+
+def _has(directory: Path, suffix: str) -> bool:
+    return next(directory.rglob(f"*.{suffix}"), None) is not None
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_arrays(file)
+    except Exception as error:  # a damaged zip raises whatever its damage makes of it
+        raise UserError(
+            f"{shown(file)} cannot be read ({error}); delete it and run the command that wrote it again."
+        ) from None
+
+
+def _checked(arrays: dict[str, np.ndarray], method: str, count: int, file: Path) -> np.ndarray:
+    maps = arrays.get(method)
+    if maps is None:
+        raise UserError(f"{shown(file)} has no maps {shown(method)}, other files have; store the same in all files.")
+    if maps.dtype.kind != "f" or maps.ndim != 3 or len(maps) != count:
+        raise UserError(
+            f"{shown(file)} holds {shown(method)} as {maps.dtype} {maps.shape} for {count} classes; "
+            "store float (n, H, W), a map a class."
+        )
+    maps = maps.astype(np.float32)
+    if not ((maps >= 0) & (maps <= 1)).all():  # a NaN is neither
+        found = "NaN" if np.isnan(maps).any() else f"values in [{maps.min():.3g}, {maps.max():.3g}]"
+        raise UserError(f"{shown(file)} has {found} in {shown(method)}; store maps normalized to [0, 1].")
+    return maps
