@@ -130,8 +130,8 @@ def map_pictures(
         for index, record, outputs in results:
             if not all(np.isfinite(one["logits"]).all() for one in outputs):
                 raise UserError(
-                    f"{record.id}: the network's output is not finite; its training diverged or its checkpoint is damaged: "
-                    "train again."
+                    f"{record.id}: the network's output is not finite; its training diverged or its checkpoint is "
+                    "damaged: train again."
                 )
             probabilities = 1 / (1 + np.exp(-outputs[0]["logits"]))
             classes = mapped_classes(record, probabilities, inference.probability)
