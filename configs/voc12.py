@@ -5,7 +5,7 @@ Expected, the paper's, on the 1,464 pictures of train: seeds CAM 48.8 mIoU (FP 2
 archives and an accelerator. The original trains without a seed; expect half a point between runs.
 
 DIR holds VOCtrainval_11-May-2012.tar and SBD's benchmark.tgz, or the same unpacked; they are prepared at the first
-start (about a minute). resnet50.pth is torchvision's ImageNet file (IMAGENET1K_V1).
+start (a minute or two). resnet50.pth is torchvision's ImageNet file (IMAGENET1K_V1).
 
 Hardware: an accelerator with 16 GB. A step, 16 crops of 512 in float32, needs 14 GB on a CPU and takes it 40 s on two
 cores; there are 3,305.

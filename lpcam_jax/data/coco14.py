@@ -42,7 +42,7 @@ class COCO14(Benchmark):
     SPLITS = tuple(OFFICIAL)
 
     def open_split(self, root: Path, split: str, *, masks_dir: Path) -> Split:
-        """See `Benchmark`; masks are kept as PNG files, since drawing all of them takes a quarter of an hour."""
+        """See `Benchmark`; masks are kept as PNG files, since drawing all of them takes about ten minutes."""
         pictures = find_files(root, f"{split}2014", folders=("", "images"), archives=(f"{split}2014.zip",))
         if pictures is None:
             raise missing(root, f"COCO {split}2014", wanted=[f"{split}2014.zip", f"{split}2014/"], page=_PAGE)
