@@ -200,9 +200,11 @@ def describe(metrics: dict[str, Any]) -> Iterator[str]:
     if "scores" in metrics:
         scores = metrics["scores"]
         yield from seed_tables(scores, metrics["protocol"]["class_names"])
-        cam, lpcam = scores["cam"]["best"]["miou"], scores["lpcam"]["best"]["miou"]
-        comparison = "above" if lpcam > cam else "below"
-        yield f"LPCAM is {100 * abs(lpcam - cam):.1f} points of mIoU {comparison} CAM on {metrics['scored']} pictures."
+        best, fixed = (100 * (scores["lpcam"][at]["miou"] - scores["cam"][at]["miou"]) for at in ("best", "fixed"))
+        yield (
+            f"LPCAM against CAM on {metrics['scored']} pictures: {best:+.1f} points of mIoU, each at its own best "
+            f"threshold; {fixed:+.1f} at {scores['cam']['fixed']['threshold']:g}."
+        )
     yield from empty_maps_line(metrics["empty_maps"])
     if metrics["skipped"]:
         yield f"{len(metrics['skipped'])} pictures were skipped; metrics.json names them."

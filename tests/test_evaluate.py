@@ -101,7 +101,7 @@ def test_the_folder_of_infer_gets_the_scores_of_infer(evaluate, recipe, mapped, 
         assert found[key] == expected[key]
     assert found["protocol"]["made_with"] == expected["protocol"]
     assert found["protocol"]["crf"] is False
-    table = mapped[1].partition("LPCAM is")[0]
+    table = mapped[1].partition("LPCAM against CAM")[0]
     assert "IoU of each class" in table
     assert table in finished.out
     assert {path.name for path in (tmp_path / "scores").iterdir()} == {
