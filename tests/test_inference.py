@@ -63,7 +63,7 @@ LABELS = np.array([[1, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 1], [0, 0, 0], [1, 0,
 @pytest.fixture(scope="module")
 def network(tiny):
     """A random classifier with random prototypes: its graph, (parameters, statistics), prototypes."""
-    config = Config(model=tiny.model, seed=5)
+    config = Config(model=tiny.model, training=tiny.training, seed=5)  # whose blocks do not start as shortcuts
     graph, *_ = graph_of(config, CLASSES)
     state = jax.jit(partial(initial_state, config, CLASSES, optax.identity()))()
     rng, d = np.random.default_rng(0), state.parameters["head"].shape[0]
