@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -88,6 +89,13 @@ def program():
         return Finished(code, out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture
+def no_loose_ends():
+    """For tests that damage checkpoints: Orbax leaves tasks behind; ended by chance, they disturb whatever runs then."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
