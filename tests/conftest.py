@@ -93,7 +93,7 @@ def program():
 
 @pytest.fixture
 def no_loose_ends():
-    """For tests that damage checkpoints: Orbax leaves tasks behind; ended by chance, they disturb whatever runs then."""
+    """For tests that damage checkpoints: Orbax leaves tasks behind, and ended by chance they disturb what runs then."""
     yield
     gc.collect()
 
