@@ -16,7 +16,8 @@ import tyro
 from lpcam_jax import devices
 from lpcam_jax.config import Inference
 from lpcam_jax.data.pictures import Pictures, find_pictures
-from lpcam_jax.data.sources import first, seed_source
+from lpcam_jax.data.sources import first, seed_source, with_classes
+from lpcam_jax.errors import UserError
 from lpcam_jax.heatmaps import describe, make_heatmaps
 from lpcam_jax.scripts import run_program, value_of_flag
 from lpcam_jax.training.checkpoints import Run
@@ -54,13 +55,15 @@ def main() -> None:
     run = Run.open(arguments.ckpt)
     prototypes = run.load_prototypes()
     state = trained_state(run, devices=mesh)
+    if arguments.split and (arguments.images or run.config.data.source in ("shapes", "folder")):
+        raise UserError(f"--split {arguments.split}: there is no part of this name; leave --split out.")
     if arguments.images:
         source = Pictures(find_pictures(arguments.images), run.class_names)
     else:
         data = run.config.data
         data = replace(data, root=arguments.root or data.root, seeds=arguments.split or data.seeds)
         limit = run.config.limit if arguments.limit is None else arguments.limit
-        source = seed_source(replace(run.config, data=data, limit=limit))
+        source = with_classes(seed_source(replace(run.config, data=data, limit=limit)), run.class_names, data.root)
     metrics = make_heatmaps(
         run,
         state,

@@ -14,7 +14,7 @@ import tyro
 
 from lpcam_jax import devices
 from lpcam_jax.config import Config
-from lpcam_jax.data.sources import seed_source, training_sources, with_labels
+from lpcam_jax.data.sources import seed_source, training_sources, with_classes, with_labels
 from lpcam_jax.errors import UserError
 from lpcam_jax.scripts import parse_with_recipe, run_program
 from lpcam_jax.training.checkpoints import Run
@@ -50,7 +50,9 @@ def main() -> None:
     seeds = with_labels(seed_source(config), config.data.seeds)
     run = Run.create(arguments.workdir, config, seeds.class_names)
     if "classifier" in stages:
-        state = train_classifier(run, *training_sources(config), devices=mesh)
+        pictures, validation = training_sources(config)
+        with_classes(pictures, run.class_names, config.data.train)
+        state = train_classifier(run, pictures, validation, devices=mesh)
     else:
         state = trained_state(run, devices=mesh)
     if "prototypes" in stages and not run.has_prototypes():

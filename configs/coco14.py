@@ -4,10 +4,10 @@ Expected, the paper's, on the 82,783 pictures of train2014: seeds CAM 33.1 mIoU,
 the archives and an accelerator.
 
 DIR holds train2014.zip and annotations_trainval2014.zip, or the same unpacked; they are prepared at the first start
-(drawing the masks takes about ten minutes and goes on where it was stopped). resnet50.pth is torchvision's
+(drawing the masks takes about ten minutes; a stopped preparation goes on). resnet50.pth is torchvision's
 ImageNet file (IMAGENET1K_V1).
 
-Hardware: an accelerator with 16 GB, as for configs/voc12.py; 25,865 steps. The features that are clustered take 5 GB of
+Hardware: an accelerator with 16 GB, as for configs/voc12.py; 25,865 steps. The features that are clustered take 8 GB of
 the host's memory.
 
     python train.py configs/coco14.py --data.root DIR --model.weights resnet50.pth --workdir runs/coco14

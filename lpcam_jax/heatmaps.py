@@ -144,7 +144,7 @@ def make_heatmaps(
     Raises:
         UserError: the folder cannot be written, or no picture could be read.
     """
-    folder = HeatMapFolder(out, run.class_names, protocol_of(run, state, prototypes, inference))
+    folder = HeatMapFolder(out, run.class_names, protocol_of(run, state, prototypes, source, inference))
     skipped: list[str] = []
     missing = [index for index, name in enumerate(source.ids) if not folder.is_done(name)]
     if missing:
@@ -177,7 +177,9 @@ def make_heatmaps(
     return metrics
 
 
-def protocol_of(run: Run, state: TrainState, prototypes: Prototypes, inference: Inference) -> dict[str, Any]:
+def protocol_of(
+    run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource, inference: Inference
+) -> dict[str, Any]:
     """How the maps of this model are made, as plain JSON values; other parameters give another `model`."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves((state.parameters, state.batch_stats, prototypes)):
@@ -187,6 +189,7 @@ def protocol_of(run: Run, state: TrainState, prototypes: Prototypes, inference: 
         "model": digest.hexdigest()[:16],
         "step": int(state.step),
         "class_names": list(run.class_names),
+        "classes": "predicted" if source.labels is None else "labels",
         "scales": list(inference.scales),
         "mirror": True,
         "crf": False,

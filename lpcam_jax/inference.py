@@ -133,7 +133,7 @@ def map_pictures(
                     f"{record.id}: the network's output is not finite; its training diverged or its checkpoint is "
                     "damaged: train again."
                 )
-            probabilities = 1 / (1 + np.exp(-outputs[0]["logits"]))
+            probabilities = np.exp(-np.logaddexp(0, -outputs[0]["logits"]))  # the sigmoid, of logits of any size
             classes = mapped_classes(record, probabilities, inference.probability)
             size = record.image.shape[:2]
             maps = {

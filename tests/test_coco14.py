@@ -9,7 +9,7 @@ import tiny_benchmarks as tiny
 from test_commands import TINY, assert_one_line_error
 
 from lpcam_jax.data.benchmark import prepare
-from lpcam_jax.data.coco14 import COCO14, Instances
+from lpcam_jax.data.coco14 import COCO14
 from lpcam_jax.data.prepared import Prepared
 from lpcam_jax.errors import UserError
 
@@ -85,27 +85,6 @@ def test_unpacked_folders_give_the_same(archives, source, tmp_path):
         np.testing.assert_array_equal(mine.mask, other.mask)
 
 
-def test_masks_that_are_drawn_are_not_drawn_again(tmp_path, monkeypatch):
-    """A preparation that fails at its last picture has lost nothing of the work on the others."""
-    root = tiny.coco_archives(tmp_path)
-    drawn, draw = [], Instances.mask
-
-    def counted(self, image):
-        if image["id"] == 400 and len(drawn) < 5:
-            drawn.append("stopped")
-            raise UserError("stopped here")
-        drawn.append(image["id"])
-        return draw(self, image)
-
-    monkeypatch.setattr(Instances, "mask", counted)
-    with pytest.raises(UserError, match="stopped here"):
-        opened(root)
-    before = [one for one in drawn if one != "stopped"]
-    assert len(opened(root)) == 5
-    assert sorted(one for one in drawn if one != "stopped") == [1, 9, 25, 30, 400]
-    assert len(before) == 4
-
-
 @pytest.mark.parametrize("lost", ["train2014.zip", "annotations_trainval2014.zip"])
 def test_what_is_missing_is_said_with_who_publishes_it(tmp_path, lost):
     (tiny.coco_archives(tmp_path) / lost).unlink()
@@ -117,8 +96,37 @@ def test_a_picture_that_is_not_in_the_archive(tmp_path):
     root = tiny.coco_archives(tmp_path)
     with zipfile.ZipFile(root / "train2014.zip", "w") as archive:
         archive.writestr(f"train2014/{tiny.coco_name(1)}", tiny.jpeg(1, size=(12, 10)))
-    with pytest.raises(UserError, match=r"COCO_train2014_000000000009.jpg: no such file"):
+    with pytest.raises(UserError, match=r"4 of 5 pictures of train2014 are missing: .*_000000000009"):
         opened(root)
+
+
+def test_other_annotations_give_other_masks(tmp_path):
+    """Also where the first pictures were prepared with the ones before."""
+    root = tiny.coco_archives(tmp_path)
+    assert 2 in opened(root, limit=2)[0].mask
+    values = tiny.coco_instances()
+    values["annotations"] = [one for one in values["annotations"] if one["category_id"] != 3]
+    (root / "annotations").mkdir()
+    (root / "annotations" / "instances_train2014.json").write_text(json.dumps(values))
+    record = opened(root, limit=3)[0]
+    np.testing.assert_array_equal(record.labels, [1, 0, 0])
+    assert set(np.unique(record.mask)) == {0, 1}
+
+
+@pytest.mark.slow
+def test_a_data_set_of_other_classes_is_refused(program, archives, tmp_path):
+    run, other = tmp_path / "run", tiny.coco_archives(tmp_path / "other")
+    words = ("--data.root", archives, "--data.prepared", tmp_path / "prepared", "--workdir", run, *TINY)
+    assert program("train.py", "configs/coco14.py", *words).code == 0
+    values = tiny.coco_instances()
+    values["categories"] = [one | {"name": f"other {one['name']}"} for one in values["categories"]]
+    (other / "annotations").mkdir()
+    (other / "annotations" / "instances_train2014.json").write_text(json.dumps(values))
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["data"]["prepared"] = ""
+    (run / "config.json").write_text(json.dumps(config))
+    finished = program("infer.py", "--ckpt", run, "--out", tmp_path / "out", "--root", other)
+    assert_one_line_error(finished, "its classes are other person, other car.* not person, car")
 
 
 def polygon(*numbers):
@@ -128,6 +136,8 @@ def polygon(*numbers):
 @pytest.mark.parametrize(
     ("part", "change", "pattern"),
     [
+        ("categories", {"id": 1}, r"a category id is there twice"),
+        ("images", {"id": 9}, r"a picture id is there twice"),
         ("categories", {"id": 77}, r"not COCO's instances \(an annotation of unknown category"),
         ("images", {"file_name": "../../evil.jpg"}, r"leads out of the data set"),
         ("images", {"height": 10**9}, r"picture \d+ is 12x1000000000"),

@@ -169,6 +169,20 @@ def test_a_run_without_prototypes(program, trained, tmp_path):
     assert_one_line_error(finished, r"has no prototypes yet; run train.py")
 
 
+@pytest.mark.parametrize("words", [(), ("--images", "*.jpg")])
+def test_a_split_of_a_data_set_that_has_none(program, trained, tmp_path, words):
+    finished = program("infer.py", "--ckpt", trained, "--out", tmp_path / "out", "--split", "val", *words)
+    assert_one_line_error(finished, "--split val: there is no part of this name")
+
+
+def test_maps_of_predicted_classes_and_of_labels_do_not_mix(program, trained, tmp_path):
+    picture(tmp_path / "scene_00000.png")
+    finished = program("infer.py", "--ckpt", trained, "--out", tmp_path / "out", "--images", tmp_path)
+    assert finished.code == 0, finished.err
+    finished = program("infer.py", "--ckpt", trained, "--out", tmp_path / "out", "--limit", 1)
+    assert_one_line_error(finished, "holds heat maps of another model or protocol")
+
+
 def test_an_output_below_a_file(program, trained, tmp_path):
     (tmp_path / "file").write_text("")
     finished = program("infer.py", "--ckpt", trained, "--out", tmp_path / "file" / "out")

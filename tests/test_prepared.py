@@ -120,6 +120,17 @@ def test_several_labels_a_picture_and_no_masks(tmp_path):
     assert not source.has_masks
 
 
+def test_a_split_without_labels_has_none(tmp_path):
+    """TFDS says -1 for the class of a picture in a test split."""
+    source = Prepared(write_data_set(tmp_path, PETS, [one | {"label": -1} for one in pets(2)]), "train")
+    assert source.labels is None
+
+
+def test_splits_that_overlap_are_refused(oxford):
+    with pytest.raises(UserError, match="names a picture twice; choose splits that do not overlap"):
+        Prepared(oxford, "train[:2]+train[:3]")
+
+
 def test_equal_names_are_told_apart(tmp_path):
     examples = [one | {"file_name": "same.jpg"} for one in pets(3)]
     source = Prepared(write_data_set(tmp_path, PETS, examples), "train")

@@ -1,5 +1,6 @@
 """VOC 2012 and SBD, prepared from archives with the published layouts."""
 
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import tiny_benchmarks as tiny
 from PIL import Image
 from test_commands import TINY, assert_one_line_error
 
+from lpcam_jax.data import voc12
 from lpcam_jax.data.benchmark import prepare
 from lpcam_jax.data.prepared import Prepared
 from lpcam_jax.data.voc12 import VOC12
@@ -153,20 +155,65 @@ def test_prepared_once(tmp_path, archives):
     np.testing.assert_array_equal(before[1].image, after[1].image)
 
 
-def test_a_killed_preparation_is_cleared_away_and_done_again(tmp_path):
+def test_a_killed_preparation_goes_on(tmp_path, monkeypatch):
+    """After its last full file of records; what it has is not prepared again, and the order is that of the list."""
     root = unpacked(tmp_path)
-    slow = "import time, lpcam_jax.data.voc12 as voc12; voc12.grey_png = lambda mask: time.sleep(600);"
-    process = subprocess.Popen([sys.executable, "-c", slow + PREPARE, root], stderr=subprocess.DEVNULL)
-    part = root / "prepared/voc12/train"
+    slow = (
+        "import time, lpcam_jax.data.benchmark as benchmark, lpcam_jax.data.voc12 as voc12;"
+        "benchmark._SHARD = 1; labels, read = voc12._labels, [];"
+        "voc12._labels = lambda *words: time.sleep(600) if len(read) == 2 else read.append(1) or labels(*words);"
+    )
+    code = slow + PREPARE.replace("'train'", "'train_aug'")
+    process = subprocess.Popen([sys.executable, "-c", code, root], stderr=subprocess.DEVNULL)
+    unfinished = root / "prepared/unfinished/voc12/train_aug/1.0.0"
     deadline = time.time() + 60
-    while not list(part.glob("incomplete.*")):
+    while "shardLengths" not in (text := _text(unfinished / "dataset_info.json")) or text.count('"1"') < 2:
         assert time.time() < deadline
         time.sleep(0.05)
     process.kill()
     process.wait()
-    assert list(part.glob("incomplete.*"))
-    assert opened(root, "train").ids == tiny.VOC_TRAIN
-    assert not list(part.glob("incomplete.*"))
+    assert not (root / "prepared/voc12/train_aug/1.0.0").exists()
+    read, labels = [], voc12._labels
+    monkeypatch.setattr(voc12, "_labels", lambda *words: read.append(1) or labels(*words))
+    assert opened(root, "train_aug").ids == TRAIN_AUG
+    assert len(read) == 2
+    assert not unfinished.exists()
+
+
+def test_what_a_killed_preparation_left_of_other_files_is_not_used(tmp_path, monkeypatch):
+    root = unpacked(tmp_path)
+    monkeypatch.setattr("lpcam_jax.data.benchmark._SHARD", 1)
+    read, labels = [], voc12._labels
+
+    def stop(*words):
+        if len(read) == 2:
+            raise UserError("stopped here")
+        read.append(1)
+        return labels(*words)
+
+    monkeypatch.setattr(voc12, "_labels", stop)
+    with pytest.raises(UserError, match="stopped here"):
+        opened(root, "train_aug")
+    monkeypatch.setattr(voc12, "_labels", labels)
+    ids = [TRAIN_AUG[3], *TRAIN_AUG[:2]]
+    (root / "train_aug.txt").write_text("\n".join(ids))
+    assert opened(root, "train_aug").ids == ids
+
+
+def test_many_files_of_records_keep_the_order(tmp_path, monkeypatch):
+    """And nothing is kept in memory or sorted: TFDS's own way needs TensorFlow above a gigabyte."""
+    from tensorflow_datasets.core import shuffle
+
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 1)
+    monkeypatch.setattr("lpcam_jax.data.benchmark._SHARD", 3)
+    source = opened(unpacked(tmp_path), "train_aug")
+    assert source.ids == TRAIN_AUG
+    assert [record.id for record in source] == TRAIN_AUG
+    assert len(list(tmp_path.glob("prepared/voc12/train_aug/1.0.0/*.array_record-*"))) == 2
+
+
+def _text(path):
+    return path.read_text() if path.exists() else ""
 
 
 def test_two_programs_prepare_the_same_split_at_once(tmp_path):
@@ -185,16 +232,16 @@ def test_two_programs_prepare_the_same_split_at_once(tmp_path):
         (
             "*",
             "train",
-            r"VOC 2012 \(train\) not found; put VOCtrainval_11-May-2012.tar or .* there \(the VOC 2012 page",
+            r"VOC 2012 \(ImageSets/.*/train.txt\) not found; put VOCtrainval_11-May-2012.tar or .*page",
         ),
-        ("*", "test", r"VOC 2012 \(test\) not found; put VOC2012test.tar"),
+        ("*", "test", r"VOC 2012 \(.*test.txt\) not found; put VOC2012test.tar .*the VOC 2012 page"),
         ("benchmark*", "train_aug", r"SBD.* not found; put benchmark.tgz .*Semantic Boundaries Dataset"),
         (
             "VOCdevkit/VOC2012/JPEGImages/2008_000007.jpg",
             "train",
             r"1 of 2 pictures of train .*: JPEGImages/2008_000007.jpg",
         ),
-        ("VOCdevkit/VOC2012/ImageSets/*/train.txt", "train", r"train.txt: no such file"),
+        ("VOCdevkit/VOC2012/ImageSets/*/train.txt", "train", r"VOC 2012 \(ImageSets/.*/train.txt\) not found"),
     ],
 )
 def test_what_is_missing_is_said_with_who_publishes_it(tmp_path, lost, split, pattern):
@@ -249,7 +296,7 @@ def test_from_archives_to_heat_maps(program, archives, tmp_path):
     words = ("--data.root", archives, "--data.prepared", prepared, "--workdir", run, "--limit", 8, *TINY)
     finished = program("train.py", "configs/voc12.py", *words)
     assert finished.code == 0, finished.err
-    assert "train_aug has 4 pictures here, 10,582 as published" in finished.out
+    assert re.search("voc12/train_aug_first_8/1.0.0 is used .4 pictures, 10,582 as published", finished.out)
     finished = program("infer.py", "--ckpt", run, "--out", out, "--limit", 8)
     assert finished.code == 0, finished.err
     assert sorted(path.stem for path in out.glob("maps/*.npz")) == tiny.VOC_TRAIN
@@ -302,3 +349,50 @@ def test_real_photographs(tmp_path):
     animals = opened(tmp_path, "train", classes=("cat", "cow", "dog", "horse", "person", "sheep"))
     assert animals.labels.any(axis=1).all()
     assert (animals.labels[animals.labels[:, 4] == 1].sum(axis=1) > 1).all()
+
+
+def test_an_archive_of_the_other_part_beside_an_unpacked_devkit(tmp_path):
+    tiny.unpack(tiny.devkit(), tmp_path / "VOCdevkit/VOC2012")
+    tiny.pack_tar(tiny.devkit_of_test(), tmp_path / "VOC2012test.tar", prefix="VOCdevkit/VOC2012/")
+    assert len(opened(tmp_path, "test")) == 2
+    assert opened(tmp_path, "train").ids == tiny.VOC_TRAIN
+
+
+def test_stray_files_among_the_masks_are_no_pictures(tmp_path):
+    tiny.unpack(tiny.devkit(), tmp_path)
+    mask = tiny.mask_png(tiny.voc_mask(["cat"]))
+    names = ("2010_000003.png", "._2007_000032.png", "Thumbs.db")
+    tiny.unpack({f"SegmentationClassAug/{name}": mask for name in names}, tmp_path)
+    (tmp_path / "train.txt").write_text("2008_000002")  # the user's own, not SBD's
+    assert opened(tmp_path, "train_aug").ids == ["2007_000032", "2008_000007", "2010_000003"]
+
+
+def test_another_root_than_it_was_prepared_from_is_said(tmp_path, capsys):
+    opened(unpacked(tmp_path / "one"), "train")
+    (tmp_path / "two").mkdir()
+    capsys.readouterr()
+    prepare(VOC12, tmp_path / "two", "train", prepared=tmp_path / "one" / "prepared", limit=None)
+    assert re.search(r"is used .*prepared from .*one\); delete it to prepare it again", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("content", [b"", tiny.jpeg(1, size=(50, 40))])
+def test_a_picture_that_cannot_belong_to_its_mask_ends_the_preparation_with_its_name(tmp_path, content):
+    root = unpacked(tmp_path)
+    picture = root / "VOCdevkit/VOC2012/JPEGImages/2008_000007.jpg"
+    whole = picture.read_bytes()
+    picture.write_bytes(content)
+    with pytest.raises(UserError, match=r"JPEGImages/2008_000007.jpg: (the file is empty|the picture is 50x40, its)"):
+        opened(root, "train")
+    picture.write_bytes(whole)
+    assert opened(root, "train").ids == tiny.VOC_TRAIN
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def full(*_):
+        raise RuntimeError("write() failed: No space left on device")
+
+    monkeypatch.setattr(tfds.core.SequentialWriter, "add_examples", full)
+    with pytest.raises(UserError, match=r"voc12 cannot be prepared \(write\(\) failed: No space left"):
+        opened(unpacked(tmp_path), "train")

@@ -75,10 +75,22 @@ class Files:
         """The content of a file. Raises UserError when it is not there or damaged."""
         try:
             return self._read(name)
+        except PermissionError:
+            raise UserError(f"{self.shown(name)}: no permission to read it; change the permissions") from None
         except (KeyError, FileNotFoundError, NotADirectoryError):
             raise UserError(f"{self.shown(name)}: no such file; get the data set again") from None
         except Exception as error:  # a damaged archive raises whatever its damage makes of it
             raise UserError(f"{self.shown(name)}: cannot be read ({error}); get it again") from error
+
+    def require(self, names: Sequence[str], what: str) -> None:
+        """UserError that counts and names those of the files that are not there; `what` they are."""
+        absent = [name for name in names if name not in self]
+        if absent:
+            more = ", ..." if len(absent) > 3 else ""
+            raise UserError(
+                f"{shown(self.place)}: {len(absent)} of {len(names)} {what} are missing: "
+                f"{', '.join(absent[:3])}{more}; unpack or download it again"
+            )
 
     def shown(self, name: str) -> str:
         """A file's name for messages."""
@@ -90,7 +102,7 @@ def find_files(root: Path, anchor: str, *, folders: Sequence[str], archives: Seq
 
     Args:
         root: where the user keeps the data set.
-        anchor: name of a file or folder that tells it.
+        anchor: name of a file or folder that tells it, `ImageSets/Segmentation/train.txt` say.
         folders: candidates, relative to root.
         archives: patterns of names in root: .tar, .tgz, .tar.gz, .zip.
 
@@ -133,6 +145,8 @@ def _open_archive(path: Path, anchor: str) -> Files | None:
         else:
             members = _compressed_members(path)
             read = bytes
+    except PermissionError:
+        raise UserError(f"{shown(path)}: no permission to read it; change the permissions of the file") from None
     except Exception as error:  # a damaged archive raises whatever its damage makes of it
         raise UserError(f"{shown(path)}: not a readable archive ({error}){note}; download it again") from error
     prefix = _prefix(members, anchor)
@@ -144,12 +158,10 @@ def _open_archive(path: Path, anchor: str) -> Files | None:
 
 def _prefix(names: dict, anchor: str) -> str | None:
     """What stands before the anchor, where it is nearest to the top."""
-    found = []
-    for name in names:
-        parts = name.split("/")
-        if anchor in parts:
-            found.append(parts[: parts.index(anchor)])
-    return "".join(f"{part}/" for part in min(found, key=lambda parts: (len(parts), parts))) if found else None
+    inside = (f"/{name}/".partition(f"/{anchor}/") for name in names)
+    found = {before.removeprefix("/") for before, anchored, _ in inside if anchored}
+    nearest = min(found, key=lambda before: (before.count("/"), before), default=None)
+    return f"{nearest}/" if nearest else nearest
 
 
 def _compressed_members(path: Path) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ is nothing ignored, and crowds are background.
 Source: the COCO reference repositories of the field.
 """
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -26,8 +27,7 @@ import numpy as np
 from pycocotools import mask as rle
 
 from ..errors import UserError
-from ..files import write_atomically
-from .archives import Files, find_files
+from .archives import find_files
 from .benchmark import Benchmark, Example, Split, grey_png, missing
 from .records import relative_name
 
@@ -41,21 +41,37 @@ class COCO14(Benchmark):
     name = "coco14"
     SPLITS = tuple(OFFICIAL)
 
-    def open_split(self, root: Path, split: str, *, masks_dir: Path) -> Split:
-        """See `Benchmark`; masks are kept as PNG files, since drawing all of them takes about ten minutes."""
-        pictures = find_files(root, f"{split}2014", folders=("", "images"), archives=(f"{split}2014.zip",))
+    def open_split(self, root: Path, split: str) -> Split:
+        """See `Benchmark`."""
+        folder, file = f"{split}2014", f"instances_{split}2014.json"
+        pictures = find_files(root, folder, folders=("", "images"), archives=(f"{folder}.zip",))
         if pictures is None:
-            raise missing(root, f"COCO {split}2014", wanted=[f"{split}2014.zip", f"{split}2014/"], page=_PAGE)
-        file = f"instances_{split}2014.json"
+            raise missing(root, f"COCO {folder}", wanted=[f"{folder}.zip", f"{folder}/"], page=_PAGE)
         notes = find_files(
             root, file, folders=("annotations", ""), archives=("annotations_trainval2014.zip", "annotations*.zip")
         )
         if notes is None:
             wanted = ["annotations_trainval2014.zip", f"annotations/{file}"]
             raise missing(root, f"COCO's {file}", wanted=wanted, page=_PAGE)
-        instances = Instances(notes.read(file), notes.shown(file))
-        examples = _examples(instances, pictures, f"{split}2014", masks_dir / f"{split}2014")
-        return Split(instances.class_names, len(instances.images), OFFICIAL[split], True, True, examples)
+        content = notes.read(file)
+        instances = Instances(content, notes.shown(file))
+        pictures.require([f"{folder}/{image['file_name']}" for image in instances.images], f"pictures of {folder}")
+
+        def example(image: dict[str, Any]) -> Example:
+            path = f"{folder}/{image['file_name']}"
+            name = str(PurePosixPath(image["file_name"]).with_suffix(""))
+            mask = grey_png(instances.mask(image))
+            return Example(pictures.read(path), name, instances.labels(image), mask, pictures.shown(path))
+
+        return Split(
+            class_names=instances.class_names,
+            ids=[str(PurePosixPath(image["file_name"]).with_suffix("")) for image in instances.images],
+            official=OFFICIAL[split],
+            edition=hashlib.sha256(content).hexdigest(),
+            has_labels=True,
+            has_masks=True,
+            examples=lambda start: _in_threads(example, instances.images[start:]),
+        )
 
 
 class Instances:
@@ -73,6 +89,9 @@ class Instances:
             self.class_names = tuple(str(one["name"]) for one in categories)
             self._index = {one["id"]: number for number, one in enumerate(categories)}
             self.images = sorted(values["images"], key=lambda one: one["id"])
+            for kind, ids in (("category", self._index), ("picture", {one["id"] for one in self.images})):
+                if len(ids) < len(categories if kind == "category" else self.images):
+                    raise ValueError(f"a {kind} id is there twice")
             self._annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
             for one in values["annotations"]:
                 if one["category_id"] not in self._index:
@@ -137,18 +156,6 @@ def _rasterized(segmentation: Any, height: int, width: int) -> np.ndarray:
         else:
             code = segmentation
     return rle.decode(code).astype(bool)
-
-
-def _examples(instances: Instances, pictures: Files, folder: str, masks_dir: Path) -> Iterator[Example]:
-    def example(image: dict[str, Any]) -> Example:
-        name = image["file_name"]
-        file = masks_dir / f"{int(image['id'])}.png"
-        if not (file.is_file() and file.stat().st_size):
-            write_atomically(file, grey_png(instances.mask(image)))
-        content = pictures.read(f"{folder}/{name}")
-        return Example(content, str(PurePosixPath(name).with_suffix("")), instances.labels(image), file.read_bytes())
-
-    return _in_threads(example, instances.images)
 
 
 def _in_threads(function: Any, items: Sequence[Any]) -> Iterator[Any]:

@@ -66,9 +66,12 @@ class Prepared:
             ids += [str(index.ids[number]) for number in numbers]
             labels.append(index.labels[list(numbers)])
             self._sizes += [tuple(map(int, index.sizes[number])) for number in numbers]
+        if len(set(ids)) < len(ids):
+            raise UserError(f"{self._where}: {split!r} names a picture twice; choose splits that do not overlap")
         self.ids = ids
         columns = [known.index(name) for name in self.class_names]
-        self.labels = np.concatenate(labels)[:, columns].astype(np.float32) if self._reads.labels else None
+        known_labels = self._reads.labels is not None and not self._is_unlabelled(opened)
+        self.labels = np.concatenate(labels)[:, columns].astype(np.float32) if known_labels else None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,6 +93,12 @@ class Prepared:
         """(H, W)."""
         return self._sizes[index]
 
+    def _is_unlabelled(self, opened: Sequence[tuple[Any, Any]]) -> bool:
+        """Whether the first picture's one class is TFDS's -1: so it is in all of a split without labels."""
+        if self._reads.labels != "label":
+            return False
+        return any(len(records) and int(self._read(records, 0)["label"]) < 0 for _, records in opened)
+
     def _read(self, records: Any, number: int) -> dict[str, Any]:
         try:
             return records[number]
@@ -101,7 +110,8 @@ class Prepared:
         file = directory / f"lpcam_jax_index_{split}.npz"
         try:
             index = _Index(**read_arrays(file))
-            if len(index.ids) == len(index.labels) == len(index.sizes) == len(records):
+            shapes = (len(records), len(self._known)), (len(records), 2)
+            if len(index.ids) == len(records) and (index.labels.shape, index.sizes.shape) == shapes:
                 return index
         except Exception:  # absent, damaged, or of another edition: it is made again
             pass
@@ -134,7 +144,8 @@ class Prepared:
         if self._reads.is_multi_hot:
             hot[:] = np.asarray(values["labels"]) != 0
         elif self._reads.labels:
-            hot[np.atleast_1d(np.asarray(values[self._reads.labels], int))] = 1
+            numbers = np.atleast_1d(np.asarray(values[self._reads.labels], int))
+            hot[numbers[numbers >= 0]] = 1  # TFDS's -1 says that nothing is known
         return hot
 
 

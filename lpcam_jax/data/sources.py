@@ -1,5 +1,6 @@
 """The data set a config names, as records."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import Config, Data
@@ -20,7 +21,8 @@ def training_sources(config: Config) -> tuple[RecordSource, RecordSource]:
     """
     source = with_labels(_open(config, config.data.train), config.data.train)
     if config.data.validation:
-        return source, with_labels(_open(config, config.data.validation), config.data.validation)
+        validation = with_labels(_open(config, config.data.validation), config.data.validation)
+        return source, with_classes(validation, source.class_names, config.data.validation)
     kept, held = hold_out(len(source), config.data.held_out, seed=config.seed)
     return Subset(source, kept), Subset(source, held)
 
@@ -38,6 +40,16 @@ def with_labels(source: RecordSource, part: str) -> RecordSource:
     """The source itself; UserError when its pictures have no labels, as those of a test split."""
     if source.labels is None:
         raise UserError(f"{part}: its pictures have no labels; train and cluster on another split.")
+    return source
+
+
+def with_classes(source: RecordSource, class_names: Sequence[str], part: str) -> RecordSource:
+    """The source itself; UserError when its classes are not these, in this order."""
+    if tuple(source.class_names) != tuple(class_names):
+        raise UserError(
+            f"{part}: its classes are {', '.join(source.class_names)}, not {', '.join(class_names)}; "
+            "use the data set that the run was trained on."
+        )
     return source
 
 

@@ -15,7 +15,7 @@ Labels are the objects of `Annotations/ID.xml`, difficult ones included; of the 
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
@@ -43,29 +43,30 @@ class VOC12(Benchmark):
     name = "voc12"
     SPLITS = tuple(OFFICIAL)
 
-    def open_split(self, root: Path, split: str, *, masks_dir: Path) -> Split:
+    def open_split(self, root: Path, split: str) -> Split:
         """See `Benchmark`."""
         devkit = _find_devkit(root, split)
         sbd = _find_sbd(root) if split == "train_aug" else None
         ids = _train_aug(root, devkit, sbd) if split == "train_aug" else _ids(devkit, f"{_LISTS}/{split}.txt")
         if not ids:
             raise UserError(f"{devkit.shown(f'{_LISTS}/{split}.txt')}: the list is empty; get the data set again")
-        _require(devkit, [f"JPEGImages/{name}.jpg" for name in ids], f"pictures of {split}")
+        devkit.require([f"JPEGImages/{name}.jpg" for name in ids], f"pictures of {split}")
         masks = _Masks(devkit, sbd)
         has_masks = split != "test" and all(name in masks for name in ids)
         has_labels = split != "test"
         if has_labels and not has_masks:
-            _require(devkit, [f"Annotations/{name}.xml" for name in ids], f"annotations of {split}")
+            devkit.require([f"Annotations/{name}.xml" for name in ids], f"annotations of {split}")
 
-        def examples() -> Iterator[Example]:
-            for name in ids:
+        def examples(start: int) -> Iterator[Example]:
+            for name in ids[start:]:
+                path = f"JPEGImages/{name}.jpg"
                 mask = masks.read(name) if has_masks else None
                 labels = _labels(devkit, name, mask) if has_labels else None
-                yield Example(
-                    devkit.read(f"JPEGImages/{name}.jpg"), name, labels, None if mask is None else grey_png(mask)
-                )
+                png = None if mask is None else grey_png(mask)
+                yield Example(devkit.read(path), name, labels, png, devkit.shown(path))
 
-        return Split(VOC_CLASSES, len(ids), OFFICIAL[split], has_labels, has_masks, examples())
+        edition = f"{devkit.place.resolve()} {sbd and sbd.place.resolve()}"
+        return Split(VOC_CLASSES, ids, OFFICIAL[split], edition, has_labels, has_masks, examples)
 
 
 class _Masks:
@@ -94,14 +95,17 @@ class _Masks:
 
 def _find_devkit(root: Path, split: str) -> Files:
     archive = "VOC2012test.tar" if split == "test" else "VOCtrainval_11-May-2012.tar"
+    anchor = f"{_LISTS}/{'train' if split == 'train_aug' else split}.txt"
+    kind = "test" if split == "test" else "trainval"
     files = find_files(
         root,
-        "JPEGImages",
+        anchor,
         folders=("", "VOC2012", "VOCdevkit/VOC2012"),
-        archives=(archive, "VOC*test*.tar" if split == "test" else "VOC*trainval*.tar", "VOCdevkit*.tar"),
+        archives=(archive, f"VOC*2012*{kind}*.tar", f"VOC*{kind}*2012*.tar", "VOCdevkit*.tar"),
     )
     if files is None:
-        raise missing(root, f"VOC 2012 ({split})", wanted=[archive, "the unpacked VOCdevkit/VOC2012"], page=_PAGE)
+        wanted = [archive, "the unpacked VOCdevkit/VOC2012"]
+        raise missing(root, f"VOC 2012 ({anchor})", wanted=wanted, page=_PAGE)
     return files
 
 
@@ -122,11 +126,13 @@ def _train_aug(root: Path, devkit: Files, sbd: Files | None) -> list[str]:
     if sbd is None:
         wanted = ["benchmark.tgz", "SegmentationClassAug/", "train_aug.txt"]
         raise missing(root, "SBD, which makes train_aug of train,", wanted=wanted, page=_SBD_PAGE)
-    listed = [name for name in ("train.txt", "val.txt") if name in sbd]
+    # SBD's own lists lie beside its cls/; a folder of PNG masks is its own list.
+    listed = [name for name in ("train.txt", "val.txt") if name in sbd and sbd.names("cls")]
     if listed:
         extra = {one for name in listed for one in _ids(sbd, name)}
     else:
-        extra = {PurePosixPath(name).stem for name in sbd.names("SegmentationClassAug") or sbd.names("cls")}
+        files = map(PurePosixPath, sbd.names("SegmentationClassAug") or sbd.names("cls"))
+        extra = {file.stem for file in files if file.suffix in (".png", ".mat") and not file.name.startswith(".")}
     train, val = (set(_ids(devkit, f"{_LISTS}/{name}.txt")) for name in ("train", "val"))
     tqdm.write(f"train_aug: {len(extra):,} of SBD and {len(train):,} of train, without the {len(val):,} of val")
     return sorted((extra | train) - val)
@@ -144,16 +150,6 @@ def _ids(files: Files, path: str) -> list[str]:
         if line.strip()
     ]
     return list(dict.fromkeys(names))
-
-
-def _require(files: Files, paths: Sequence[str], what: str) -> None:
-    absent = [path for path in paths if path not in files]
-    if absent:
-        more = ", ..." if len(absent) > 3 else ""
-        raise UserError(
-            f"{files.shown('')}: {len(absent)} of {len(paths)} {what} are missing: {', '.join(absent[:3])}{more}; "
-            "get the data set again"
-        )
 
 
 def _labels(devkit: Files, name: str, mask: np.ndarray | None) -> np.ndarray:

@@ -105,6 +105,8 @@ def sample_features(
     skipped: list[str] = []
     drawn = draw_pictures(source.labels, settings.pictures, seed=config.seed)
     only = np.flatnonzero(drawn.any(axis=1))
+    if not len(only):
+        raise UserError(f"none of the {len(source)} pictures to cluster has a class; choose others with --data.seeds.")
     results = run_passes(
         passes,
         source,
