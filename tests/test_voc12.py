@@ -396,3 +396,14 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds.core.SequentialWriter, "add_examples", full)
     with pytest.raises(UserError, match=r"voc12 cannot be prepared \(write\(\) failed: No space left"):
         opened(unpacked(tmp_path), "train")
+
+
+def test_a_picture_that_ends_early_is_named_with_what_to_do(tmp_path):
+    root = unpacked(tmp_path)
+    picture = root / "VOCdevkit/VOC2012/JPEGImages/2008_000007.jpg"
+    picture.write_bytes(picture.read_bytes()[:900])
+    source = opened(root, "train")  # its header is good
+    with pytest.raises(
+        UserError, match=r"train/1.0.0: 2008_000007: damaged .*; then delete .*/train/1.0.0: it is prep"
+    ):
+        source[1]

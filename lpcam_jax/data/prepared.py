@@ -77,6 +77,12 @@ class Prepared:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Record:
+        try:
+            return self._decoded(index)
+        except UserError as error:
+            raise UserError(f"{error}; then delete {self._where}: it is prepared again") from None
+
+    def _decoded(self, index: int) -> Record:
         values, name = self._read(*self._parts[index]), self.ids[index]
         image = Encoded(f"{self._where}: {name}", values["image"])
         labels = None if self.labels is None else self.labels[index]
@@ -104,7 +110,7 @@ class Prepared:
             return records[number]
         except Exception as error:  # array_record raises what its decoding makes of damage
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self._where}: record {number} cannot be read ({reason}); prepare it again") from None
+            raise UserError(f"{self._where}: record {number} cannot be read ({reason})") from None
 
     def _index(self, directory: Path, split: str, records: Any) -> "_Index":
         file = directory / f"lpcam_jax_index_{split}.npz"
