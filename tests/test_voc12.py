@@ -404,6 +404,6 @@ def test_a_picture_that_ends_early_is_named_with_what_to_do(tmp_path):
     picture.write_bytes(picture.read_bytes()[:900])
     source = opened(root, "train")  # its header is good
     with pytest.raises(
-        UserError, match=r"train/1.0.0: 2008_000007: damaged .*; then delete .*/train/1.0.0: it is prep"
+        UserError, match=r"1.0.0: 2008_000007: damaged .*; then delete .*/train/1.0.0: it is prep"
     ):
         source[1]
