@@ -16,6 +16,7 @@ from lpcam_jax.models.resnet import ResNet
 
 BUCKET = (64, 64)
 SIZES = ((1, 1), (2, 3), (5, 64), (64, 5), (17, 33), (31, 32), (33, 31), (47, 63), (64, 61), (64, 64))
+ATROUS = {"output_stride": 8, "dilation": "atrous", "blocks": (1, 1, 2, 2)}
 STRIDES = {32: (4, 4, 8, 16, 32), 16: (4, 4, 8, 16, 16), 8: (4, 4, 8, 8, 8)}
 
 
@@ -94,8 +95,10 @@ def relative_difference(values: np.ndarray, expected: np.ndarray) -> float:
         ({"layout": "caffe"}, ((1, 1), (47, 63), (33, 9))),
         ({"stem_pool": "ceil", "output_stride": 32}, ((1, 1), (2, 3), (64, 1), (8, 8), (9, 64), (47, 61))),
         ({"layout": "caffe", "stem_pool": "ceil", "output_stride": 8, "blocks": (1, 1, 1, 2)}, ((11, 8), (49, 62))),
+        ({"stem_pool": "symmetric_ceil", "output_stride": 32}, ((1, 2), (64, 8), (47, 63))),
+        ({"layout": "caffe", "stem_pool": "symmetric_ceil", **ATROUS}, ((11, 8), (49, 62))),
     ],
-    ids=["default", "caffe", "ceil", "caffe-ceil-dilated"],
+    ids=["default", "caffe", "ceil", "caffe-ceil-dilated", "symmetric-ceil", "atrous"],
 )
 def test_padding_changes_no_feature(options, sizes):
     net = network(**options)
@@ -169,6 +172,34 @@ def test_strides_and_dilations_sit_where_the_weights_expect_them(output_stride, 
         first, second = ([block.conv1.stride, block.conv2.stride, block.conv3.stride] for block in stage)
         assert first.count(1) >= 2
         assert second == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("layout", "output_stride", "dilations"),
+    [
+        ("caffe", 8, [(1, 1), (1, 1), (2, 2), (4, 4)]),
+        ("caffe", 16, [(1, 1), (1, 1), (1, 1), (2, 2)]),
+        ("torchvision", 8, [(1, 1), (1, 1), (1, 2), (2, 4)]),
+        ("torchvision", 16, [(1, 1), (1, 1), (1, 1), (1, 2)]),
+        ("torchvision", 32, [(1, 1), (1, 1), (1, 1), (1, 1)]),
+    ],
+)
+def test_atrous_dilations(layout, output_stride, dilations):
+    options = {"blocks": (2, 2, 2, 2), "layout": layout, "output_stride": output_stride}
+    model = network(**options, dilation="atrous").model
+    stages = [model.layer1, model.layer2, model.layer3, model.layer4]
+    assert [tuple(block.conv2.dilation for block in stage) for stage in stages] == dilations
+
+
+@pytest.mark.parametrize("layout", ["caffe", "torchvision"])
+def test_atrous_features_are_those_of_stride_32_in_between(layout):
+    options = {"blocks": (1, 1, 2, 3), "layout": layout, "dilation": "atrous"}
+    coarse = network(**options, output_stride=32)
+    expected = coarse.features(coarse.parameters, *alone((97, 130)), None)["layer4"]
+    for output_stride, step in ((16, 2), (8, 4)):
+        fine = network(**options, output_stride=output_stride)
+        features = fine.features(coarse.parameters, *alone((97, 130)), None)["layer4"]
+        assert relative_difference(features[:, ::step, ::step], expected) < 1e-4
 
 
 @pytest.mark.parametrize("size", [(1, 2), (3, 4), (2, 33), (32, 33), (34, 35), (97, 102)])
@@ -285,12 +316,13 @@ def test_only_the_valid_corner_is_kept():
     assert keep_valid(x, None) is x
 
 
-@pytest.mark.parametrize(("padding", "first"), [("symmetric", -1), ("ceil", 0)])
+@pytest.mark.parametrize(("padding", "first"), [("symmetric", -1), ("ceil", 0), ("symmetric_ceil", -1)])
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 7, 8])
 def test_pool_takes_the_largest_of_each_window(padding, first, length):
     x = np.random.default_rng(0).random((1, length, length, 2), np.float32)
     pooled, sizes = max_pool(x, jnp.int32([[length, length]]), padding=padding)
-    windows = [slice(max(start, 0), start + 3) for start in range(first, max(length - 1, 1), 2)]
+    end = length if padding == "symmetric_ceil" else max(length - 1, 1)  # the last window starts before
+    windows = [slice(max(start, 0), start + 3) for start in range(first, end, 2)]
     expected = [[x[0, rows, columns].max((0, 1)) for columns in windows] for rows in windows]
     np.testing.assert_array_equal(pooled[0], expected)
     assert sizes.tolist() == [[len(windows), len(windows)]]

@@ -21,7 +21,8 @@ from lpcam_jax.training.optimizers import make_optimizer
 
 torch = pytest.importorskip("torch")
 
-from reference.torch_resnet import ResNet  # noqa: E402 (it needs torch)
+from reference.torch_resnet import POOLS, ResNet, randomized  # noqa: E402 (they need torch)
+from reference.torch_weights import KINDS, filled, relative_difference, to_torch, torch_name  # noqa: E402
 
 # The networks are small, and torch's threads wait in a loop for each other: with XLA's beside them that is slower.
 torch.set_num_threads(1)
@@ -33,7 +34,6 @@ RESNET101 = {"blocks": (3, 4, 23, 3)}
 THIN = {"blocks": (2, 2, 2, 2), "width": 8, "stem_width": 12}
 TINY = {"blocks": (1, 1, 2, 2), "width": 8, "stem_width": 12}
 CAFFE = {"layout": "caffe", "stem_pool": "ceil"}
-KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
 class Pair(NamedTuple):
@@ -51,49 +51,13 @@ class Pair(NamedTuple):
 @cache
 def pair(**options) -> Pair:
     torch_options = {{"stem_pool": "pool"}.get(name, name): value for name, value in options.items()}
-    network = ResNet(CLASSES, **torch_options).randomize(seed=0).double().eval()
+    network = randomized(ResNet(CLASSES, **torch_options), seed=0).double().eval()
     model = nnx.eval_shape(partial(build_classifier, Model(**options), CLASSES))
     graph, *trees = nnx.split(model, nnx.Param, nnx.BatchStat)
     trees = [filled(nnx.to_pure_dict(tree), network.state_dict()) for tree in trees]
     names = [torch_name(path) for tree in trees for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
     assert sorted(names) == sorted(name for name in network.state_dict() if "num_batches" not in name), "one to one"
     return Pair(graph, *trees, network)
-
-
-def torch_name(path: tuple) -> str:
-    """Torch's name of a leaf of ours: layer1/0/downsample/bn/var -> layer1.0.downsample.1.running_var."""
-    *module, kind = [str(entry.key) for entry in path if entry.key != "backbone"]
-    if kind == "head":
-        return "fc.weight"
-    children = {"conv": "0", "bn": "1"} if "downsample" in module else {}
-    return ".".join([*(children.get(name, name) for name in module), KINDS[kind]])
-
-
-def to_jax(array: "torch.Tensor") -> np.ndarray:
-    """A weight in our order of axes, HWIO and (inputs, classes)."""
-    axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[array.ndim]
-    return array.detach().numpy().transpose(axes).astype(np.float32)
-
-
-def filled(tree: dict[str, Any], arrays: dict[str, "torch.Tensor"]) -> dict[str, Any]:
-    """Torch's arrays in the structure of `tree`."""
-
-    def array(path, leaf):
-        value = to_jax(arrays[torch_name(path)])
-        assert (value.shape, value.dtype) == (leaf.shape, leaf.dtype), path
-        return jnp.asarray(value)
-
-    return jax.tree_util.tree_map_with_path(array, tree)
-
-
-def to_torch(images: np.ndarray) -> "torch.Tensor":
-    return torch.from_numpy(images.astype(np.float64).transpose(0, 3, 1, 2).copy())
-
-
-def relative_difference(value: Any, expected: Any, floor: float = 0.0) -> float:
-    value, expected = np.asarray(value), np.asarray(expected)
-    assert value.shape == expected.shape
-    return np.abs(value - expected).max() / max(np.abs(expected).max(), floor)
 
 
 # Forward.
@@ -173,13 +137,14 @@ def test_a_padded_picture_is_the_picture_alone(options, sizes):
             assert relative_difference(valid, expected) < 1e-4, ((height, width), name)
 
 
-@pytest.mark.parametrize("length", range(1, 11))
-@pytest.mark.parametrize(("padding", "border"), [("symmetric", 1), ("ceil", 0)])
-def test_pool(padding, border, length):
+@pytest.mark.parametrize("length", range(1, 41))
+@pytest.mark.parametrize("padding", POOLS)
+def test_pool(padding, length):
     """Exactly torch's, where torch's has an output: its ceil mode without padding has none of a single position."""
     x = np.random.default_rng(length).random((2, length, 5, 3), np.float32)
-    pooled, _ = max_pool(x, None, padding=padding)
-    pool = partial(torch.nn.functional.max_pool2d, kernel_size=3, stride=2, padding=border, ceil_mode=padding == "ceil")
+    pooled, sizes = max_pool(x, jnp.int32([[length, 5]]), padding=padding)
+    assert sizes.tolist() == [[*pooled.shape[1:3]]]
+    pool = torch.nn.MaxPool2d(3, 2, **POOLS[padding])
     if padding == "ceil" and length == 1:
         with pytest.raises(RuntimeError, match="too small"):
             pool(to_torch(x))

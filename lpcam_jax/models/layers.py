@@ -1,13 +1,15 @@
-"""Convolution, pooling and batch norm that are exact on padded pictures.
+"""Convolution, pooling, batch norm and resizing that are exact on padded pictures.
 
 Pictures of many sizes share one shape: padded right and bottom to a bucket, with the true sizes beside them. A
 convolution pads with zeros; so as long as everything outside the valid region is zero, the valid region equals that
 of the picture alone. Positions outside become non-zero only through batch norm's shift, so `keep_valid` before each
 spatial layer is enough. Padding is always explicit and symmetric, as in torch, and the top left corner stays put.
+Where a bilinear resize looks depends on the valid sizes alone, never on the bucket.
 
 All arrays NHWC. Sizes are int32 (b, 2), rows and columns that are valid; None means all.
 """
 
+from fractions import Fraction
 from typing import Literal
 
 import jax
@@ -15,6 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 Sizes = jax.Array | None
+PoolPadding = Literal["symmetric", "ceil", "symmetric_ceil"]
+HE_NORMAL = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def strided(sizes: Sizes, stride: int) -> Sizes:
@@ -41,7 +45,7 @@ def keep_valid(x: jax.Array, sizes: Sizes) -> jax.Array:
 
 
 class Conv(nnx.Module):
-    """Bias-free convolution with symmetric padding, `dilation * (size // 2)` on every side."""
+    """Convolution with symmetric padding, `dilation * (size // 2)` on every side; its bias, if any, starts at 0."""
 
     def __init__(
         self,
@@ -51,14 +55,20 @@ class Conv(nnx.Module):
         *,
         stride: int = 1,
         dilation: int = 1,
+        use_bias: bool = False,
+        kernel_init: nnx.Initializer = HE_NORMAL,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        initializer = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-        self.kernel = nnx.Param(initializer(rngs.params(), (size, size, inputs, outputs), jnp.float32))
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (size, size, inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32)) if use_bias else None
         self.size, self.stride, self.dilation, self.dtype = size, stride, dilation, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        y = self._product(x)
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
+
+    def _product(self, x: jax.Array) -> jax.Array:
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
         if self.size == 1 and jax.default_backend() == "cpu":
             # Twice as fast as XLA's CPU convolution; on GPU and TPU the convolution is the faster form.
@@ -103,20 +113,102 @@ class BatchNorm(nnx.Module):
         return (x - mean) * factor + bias
 
 
-def max_pool(x: jax.Array, sizes: Sizes, *, padding: Literal["symmetric", "ceil"]) -> tuple[jax.Array, Sizes]:
+def pooled_sizes(sizes: Sizes, padding: PoolPadding) -> Sizes:
+    """Valid sizes after `max_pool`."""
+    if sizes is None:
+        return None
+    return {"symmetric": -(-sizes // 2), "ceil": jnp.maximum(sizes // 2, 1), "symmetric_ceil": sizes // 2 + 1}[padding]
+
+
+def max_pool(x: jax.Array, sizes: Sizes, *, padding: PoolPadding) -> tuple[jax.Array, Sizes]:
     """3x3 max pool of stride 2 over non-negative, `keep_valid` maps.
 
     Args:
         x: (b, h, w, d), >= 0 and zero outside the valid region: then zero padding equals torch's minus infinity.
         sizes: int32 (b, 2), or None.
-        padding: one on each side (n -> ceil(n / 2)), or right and bottom only (n -> floor(n / 2), but 1 -> 1: Caffe's
-            pool without padding, torch's with `padding=0, ceil_mode=True`, both of which have nothing left of one).
+        padding: "symmetric": one on each side (n -> ceil(n / 2)). "ceil": right and bottom only (n -> floor(n / 2), but
+            1 -> 1: Caffe's pool without padding, torch's with `padding=0, ceil_mode=True`, both of which have nothing
+            left of one). "symmetric_ceil": one on each side, and right and bottom what a last window that starts
+            inside still needs (n -> floor(n / 2) + 1: torch's with `padding=1, ceil_mode=True`).
 
     Returns:
         pooled (b, h', w', d) and its valid sizes.
     """
-    pads = [(1, 1) if padding == "symmetric" else (0, max(3 - length, 1)) for length in x.shape[1:3]]
-    pooled = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=pads)
-    if padding == "symmetric":
-        return pooled, strided(sizes, 2)
-    return pooled, None if sizes is None else jnp.maximum(sizes // 2, 1)
+    pads = {
+        "symmetric": lambda length: (1, 1),
+        "ceil": lambda length: (0, max(3 - length, 1)),
+        "symmetric_ceil": lambda length: (1, 2),
+    }[padding]
+    pooled = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=[pads(length) for length in x.shape[1:3]])
+    return pooled, pooled_sizes(sizes, padding)
+
+
+def resize(x: jax.Array, sizes: Sizes, shape: tuple[int, int], target_sizes: Sizes) -> jax.Array:
+    """Bilinear resize of each picture's valid region to a valid region of another size.
+
+    Position i of N comes from (i + 1/2) n / N - 1/2 of n.
+
+    Args:
+        x: float (b, h, w, d).
+        sizes: int32 (b, 2), its valid sizes n; None: all.
+        shape: (H, W) of the canvas to return.
+        target_sizes: int32 (b, 2), the valid sizes N there; None exactly if `sizes` is.
+
+    Returns:
+        float32 (b, H, W, d), zero outside the valid region.
+
+    Source: torch's `interpolate(size=N, mode="bilinear", align_corners=False)` of the picture alone.
+    """
+    n, wanted = _all_if_none(sizes, x.shape[1:3]), _all_if_none(target_sizes, shape)
+    return keep_valid(_interpolate(x, n, shape, n, wanted), target_sizes)
+
+
+def rescale(x: jax.Array, sizes: Sizes, scale: float) -> tuple[jax.Array, Sizes]:
+    """Bilinear shrinking by a factor: position i comes from (i + 1/2) / scale - 1/2, whatever the size.
+
+    Args:
+        x: float (b, h, w, d).
+        sizes: int32 (b, 2), valid; None: all.
+        scale: new over old length, at most 1; a fraction of small numbers, such as 0.75.
+
+    Returns:
+        float32 (b, floor(scale h), floor(scale w), d), at least one row and column, zero outside the valid region; and
+        its valid sizes.
+
+    Source: torch's `interpolate(scale_factor=scale, mode="bilinear", align_corners=False)`, whose positions follow the
+    factor and not, as with `recompute_scale_factor=True`, the ratio of the sizes.
+    """
+    new, old = Fraction(scale).limit_denominator(1000).as_integer_ratio()
+    shape = tuple(max(length * new // old, 1) for length in x.shape[1:3])
+    steps = (jnp.full((1, 2), count, jnp.int32) for count in (old, new))
+    rescaled = _interpolate(x, _all_if_none(sizes, x.shape[1:3]), shape, *steps)
+    sizes = None if sizes is None else jnp.maximum(sizes * new // old, 1)
+    return keep_valid(rescaled, sizes), sizes
+
+
+def _all_if_none(sizes: Sizes, shape: tuple[int, int]) -> jax.Array:
+    return jnp.asarray([shape], jnp.int32) if sizes is None else sizes
+
+
+def _interpolate(x: jax.Array, sizes: jax.Array, shape: tuple[int, int], old: jax.Array, new: jax.Array) -> jax.Array:
+    """x at (i + 1/2) old / new - 1/2 of both axes, as two matrix products; integers (b or 1, 2) for the axes."""
+    b, h, w, d = x.shape
+    down = _interpolation_matrix(h, shape[0], sizes[:, 0], old[:, 0], new[:, 0])
+    across = _interpolation_matrix(w, shape[1], sizes[:, 1], old[:, 1], new[:, 1])
+    x = x.astype(jnp.float32).reshape(b, h, w * d)
+    tall = jnp.matmul(down, x, precision="highest").reshape(b, shape[0], w, d)
+    return jnp.matmul(across[:, None], tall, precision="highest")
+
+
+def _interpolation_matrix(source: int, target: int, size: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+    """Float32 (b, target, source): row i holds the two weights of output position i, none beyond `size`.
+
+    Positions are counted in whole steps of 1 / (2 new): rounded, they would move by 1e-5 of a large picture.
+    """
+    size, old, new = (values[:, None, None] for values in (size, old, new))
+    i = jax.lax.broadcasted_iota(jnp.int32, (1, target, 1), 1)
+    position = jnp.clip((2 * i + 1) * old - new, 0, 2 * new * (size - 1))
+    low, steps = position // (2 * new), position % (2 * new)
+    high_weight = steps.astype(jnp.float32) / (2 * new).astype(jnp.float32)
+    j = jax.lax.broadcasted_iota(jnp.int32, (1, 1, source), 2)
+    return jnp.where(j == low, 1 - high_weight, 0) + jnp.where(j == low + 1, high_weight, 0)

@@ -12,12 +12,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .layers import BatchNorm, Conv, Sizes, keep_valid, max_pool, strided
+from .layers import BatchNorm, Conv, PoolPadding, Sizes, keep_valid, max_pool, pooled_sizes, strided
 
-# Strides of layer2..4 and dilations of layer1..4. A stage whose stride is taken out is dilated by the reference at
-# output stride 8, but not at 16: there its 3x3 convolutions simply see half as far.
+# Strides of layer2..4.
 STRIDES = {32: (2, 2, 2), 16: (2, 2, 1), 8: (2, 1, 1)}
-DILATIONS = {32: (1, 1, 1, 1), 16: (1, 1, 1, 1), 8: (1, 1, 2, 2)}
+# Dilations of layer1..4. A stage whose stride is taken out is dilated by the reference at output stride 8, but not at
+# 16: there its 3x3 convolutions simply see half as far.
+DILATIONS = {
+    "reference": {32: (1, 1, 1, 1), 16: (1, 1, 1, 1), 8: (1, 1, 2, 2)},
+    "atrous": {32: (1, 1, 1, 1), 16: (1, 1, 1, 2), 8: (1, 1, 2, 4)},
+}
 
 
 class Shortcut(nnx.Module):
@@ -76,6 +80,10 @@ class ResNet(nnx.Module):
         layout: stride on the 3x3 ("torchvision") or on the first 1x1 ("caffe").
         stem_pool: see `layers.max_pool`.
         output_stride: 32, 16 or 8 pixels a position of layer4.
+        dilation: "reference": as LPCAM's classifier is, its first blocks never. "atrous": every 3x3 after a stride that
+            was taken out sees as far as with it, so that each position of output stride 32 is found again, unchanged.
+            In the Caffe layout these are all blocks of the stage (DeepLabV2); in torchvision's, where the stride is on
+            the first 3x3 itself, all but the first, which has the dilation of the stage before (DeepLabV3+).
         dtype: of the convolutions; parameters and norms stay float32.
     """
 
@@ -86,18 +94,22 @@ class ResNet(nnx.Module):
         width: int = 64,
         stem_width: int = 64,
         layout: Literal["torchvision", "caffe"] = "torchvision",
-        stem_pool: Literal["symmetric", "ceil"] = "symmetric",
+        stem_pool: PoolPadding = "symmetric",
         output_stride: Literal[32, 16, 8] = 16,
+        dilation: Literal["reference", "atrous"] = "reference",
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.stem_pool, self.output_stride = stem_pool, output_stride
+        self.stem_pool, self.output_stride, self.layer1_features = stem_pool, output_stride, 4 * width
         self.conv1 = Conv(3, stem_width, 7, stride=2, dtype=dtype, rngs=rngs)
         self.bn1 = BatchNorm(stem_width)
-        strides, dilations = (1, *STRIDES[output_stride]), DILATIONS[output_stride]
+        strides, dilations = (1, *STRIDES[output_stride]), DILATIONS[dilation][output_stride]
+        first_dilations = dilations if layout == "caffe" else (1, *dilations[:-1])
+        if dilation == "reference":
+            first_dilations = (1, 1, 1, 1)
         inputs = stem_width
         stages = []
-        for count, stage_stride, stage_dilation in zip(blocks, strides, dilations, strict=True):
+        for count, stage_stride, first, others in zip(blocks, strides, first_dilations, dilations, strict=True):
             stage = []
             for block in range(count):
                 stage.append(
@@ -105,7 +117,7 @@ class ResNet(nnx.Module):
                         inputs,
                         width,
                         stride=stage_stride if block == 0 else 1,
-                        dilation=stage_dilation if block > 0 else 1,
+                        dilation=first if block == 0 else others,
                         layout=layout,
                         dtype=dtype,
                         rngs=rngs,
@@ -140,10 +152,10 @@ class ResNet(nnx.Module):
             outputs[name] = keep_valid(x, sizes)
         return outputs
 
+    def stem_sizes(self, sizes: Sizes) -> Sizes:
+        """Valid sizes of the stem and of layer1 for pictures of these sizes, int32 (b, 2) each."""
+        return pooled_sizes(strided(sizes, 2), self.stem_pool)
+
     def grid_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of layer4 for pictures of these sizes, int32 (b, 2) each."""
-        if sizes is None:
-            return None
-        sizes = strided(sizes, 2)
-        sizes = strided(sizes, 2) if self.stem_pool == "symmetric" else jnp.maximum(sizes // 2, 1)
-        return strided(sizes, self.output_stride // 4)
+        return strided(self.stem_sizes(sizes), self.output_stride // 4)

@@ -1,17 +1,22 @@
 """A ResNet with bottlenecks and a multi-label head in torch, with torchvision's names.
 
-Written from the facts about the networks alone (sections 1.1 and 11 of the facts), without sight of the package, so
+Written from the facts about the networks alone (sections 1.1, 6 and 11 of the facts), without sight of the package, so
 that the two can disagree. Everything is NCHW.
 """
 
 import torch
 from torch import nn
 
-# Output stride -> (stride of the first block, dilation of the other blocks) of layer1..4.
+# Output stride -> (stride and dilation of the first block, dilation of the other blocks) of layer1..4.
 STAGES = {
-    32: ((1, 1), (2, 1), (2, 1), (2, 1)),
-    16: ((1, 1), (2, 1), (2, 1), (1, 1)),
-    8: ((1, 1), (2, 1), (1, 2), (1, 2)),
+    32: ((1, 1, 1), (2, 1, 1), (2, 1, 1), (2, 1, 1)),
+    16: ((1, 1, 1), (2, 1, 1), (2, 1, 1), (1, 1, 1)),
+    8: ((1, 1, 1), (2, 1, 1), (1, 1, 2), (1, 1, 2)),
+}
+POOLS = {
+    "symmetric": {"padding": 1},
+    "ceil": {"padding": 0, "ceil_mode": True},
+    "symmetric_ceil": {"padding": 1, "ceil_mode": True},
 }
 
 
@@ -41,22 +46,32 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Backbone, global average, linear head without a bias; its pool is torch's (padding 1) or Caffe's (ceil mode)."""
+    """Backbone, global average, linear head without a bias."""
 
-    def __init__(self, classes, *, blocks, width=64, stem_width=64, layout="torchvision", pool=None, output_stride=16):
+    def __init__(
+        self,
+        classes,
+        *,
+        blocks,
+        width=64,
+        stem_width=64,
+        layout="torchvision",
+        pool="symmetric",
+        output_stride=16,
+        stages=None,
+    ):
         super().__init__()
         self.conv1 = nn.Conv2d(3, stem_width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(stem_width)
         self.relu = nn.ReLU()
-        self.maxpool = (
-            nn.MaxPool2d(3, 2, padding=0, ceil_mode=True) if pool == "ceil" else nn.MaxPool2d(3, 2, padding=1)
-        )
+        self.maxpool = nn.MaxPool2d(3, 2, **POOLS[pool])
         inputs = stem_width
-        for number, (count, (stride, dilation)) in enumerate(zip(blocks, STAGES[output_stride], strict=True), start=1):
+        stages = stages or STAGES[output_stride]
+        for number, (count, (stride, first, others)) in enumerate(zip(blocks, stages, strict=True), start=1):
             stage = nn.Sequential()
             for index in range(count):
-                at_first = (stride, 1) if index == 0 else (1, dilation)
-                stage.append(Block(inputs, width, *at_first, layout))
+                stride_and_dilation = (stride, first) if index == 0 else (1, others)
+                stage.append(Block(inputs, width, *stride_and_dilation, layout))
                 inputs = 4 * width
             setattr(self, f"layer{number}", stage)
             width *= 2
@@ -73,26 +88,29 @@ class ResNet(nn.Module):
     def forward(self, x):
         return self.fc(self.features(x)["layer4"].mean((2, 3)))
 
-    @torch.no_grad()
-    def randomize(self, seed):
-        """Random weights, and batch norms of which nothing is 0 or 1, that keep the scale of what passes through."""
-        generator = torch.Generator().manual_seed(seed)
 
-        def uniform(parameter, low, high):
-            parameter.copy_(torch.rand(parameter.shape, generator=generator) * (high - low) + low)
+@torch.no_grad()
+def randomized(network, seed):
+    """The network with random weights, and batch norms of which nothing is 0 or 1, that keep the scale of features."""
+    generator = torch.Generator().manual_seed(seed)
 
-        for name, module in self.named_modules():
-            match module:
-                case nn.Conv2d():
-                    fan_in = module.weight[0].numel()
-                    module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * (2 / fan_in) ** 0.5)
-                case nn.BatchNorm2d():
-                    # Small at the end of a block, as of a trained network: the sum over many blocks stays in scale.
-                    uniform(module.weight, *((0.1, 0.4) if name.endswith("bn3") else (0.6, 1.4)))
-                    module.weight.mul_(torch.where(torch.rand(module.weight.shape, generator=generator) < 0.1, -1, 1))
+    def uniform(parameter, low, high):
+        parameter.copy_(torch.rand(parameter.shape, generator=generator) * (high - low) + low)
+
+    for name, module in network.named_modules():
+        match module:
+            case nn.Conv2d():
+                fan_in = module.weight[0].numel()
+                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * (2 / fan_in) ** 0.5)
+                if module.bias is not None:
                     uniform(module.bias, -0.3, 0.3)
-                    uniform(module.running_mean, -0.5, 0.5)
-                    uniform(module.running_var, 0.6, 1.8)
-                case nn.Linear():
-                    uniform(module.weight, -0.3, 0.3)
-        return self
+            case nn.BatchNorm2d():
+                # Small at the end of a block, as of a trained network: the sum over many blocks stays in scale.
+                uniform(module.weight, *((0.1, 0.4) if name.endswith("bn3") else (0.6, 1.4)))
+                module.weight.mul_(torch.where(torch.rand(module.weight.shape, generator=generator) < 0.1, -1, 1))
+                uniform(module.bias, -0.3, 0.3)
+                uniform(module.running_mean, -0.5, 0.5)
+                uniform(module.running_var, 0.6, 1.8)
+            case nn.Linear():
+                uniform(module.weight, -0.3, 0.3)
+    return network

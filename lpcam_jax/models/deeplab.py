@@ -1,0 +1,172 @@
+"""DeepLabV2 and DeepLabV3+: segmentation networks on any backbone of the house, exact on padded pictures.
+
+    V2:   g(x) = sum_r  conv3x3_r(f(x)),  r = 6, 12, 18, 24          logits = max over scales s of  g(x at scale s)
+    V3+:  f -> 1x1, 3x3 at three rates, picture mean -> concat, 1x1 -> beside layer1 -> two 3x3 -> 1x1
+
+The logits are on a grid, 8 (V2) or 4 (V3+) pixels a position; `layers.resize` brings them to the picture.
+"""
+
+from functools import reduce
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from .layers import BatchNorm, Conv, Sizes, keep_valid, rescale, resize
+from .preprocessing import Preprocessing
+from .resnet import ResNet
+
+CLASSIFIER_INIT = nnx.initializers.normal(0.01)
+
+
+class DeepLabV2(nnx.Module):
+    """Sum of four dilated convolutions, maximum over three scales of the picture.
+
+    Args:
+        backbone: with output stride 8 and `dilation="atrous"` to be DeepLab's.
+        classes: c, with the background.
+        preprocessing: what the backbone's weights expect.
+        rngs: of the initialization.
+
+    Source: Chen et al., DeepLab (TPAMI 2018), as trained by the multi-scale recipe that the papers' numbers come from.
+    """
+
+    rates = (6, 12, 18, 24)
+    smaller_scales = (0.75, 0.5)
+
+    def __init__(self, backbone: ResNet, classes: int, *, preprocessing: Preprocessing, rngs: nnx.Rngs):
+        self.backbone, self.preprocessing = backbone, preprocessing
+        options = {"use_bias": True, "kernel_init": CLASSIFIER_INIT, "rngs": rngs}
+        self.head = nnx.List([Conv(backbone.features, classes, 3, dilation=rate, **options) for rate in self.rates])
+
+    def __call__(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> jax.Array:
+        """Logits of pictures: the last of `pyramid`."""
+        return self.pyramid(images, sizes, train=train)[-1]
+
+    def pyramid(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> list[jax.Array]:
+        """Logits of every scale, and their maximum: what is trained.
+
+        Args:
+            images: float (b, h, w, 3), preprocessed, zero outside the valid region.
+            sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
+            train: whether batch norm uses and updates with the statistics of each scale's batch; the source never does.
+
+        Returns:
+            Four float32 (b, h_s, w_s, c), zero outside the valid region: of scales 1, 0.75 and 0.5, each on its own
+            grid, and the element-wise maximum of the three on the grid of scale 1, the smaller ones resized to it.
+        """
+        pictures = [(images, sizes), *(rescale(images, sizes, scale) for scale in self.smaller_scales)]
+        logits = [self._logits_of_one_scale(*picture, train=train) for picture in pictures]
+        grids = [self.grid_sizes(valid) for _, valid in pictures]
+        shape = logits[0].shape[1:3]
+        smaller = [resize(one, grid, shape, grids[0]) for one, grid in zip(logits[1:], grids[1:], strict=True)]
+        return [*logits, reduce(jnp.maximum, smaller, logits[0])]
+
+    def _logits_of_one_scale(self, images: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
+        features = self.backbone(images, sizes, train=train)["layer4"]
+        return keep_valid(sum(conv(features) for conv in self.head), self.grid_sizes(sizes))
+
+    def grid_sizes(self, sizes: Sizes) -> Sizes:
+        """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
+        return self.backbone.grid_sizes(sizes)
+
+
+class ConvNormRelu(nnx.Module):
+    """Convolution, batch norm, ReLU, and zeros outside the valid region."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, dilation: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.conv = Conv(inputs, outputs, size, dilation=dilation, dtype=dtype, rngs=rngs)
+        self.bn = BatchNorm(outputs)
+
+    def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
+        return keep_valid(nnx.relu(self.bn(self.conv(x), train=train)), sizes)
+
+
+class AtrousPyramid(nnx.Module):
+    """Features at several reaches, from one position to the whole picture, mixed by a 1x1 convolution."""
+
+    def __init__(self, inputs: int, outputs: int, *, rates: tuple[int, ...], dtype: jnp.dtype, rngs: nnx.Rngs):
+        layer = [ConvNormRelu(inputs, outputs, 1, dtype=dtype, rngs=rngs)]
+        layer += [ConvNormRelu(inputs, outputs, 3, dilation=rate, dtype=dtype, rngs=rngs) for rate in rates]
+        self.local = nnx.List(layer)
+        self.picture = ConvNormRelu(inputs, outputs, 1, dtype=dtype, rngs=rngs)
+        self.mix = ConvNormRelu((2 + len(rates)) * outputs, outputs, 1, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
+        b, h, w, _ = x.shape
+        positions = h * w if sizes is None else sizes.prod(axis=1).reshape(-1, 1, 1, 1)
+        mean = x.sum(axis=(1, 2), keepdims=True) / positions
+        picture = self.picture(mean, None, train=train)
+        picture = keep_valid(jnp.broadcast_to(picture, (b, h, w, picture.shape[-1])), sizes)
+        branches = [branch(x, sizes, train=train) for branch in self.local]
+        return self.mix(jnp.concatenate([*branches, picture], axis=-1), sizes, train=train)
+
+
+class DeepLabV3Plus(nnx.Module):
+    """Atrous pyramid on layer4, decoder with the finer layer1.
+
+    Args:
+        backbone: with output stride 16 or 8 and `dilation="atrous"`; the rates 6, 12, 18 are of stride 16.
+        classes: c, with the background.
+        preprocessing: what the backbone's weights expect.
+        dtype: of the convolutions but the last; parameters, norms and logits stay float32.
+        rngs: of the initialization.
+
+    Source: Chen et al., Encoder-Decoder with Atrous Separable Convolution (ECCV 2018), without the separable ones;
+    dropout of 0.1 after the pyramid, none in the decoder, as in the authors' code.
+    """
+
+    width, finer_width, dropout = 256, 48, 0.1
+
+    def __init__(
+        self,
+        backbone: ResNet,
+        classes: int,
+        *,
+        preprocessing: Preprocessing,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.backbone, self.preprocessing = backbone, preprocessing
+        options = {"dtype": dtype, "rngs": rngs}
+        width, finer_width = self.width, self.finer_width
+        rates = tuple(rate * 16 // backbone.output_stride for rate in (6, 12, 18))
+        self.pyramid = AtrousPyramid(backbone.features, width, rates=rates, **options)
+        self.finer = ConvNormRelu(backbone.layer1_features, finer_width, 1, **options)
+        self.decoder = nnx.List([ConvNormRelu(inputs, width, 3, **options) for inputs in (width + finer_width, width)])
+        self.classifier = Conv(width, classes, 1, use_bias=True, kernel_init=CLASSIFIER_INIT, rngs=rngs)
+
+    def __call__(
+        self,
+        images: jax.Array,
+        sizes: Sizes = None,
+        *,
+        train: bool = False,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Logits of pictures.
+
+        Args:
+            images: float (b, h, w, 3), preprocessed, zero outside the valid region.
+            sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
+            train: whether batch norm uses and updates with the statistics of this batch.
+            dropout_key: of the dropout while training; None: no dropout.
+
+        Returns:
+            float32 (b, h / 4, w / 4, c), rounded up as layer1 is, zero outside the valid region.
+        """
+        features = self.backbone(images, sizes, train=train)
+        coarse, fine = self.backbone.grid_sizes(sizes), self.grid_sizes(sizes)
+        x = self.pyramid(features["layer4"], coarse, train=train)
+        if dropout_key is not None:
+            kept = jax.random.bernoulli(dropout_key, 1 - self.dropout, x.shape)
+            x = jnp.where(kept, x / (1 - self.dropout), 0)
+        finer = self.finer(features["layer1"], fine, train=train)
+        x = jnp.concatenate([resize(x, coarse, finer.shape[1:3], fine), finer], axis=-1)
+        for layer in self.decoder:
+            x = layer(x, fine, train=train)
+        return keep_valid(self.classifier(x), fine)
+
+    def grid_sizes(self, sizes: Sizes) -> Sizes:
+        """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
+        return self.backbone.stem_sizes(sizes)

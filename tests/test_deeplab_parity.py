@@ -1,0 +1,230 @@
+"""The segmentation networks, losses and gradients are those of independent torch models with the same weights."""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from lpcam_jax.models.deeplab import DeepLabV2, DeepLabV3Plus
+from lpcam_jax.models.layers import rescale
+from lpcam_jax.models.preprocessing import Preprocessing
+from lpcam_jax.models.resnet import ResNet
+from lpcam_jax.training.segmentation_losses import full_size_loss, multi_scale_loss, shrink_labels
+
+torch = pytest.importorskip("torch")
+
+from reference import torch_deeplab, torch_resnet  # noqa: E402 (they need torch)
+from reference.torch_weights import filled, relative_difference, to_torch, torch_name  # noqa: E402
+
+torch.set_num_threads(1)  # as in test_torch_parity.py
+
+CLASSES = 5
+RESNET50 = {"blocks": (3, 4, 6, 3)}
+RESNET101 = {"blocks": (3, 4, 23, 3)}
+TINY = {"blocks": (1, 1, 2, 2), "width": 8, "stem_width": 12}
+V2 = {"layout": "caffe", "stem_pool": "symmetric_ceil", "output_stride": 8}
+
+
+class Pair(NamedTuple):
+    """Our network in pure dicts and torch's, in float64, with the same weights."""
+
+    graph: nnx.GraphDef
+    parameters: dict[str, Any]
+    batch_stats: dict[str, Any]
+    network: "torch.nn.Module"
+
+
+@cache
+def pair(*, output_stride: int, **options) -> Pair:
+    """V2 in the Caffe layout, else V3+."""
+    is_v2 = options.get("layout") == "caffe"
+    ours, theirs = (DeepLabV2, torch_deeplab.DeepLabV2) if is_v2 else (DeepLabV3Plus, torch_deeplab.DeepLabV3Plus)
+
+    def build():
+        rngs = nnx.Rngs(0)
+        backbone = ResNet(**options, output_stride=output_stride, dilation="atrous", rngs=rngs)
+        return ours(backbone, CLASSES, preprocessing=Preprocessing(), rngs=rngs)
+
+    stages = {8: torch_deeplab.MSRA_8} if is_v2 else {16: torch_deeplab.TORCHVISION_16, 8: torch_deeplab.TORCHVISION_8}
+    torch_options = {{"stem_pool": "pool"}.get(name, name): value for name, value in options.items()}
+    backbone = torch_resnet.ResNet(1, **torch_options, stages=stages[output_stride])
+    width = options.get("width", 64)
+    rates = {16: (6, 12, 18), 8: (12, 24, 36)}[output_stride]
+    channels = (32 * width,) if is_v2 else (32 * width, 4 * width, rates)
+    network = torch_resnet.randomized(theirs(backbone, *channels, CLASSES), seed=0).double().eval()
+
+    graph, *trees = nnx.split(nnx.eval_shape(build), nnx.Param, nnx.BatchStat)
+    arrays = without_prefix(network.state_dict())
+    trees = [filled(nnx.to_pure_dict(tree), arrays) for tree in trees]
+    names = [torch_name(path) for tree in trees for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    assert sorted(names) == sorted(name for name in arrays if "num_batches" not in name), "one to one"
+    return Pair(graph, *trees, network)
+
+
+def without_prefix(arrays: dict[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
+    return {name.removeprefix("backbone."): array for name, array in arrays.items()}
+
+
+@cache
+def forward_of(graph: nnx.GraphDef):
+    @jax.jit
+    def forward(parameters, batch_stats, images, sizes):
+        return logits_of(nnx.merge(graph, parameters, batch_stats), images, sizes)
+
+    return forward
+
+
+def logits_of(model, images, sizes=None) -> list[jax.Array]:
+    return model.pyramid(images, sizes) if isinstance(model, DeepLabV2) else [model(images, sizes)]
+
+
+def outputs_of(one: Pair, images: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
+    return jax.device_get(forward_of(one.graph)(one.parameters, one.batch_stats, images, sizes))
+
+
+def expected_outputs(one: Pair, images: np.ndarray) -> list[np.ndarray]:
+    with torch.no_grad():
+        outputs = one.network(to_torch(images))
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    return [output.permute(0, 2, 3, 1).numpy() for output in outputs]
+
+
+def images_of(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).normal(size=(*shape, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        (RESNET101 | V2, (1, 97, 65)),
+        (TINY | V2, (2, 98, 66)),
+        (TINY | V2, (1, 33, 40)),
+        (RESNET50 | {"output_stride": 16}, (1, 97, 65)),
+        (TINY | {"output_stride": 16}, (2, 50, 66)),
+        (TINY | {"output_stride": 8}, (1, 97, 65)),
+    ],
+    ids=["v2-resnet101", "v2-even", "v2-small", "v3plus-resnet50", "v3plus-even", "v3plus-8"],
+)
+def test_logits(options, shape):
+    one, images = pair(**options), images_of(*shape)
+    outputs, expected = outputs_of(one, images), expected_outputs(one, images)
+    assert len(outputs) == len(expected) == (4 if "layout" in options else 1)
+    for values, other in zip(outputs, expected, strict=True):
+        assert 0.1 < np.abs(other).max() < 100, "in the scale of a trained network's"
+        assert relative_difference(values, other) < 1e-5
+
+
+@pytest.mark.parametrize("options", [TINY | V2, TINY | {"output_stride": 16}], ids=["v2", "v3plus"])
+def test_a_padded_picture_is_the_picture_alone(options):
+    one, sizes = pair(**options), ((64, 96), (33, 17), (2, 50), (47, 95), (64, 3))
+    images = np.zeros((len(sizes), 64, 96, 3), np.float32)
+    for image, (height, width) in zip(images, sizes, strict=True):
+        image[:height, :width] = images_of(height, width)
+    outputs = outputs_of(one, images, np.int32(sizes))
+    for index, (height, width) in enumerate(sizes):
+        for values, expected in zip(
+            outputs, expected_outputs(one, images[index : index + 1, :height, :width]), strict=True
+        ):
+            valid = values[index][tuple(slice(length) for length in expected.shape[1:])]
+            assert relative_difference(valid, expected[0]) < 1e-5, (height, width)
+
+
+@pytest.mark.parametrize("scale", [0.75, 0.5])
+@pytest.mark.parametrize("length", [2, 33, 98])
+def test_rescaling_by_a_factor(scale, length):
+    x = images_of(2, length, 7)
+    values, sizes = jax.jit(rescale, static_argnums=2)(x, np.int32([[length, 7]] * 2), scale)
+    expected = torch.nn.functional.interpolate(to_torch(x), scale_factor=scale, mode="bilinear", align_corners=False)
+    assert sizes.tolist() == [[*expected.shape[2:]]] * 2
+    assert relative_difference(values, expected.permute(0, 2, 3, 1)) < 1e-6
+
+
+# Training.
+
+
+def labels_of(*shape: int) -> np.ndarray:
+    """Patches of labels, a quarter of them 255."""
+    rng = np.random.default_rng(shape)
+    patches = rng.choice([*range(CLASSES), 255, 255], (shape[0], 12, 12)).astype(np.uint8)
+    return np.kron(patches, np.ones((1, 16, 16), np.uint8))[:, : shape[1], : shape[2]]
+
+
+def torch_loss(outputs: Any, labels: np.ndarray) -> "torch.Tensor":
+    if not isinstance(outputs, list):
+        return torch_deeplab.full_size_loss(outputs, torch.from_numpy(labels.astype(np.int64)))
+    sizes = [tuple(one.shape[2:]) for one in outputs]
+    return torch_deeplab.four_losses(
+        outputs, [torch.from_numpy(np.int64(np.array(shrink_labels(labels, size)))) for size in sizes]
+    )
+
+
+def test_the_four_losses_and_their_gradients():
+    labels, rng = labels_of(2, 97, 65), np.random.default_rng(0)
+    shapes = [(13, 9), (10, 7), (7, 5), (13, 9)]
+    logits = [rng.normal(0, 3, (2, *shape, CLASSES)).astype(np.float32) for shape in shapes]
+    value, gradients = jax.jit(jax.value_and_grad(multi_scale_loss))(logits, labels)
+    tensors = [to_torch(one).requires_grad_() for one in logits]
+    expected = torch_loss(tensors, labels)
+    expected.backward()
+    assert relative_difference(value, expected.item()) < 1e-6
+    for gradient, tensor in zip(gradients, tensors, strict=True):
+        assert relative_difference(gradient, tensor.grad.permute(0, 2, 3, 1)) < 1e-5
+
+
+def test_the_loss_at_full_size_and_its_gradient():
+    labels = labels_of(2, 97, 65)
+    logits = np.random.default_rng(0).normal(0, 3, (2, 25, 17, CLASSES)).astype(np.float32)
+    value, gradient = jax.jit(jax.value_and_grad(full_size_loss))(logits, labels)
+    tensor = to_torch(logits).requires_grad_()
+    expected = torch_loss(tensor, labels)
+    expected.backward()
+    assert relative_difference(value, expected.item()) < 1e-6
+    assert relative_difference(gradient, tensor.grad.permute(0, 2, 3, 1)) < 1e-5
+
+
+@pytest.mark.parametrize("options", [TINY | V2, TINY | {"output_stride": 16}], ids=["v2", "v3plus"])
+def test_gradients_of_the_network(options):
+    one, labels = pair(**options), labels_of(1, 33, 41)
+    images = smooth_images(one.network, 1, 33, 41)
+
+    @jax.jit
+    @jax.value_and_grad
+    def of_parameters(parameters):
+        logits = logits_of(nnx.merge(one.graph, parameters, one.batch_stats), images)
+        return multi_scale_loss(logits, labels) if len(logits) > 1 else full_size_loss(logits[0], labels)
+
+    value, gradients = of_parameters(one.parameters)
+    one.network.zero_grad()
+    expected = torch_loss(one.network(to_torch(images)), labels)
+    expected.backward()
+    assert relative_difference(value, expected.item()) < 1e-5
+    named = without_prefix({name: parameter.grad for name, parameter in one.network.named_parameters()})
+    named = filled(one.parameters, named)
+    largest = max(float(np.abs(gradient).max()) for gradient in jax.tree.leaves(named))
+    for (path, gradient), other in zip(
+        jax.tree_util.tree_leaves_with_path(gradients), jax.tree.leaves(named), strict=True
+    ):
+        assert relative_difference(gradient, other, 1e-4 * largest) < 1e-3, torch_name(path)
+
+
+def smooth_images(network: "torch.nn.Module", *shape: int) -> np.ndarray:
+    """Pictures at which no ReLU is within rounding of its kink; see `smooth_batch` in test_torch_parity.py."""
+    distances = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: distances.append(inputs[0].abs().min().item()))
+        for module in network.modules()
+        if isinstance(module, torch.nn.ReLU)
+    ]
+    for seed in range(60):
+        images = np.random.default_rng(seed).normal(size=(*shape, 3)).astype(np.float32)
+        distances.clear()
+        with torch.no_grad():
+            network(to_torch(images))
+        if min(distances) > 2e-6:
+            for hook in hooks:
+                hook.remove()
+            return images
+    raise AssertionError("no picture is far from all kinks; take smaller ones")
