@@ -113,22 +113,6 @@ def test_other_annotations_give_other_masks(tmp_path):
     assert set(np.unique(record.mask)) == {0, 1}
 
 
-@pytest.mark.slow
-def test_a_data_set_of_other_classes_is_refused(program, archives, tmp_path):
-    run, other = tmp_path / "run", tiny.coco_archives(tmp_path / "other")
-    words = ("--data.root", archives, "--data.prepared", tmp_path / "prepared", "--workdir", run, *TINY)
-    assert program("train.py", "configs/coco14.py", *words).code == 0
-    values = tiny.coco_instances()
-    values["categories"] = [one | {"name": f"other {one['name']}"} for one in values["categories"]]
-    (other / "annotations").mkdir()
-    (other / "annotations" / "instances_train2014.json").write_text(json.dumps(values))
-    config = json.loads((run / "config.json").read_text())
-    config["config"]["data"]["prepared"] = ""
-    (run / "config.json").write_text(json.dumps(config))
-    finished = program("infer.py", "--ckpt", run, "--out", tmp_path / "out", "--root", other)
-    assert_one_line_error(finished, "its classes are other person, other car.* not person, car")
-
-
 def polygon(*numbers):
     return {"segmentation": [list(numbers)]}
 
@@ -171,19 +155,33 @@ def test_a_json_that_is_no_instances_file(tmp_path, content):
         opened(root)
 
 
+@pytest.fixture(scope="module")
+def run(program, archives, tmp_path_factory):
+    """A run of the paper's recipe, with a tiny network; also a picture of no class is trained on."""
+    workdir = tmp_path_factory.mktemp("runs") / "coco14"
+    finished = program("train.py", "configs/coco14.py", "--data.root", archives, "--workdir", workdir, *TINY)
+    assert finished.code == 0, finished.err
+    return workdir
+
+
 @pytest.mark.slow
-def test_from_archives_to_heat_maps(program, archives, tmp_path):
-    """The recipe of the paper, with a tiny network: also a picture of no class is trained on and mapped."""
-    run, out = tmp_path / "run", tmp_path / "out"
-    words = ("--data.root", archives, "--data.prepared", tmp_path / "prepared", "--workdir", run, *TINY)
-    finished = program("train.py", "configs/coco14.py", *words)
+def test_from_archives_to_heat_maps(program, run, tmp_path):
+    finished = program("infer.py", "--ckpt", run, "--out", tmp_path)
     assert finished.code == 0, finished.err
-    finished = program("infer.py", "--ckpt", run, "--out", out)
-    assert finished.code == 0, finished.err
-    assert len(list(out.glob("maps/*.npz"))) == 5
-    with np.load(out / "maps" / "COCO_train2014_000000000030.npz") as arrays:
+    assert len(list(tmp_path.glob("maps/*.npz"))) == 5
+    with np.load(tmp_path / "maps" / "COCO_train2014_000000000030.npz") as arrays:
         assert arrays["lpcam"].shape == (0, 10, 12)
     assert "mIoU" in finished.out
+
+
+@pytest.mark.slow
+def test_a_data_set_of_other_classes_is_refused(program, run, tmp_path):
+    other, values = tiny.coco_archives(tmp_path / "other"), tiny.coco_instances()
+    values["categories"] = [one | {"name": f"other {one['name']}"} for one in values["categories"]]
+    (other / "annotations").mkdir()
+    (other / "annotations" / "instances_train2014.json").write_text(json.dumps(values))
+    finished = program("infer.py", "--ckpt", run, "--out", tmp_path / "out", "--root", other)
+    assert_one_line_error(finished, "its classes are other person, other car.* not person, car")
 
 
 def test_a_val_split_that_is_not_there(program, archives, tmp_path):
