@@ -193,7 +193,7 @@ class Run:
             found += [
                 f"{part}.{name} {theirs[part][name]!r} -> {value!r}"
                 for name, value in mine[part].items()
-                if json.dumps(theirs[part][name]) != json.dumps(value) and name not in ("root", "checkpoint_every")
+                if json.dumps(theirs[part][name]) != json.dumps(value) and name not in ("root", "prepared", "checkpoint_every")
             ]
         return found + [name for name in ("seed", "limit") if mine[name] != theirs[name]]
 
