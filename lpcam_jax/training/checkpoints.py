@@ -26,6 +26,10 @@ from ..files import read_arrays, write_atomically
 from ..prototypes import Prototypes
 
 
+# What training under other settings of these would have done just the same.
+_MAY_CHANGE = ("root", "prepared", "checkpoint_every")
+
+
 class TrainState(NamedTuple):
     """step int32 (); parameters, batch_stats: nested dicts of arrays; opt_state: of the optimizer."""
 
@@ -193,7 +197,7 @@ class Run:
             found += [
                 f"{part}.{name} {theirs[part][name]!r} -> {value!r}"
                 for name, value in mine[part].items()
-                if json.dumps(theirs[part][name]) != json.dumps(value) and name not in ("root", "prepared", "checkpoint_every")
+                if json.dumps(theirs[part][name]) != json.dumps(value) and name not in _MAY_CHANGE
             ]
         return found + [name for name in ("seed", "limit") if mine[name] != theirs[name]]
 
