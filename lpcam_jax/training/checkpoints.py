@@ -25,7 +25,6 @@ from ..errors import UserError
 from ..files import read_arrays, write_atomically
 from ..prototypes import Prototypes
 
-
 # What training under other settings of these would have done just the same.
 _MAY_CHANGE = ("root", "prepared", "checkpoint_every")
 
