@@ -1,11 +1,13 @@
-"""Heat maps, overlays and seed masks from a trained run.
+"""What a trained run makes of pictures: heat maps, overlays and seed masks, or segmentation masks.
 
     python infer.py --ckpt runs/demo --out heatmaps/
     python infer.py --ckpt runs/demo --out heatmaps_mine/ --images 'my/*.jpg'
     python infer.py --ckpt runs/voc12 --out heatmaps_aug/ --split train_aug
+    python infer.py --ckpt runs/seg --out masks/
 
-Without --images: the pictures that were clustered, with their labels, scored where there are masks. With --images:
-any pictures, for the classes that are predicted. The same command continues what was stopped.
+Without --images: the pictures of the run's --data.seeds, scored where there are true masks; heat maps are of their
+labels. With --images: any pictures; heat maps are of the classes that are predicted. The same command continues what
+was stopped.
 """
 
 import sys
@@ -13,12 +15,12 @@ from dataclasses import dataclass, field, replace
 
 import tyro
 
-from lpcam_jax import devices
-from lpcam_jax.config import Inference
+from lpcam_jax import devices, heatmaps, segmentation_masks
+from lpcam_jax.config import AnyConfig, Inference, SegmentationConfig, SegmentationInference
 from lpcam_jax.data.pictures import Pictures, find_pictures
+from lpcam_jax.data.records import RecordSource
 from lpcam_jax.data.sources import first, seed_source, with_classes
 from lpcam_jax.errors import UserError
-from lpcam_jax.heatmaps import describe, make_heatmaps
 from lpcam_jax.scripts import run_program, value_of_flag
 from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.state import trained_state
@@ -37,45 +39,67 @@ class Arguments:
     root: str = ""
     """where the run's data set is now; empty: where it was for training"""
     split: str = ""
-    """which part of it: a split, or a list of ids, as --data.seeds of train.py; empty: what was clustered"""
+    """which part of it, as --data.seeds of train.py; empty: that one"""
     limit: int | None = None
     """only the first pictures"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMapArguments(Arguments):
+    """What to map, and where to."""
+
     inference: Inference = field(default_factory=Inference)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskArguments(Arguments):
+    """What to segment, and where to."""
+
+    inference: SegmentationInference = field(default_factory=SegmentationInference)
+
+
 def main() -> None:
-    """Map, write, score, print."""
-    ckpt = value_of_flag("--ckpt", sys.argv[1:])
-    defaults = Run.open(ckpt).config.inference if ckpt else Inference()
-    arguments = tyro.cli(
-        Arguments, description=__doc__, default=Arguments(ckpt=tyro.MISSING, out=tyro.MISSING, inference=defaults)
-    )
+    """Compute, write, score, print."""
+    arguments = parse(sys.argv[1:])
     devices.remember_compilations()
     mesh = devices.mesh()
     run = Run.open(arguments.ckpt)
-    prototypes = run.load_prototypes()
-    state = trained_state(run, devices=mesh)
-    if arguments.split and (arguments.images or run.config.data.source in ("shapes", "folder")):
-        raise UserError(f"--split {arguments.split}: there is no part of this name; leave --split out.")
-    if arguments.images:
-        source = Pictures(find_pictures(arguments.images), run.class_names)
+    options = {"inference": arguments.inference, "devices": mesh}
+    if isinstance(run.config, SegmentationConfig):
+        state, source = trained_state(run, devices=mesh), source_of(arguments, run)
+        metrics = segmentation_masks.make_masks(run, state, source, arguments.out, **options)
+        lines, look = segmentation_masks.describe(metrics), "look at index.html, use masks/"
     else:
-        data = run.config.data
-        data = replace(data, root=arguments.root or data.root, seeds=arguments.split or data.seeds)
-        limit = run.config.limit if arguments.limit is None else arguments.limit
-        source = with_classes(seed_source(replace(run.config, data=data, limit=limit)), run.class_names, data.root)
-    metrics = make_heatmaps(
-        run,
-        state,
-        prototypes,
-        first(source, arguments.limit),
-        arguments.out,
-        inference=arguments.inference,
-        devices=mesh,
-    )
-    for text in describe(metrics):
+        prototypes = run.load_prototypes()
+        state, source = trained_state(run, devices=mesh), source_of(arguments, run)
+        metrics = heatmaps.make_heatmaps(run, state, prototypes, source, arguments.out, **options)
+        lines, look = heatmaps.describe(metrics), "look at overlays/, use seeds/ and maps/"
+    for text in lines:
         print(text)
-    print(f"{metrics['pictures']} pictures are in {arguments.out}: look at overlays/, use seeds/ and maps/.")
+    print(f"{metrics['pictures']} pictures are in {arguments.out}: {look}.")
+
+
+def parse(words: list[str]) -> HeatMapArguments | MaskArguments:
+    """The flags; which there are, and their defaults, says the run."""
+    ckpt = value_of_flag("--ckpt", words)
+    config = Run.open(ckpt).config if ckpt else None
+    kind = MaskArguments if isinstance(config, SegmentationConfig) else HeatMapArguments
+    default = kind(ckpt=tyro.MISSING, out=tyro.MISSING, inference=config.inference if config else Inference())
+    return tyro.cli(kind, args=words, description=__doc__, default=default)
+
+
+def source_of(arguments: Arguments, run: Run) -> RecordSource:
+    """The pictures that are meant."""
+    config: AnyConfig = run.config
+    if arguments.images:
+        if arguments.split:
+            raise UserError(f"--split {arguments.split}: --images has no parts; leave one of the two out.")
+        return first(Pictures(find_pictures(arguments.images), run.class_names), arguments.limit)
+    data = config.data
+    data = replace(data, root=arguments.root or data.root, seeds=arguments.split or data.seeds)
+    limit = config.limit if arguments.limit is None else arguments.limit
+    source = with_classes(seed_source(replace(config, data=data, limit=limit)), run.class_names, data.root)
+    return first(source, arguments.limit)
 
 
 if __name__ == "__main__":

@@ -1,63 +1,90 @@
-"""Train a classifier and cluster its prototypes.
+"""Train a classifier and cluster its prototypes, or train a segmentation network: the recipe says which.
 
     python train.py configs/shapes.py --workdir runs/demo
     python train.py configs/folder.py --data.root my_data --workdir runs/my_data
     python train.py configs/voc12.py --data.root VOCdevkit/VOC2012 --model.weights resnet50.pth --workdir runs/voc12
+    python train.py configs/shapes_deeplab.py --data.masks heatmaps/seeds --workdir runs/seg
 
 The same command continues a run that was stopped, and does nothing when all is done.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import tyro
 
 from lpcam_jax import devices
-from lpcam_jax.config import Config
-from lpcam_jax.data.sources import seed_source, training_sources, with_classes, with_labels
+from lpcam_jax.config import AnyConfig, SegmentationConfig
+from lpcam_jax.data.sources import masked_source, seed_source, training_sources, with_classes, with_labels
 from lpcam_jax.errors import UserError
 from lpcam_jax.scripts import parse_with_recipe, run_program
 from lpcam_jax.training.checkpoints import Run
-from lpcam_jax.training.loop import train_classifier
+from lpcam_jax.training.classification import train_classifier
 from lpcam_jax.training.prototype_stage import make_prototypes
+from lpcam_jax.training.segmentation import train_segmentation
 from lpcam_jax.training.state import trained_state
 
-STAGES = ("classifier", "prototypes")
+CLASSIFIER, PROTOTYPES, SEGMENTATION = "classifier", "prototypes", "segmentation"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments(Config):
+class Arguments:
     """A recipe, and where its run is kept."""
 
     recipe: tyro.conf.Positional[str]
     """file with get_config(), e.g. configs/shapes.py; the flags below override it"""
     workdir: str
     """where the run is kept; the same folder continues it"""
-    stages: str = ",".join(STAGES)
-    """comma-separated stages to run"""
+    stages: str = "all"
+    """comma-separated stages to run: classifier, prototypes; a segmentation recipe is one stage"""
 
 
 def main() -> None:
     """Run the stages."""
     config, arguments = parse_with_recipe(Arguments, sys.argv[1:], description=__doc__)
-    stages = arguments.stages.split(",")
-    if unknown := sorted(set(stages) - set(STAGES)):
-        raise UserError(
-            f"--stages {arguments.stages}: there is no stage {unknown[0]!r}; there are {', '.join(STAGES)}."
-        )
+    stages = chosen_stages(config, arguments.stages)
     devices.remember_compilations()
+    if SEGMENTATION in stages:
+        directory, out = segmentation(config, arguments.workdir), "masks/"
+    else:
+        directory, out = classifier_and_prototypes(config, arguments.workdir, stages), "heatmaps/"
+    print(f"{directory} is ready: python infer.py --ckpt {arguments.workdir} --out {out}")
+
+
+def chosen_stages(config: AnyConfig, text: str) -> tuple[str, ...]:
+    """The stages that are wanted; UserError for one that the recipe does not have."""
+    known = (SEGMENTATION,) if isinstance(config, SegmentationConfig) else (CLASSIFIER, PROTOTYPES)
+    stages = known if text == "all" else tuple(text.split(","))
+    if unknown := sorted(set(stages) - set(known)):
+        raise UserError(f"--stages {text}: this recipe has no stage {unknown[0]!r}; it has {', '.join(known)}.")
+    return stages
+
+
+def classifier_and_prototypes(config: AnyConfig, workdir: str, stages: Sequence[str]) -> Path:
+    """Train the classifier and cluster its features; returns the run's folder."""
     mesh = devices.mesh()
     seeds = with_labels(seed_source(config), config.data.seeds)
-    run = Run.create(arguments.workdir, config, seeds.class_names)
-    if "classifier" in stages:
+    run = Run.create(workdir, config, seeds.class_names)
+    if CLASSIFIER in stages:
         pictures, validation = training_sources(config)
-        with_classes(pictures, run.class_names, config.data.train)
-        state = train_classifier(run, pictures, validation, devices=mesh)
+        with_classes(with_labels(pictures, config.data.train), run.class_names, config.data.train)
+        state = train_classifier(run, pictures, with_labels(validation, config.data.validation), devices=mesh)
     else:
         state = trained_state(run, devices=mesh)
-    if "prototypes" in stages and not run.has_prototypes():
+    if PROTOTYPES in stages and not run.has_prototypes():
         make_prototypes(run, state, seeds, devices=mesh)
-    print(f"{run.directory} is ready: python infer.py --ckpt {arguments.workdir} --out heatmaps/")
+    return run.directory
+
+
+def segmentation(config: SegmentationConfig, workdir: str) -> Path:
+    """Train a segmentation network; returns the run's folder."""
+    pictures, validation = training_sources(config)
+    pictures = masked_source(pictures, config.data)
+    run = Run.create(workdir, config, pictures.class_names)
+    train_segmentation(run, pictures, validation, devices=devices.mesh())
+    return run.directory
 
 
 if __name__ == "__main__":

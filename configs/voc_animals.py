@@ -18,7 +18,7 @@ def get_config() -> Config:
             classes=("cat", "cow", "dog", "horse", "person", "sheep"),
             train="train_aug.txt",
             seeds="train.txt",
-            masks="SegmentationClassAug",
+            truth="SegmentationClassAug",
             present=50,
         ),
         model=Model(

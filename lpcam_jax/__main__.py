@@ -2,6 +2,7 @@
 
     python -m lpcam_jax convert resnet50.pth --out weights/
     python -m lpcam_jax evaluate configs/voc12.py --data.root DIR --predictions heatmaps/ --out scores/
+    python -m lpcam_jax seeds --maps heatmaps/ --method cam --threshold best --out seeds_cam/
     python -m lpcam_jax sweep --ckpt runs/voc12 --out sweep/
 
 `python -m lpcam_jax COMMAND --help` explains one.
@@ -16,6 +17,7 @@ from .scripts import run_program
 COMMANDS = {
     "convert": "pretrained weights of the torch world, as a file of ours, with a report of what was found",
     "evaluate": "score a folder of maps or masks against any data set with masks",
+    "seeds": "seed masks from a folder of heat maps, of any method and threshold",
     "sweep": "seed quality over the method's parameters (paper, Figure 5)",
 }
 

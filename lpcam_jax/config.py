@@ -1,7 +1,8 @@
 """What a recipe can say: one frozen dataclass per part of a run.
 
-A file under `configs/` returns a `Config`; the command line overrides single fields (`--data.root DIR`);
-the resolved config is stored with the checkpoint. The defaults are the reference's recipe for VOC 2012.
+A file under `configs/` returns a `Config` (a classifier and its prototypes) or a `SegmentationConfig` (DeepLab); the
+command line overrides single fields (`--data.root DIR`); the resolved config is stored with the checkpoint. The
+defaults are the references' recipes for VOC 2012.
 """
 
 import dataclasses
@@ -23,29 +24,31 @@ class Data:
     """voc12, coco14: where the prepared data set is kept; empty: root/prepared"""
     classes: tuple[str, ...] = ()
     """keep only these classes, in this order; empty: all of the data set"""
-    train: str = "train_aug"
-    """what the classifier is trained on. voc12, coco14, tfds: a split, such as train or train[:50%]; voc_layout: a file
-    of ids, relative to root"""
-    seeds: str = "train"
-    """what is clustered, and what infer.py maps and scores; a split or file as for train"""
+    train: str = "all"
+    """what is trained on. voc12, coco14, tfds: a split; voc_layout: a file of ids, relative to root; shapes, folder:
+    all. Any of them can be cut, as in train[:50%] or all[400:]"""
+    seeds: str = "all"
+    """what is clustered, and what infer.py maps and scores; as for train"""
     validation: str = ""
-    """what the validation mAP is measured on; a split or file as for train; empty: see held_out"""
+    """what is validated on; as for train; empty: see held_out"""
+    masks: str = ""
+    """segmentation: folder of masks, ID.png, to train on, such as the seeds/ that infer.py writes; empty: the true
+    masks of the data set"""
     images: str = "JPEGImages"
     """voc_layout: folder of the pictures, relative to root"""
-    masks: str = "SegmentationClass"
-    """voc_layout: folder of the masks, relative to root"""
+    truth: str = "SegmentationClass"
+    """voc_layout: folder of the true masks, relative to root"""
     present: int = 1
     """voc_layout: a class is in a picture when its mask holds at least this many of its pixels"""
     scenes: int = 600
     """shapes: how many scenes are drawn"""
     held_out: float = 0.1
-    """share of the training pictures kept for the validation mAP, drawn with the run's seed, when no validation set is
-    named"""
+    """share of the training pictures kept for validation, drawn with the run's seed, when no validation set is named"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """The classifier whose features are mapped."""
+    """The network's ResNet; with a linear head it is the classifier whose features are mapped."""
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     """bottlenecks a stage: (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101"""
@@ -55,8 +58,9 @@ class Model:
     """channels after the first convolution"""
     layout: Literal["torchvision", "caffe"] = "torchvision"
     """where a stage's stride sits: on the 3x3 (torchvision) or on the first 1x1 (caffe, MSRA)"""
-    stem_pool: Literal["symmetric", "ceil"] = "symmetric"
-    """padding of the stem's max pool: one on each side, or bottom and right only (Caffe's ceil mode)"""
+    stem_pool: Literal["symmetric", "ceil", "symmetric_ceil"] = "symmetric"
+    """padding of the stem's max pool: one on each side, bottom and right only (Caffe's ceil mode), or both
+    (DeepLabV2's)"""
     output_stride: Literal[32, 16, 8] = 16
     """pixels a feature position; strides are taken out of the last stages to reach it"""
     weights: str = ""
@@ -127,7 +131,17 @@ class Prototypes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inference:
+class Batches:
+    """How pictures of many sizes share batches."""
+
+    batch_pixels: int = 1_600_000
+    """pixels of one device's batch, mirror images included: bounds the memory"""
+    max_shapes: int = 12
+    """at most this many picture shapes are compiled"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference(Batches):
     """How pictures become maps and maps become seeds."""
 
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
@@ -136,15 +150,11 @@ class Inference:
     """seed threshold: where no map is above it there is background"""
     probability: float = 0.5
     """pictures without labels: classes at least this probable are mapped; the best one always is"""
-    batch_pixels: int = 1_600_000
-    """pixels of one device's batch, mirror images included: bounds the memory"""
-    max_shapes: int = 12
-    """at most this many picture shapes are compiled"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A whole run."""
+    """A classifier, its prototypes, and the heat maps made with them."""
 
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
@@ -157,7 +167,101 @@ class Config:
     """use only the first pictures, for a dry run"""
 
 
-def to_json(config: Config) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class DeepLab(Model):
+    """The segmentation network: a ResNet, dilated where a stride was taken out, and a DeepLab head.
+
+    The defaults are the ResNet-101 of DeepLabV2 in the layout of its Caffe weights.
+    """
+
+    head: Literal["deeplabv2", "deeplabv3plus"] = "deeplabv2"
+    """deeplabv2: four dilated convolutions, maximum over the scales 1, 0.75 and 0.5; deeplabv3plus: atrous pyramid and
+    decoder"""
+    head_width: int = 256
+    """deeplabv3plus: channels of pyramid and decoder"""
+    blocks: tuple[int, ...] = (3, 4, 23, 3)
+    layout: Literal["torchvision", "caffe"] = "caffe"
+    stem_pool: Literal["symmetric", "ceil", "symmetric_ceil"] = "symmetric_ceil"
+    output_stride: Literal[32, 16, 8] = 8
+    channel_order: Literal["rgb", "bgr"] = "bgr"
+    mean: tuple[float, float, float] = (104.008, 116.669, 122.675)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationTraining:
+    """How a segmentation network is trained from masks."""
+
+    steps: int = 20_000
+    batch_size: int = 10
+    accumulate: int = 2
+    """the gradient of a step is the mean over this many parts of its batch, computed one after the other"""
+    crop: int = 321
+    """side of the square crop; smaller pictures are padded right and bottom, with the mean colour and the label 255"""
+    scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
+    """each picture is resized by one of these before cropping"""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 2.5e-4
+    """of the backbone"""
+    head_multiplier: float = 10.0
+    """the head learns this many times faster"""
+    bias_multiplier: float = 20.0
+    """the biases of the head's convolutions learn this many times faster than the backbone, and do not decay"""
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    """sgd only"""
+    power: float = 0.9
+    """learning rate = initial * (1 - step / steps) ** power"""
+    hold: int = 10
+    """the learning rate changes every so many steps"""
+    frozen: tuple[str, ...] = ()
+    """parts of the backbone that are not trained: conv1, bn1, layer1 .. layer4"""
+    batch_norm: Literal["fixed", "frozen", "train"] = "fixed"
+    """of the backbone. fixed: nothing of it is trained; frozen: scale and shift are, with the stored statistics;
+    train: batch statistics. The norms of deeplabv3plus's head are new and always train"""
+    average: float = 0.0
+    """decay a step of the running mean of the parameters, which is then what is validated and used, such as 0.999;
+    0: none"""
+    validate_every: int = 2000
+    """steps between validations; there is one after the last step, too"""
+    checkpoint_every: int = 500
+    """steps between checkpoints; the last step is always kept"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationInference(Batches):
+    """How pictures become segmentation masks."""
+
+    scales: tuple[float, ...] = (1.0,)
+    """picture scales whose probabilities are averaged"""
+    mirror: bool = False
+    """average over mirror images, too"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationConfig:
+    """A segmentation network, trained from masks, and the masks made with it."""
+
+    data: Data = field(default_factory=Data)
+    model: DeepLab = field(default_factory=DeepLab)
+    training: SegmentationTraining = field(default_factory=SegmentationTraining)
+    inference: SegmentationInference = field(default_factory=SegmentationInference)
+    seed: int = 0
+    """of everything random: initialisation, order, crops, dropout"""
+    limit: int | None = None
+    """use only the first pictures, for a dry run"""
+
+
+AnyConfig = Config | SegmentationConfig
+KINDS: dict[str, type[AnyConfig]] = {"classifier": Config, "segmentation": SegmentationConfig}
+
+
+def kind_of(config: AnyConfig) -> str:
+    """What a run of this config trains, a key of KINDS."""
+    return next(kind for kind, its_type in KINDS.items() if isinstance(config, its_type))
+
+
+def to_json(config: AnyConfig) -> dict[str, Any]:
     """The config as plain JSON values."""
     return dataclasses.asdict(config)
 

@@ -11,24 +11,17 @@
 The npz is written last: where it stands, the picture is done.
 """
 
-import hashlib
 import io
-import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from . import __version__
 from .config import Inference
 from .data.records import Record, RecordSource
-from .errors import UserError
 from .files import write_atomically
 from .inference import METHODS, PictureMaps, map_pictures
 from .predictions import MapFolder
@@ -38,13 +31,14 @@ from .report.names import title
 from .report.overlays import panel, png
 from .report.palette import mask_png
 from .report.table import empty_maps_line, seed_tables
+from .results import ResultFolder, fingerprint, report_skipped, skipped_line, write_all
 from .scoring import score_maps
 from .seeds import seed_mask
 from .training.checkpoints import Run, TrainState
 from .training.state import graph_of
 
 
-class HeatMapFolder:
+class HeatMapFolder(ResultFolder):
     """The folder, of one model and one protocol.
 
     Args:
@@ -53,25 +47,13 @@ class HeatMapFolder:
         protocol: plain JSON values that say how the maps are made; a folder with another protocol is refused.
 
     Raises:
-        UserError: the folder cannot be written, or holds maps made otherwise.
+        UserError: as `ResultFolder`.
     """
 
     def __init__(self, directory: str | Path, class_names: tuple[str, ...], protocol: dict[str, Any]):
-        self.directory, self.class_names, self.protocol = Path(directory), class_names, protocol
+        super().__init__(directory, protocol, what="heat maps")
+        self.class_names = class_names
         self.maps = MapFolder(self.directory / "maps", METHODS)
-        file = self.directory / "protocol.json"
-        text = json.dumps(protocol, indent=2, ensure_ascii=False)
-        try:
-            before = file.read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError):
-            before = None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file} cannot be read ({error}); choose another --out.") from None
-        if before is not None and before != text:
-            raise UserError(
-                f"{directory} holds heat maps of another model or protocol; choose another --out or delete it."
-            )
-        write_atomically(file, text.encode())
 
     def is_done(self, name: str) -> bool:
         """Whether the picture's outputs are all there."""
@@ -109,12 +91,9 @@ class HeatMapFolder:
             probabilities=result.probabilities.astype(np.float32),
             **{method: maps.astype(np.float16) for method, maps in stored.items()},
         )
-        write_atomically(self._file("overlays", record.id, "png"), png(picture))
-        write_atomically(self._file("seeds", record.id, "png"), mask_png(seed))
+        write_atomically(self.file("overlays", record.id, "png"), png(picture))
+        write_atomically(self.file("seeds", record.id, "png"), mask_png(seed))
         write_atomically(self.maps.file(record.id), buffer.getvalue())
-
-    def _file(self, kind: str, name: str, suffix: str) -> Path:
-        return self.directory / kind / f"{name}.{suffix}"
 
 
 def make_heatmaps(
@@ -160,11 +139,8 @@ def make_heatmaps(
             skipped=skipped,
             only=missing,
         )
-        _write_all(folder, results, background=inference.background)
-    for line in skipped:
-        tqdm.write(f"skipped: {line}")
-    if len(skipped) == len(source):
-        raise UserError(f"none of the {len(source)} pictures could be read; see the lines above.")
+        write_all(results, lambda _, record, maps: folder.write(record, maps, background=inference.background))
+    report_skipped(skipped, source)
     metrics = {
         "pictures": len(source) - len(skipped),
         "skipped": skipped,
@@ -173,7 +149,7 @@ def make_heatmaps(
     }
     if "scores" in metrics:
         seed_curves(Path(out) / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
-    write_atomically(Path(out) / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False).encode())
+    folder.write_json("metrics.json", metrics)
     return metrics
 
 
@@ -181,12 +157,9 @@ def protocol_of(
     run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource, inference: Inference
 ) -> dict[str, Any]:
     """How the maps of this model are made, as plain JSON values; other parameters give another `model`."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((state.parameters, state.batch_stats, prototypes)):
-        digest.update(np.asarray(leaf).tobytes())
     return {
         "version": __version__,
-        "model": digest.hexdigest()[:16],
+        "model": fingerprint((state.parameters, state.batch_stats, prototypes)),
         "step": int(state.step),
         "class_names": list(run.class_names),
         "classes": "predicted" if source.labels is None else "labels",
@@ -209,17 +182,4 @@ def describe(metrics: dict[str, Any]) -> Iterator[str]:
             f"threshold; {fixed:+.1f} at {scores['cam']['fixed']['threshold']:g}."
         )
     yield from empty_maps_line(metrics["empty_maps"])
-    if metrics["skipped"]:
-        yield f"{len(metrics['skipped'])} pictures were skipped; metrics.json names them."
-
-
-def _write_all(folder: HeatMapFolder, results: Iterator, *, background: float) -> None:
-    """Write results in threads as they come; the first failure ends the run."""
-    with closing(results), ThreadPoolExecutor(2) as pool:
-        pending = []
-        for _, record, result in results:
-            pending.append(pool.submit(folder.write, record, result, background=background))
-            while len(pending) > 8:
-                pending.pop(0).result()
-        for one in pending:
-            one.result()
+    yield from skipped_line(metrics["skipped"])

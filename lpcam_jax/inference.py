@@ -124,7 +124,7 @@ def map_pictures(
 
     passes = [Pass(scale, of_pictures) for scale in inference.scales]
     results = run_passes(
-        passes, source, inference=inference, devices=devices, description="heat maps", skipped=skipped, only=only
+        passes, source, batches=inference, devices=devices, description="heat maps", skipped=skipped, only=only
     )
     with closing(results):  # and the progress bar with it, whatever happens
         for index, record, outputs in results:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from .config import Inference
+from .config import Batches
 from .data.augment import resize, scaled_size
 from .data.buckets import bucket_of, choose_buckets
 from .data.records import Record, RecordSource
@@ -39,7 +39,7 @@ def run_passes(
     passes: Sequence[Pass],
     source: RecordSource,
     *,
-    inference: Inference,
+    batches: Batches,
     devices: Mesh,
     description: str,
     skipped: list[str],
@@ -50,7 +50,7 @@ def run_passes(
     Args:
         passes: scales and their networks.
         source: the pictures.
-        inference: limits of batches and shapes.
+        batches: limits of batches and shapes.
         devices: the mesh; batches are split over it.
         description: of the progress bar.
         skipped: gets one line for every picture that could not be read; those are left out.
@@ -68,13 +68,13 @@ def run_passes(
         except UserError as error:
             skipped.append(str(error))
     shapes = [scaled_size(size, one.scale) for size in sizes.values() for one in passes]
-    buckets = choose_buckets(shapes, limit=inference.max_shapes)
+    buckets = choose_buckets(shapes, limit=batches.max_shapes)
     keys = {
         index: [(one.network, bucket_of(scaled_size(size, one.scale), buckets)) for one in passes]
         for index, size in sizes.items()
     }
     counts = Counter(key for of_picture in keys.values() for key in of_picture)
-    batch_sizes = {key: _batch_size(key[1], count, inference, devices) for key, count in counts.items()}
+    batch_sizes = {key: _batch_size(key[1], count, batches, devices) for key, count in counts.items()}
     wanted = list(sizes) if only is None else [index for index in only if index in sizes]
     items_left = Counter(key for index in wanted for key in keys[index])
 
@@ -133,9 +133,9 @@ def run_passes(
             yield from collect()
 
 
-def _batch_size(bucket: tuple[int, int], count: int, inference: Inference, devices: Mesh) -> int:
+def _batch_size(bucket: tuple[int, int], count: int, batches: Batches, devices: Mesh) -> int:
     """Pictures of a batch: as many as fit the pixels of a device, mirror images included, times the devices."""
-    fit = max(inference.batch_pixels // (2 * bucket[0] * bucket[1]), 1)
+    fit = max(batches.batch_pixels // (2 * bucket[0] * bucket[1]), 1)
     return min(fit, -(-count // devices.size)) * devices.size
 
 

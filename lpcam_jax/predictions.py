@@ -3,7 +3,7 @@
     ID.npz   maps: classes int (n,), and for every method one float (n, H, W) array in [0, 1]. No pickle.
     ID.png   a mask: palette or 8-bit grey, 0 background, 1..c the classes, 255 unsure
 
-An ID may have folders in it. The folder that infer.py writes holds maps of this kind in its maps/.
+An ID may have folders in it. The folder that infer.py writes holds maps of this kind in its maps/, or masks in masks/.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .data.masks import IGNORE, read_mask
+from .data.masks import MaskFolder
 from .data.pictures import shown
 from .errors import UserError
 from .files import read_arrays
@@ -64,42 +64,6 @@ class MapFolder:
         return (numbers.astype(int), maps), sizes.pop()
 
 
-class MaskFolder:
-    """Masks as PNG files.
-
-    Args:
-        directory: of the files.
-    """
-
-    def __init__(self, directory: Path):
-        self.directory = directory
-
-    def file(self, name: str) -> Path:
-        """Where the mask of a picture is, or would be."""
-        return self.directory / f"{name}.png"
-
-    def read(self, name: str, *, classes: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """The mask of one picture.
-
-        Args:
-            name: its id.
-            classes: c, how many there are.
-
-        Returns:
-            uint8 (H, W), 0..c or 255, and its (H, W).
-
-        Raises:
-            UserError: the file cannot be read, or holds something else.
-        """
-        mask = read_mask(self.file(name))
-        if len(wrong := np.unique(mask[(mask > classes) & (mask != IGNORE)])):
-            raise UserError(
-                f"{shown(self.file(name))} holds the value {wrong[0]}, the data set has 0..{classes} and 255; "
-                "number the classes from 1, as its masks do."
-            )
-        return mask, mask.shape
-
-
 def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | MaskFolder:
     """What a folder holds, told by looking: what infer.py wrote, maps, or masks.
 
@@ -118,6 +82,8 @@ def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | M
         raise UserError(f"{shown(directory)}: no such folder of predictions; name one with ID.npz or ID.png files.")
     if any((directory / "maps" / f"{name}.npz").exists() for name in ids):
         directory = directory / "maps"
+    elif any((directory / "masks" / f"{name}.png").exists() for name in ids):
+        directory = directory / "masks"
     if _has(directory, "npz"):
         folder = MapFolder(directory, ())
     elif _has(directory, "png"):

@@ -14,12 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from . import __version__
-from .config import Config
-from .data.masks import IGNORE
+from .config import AnyConfig
+from .data.masks import IGNORE, MaskFolder
 from .data.records import RecordSource
 from .errors import UserError
 from .metrics import confusion_matrix, iou, seed_scores, threshold_sweep
-from .predictions import MapFolder, MaskFolder
+from .predictions import MapFolder
 
 THRESHOLDS = np.arange(100, dtype=np.float32) / 100
 FIXED = 0.3
@@ -92,7 +92,7 @@ class SeedScoring:
         }
 
 
-def scoring_protocol(config: Config, source: RecordSource) -> dict[str, Any]:
+def scoring_protocol(config: AnyConfig, source: RecordSource) -> dict[str, Any]:
     """What scores depend on besides the predictions, as plain JSON values.
 
     Args:
@@ -111,7 +111,7 @@ def scoring_protocol(config: Config, source: RecordSource) -> dict[str, Any]:
             "source": data.source,
             "root": Path(data.root).resolve().name if data.root else None,
             "split": split,
-            "masks": data.masks if data.source == "voc_layout" else None,
+            "masks": data.truth if data.source == "voc_layout" else None,
             "limit": config.limit,
             "class_names": list(source.class_names),
         },
@@ -137,7 +137,7 @@ def score_maps(maps: MapFolder, source: RecordSource) -> dict[str, Any]:
     """
     scoring = {method: SeedScoring(len(source.class_names)) for method in maps.methods}
     empty, counts = dict.fromkeys(maps.methods, 0), _counts(maps, source)
-    for (classes, arrays), truth in _with_truth(maps, source):
+    for _, (classes, arrays), truth in _with_truth(maps, source):
         for method, stack in arrays.items():
             empty[method] += int((~stack.any(axis=(1, 2))).sum())
             if truth is not None:
@@ -159,8 +159,8 @@ def score_masks(masks: MaskFolder, source: RecordSource) -> dict[str, Any]:
     Returns:
         {"scored": pictures, "without_truth": pictures, "missing": pictures, "first_missing": their first ids,
         "unsure_pixels": pixels with the prediction 255, which are counted as background, "scores": {"miou", "fp", "fn",
-        "precision", "recall", "iou", "confusion"}, as in `SeedScoring.report`}; no "scores" where nothing could be
-        scored.
+        "precision", "recall", "iou", "confusion"}, as in `SeedScoring.report`, and "miou_of_pictures", by id, over the
+        classes that occur}; no "scores" where nothing could be scored.
 
     Raises:
         UserError: a file cannot be read, or does not fit the classes or its picture.
@@ -168,19 +168,38 @@ def score_masks(masks: MaskFolder, source: RecordSource) -> dict[str, Any]:
     Source: the reference's evaluation, which makes predicted 255 background.
     """
     count = len(source.class_names) + 1
-    matrix, unsure, counts = np.zeros((count, count)), 0, _counts(masks, source)
-    for mask, truth in _with_truth(masks, source):
+    matrix, unsure, counts, of_pictures = np.zeros((count, count)), 0, _counts(masks, source), {}
+    for name, mask, truth in _with_truth(masks, source):
         counts["without_truth" if truth is None else "scored"] += 1
         if truth is not None:
             unsure += int(((mask == IGNORE) & (truth != IGNORE)).sum())
-            padding = (0, -truth.size % _PIXELS)
-            labels = np.pad(truth.reshape(-1), padding, constant_values=IGNORE)
-            predictions = np.pad(np.where(mask == IGNORE, 0, mask).reshape(-1), padding)
-            matrix += np.asarray(confusion_matrix(labels, predictions, num_classes=count))
+            one = picture_confusion(truth, np.where(mask == IGNORE, 0, mask), count)
+            matrix += one
+            of_pictures[name] = _numbers(np.nanmean(iou(one.astype(np.float32))))
     result = {**counts, "unsure_pixels": unsure}
     if counts["scored"]:
-        result["scores"] = {**_scores(matrix), "confusion": matrix.astype(int).tolist()}
+        result["scores"] = {
+            **_scores(matrix),
+            "confusion": matrix.astype(int).tolist(),
+            "miou_of_pictures": of_pictures,
+        }
     return result
+
+
+def picture_confusion(truth: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
+    """The confusion matrix of one picture, whatever its size, with few compilations.
+
+    Args:
+        truth: uint8 (H, W), 0 .. classes - 1, or 255: ignored.
+        mask: uint8 (H, W), 0 .. classes - 1.
+        classes: with the background.
+
+    Returns:
+        int (classes, classes), [truth, prediction].
+    """
+    padding = (0, -truth.size % _PIXELS)
+    labels = np.pad(truth.reshape(-1), padding, constant_values=IGNORE)
+    return np.asarray(confusion_matrix(labels, np.pad(mask.reshape(-1), padding), num_classes=classes))
 
 
 def _counts(folder: MapFolder | MaskFolder, source: RecordSource) -> dict[str, Any]:
@@ -188,22 +207,22 @@ def _counts(folder: MapFolder | MaskFolder, source: RecordSource) -> dict[str, A
     return {"scored": 0, "without_truth": 0, "missing": len(missing), "first_missing": missing[:5]}
 
 
-def _with_truth(folder: MapFolder | MaskFolder, source: RecordSource) -> Iterator[tuple[Any, np.ndarray | None]]:
-    """The prediction and the truth of every picture that has a file; threads read a few pictures ahead."""
+def _with_truth(folder: MapFolder | MaskFolder, source: RecordSource) -> Iterator[tuple[str, Any, np.ndarray | None]]:
+    """Id, prediction and truth of every picture that has a file; threads read a few pictures ahead."""
     classes = len(source.class_names)
 
-    def read(index: int) -> tuple[Any, np.ndarray | None]:
+    def read(index: int) -> tuple[str, Any, np.ndarray | None]:
         name = source.ids[index]
         prediction, size = folder.read(name, classes=classes)
         truth = source[index].mask if source.has_masks else None
         if truth is None or (truth == IGNORE).all():
-            return prediction, None
+            return name, prediction, None
         if size != truth.shape:
             raise UserError(
                 f"{folder.file(name)} is {size[1]}x{size[0]}, the mask of its picture {truth.shape[1]}x"
                 f"{truth.shape[0]} (width x height); store predictions of the picture's size."
             )
-        return prediction, truth
+        return name, prediction, truth
 
     present = [index for index, name in enumerate(source.ids) if folder.file(name).exists()]
     ahead: deque = deque()

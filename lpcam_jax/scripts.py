@@ -10,17 +10,17 @@ from typing import Any
 
 import tyro
 
-from .config import Config
+from .config import AnyConfig, Config
 from .errors import UserError
 
 
-def load_recipe(path: str) -> Config:
-    """The Config that `get_config()` of a recipe file returns.
+def load_recipe(path: str) -> AnyConfig:
+    """The config that `get_config()` of a recipe file returns.
 
     The file is a Python program and is run: give only recipes you trust.
 
     Raises:
-        UserError: there is no such file, or it does not return a Config.
+        UserError: there is no such file, or it does not return a config.
     """
     if not Path(path).is_file():
         known = ", ".join(sorted(str(file) for file in Path("configs").glob("*.py"))) or "none in ./configs"
@@ -32,38 +32,43 @@ def load_recipe(path: str) -> Config:
         config = module.get_config()
     except Exception as error:  # whatever the user's file raises
         raise UserError(f"recipe {path} cannot be used: {type(error).__name__}: {error}") from None
-    if not isinstance(config, Config):
-        raise UserError(f"get_config() of {path} returns {type(config).__name__}, not lpcam_jax.config.Config.")
+    if not isinstance(config, AnyConfig):
+        raise UserError(
+            f"get_config() of {path} returns {type(config).__name__}, not a Config or SegmentationConfig of "
+            "lpcam_jax.config."
+        )
     return config
 
 
 def parse_with_recipe(
-    kind: type, words: Sequence[str], *, prog: str | None = None, description: str
-) -> tuple[Config, Any]:
+    flags: type, words: Sequence[str], *, prog: str | None = None, description: str
+) -> tuple[AnyConfig, Any]:
     """Flags over the recipe they name.
 
     Args:
-        kind: dataclass of the flags, a subclass of Config with a positional `recipe`; its own fields without a default
-            have to be given.
+        flags: dataclass of the program's own flags, with a positional `recipe`; those without a default have to be
+            given.
         words: the command line.
         prog: name of the program in --help; None: the script's.
         description: on top of --help.
 
     Returns:
-        The recipe with the overrides, and all flags as a `kind`.
+        The recipe with the overrides, and the program's own flags with them.
 
     Raises:
         UserError: as `load_recipe`. (tyro itself explains wrong flags and exits with code 2.)
     """
     recipe = next((word for word in words if not word.startswith("-") and word.endswith(".py")), None)
     config = load_recipe(recipe) if recipe else Config()
-    names = [field.name for field in dataclasses.fields(Config)]
-    own = {field.name for field in dataclasses.fields(kind)} - set(names)
-    required = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
-    defaults = dict.fromkeys(own & required, tyro.MISSING)
+    # The recipe says which flags there are: those of its config, beside the program's own.
+    kind = type(config)
+    both = dataclasses.make_dataclass("Arguments", (), bases=(flags, kind), frozen=True, kw_only=True)
+    own = {field.name: field.default for field in dataclasses.fields(flags)}
+    defaults = {name: tyro.MISSING if value is dataclasses.MISSING else value for name, value in own.items()}
+    names = [field.name for field in dataclasses.fields(kind)]
     defaults |= {name: getattr(config, name) for name in names}
-    arguments = tyro.cli(kind, args=list(words), prog=prog, description=description, default=kind(**defaults))
-    return Config(**{name: getattr(arguments, name) for name in names}), arguments
+    arguments = tyro.cli(both, args=list(words), prog=prog, description=description, default=both(**defaults))
+    return kind(**{name: getattr(arguments, name) for name in names}), arguments
 
 
 def run_program(main: Callable[[], None]) -> None:

@@ -239,9 +239,7 @@ def score_directions(
     passes = [Pass(scale, partial(network, *on_devices)) for scale in config.inference.scales]
     scoring = [SeedScoring(classes) for _ in range(1 + len(all_directions))]
     scored = 0
-    results = run_passes(
-        passes, source, inference=config.inference, devices=devices, description="maps", skipped=skipped
-    )
+    results = run_passes(passes, source, batches=config.inference, devices=devices, description="maps", skipped=skipped)
     with ThreadPoolExecutor() as pool:
         for _, record, outputs in results:
             if record.mask is None or (record.mask == IGNORE).all():

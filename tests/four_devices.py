@@ -14,7 +14,7 @@ from lpcam_jax.data.sources import training_sources
 from lpcam_jax.inference import map_pictures
 from lpcam_jax.scripts import load_recipe
 from lpcam_jax.training.checkpoints import Run
-from lpcam_jax.training.loop import train_classifier
+from lpcam_jax.training.classification import train_classifier
 from lpcam_jax.training.prototype_stage import make_prototypes
 from lpcam_jax.training.state import graph_of
 

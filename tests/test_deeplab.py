@@ -157,12 +157,27 @@ def test_statistics_move_in_train_mode_only(name):
         model = nnx.merge(net.graph, net.parameters, jax.tree.map(jnp.asarray, net.batch_stats))
         model(images)
         after_eval = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-        model(images, train=True)
+        model.pyramid(images, train_backbone=True) if name == "v2" else model(images, train=True, train_backbone=True)
         return after_eval, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
     evaluated, trained = jax.device_get(statistics(images))
     jax.tree.map(np.testing.assert_array_equal, evaluated, net.batch_stats)
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), trained, evaluated)))
+
+
+def test_the_head_s_statistics_move_without_those_of_the_backbone():
+    net, images = network("v3plus-16"), np.stack([image_of((33, 49))] * 2)
+
+    @jax.jit
+    def statistics(images):
+        model = nnx.merge(net.graph, net.parameters, jax.tree.map(jnp.asarray, net.batch_stats))
+        model(images, train=True)
+        return nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), jax.device_get(statistics(images)), net.batch_stats)
+    backbone = moved.pop("backbone")
+    assert not any(jax.tree.leaves(backbone))
+    assert all(jax.tree.leaves(moved))
 
 
 def test_dropout_is_of_a_key():

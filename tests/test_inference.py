@@ -153,7 +153,7 @@ def test_no_more_shapes_than_allowed_are_compiled(mesh, limit):
         return network(pictures, sizes)
 
     passes, inference = [Pass(scale, counting) for scale in (1.0, 0.5)], Inference(max_shapes=limit)
-    results = list(run_passes(passes, Noise(), inference=inference, devices=mesh, description="", skipped=[]))
+    results = list(run_passes(passes, Noise(), batches=inference, devices=mesh, description="", skipped=[]))
     assert sorted(index for index, *_ in results) == list(range(len(SIZES)))
     assert len(traced) == len(set(seen)) <= limit
     for index, _, outputs in results:

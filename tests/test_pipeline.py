@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lpcam_jax.config import Training
-from lpcam_jax.data.pipeline import training_batches
+from lpcam_jax.data.pipeline import labelled_crops, training_batches
 from lpcam_jax.data.records import Record
 from lpcam_jax.errors import UserError
 
@@ -39,8 +39,12 @@ class Numbered:
 AS_IT_IS = Training(batch_size=4, crop=16, long_side=(24, 24))  # the long side of every record: no resize
 
 
+def batches_of(source, training: Training, **options):
+    return training_batches(source, labelled_crops(training), batch_size=training.batch_size, **options)
+
+
 def batches(count: int, number: int, *, training: Training = AS_IT_IS, seed: int = 0, start: int = 0) -> list:
-    return list(islice(training_batches(Numbered(count), training, seed=seed, start=start), number))
+    return list(islice(batches_of(Numbered(count), training, seed=seed, start=start), number))
 
 
 def records_of(batch) -> list[int]:
@@ -126,4 +130,4 @@ def test_long_side_is_within_its_range():
 
 def test_unreadable_record_is_named():
     with pytest.raises(UserError, match=r"3\.jpg: damaged picture"):
-        list(islice(training_batches(Numbered(8, unreadable=3), AS_IT_IS, seed=0), 2))
+        list(islice(batches_of(Numbered(8, unreadable=3), AS_IT_IS, seed=0), 2))

@@ -16,8 +16,8 @@ from lpcam_jax.config import Model, Training
 from lpcam_jax.models.classifier import build_classifier
 from lpcam_jax.models.layers import BatchNorm, max_pool
 from lpcam_jax.training.checkpoints import TrainState
-from lpcam_jax.training.loop import make_train_step
-from lpcam_jax.training.optimizers import make_optimizer
+from lpcam_jax.training.classification import make_train_step
+from lpcam_jax.training.optimizers import classifier_optimizer
 
 torch = pytest.importorskip("torch")
 
@@ -303,7 +303,7 @@ def test_ten_steps_of_sgd(momentum, decay):
     steps, batch = 10, batch_of(4, 49, 65)
     training = replace(Training(learning_rate=0.02), momentum=momentum, weight_decay=decay)
     one = pair(**TINY)
-    optimizer = make_optimizer(training, steps=steps)
+    optimizer = classifier_optimizer(training, steps=steps)
     step = make_train_step(one.graph, optimizer, train_batch_norm=False)
     state, losses = first_state(one, optimizer), []
     for _ in range(steps):

@@ -18,11 +18,12 @@ from flax import nnx
 
 from lpcam_jax.config import Config, Training
 from lpcam_jax.data.sources import seed_source, training_sources
+from lpcam_jax.devices import abstract_on
 from lpcam_jax.errors import UserError
-from lpcam_jax.training import loop
+from lpcam_jax.training import classification
 from lpcam_jax.training.checkpoints import Run, TrainState
 from lpcam_jax.training.log import MetricsLog
-from lpcam_jax.training.optimizers import make_optimizer
+from lpcam_jax.training.optimizers import classifier_optimizer
 from lpcam_jax.training.prototype_stage import make_prototypes
 from lpcam_jax.training.state import graph_of, initial_state, trained_state
 
@@ -35,16 +36,18 @@ class Stop(Exception):
 
 def train(directory, config: Config, mesh) -> TrainState:
     sources = training_sources(config)
-    return loop.train_classifier(Run.create(directory, config, sources[0].class_names), *sources, devices=mesh)
+    return classification.train_classifier(
+        Run.create(directory, config, sources[0].class_names), *sources, devices=mesh
+    )
 
 
 def checkpoint(directory, step: int, mesh) -> TrainState:
     """The whole checkpoint of a step, optimizer included."""
     run = Run.open(directory)
-    optimizer = make_optimizer(run.config.training, steps=1)
+    optimizer = classifier_optimizer(run.config.training, steps=1)
     abstract = jax.eval_shape(partial(initial_state, run.config, len(run.class_names), optimizer))
     run.steps = lambda: [step]
-    return run.restore(loop.abstract_on(abstract, mesh))
+    return run.restore(abstract_on(abstract, mesh))
 
 
 def assert_same_bits(one, other):
@@ -70,14 +73,14 @@ def batches(monkeypatch):
     class Changed:
         change = (0, None)
 
-    real = loop.training_batches
+    real = classification.training_batches
 
-    def changed(source, training, *, seed, start):
-        for step, batch in zip(count(start + 1), real(source, training, seed=seed, start=start)):
+    def changed(*arguments, start, **options):
+        for step, batch in zip(count(start + 1), real(*arguments, start=start, **options)):
             at, function = Changed.change
             yield function(batch) if step == at else batch
 
-    monkeypatch.setattr(loop, "training_batches", changed)
+    monkeypatch.setattr(classification, "training_batches", changed)
     return Changed
 
 
@@ -134,8 +137,8 @@ def test_a_killed_program_ends_with_the_same_bytes(start_program, recipe, traine
 
 
 def test_a_run_that_was_stopped_in_its_last_validation_has_the_whole_log(tiny, trained, mesh, monkeypatch, tmp_path):
-    real, numbers = loop.run_passes, count(1)
-    monkeypatch.setattr(loop, "run_passes", lambda *a, **k: stop(a) if next(numbers) == 3 else real(*a, **k))
+    real, numbers = classification.run_passes, count(1)
+    monkeypatch.setattr(classification, "run_passes", lambda *a, **k: stop(a) if next(numbers) == 3 else real(*a, **k))
     with pytest.raises(Stop):
         train(tmp_path, tiny, mesh)
     monkeypatch.undo()
@@ -259,7 +262,7 @@ def test_the_log_drops_what_came_after_the_checkpoint_and_a_cut_line(tmp_path):
 
 def test_two_sgd_steps_by_hand():
     training = Training(learning_rate=0.1, head_multiplier=10, weight_decay=0.01, momentum=0.5, power=0.9)
-    optimizer = make_optimizer(replace(training, frozen=("conv1",)), steps=4)
+    optimizer = classifier_optimizer(replace(training, frozen=("conv1",)), steps=4)
     parameters = {"backbone": {"conv1": jnp.array([1.0]), "layer1": jnp.array([2.0])}, "head": jnp.array([3.0])}
     gradients = [[0.5, 0.5, 0.5], [-1.0, -1.0, 0.25]]
 
@@ -293,7 +296,7 @@ def start(tiny) -> TrainState:
 def one_step(tiny, start):
     """A batch, the state after one step with frozen parts and statistics, and the step's metrics."""
     graph, *_ = graph_of(tiny, CLASSES)
-    optimizer = make_optimizer(replace(tiny.training, frozen=FROZEN), steps=10)
+    optimizer = classifier_optimizer(replace(tiny.training, frozen=FROZEN), steps=10)
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
@@ -301,7 +304,7 @@ def one_step(tiny, start):
         "labels": rng.integers(0, 2, (4, CLASSES)).astype(np.float32),
     }
     state = jax.tree.map(jnp.copy, start)._replace(opt_state=optimizer.init(start.parameters))
-    return batch, *loop.make_train_step(graph, optimizer, train_batch_norm=False)(state, batch)
+    return batch, *classification.make_train_step(graph, optimizer, train_batch_norm=False)(state, batch)
 
 
 def test_frozen_parts_and_statistics_do_not_change_and_the_others_do(start, one_step):

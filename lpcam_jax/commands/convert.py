@@ -2,9 +2,11 @@
 
     python -m lpcam_jax convert resnet50-19c8e357.pth --out weights/
     python -m lpcam_jax convert hf:timm/resnet50.tv_in1k --out weights/
+    python -m lpcam_jax convert deeplabv1_resnet101-coco.pth --out weights/
 
-Finds out which network the entries are of and writes backbone.npz (torchvision's names, float32, batch norm separate)
-and report.json. Nothing in the file is run, and torch is not needed.
+Finds out which network the entries are of and writes backbone.npz (torchvision's names, float32, batch norm separate;
+with the four convolutions of DeepLabV2, if the file has them, as head.0 to head.3) and report.json. Nothing in the file
+is run, and torch is not needed.
 """
 
 import io
@@ -17,13 +19,22 @@ import tyro
 from flax import nnx
 
 from ..files import write_atomically
+from ..models.deeplab import DeepLabV2
+from ..models.preprocessing import Preprocessing
 from ..models.resnet import ResNet
-from ..models.weights import Architecture, fill_backbone, find_architecture, read_weights, torchvision_arrays
+from ..models.weight_names import read_weights
+from ..models.weights import Architecture, fill_backbone, fill_deeplab, find_architecture, torchvision_arrays
+
+# Of the DeepLabs that began as Caffe's; the pool is theirs, not that of the first Caffe ResNet.
+_CAFFE_FLAGS = (
+    "--model.layout caffe --model.stem-pool symmetric_ceil --model.channel-order bgr "
+    "--model.mean 104.008 116.669 122.675 --model.std 1 1 1"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """A file of weights, and where its backbone goes."""
+    """A file of weights, and where its network goes."""
 
     file: tyro.conf.Positional[str]
     """.npz, .pth, .pt, .bin or .safetensors file, or hf:OWNER/NAME[/FILE] on the Hugging Face Hub"""
@@ -43,10 +54,12 @@ def main(words: list[str]) -> None:
     arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax convert", description=__doc__)
     weights = read_weights(arguments.file)
     architecture = find_architecture(weights)
-    loaded = fill_backbone(weights, _shapes(architecture))
+    network = _shapes(architecture)
+    loaded = fill_deeplab(weights, network) if architecture.deeplab else fill_backbone(weights, network["backbone"])
+    flags = f"{architecture.flags()} {_CAFFE_FLAGS}" if weights.caffe else architecture.flags()
 
     archive, target = io.BytesIO(), arguments.out / "backbone.npz"
-    np.savez(archive, **torchvision_arrays(loaded.backbone))
+    np.savez(archive, **torchvision_arrays(loaded.network))
     write_atomically(target, archive.getvalue())
     report = {
         "file": arguments.file,
@@ -54,15 +67,29 @@ def main(words: list[str]) -> None:
         "architecture": architecture._asdict(),
         "loaded": loaded.loaded,
         "skipped": loaded.skipped,
-        "new": ["head"],
+        "new": list(loaded.new),
+        "flags": flags,
     }
     write_atomically(arguments.out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
     print(f"{architecture}, {loaded}")
-    print(f"train with it: --model.weights {target} {architecture.flags()}")
-    print("not in the file: --model.layout, .stem-pool, .channel-order, .mean, .std; the defaults are torchvision's.")
+    print(f"train with it: --model.weights {target} {flags}")
+    if weights.caffe:
+        print("--model.layout and what follows is told by the names in the file: of DeepLabs that began as Caffe's.")
+    else:
+        print(
+            "not in the file: --model.layout, .stem-pool, .channel-order, .mean, .std; the defaults are torchvision's."
+        )
 
 
 def _shapes(architecture: Architecture) -> dict:
-    """The backbone's parameters and statistics without memory, as a nested dict."""
+    """The network's parameters and statistics without memory, as a nested dict."""
     sizes = {"blocks": architecture.blocks, "width": architecture.width, "stem_width": architecture.stem_width}
-    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: ResNet(**sizes, rngs=nnx.Rngs(0)))))
+
+    def build() -> nnx.Module:
+        rngs = nnx.Rngs(0)
+        backbone = ResNet(**sizes, rngs=rngs)
+        if not architecture.deeplab:
+            return nnx.Dict(backbone=backbone)
+        return DeepLabV2(backbone, architecture.classes, preprocessing=Preprocessing(), rngs=rngs)
+
+    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(build)))

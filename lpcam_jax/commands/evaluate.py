@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from .. import devices
-from ..config import Config
+from ..config import AnyConfig
 from ..data.masks import IGNORE
 from ..data.records import RecordSource
 from ..data.sources import seed_source
@@ -33,7 +33,7 @@ from ..scripts import parse_with_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments(Config):
+class Arguments:
     """A data set, predictions for it, and where the scores go."""
 
     recipe: tyro.conf.Positional[str]
@@ -85,7 +85,7 @@ def main(words: list[str]) -> None:
     print(f"{result['scored']} of {len(source)} pictures are scored; numbers, protocol and pictures are in {out}.")
 
 
-def _protocol(config: Config, source: RecordSource, folder: Any, made_with: dict[str, Any] | None) -> dict[str, Any]:
+def _protocol(config: AnyConfig, source: RecordSource, folder: Any, made_with: dict[str, Any] | None) -> dict[str, Any]:
     """What the numbers depend on, as plain JSON values."""
     is_maps = isinstance(folder, MapFolder)
     protocol = scoring_protocol(config, source)

@@ -58,7 +58,7 @@ def main(words: list[str]) -> None:
         raise UserError(f"--seeds is {arguments.seeds}; cluster at least once.")
     devices.remember_compilations()
     mesh = devices.mesh()
-    run = Run.open(arguments.ckpt)
+    run = Run.open(arguments.ckpt).expect("classifier")
     data = dataclasses.replace(run.config.data, root=arguments.root or run.config.data.root)
     limit = run.config.limit if arguments.limit is None else arguments.limit
     config = dataclasses.replace(run.config, data=data, limit=limit)

@@ -1,8 +1,10 @@
-"""Training augmentation of the IRN family, on uint8 pictures: scale, mirror, crop.
+"""Training augmentation on uint8 pictures: scale, mirror, crop, as the IRN family does, and as DeepLab's recipe does.
 
-Order and rules are the reference's; only the normalization comes later, on the device, and so a canvas carries the box
+Order and rules are the references'; only the normalization comes later, on the device, and so a canvas carries the box
 where its picture lies (`models/preprocessing.py` makes the rest zero).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -71,3 +73,75 @@ def random_crop(rng: np.random.Generator, image: np.ndarray, *, crop: int) -> tu
         target.append(slice(place, place + shown))
     canvas[tuple(target)] = image[tuple(source)]
     return canvas, np.array([target[0].start, target[1].start, target[0].stop, target[1].stop], np.int32)
+
+
+def resize_linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear resize without antialiasing: row i of H comes from (i + 1/2) h / H - 1/2 of h.
+
+    Args:
+        image: uint8 (h, w, 3).
+        size: (H, W) of the result.
+
+    Returns:
+        uint8 (H, W, 3), rounded.
+
+    Source: OpenCV's `resize(..., INTER_LINEAR)`, which rounds weights to 1/2048: at most one grey level between them.
+    """
+    for axis, length in enumerate(size):
+        position = np.clip((np.arange(length) + 0.5) * image.shape[axis] / length - 0.5, 0, image.shape[axis] - 1)
+        low = position.astype(int)
+        high = np.minimum(low + 1, image.shape[axis] - 1)
+        weight = np.float32(position - low).reshape([-1 if other == axis else 1 for other in range(3)])
+        lower = image.take(low, axis).astype(np.float32)
+        image = lower + (image.take(high, axis) - lower) * weight
+    return np.rint(image).astype(np.uint8)
+
+
+def random_scale(
+    rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, *, scales: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resize picture and mask by one of the scales: bilinearly, and to the nearest label.
+
+    Args:
+        rng: random generator.
+        image: uint8 (H, W, 3).
+        mask: uint8 (H, W).
+        scales: new over old length.
+
+    Returns:
+        uint8 (H', W', 3) and (H', W'), H' = floor(scale H).
+
+    Source: DeepLabV2's recipe.
+    """
+    scale = float(rng.choice(scales))
+    if scale == 1:
+        return image, mask
+    size = tuple(max(int(length * scale), 1) for length in mask.shape)
+    labels = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    return resize_linear(image, size), np.asarray(labels)
+
+
+def random_window(
+    rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, *, crop: int, ignore: int = 255
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A square window of picture and mask; what is shorter is padded right and bottom.
+
+    Args:
+        rng: random generator.
+        image: uint8 (H, W, 3).
+        mask: uint8 (H, W).
+        crop: side of the square.
+        ignore: label of the padding.
+
+    Returns:
+        canvas uint8 (crop, crop, 3); its mask uint8 (crop, crop); int32 (4,): top, left, bottom, right of the picture
+        on it.
+
+    Source: DeepLabV2's recipe.
+    """
+    top, left = (int(rng.integers(max(length - crop, 0) + 1)) for length in mask.shape)
+    image, mask = (array[top : top + crop, left : left + crop] for array in (image, mask))
+    canvas, labels = np.zeros((crop, crop, 3), np.uint8), np.full((crop, crop), ignore, np.uint8)
+    canvas[: image.shape[0], : image.shape[1]] = image
+    labels[: mask.shape[0], : mask.shape[1]] = mask
+    return canvas, labels, np.array([0, 0, *mask.shape], np.int32)

@@ -1,4 +1,4 @@
-"""Masks: class indices in PNG files, and their classes chosen and renumbered."""
+"""Masks: class indices in PNG files, alone or in a folder, and their classes chosen and renumbered."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +64,49 @@ def renumbering(wanted: Sequence[str], known: Sequence[str]) -> np.ndarray:
     table[[known.index(name) + 1 for name in wanted]] = np.arange(1, len(wanted) + 1)
     table[IGNORE] = IGNORE
     return table
+
+
+class MaskFolder:
+    """Masks as PNG files.
+
+    Args:
+        directory: of the files.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+
+    @classmethod
+    def checked(cls, directory: str | Path) -> "MaskFolder":
+        """The folder, which must be there; UserError."""
+        if not Path(directory).is_dir():
+            raise UserError(f"{shown(directory)}: no such folder of masks; name one with ID.png files.")
+        return cls(Path(directory))
+
+    def file(self, name: str) -> Path:
+        """Where the mask of a picture is, or would be."""
+        return self.directory / f"{name}.png"
+
+    def read(self, name: str, *, classes: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """The mask of one picture.
+
+        Args:
+            name: its id.
+            classes: c, how many there are.
+
+        Returns:
+            uint8 (H, W), 0..c or 255, and its (H, W).
+
+        Raises:
+            UserError: the file cannot be read, or holds something else.
+        """
+        mask = read_mask(self.file(name))
+        if len(wrong := np.unique(mask[(mask > classes) & (mask != IGNORE)])):
+            raise UserError(
+                f"{shown(self.file(name))} holds the value {wrong[0]}, the data set has 0..{classes} and 255; "
+                "number the classes from 1, as its masks do."
+            )
+        return mask, mask.shape
 
 
 def _listed(names: Sequence[str]) -> str:

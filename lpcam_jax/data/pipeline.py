@@ -3,53 +3,74 @@
 Batch number `step` is a function of (source, seed, step) alone, so a resumed run sees what it would have seen.
 """
 
-from collections.abc import Iterator
-from typing import TypedDict
+from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
 from absl import flags
 
-from ..config import Training
-from .augment import random_crop, random_long_side, random_mirror
+from ..config import SegmentationTraining, Training
+from .augment import random_crop, random_long_side, random_mirror, random_scale, random_window
+from .masks import IGNORE
 from .records import Record, RecordSource
 
-
-class Batch(TypedDict):
-    """image uint8 (b, crop, crop, 3); box int32 (b, 4), top, left, bottom, right; labels float32 (b, c)."""
-
-    image: np.ndarray
-    box: np.ndarray
-    labels: np.ndarray
+Batch = dict[str, np.ndarray]
+Augmentation = Callable[[Record, np.random.Generator], Batch]
 
 
-def training_batches(source: RecordSource, training: Training, *, seed: int, start: int = 0) -> Iterator[Batch]:
+def training_batches(
+    source: RecordSource, augmented: Augmentation, *, batch_size: int, seed: int, start: int = 0
+) -> Iterator[Batch]:
     """Batches from step `start` on, without end; each epoch in a new order, its incomplete batch dropped.
 
     Args:
-        source: n >= 1 labelled records; fewer than a batch are repeated within it.
-        training: batch size, crop and scales.
+        source: n >= 1 records; fewer than a batch are repeated within it.
+        augmented: what becomes of a record, as named arrays of always the same shape.
+        batch_size: b.
         seed: of order and augmentation.
         start: first step.
 
     Returns:
-        Iterator of Batch.
+        Iterator of the named arrays with a leading axis b.
 
     Raises:
         UserError: from a record that cannot be read, naming its file.
     """
-
-    def augment(record: Record, rng: np.random.Generator) -> Batch:
-        image = random_long_side(rng, record.image, low=training.long_side[0], high=training.long_side[1])
-        canvas, box = random_crop(rng, random_mirror(rng, image), crop=training.crop)
-        return {"image": canvas, "box": box, "labels": record.labels}
-
     # grain reads absl's command line flags, which no program but an absl one has parsed.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     order = grain.MapDataset.source(source).seed(seed).shuffle()
-    if len(source) < training.batch_size:
-        order = order.repeat(-(-training.batch_size // len(source)))
-    batches = order.random_map(augment).batch(training.batch_size, drop_remainder=True).repeat(None)
-    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4 * training.batch_size)
+    if len(source) < batch_size:
+        order = order.repeat(-(-batch_size // len(source)))
+    batches = order.random_map(augmented).batch(batch_size, drop_remainder=True).repeat(None)
+    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4 * batch_size)
     return iter(batches.slice(slice(start, None)).to_iter_dataset(options))
+
+
+def labelled_crops(training: Training) -> Augmentation:
+    """Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; labels float32 (c,)."""
+
+    def augmented(record: Record, rng: np.random.Generator) -> Batch:
+        image = random_long_side(rng, record.image, low=training.long_side[0], high=training.long_side[1])
+        canvas, box = random_crop(rng, random_mirror(rng, image), crop=training.crop)
+        return {"image": canvas, "box": box, "labels": record.labels}
+
+    return augmented
+
+
+def masked_crops(training: SegmentationTraining) -> Augmentation:
+    """Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; mask uint8 (crop, crop).
+
+    Where a record has no mask, no pixel has a label.
+    """
+
+    def augmented(record: Record, rng: np.random.Generator) -> Batch:
+        mask = np.full(record.image.shape[:2], IGNORE, np.uint8) if record.mask is None else record.mask
+        image, mask = random_scale(rng, record.image, mask, scales=training.scales)
+        canvas, labels, box = random_window(rng, image, mask, crop=training.crop)
+        if rng.random() < 0.5:  # the window, not only the picture in it: as the recipe does, the padding moves along
+            canvas, labels = canvas[:, ::-1], labels[:, ::-1]
+            box = np.int32([box[0], training.crop - box[3], box[2], training.crop - box[1]])
+        return {"image": canvas, "box": box, "mask": labels}
+
+    return augmented

@@ -20,7 +20,7 @@ class Record(NamedTuple):
     image:  uint8 (H, W, 3), RGB
     labels: float32 (c,), 1 where the class is in the picture; None when nothing is known
     mask:   uint8 (H, W), 0 background, 1..c the classes in the order of `class_names`, 255 ignored;
-            None when there is none. Only scoring reads it.
+            None when there is none. Scoring reads it, and the training of a segmentation network.
     """
 
     id: str

@@ -1,33 +1,52 @@
 """The data set a config names, as records."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..config import Config, Data
+from ..config import AnyConfig, Data
 from ..errors import UserError
 from .folder import Folder
+from .masks import MaskFolder
 from .records import RecordSource, Subset, hold_out
+from .relabelled import Relabelled
 from .shapes import Shapes
 from .voc_layout import VOCLayout
 
 
-def training_sources(config: Config) -> tuple[RecordSource, RecordSource]:
-    """The labelled pictures the classifier is trained on, and those it is validated on.
+def training_sources(config: AnyConfig) -> tuple[RecordSource, RecordSource]:
+    """The pictures to train on, and those to validate on.
 
     The latter are the validation split when one is named, else a share of the former that is held out; maybe none.
 
     Raises:
-        UserError: the data set is not there, its files contradict each other, or it has no labels.
+        UserError: the data set is not there, or its files contradict each other.
     """
-    source = with_labels(_open(config, config.data.train), config.data.train)
+    source = _open(config, config.data.train)
     if config.data.validation:
-        validation = with_labels(_open(config, config.data.validation), config.data.validation)
+        validation = _open(config, config.data.validation)
         return source, with_classes(validation, source.class_names, config.data.validation)
     kept, held = hold_out(len(source), config.data.held_out, seed=config.seed)
     return Subset(source, kept), Subset(source, held)
 
 
-def seed_source(config: Config) -> RecordSource:
+def masked_source(source: RecordSource, data: Data) -> RecordSource:
+    """The pictures with the masks to train on: those of `data.masks`, or else their own.
+
+    Raises:
+        UserError: there are none.
+    """
+    if data.masks:
+        return Relabelled(source, MaskFolder.checked(data.masks))
+    if not source.has_masks:
+        raise UserError(
+            f"{data.root or data.source} has no masks to train on; name a folder of masks with --data.masks, such as "
+            "the seeds/ that infer.py writes."
+        )
+    return source
+
+
+def seed_source(config: AnyConfig) -> RecordSource:
     """The pictures that are clustered, and that infer.py maps and scores by default.
 
     Raises:
@@ -63,21 +82,23 @@ def first(source: RecordSource, limit: int | None) -> RecordSource:
     return source if limit is None else Subset(source, range(min(limit, len(source))))
 
 
-def _open(config: Config, part: str) -> RecordSource:
-    """`part` is a split or a list of ids; data sets that are one whole have none."""
+def _open(config: AnyConfig, part: str) -> RecordSource:
+    """`part` is a split, a list of ids or, where the data set is one whole, "all"; a slice in brackets cuts it."""
     data = config.data
     _check(config.limit)  # before anything is prepared
+    name, bracket, _ = part.partition("[")
     match data.source:
         case "shapes":
             if data.scenes < 1:
                 raise UserError(f"--data.scenes is {data.scenes}; draw at least one scene.")
-            source = Shapes(data.scenes, seed=config.seed)
+            source = _sliced(Shapes(data.scenes, seed=config.seed), _only_all(name, bracket, part))
         case "folder":
-            source = Folder(_root(data), classes=data.classes)
+            source = _sliced(Folder(_root(data), classes=data.classes), _only_all(name, bracket, part))
         case "voc_layout":
             source = VOCLayout(
-                _root(data), part, images=data.images, masks=data.masks, classes=data.classes, present=data.present
+                _root(data), name, images=data.images, masks=data.truth, classes=data.classes, present=data.present
             )
+            source = _sliced(source, part)
         case "tfds":
             source = _prepared(Path(_root(data)), part, data)
         case "voc12" | "coco14":
@@ -85,6 +106,37 @@ def _open(config: Config, part: str) -> RecordSource:
     if not len(source):
         raise UserError(f"the data set {data.root} holds no picture; add some to its list.")
     return first(source, config.limit)
+
+
+def _only_all(name: str, bracket: str, part: str) -> str:
+    """`part` itself; UserError when it names a part of a data set that is one whole."""
+    if name != "all":
+        cut = bracket and part[len(name) :]
+        raise UserError(f"{part}: this data set has no part of this name; it is one whole: write all{cut}.")
+    return part
+
+
+def _sliced(source: RecordSource, part: str) -> RecordSource:
+    """The records from:to of `name[from:to]`, each a number or a percentage, as TFDS writes them; without: all."""
+    name, bracket, inside = part.partition("[")
+    if not bracket:
+        return source
+    found = re.fullmatch(r"(\d+%?)?:(\d+%?)?\]", inside)
+    if not found:
+        raise UserError(f"{part}: {bracket}{inside} is no slice; write {name}[:80%], {name}[80%:] or {name}[100:400].")
+    ends = [
+        _position(text, len(source), default) for text, default in zip(found.groups(), (0, len(source)), strict=True)
+    ]
+    if ends[0] >= ends[1]:
+        raise UserError(f"{part}: the slice is empty; {name} holds {len(source)} pictures.")
+    return Subset(source, range(*ends))
+
+
+def _position(text: str | None, count: int, default: int) -> int:
+    if not text:
+        return default
+    number = int(text.removesuffix("%"))
+    return min(round(number * count / 100) if text.endswith("%") else number, count)
 
 
 def _benchmark(data: Data, part: str, limit: int | None) -> RecordSource:

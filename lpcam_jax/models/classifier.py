@@ -15,7 +15,7 @@ from flax import nnx
 from ..config import Model
 from .layers import Sizes
 from .preprocessing import Preprocessing
-from .resnet import ResNet
+from .resnet import ResNet, build_backbone
 
 
 class Classifier(nnx.Module):
@@ -83,15 +83,6 @@ def build_classifier(model: Model, classes: int, *, head_init: str = "random", s
         Classifier. Call it inside `jax.jit` or `nnx.eval_shape`: eagerly, hundreds of tiny programs are compiled.
     """
     rngs = nnx.Rngs(seed)
-    backbone = ResNet(
-        blocks=model.blocks,
-        width=model.width,
-        stem_width=model.stem_width,
-        layout=model.layout,
-        stem_pool=model.stem_pool,
-        output_stride=model.output_stride,
-        dtype=jnp.dtype(model.precision),
-        rngs=rngs,
-    )
+    backbone = build_backbone(model, rngs=rngs)
     preprocessing = Preprocessing(model.channel_order, model.mean, model.std)
     return Classifier(backbone, classes, preprocessing=preprocessing, head_init=head_init, rngs=rngs)

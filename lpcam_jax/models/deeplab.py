@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..config import DeepLab
 from .layers import BatchNorm, Conv, Sizes, keep_valid, rescale, resize
 from .preprocessing import Preprocessing
-from .resnet import ResNet
+from .resnet import ResNet, build_backbone
 
 CLASSIFIER_INIT = nnx.initializers.normal(0.01)
 
@@ -39,31 +40,32 @@ class DeepLabV2(nnx.Module):
         options = {"use_bias": True, "kernel_init": CLASSIFIER_INIT, "rngs": rngs}
         self.head = nnx.List([Conv(backbone.features, classes, 3, dilation=rate, **options) for rate in self.rates])
 
-    def __call__(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> jax.Array:
+    def __call__(self, images: jax.Array, sizes: Sizes = None) -> jax.Array:
         """Logits of pictures: the last of `pyramid`."""
-        return self.pyramid(images, sizes, train=train)[-1]
+        return self.pyramid(images, sizes)[-1]
 
-    def pyramid(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> list[jax.Array]:
+    def pyramid(self, images: jax.Array, sizes: Sizes = None, *, train_backbone: bool = False) -> list[jax.Array]:
         """Logits of every scale, and their maximum: what is trained.
 
         Args:
             images: float (b, h, w, 3), preprocessed, zero outside the valid region.
             sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
-            train: whether batch norm uses and updates with the statistics of each scale's batch; the source never does.
+            train_backbone: whether its batch norm uses and updates with the statistics of each scale's batch; the
+                source never does.
 
         Returns:
             Four float32 (b, h_s, w_s, c), zero outside the valid region: of scales 1, 0.75 and 0.5, each on its own
             grid, and the element-wise maximum of the three on the grid of scale 1, the smaller ones resized to it.
         """
         pictures = [(images, sizes), *(rescale(images, sizes, scale) for scale in self.smaller_scales)]
-        logits = [self._logits_of_one_scale(*picture, train=train) for picture in pictures]
+        logits = [self._logits_of_one_scale(*picture, train_backbone) for picture in pictures]
         grids = [self.grid_sizes(valid) for _, valid in pictures]
         shape = logits[0].shape[1:3]
         smaller = [resize(one, grid, shape, grids[0]) for one, grid in zip(logits[1:], grids[1:], strict=True)]
         return [*logits, reduce(jnp.maximum, smaller, logits[0])]
 
-    def _logits_of_one_scale(self, images: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
-        features = self.backbone(images, sizes, train=train)["layer4"]
+    def _logits_of_one_scale(self, images: jax.Array, sizes: Sizes, train_backbone: bool) -> jax.Array:
+        features = self.backbone(images, sizes, train=train_backbone)["layer4"]
         return keep_valid(sum(conv(features) for conv in self.head), self.grid_sizes(sizes))
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
@@ -109,6 +111,7 @@ class DeepLabV3Plus(nnx.Module):
         backbone: with output stride 16 or 8 and `dilation="atrous"`; the rates 6, 12, 18 are of stride 16.
         classes: c, with the background.
         preprocessing: what the backbone's weights expect.
+        width: channels of pyramid and decoder.
         dtype: of the convolutions but the last; parameters, norms and logits stay float32.
         rngs: of the initialization.
 
@@ -116,7 +119,7 @@ class DeepLabV3Plus(nnx.Module):
     dropout of 0.1 after the pyramid, none in the decoder, as in the authors' code.
     """
 
-    width, finer_width, dropout = 256, 48, 0.1
+    finer_width, dropout = 48, 0.1
 
     def __init__(
         self,
@@ -124,12 +127,12 @@ class DeepLabV3Plus(nnx.Module):
         classes: int,
         *,
         preprocessing: Preprocessing,
+        width: int = 256,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.backbone, self.preprocessing = backbone, preprocessing
-        options = {"dtype": dtype, "rngs": rngs}
-        width, finer_width = self.width, self.finer_width
+        options, finer_width = {"dtype": dtype, "rngs": rngs}, self.finer_width
         rates = tuple(rate * 16 // backbone.output_stride for rate in (6, 12, 18))
         self.pyramid = AtrousPyramid(backbone.features, width, rates=rates, **options)
         self.finer = ConvNormRelu(backbone.layer1_features, finer_width, 1, **options)
@@ -142,6 +145,7 @@ class DeepLabV3Plus(nnx.Module):
         sizes: Sizes = None,
         *,
         train: bool = False,
+        train_backbone: bool = False,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
         """Logits of pictures.
@@ -149,13 +153,14 @@ class DeepLabV3Plus(nnx.Module):
         Args:
             images: float (b, h, w, 3), preprocessed, zero outside the valid region.
             sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
-            train: whether batch norm uses and updates with the statistics of this batch.
+            train: whether the batch norm of the head uses and updates with the statistics of this batch.
+            train_backbone: whether that of the backbone does.
             dropout_key: of the dropout while training; None: no dropout.
 
         Returns:
             float32 (b, h / 4, w / 4, c), rounded up as layer1 is, zero outside the valid region.
         """
-        features = self.backbone(images, sizes, train=train)
+        features = self.backbone(images, sizes, train=train_backbone)
         coarse, fine = self.backbone.grid_sizes(sizes), self.grid_sizes(sizes)
         x = self.pyramid(features["layer4"], coarse, train=train)
         if dropout_key is not None:
@@ -170,3 +175,24 @@ class DeepLabV3Plus(nnx.Module):
     def grid_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
         return self.backbone.stem_sizes(sizes)
+
+
+def build_deeplab(model: DeepLab, classes: int, *, seed: int = 0) -> DeepLabV2 | DeepLabV3Plus:
+    """The segmentation network a config describes, randomly initialized.
+
+    Args:
+        model: its description; `weights` is not read here.
+        classes: c, with the background.
+        seed: of the initialization.
+
+    Returns:
+        DeepLabV2 or DeepLabV3Plus. Call it inside `jax.jit` or `nnx.eval_shape`: eagerly, hundreds of tiny programs are
+        compiled.
+    """
+    rngs = nnx.Rngs(seed)
+    backbone = build_backbone(model, dilation="atrous", rngs=rngs)
+    preprocessing = Preprocessing(model.channel_order, model.mean, model.std)
+    if model.head == "deeplabv2":
+        return DeepLabV2(backbone, classes, preprocessing=preprocessing, rngs=rngs)
+    width, dtype = model.head_width, jnp.dtype(model.precision)
+    return DeepLabV3Plus(backbone, classes, preprocessing=preprocessing, width=width, dtype=dtype, rngs=rngs)

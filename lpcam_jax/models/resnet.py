@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..config import Model
 from .layers import BatchNorm, Conv, PoolPadding, Sizes, keep_valid, max_pool, pooled_sizes, strided
 
 # Strides of layer2..4.
@@ -159,3 +160,18 @@ class ResNet(nnx.Module):
     def grid_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of layer4 for pictures of these sizes, int32 (b, 2) each."""
         return strided(self.stem_sizes(sizes), self.output_stride // 4)
+
+
+def build_backbone(model: Model, *, dilation: Literal["reference", "atrous"] = "reference", rngs: nnx.Rngs) -> ResNet:
+    """The backbone a config describes, randomly initialized; its arguments as those of `ResNet`."""
+    return ResNet(
+        blocks=model.blocks,
+        width=model.width,
+        stem_width=model.stem_width,
+        layout=model.layout,
+        stem_pool=model.stem_pool,
+        output_stride=model.output_stride,
+        dilation=dilation,
+        dtype=jnp.dtype(model.precision),
+        rngs=rngs,
+    )

@@ -56,11 +56,8 @@ def panel(
     seed, truth:  uint8 (H, W) masks; truth may be unknown
     class_values: the n values of these classes in the masks; their colours then stand beside the names
     """
-    height, width = image.shape[:2]
-    scale = min(_CELL[0] / width, _CELL[1] / height)
-    size = max(round(scale * width), 1), max(round(scale * height), 1)
-    photo = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-
+    photo = _fitted(image)
+    size = photo.shape[1::-1]
     rows = [[("picture", None, photo), ("seed", None, _tinted(photo, seed))]]
     if truth is not None:
         rows[0].append(("ground truth", None, _tinted(photo, truth)))
@@ -71,11 +68,37 @@ def panel(
     return _grid(rows, (max(size[0], _NARROWEST), size[1]))
 
 
+def mask_panel(image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None, class_names: Sequence[str]) -> np.ndarray:
+    """Draw one labelled picture, uint8 (H', W', 3): photograph, mask, truth, and the colours of the mask's classes.
+
+    image:       uint8 (H, W, 3)
+    mask, truth: uint8 (H, W), 0 background, n + 1 class n, 255 ignored; truth may be unknown
+    class_names: names of all classes
+    """
+    photo = _fitted(image)
+    row = [("picture", None, photo), ("segmentation", None, _tinted(photo, mask))]
+    if truth is not None:
+        row.append(("ground truth", None, _tinted(photo, truth)))
+    shown = [value for value in np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256)[:255]) if value]
+    names = [(class_names[value - 1], int(value), np.zeros((0, 0, 3), np.uint8)) for value in shown]
+    legend = [names[start : start + len(row)] for start in range(0, len(names), len(row))]
+    size = photo.shape[1::-1]
+    return _grid([row, *legend], (max(size[0], _NARROWEST), size[1]))
+
+
 def png(image: np.ndarray) -> bytes:
     """Encode uint8 (H, W, 3) as PNG; fast, a few percent larger than the smallest."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:
+    """The photograph in the size of a cell."""
+    height, width = image.shape[:2]
+    scale = min(_CELL[0] / width, _CELL[1] / height)
+    size = max(round(scale * width), 1), max(round(scale * height), 1)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
 def _blend(image: np.ndarray, colors: np.ndarray, alpha: np.ndarray | float) -> np.ndarray:
@@ -99,19 +122,24 @@ def _tinted(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _grid(rows: list[list[tuple[str, int | None, np.ndarray]]], cell_size: tuple[int, int]) -> np.ndarray:
-    """Lay out cells on white, each below its caption and, if it has one, the swatch of its mask value."""
+    """Lay out cells on white, each below its caption and, if it has one, the swatch of its mask value.
+
+    A row of captions alone, over pictures of no pixels, takes no more room than they do.
+    """
     font = ImageFont.load_default(size=14)
-    step = cell_size[0] + _GAP, _CAPTION + cell_size[1] + _GAP
-    canvas = Image.new("RGB", (_GAP + step[0] * max(map(len, rows)), _GAP + step[1] * len(rows)), "white")
-    draw = ImageDraw.Draw(canvas)
-    for r, row in enumerate(rows):
+    width = _GAP + (cell_size[0] + _GAP) * max(map(len, rows))
+    heights = [_CAPTION + (cell_size[1] + _GAP if any(cell.size for *_, cell in row) else 0) for row in rows]
+    canvas = Image.new("RGB", (width, _GAP + sum(heights)), "white")
+    draw, y = ImageDraw.Draw(canvas), _GAP
+    for row, height in zip(rows, heights, strict=True):
         for c, (caption, swatch, cell) in enumerate(row):
-            x, y = _GAP + c * step[0], _GAP + r * step[1]
-            canvas.paste(Image.fromarray(cell), (x, y + _CAPTION))
-            room = cell_size[0]
+            x, room = _GAP + c * (cell_size[0] + _GAP), cell_size[0]
+            if cell.size:
+                canvas.paste(Image.fromarray(cell), (x, y + _CAPTION))
             if swatch is not None:
                 draw.rectangle((x, y + 3, x + 11, y + 14), fill=tuple(class_palette()[swatch].tolist()))
                 x, room = x + 18, room - 18
             text = shorten(caption, lambda text, room=room: font.getlength(text) <= room)
             draw.text((x, y), text, fill=_INK, font=font)
+        y += height
     return np.asarray(canvas)

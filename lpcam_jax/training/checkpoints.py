@@ -3,7 +3,7 @@
     config.json        the resolved config, the class names, the version
     checkpoints/STEP/  parameters, batch statistics, optimizer state (Orbax; the last two steps)
     prototypes.npz     the prototypes, once clustered (no pickle; keys as in `Prototypes`, and `step`)
-    metrics.jsonl      one JSON object a line: training loss, rates, validation mAP
+    metrics.jsonl      one JSON object a line: training loss, validation mAP or mIoU
 
 Every file appears whole or not at all, so a run may be killed at any moment.
 """
@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from .. import config as config_module
-from ..config import Config
+from ..config import AnyConfig
 from ..errors import UserError
 from ..files import read_arrays, write_atomically
 from ..prototypes import Prototypes
@@ -30,22 +30,24 @@ _MAY_CHANGE = ("root", "prepared", "checkpoint_every")
 
 
 class TrainState(NamedTuple):
-    """step int32 (); parameters, batch_stats: nested dicts of arrays; opt_state: of the optimizer."""
+    """step int32 (); parameters, batch_stats: nested dicts of arrays; opt_state: of the optimizer; average: the running
+    mean of the parameters, where one is kept."""
 
     step: jax.Array
     parameters: dict[str, Any]
     batch_stats: dict[str, Any]
     opt_state: Any
+    average: dict[str, Any] | None = None
 
 
 class Run:
     """One run's directory. `Run.create` for training, `Run.open` for what only reads."""
 
-    def __init__(self, directory: Path, config: Config, class_names: tuple[str, ...]):
+    def __init__(self, directory: Path, config: AnyConfig, class_names: tuple[str, ...]):
         self.directory, self.config, self.class_names = directory, config, class_names
 
     @classmethod
-    def create(cls, directory: str | Path, config: Config, class_names: tuple[str, ...]) -> "Run":
+    def create(cls, directory: str | Path, config: AnyConfig, class_names: tuple[str, ...]) -> "Run":
         """Start a run, or continue the one that is there.
 
         Raises:
@@ -60,7 +62,7 @@ class Run:
                     f"{directory} holds a run with other settings ({', '.join(changed)}); "
                     "choose another --workdir, or delete this one to start again."
                 )
-        values = {"class_names": run.class_names, "config": config_module.to_json(config)}
+        values = {"kind": run.kind, "class_names": run.class_names, "config": config_module.to_json(config)}
         write_atomically(run._config_file, json.dumps(values, indent=2, ensure_ascii=False).encode())
         return run
 
@@ -74,12 +76,23 @@ class Run:
         path = Path(directory).absolute() / "config.json"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            config = config_module.from_json(values["config"])
+            config = config_module.from_json(values["config"], config_module.KINDS[values.get("kind", "classifier")])
             return cls(path.parent, config, tuple(values["class_names"]))
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{directory} holds no run (no config.json); train.py --workdir makes one.") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} cannot be read ({error}); train again into another --workdir.") from None
+
+    @property
+    def kind(self) -> str:
+        """What was trained, a key of `config.KINDS`."""
+        return config_module.kind_of(self.config)
+
+    def expect(self, kind: str) -> "Run":
+        """The run itself; UserError when it is of another kind."""
+        if self.kind != kind:
+            raise UserError(f"{self.directory} holds a {self.kind} run; name the --workdir of a {kind} run.")
+        return self
 
     def steps(self) -> list[int]:
         """Steps with a finished checkpoint, ascending."""
@@ -190,6 +203,8 @@ class Run:
 
     def _differences(self, before: "Run") -> list[str]:
         """Names of the settings of this run that training under the other settings would have done otherwise."""
+        if before.kind != self.kind:
+            return [f"{before.kind} -> {self.kind}"]
         found = [] if before.class_names == self.class_names else ["class names"]
         mine, theirs = config_module.to_json(self.config), config_module.to_json(before.config)
         for part in ("data", "model", "training"):

@@ -1,25 +1,32 @@
 """Parameter groups and the poly schedule, in plain optax on nested dicts.
 
-head:      learning_rate * head_multiplier
-backbone:  learning_rate
-frozen:    no update (and no gradient is computed: nothing asks for it)
+classifier     head 10x, backbone 1x
+segmentation   head 10x, its biases 20x and without decay, backbone 1x
+both           frozen: no update (and no gradient is computed: nothing asks for it)
 
 rate(step) = initial * (1 - step / steps) ** power
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import optax
 
-from ..config import Training
+from ..config import SegmentationTraining, Training
+
+Path = tuple[str | int, ...]
 
 
-def make_optimizer(training: Training, *, steps: int) -> optax.GradientTransformation:
-    """The optimizer a config describes, for parameters {"backbone": ..., "head": ...}.
+class Group(NamedTuple):
+    """multiplier: of the learning rate. decay: of the parameters."""
 
-    "sgd" is the family's optimizer: L2 decay added to the gradient of every parameter, then momentum (next to none),
-    then the rate. "adamw" decouples the decay.
+    multiplier: float
+    decay: float
+
+
+def classifier_optimizer(training: Training, *, steps: int) -> optax.GradientTransformation:
+    """The optimizer of the classifier, for parameters {"backbone": ..., "head": ...}.
 
     Args:
         training: rates, groups, decay.
@@ -30,37 +37,72 @@ def make_optimizer(training: Training, *, steps: int) -> optax.GradientTransform
 
     Source: the reference's "PolyOptimizer" (its constructor's momentum is the power of the schedule).
     """
+    decay = training.weight_decay
+    groups = {"head": Group(training.head_multiplier, decay), "backbone": Group(1.0, decay)}
 
-    def rule(rate: float) -> optax.GradientTransformation:
-        schedule = optax.polynomial_schedule(rate, 0.0, training.power, steps)
-        if training.optimizer == "adamw":
-            return optax.adamw(schedule, weight_decay=training.weight_decay)
-        return optax.chain(
-            optax.add_decayed_weights(training.weight_decay), optax.sgd(schedule, momentum=training.momentum)
-        )
+    def group(path: Path) -> str:
+        if path[0] != "backbone":
+            return "head"
+        return "frozen" if path[1] in training.frozen else "backbone"
 
-    groups = {
-        "head": rule(training.learning_rate * training.head_multiplier),
-        "backbone": rule(training.learning_rate),
-        "frozen": optax.set_to_zero(),
-    }
-    return optax.partition(groups, lambda parameters: parameter_groups(parameters, training.frozen))
+    return _grouped(groups, group, training, steps=steps, hold=1)
 
 
-def parameter_groups(parameters: dict[str, Any], frozen: tuple[str, ...]) -> dict[str, Any]:
-    """The group of every parameter, by the part of the model it is in.
+def segmentation_optimizer(training: SegmentationTraining) -> optax.GradientTransformation:
+    """The optimizer of a segmentation network, for parameters {"backbone": ..., parts of the head: ...}.
 
     Args:
-        parameters: {"backbone": {part: ...}, "head": array}.
-        frozen: names of parts of the backbone.
+        training: rates, groups, decay, steps.
 
     Returns:
-        The same structure with "head", "backbone" or "frozen" as leaves.
+        optax.GradientTransformation.
+
+    Source: DeepLabV2's recipe, in which the norms are in no group.
+    """
+    decay = training.weight_decay
+    groups = {
+        "backbone": Group(1.0, decay),
+        "head": Group(training.head_multiplier, decay),
+        "bias": Group(training.bias_multiplier, 0.0),
+    }
+
+    def group(path: Path) -> str:
+        is_norm = str(path[-2]).startswith("bn")
+        if path[0] == "backbone":
+            fixed = is_norm and training.batch_norm == "fixed"
+            return "frozen" if fixed or path[1] in training.frozen else "backbone"
+        return "bias" if path[-1] == "bias" and not is_norm else "head"
+
+    return _grouped(groups, group, training, steps=training.steps, hold=training.hold)
+
+
+def _grouped(
+    groups: dict[str, Group],
+    group: Callable[[Path], str],
+    training: Training | SegmentationTraining,
+    *,
+    steps: int,
+    hold: int,
+) -> optax.GradientTransformation:
+    """An optimizer for each group of parameters, told by their paths; those of "frozen" stay.
+
+    "sgd": L2 decay is added to the gradient, then comes momentum, then the rate, as torch does. "adamw" decouples the
+    decay. The rate is held for `hold` steps.
     """
 
-    def group(path, _):
-        if path[0].key != "backbone":
-            return "head"
-        return "frozen" if path[1].key in frozen else "backbone"
+    def rule(of_group: Group) -> optax.GradientTransformation:
+        every_step = optax.polynomial_schedule(training.learning_rate * of_group.multiplier, 0.0, training.power, steps)
 
-    return jax.tree_util.tree_map_with_path(group, parameters)
+        def schedule(step):
+            return every_step(step // hold * hold)
+
+        if training.optimizer == "adamw":
+            return optax.adamw(schedule, weight_decay=of_group.decay)
+        decay = optax.add_decayed_weights(of_group.decay)
+        return optax.chain(decay, optax.sgd(schedule, momentum=training.momentum))
+
+    def label(parameters: dict[str, Any]) -> dict[str, Any]:
+        return jax.tree_util.tree_map_with_path(lambda path, _: group(tuple(entry.key for entry in path)), parameters)
+
+    rules = {name: rule(of_group) for name, of_group in groups.items()}
+    return optax.partition(rules | {"frozen": optax.set_to_zero()}, label)

@@ -110,7 +110,7 @@ def sample_features(
     results = run_passes(
         passes,
         source,
-        inference=config.inference,
+        batches=config.inference,
         devices=devices,
         description="features",
         skipped=skipped,

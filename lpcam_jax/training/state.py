@@ -1,4 +1,4 @@
-"""The classifier as pure dicts: a graph that never changes, and the arrays that do."""
+"""The network of a config as pure dicts: a graph that never changes, and the arrays that do."""
 
 from functools import partial
 from typing import Any
@@ -10,55 +10,77 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ..config import Config
+from ..config import AnyConfig, SegmentationConfig
 from ..devices import abstract_on
-from ..models.classifier import build_classifier
-from ..models.weights import load_backbone
+from ..models.classifier import Classifier, build_classifier
+from ..models.deeplab import DeepLabV2, DeepLabV3Plus, build_deeplab
+from ..models.weights import load_deeplab
 from .checkpoints import Run, TrainState
 
 
-def graph_of(config: Config, classes: int) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
-    """The classifier without memory: its graph, and the shapes of parameters and batch statistics as nested dicts."""
-    model = nnx.eval_shape(partial(build_classifier, config.model, classes))
-    graph, parameters, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+def graph_of(config: AnyConfig, classes: int) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
+    """The network without memory: its graph, and the shapes of parameters and batch statistics as nested dicts."""
+    graph, parameters, batch_stats = nnx.split(
+        nnx.eval_shape(partial(_build, config, classes)), nnx.Param, nnx.BatchStat
+    )
     return graph, nnx.to_pure_dict(parameters), nnx.to_pure_dict(batch_stats)
 
 
-def initial_state(config: Config, classes: int, optimizer: optax.GradientTransformation) -> TrainState:
+def initial_state(config: AnyConfig, classes: int, optimizer: optax.GradientTransformation) -> TrainState:
     """Step 0, random; to be called inside `jax.jit` or `jax.eval_shape`."""
-    model = build_classifier(config.model, classes, head_init=config.training.head_init, seed=config.seed)
-    _, parameters, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    _, parameters, batch_stats = nnx.split(_build(config, classes), nnx.Param, nnx.BatchStat)
     parameters, batch_stats = nnx.to_pure_dict(parameters), nnx.to_pure_dict(batch_stats)
     if starts_blind(config):
         parameters = _without_branches(parameters)
-    return TrainState(jnp.zeros((), jnp.int32), parameters, batch_stats, optimizer.init(parameters))
+    average = jax.tree.map(jnp.copy, parameters) if keeps_average(config) else None
+    return TrainState(jnp.zeros((), jnp.int32), parameters, batch_stats, optimizer.init(parameters), average)
 
 
-def starts_blind(config: Config) -> bool:
+def keeps_average(config: AnyConfig) -> bool:
+    """Whether training keeps a running mean of the parameters, which is then what is used."""
+    return isinstance(config, SegmentationConfig) and config.training.average > 0
+
+
+def starts_blind(config: AnyConfig) -> bool:
     """Whether a random network is trained with frozen batch norm: good for a dry run, and for nothing else."""
-    return not config.model.weights and config.training.batch_norm == "frozen"
+    return not config.model.weights and config.training.batch_norm != "train"
 
 
 def with_weights(state: TrainState, path: str) -> TrainState:
-    """The state with the backbone's parameters and statistics of a file (`load_backbone`), and a line that says so."""
-    parameters, batch_stats = state.parameters["backbone"], state.batch_stats["backbone"]
-    loaded = load_backbone(path, _united(parameters, batch_stats))
+    """The state with the parameters and statistics of a file (`load_deeplab`), and a line that says so."""
+    loaded = load_deeplab(path, _united(state.parameters, state.batch_stats))
     tqdm.write(f"weights {path}: {loaded}")
-    return state._replace(
-        parameters={**state.parameters, "backbone": _chosen(parameters, loaded.backbone)},
-        batch_stats={**state.batch_stats, "backbone": _chosen(batch_stats, loaded.backbone)},
+    parameters, batch_stats = (
+        {**tree, **{part: _chosen(tree[part], values) for part, values in loaded.network.items() if part in tree}}
+        for tree in (state.parameters, state.batch_stats)
     )
+    average = None if state.average is None else jax.tree.map(jnp.copy, parameters)  # both will be donated
+    return state._replace(parameters=parameters, batch_stats=batch_stats, average=average)
 
 
 def trained_state(run: Run, *, devices: Mesh) -> TrainState:
-    """The newest checkpoint of a run on every device, without the optimizer's state.
+    """What the newest checkpoint of a run computes with, on every device: without the optimizer's state, and with the
+    running mean of the parameters where one is kept.
 
     Raises:
         UserError: as `Run.restore`.
     """
     _, parameters, batch_stats = graph_of(run.config, len(run.class_names))
+    average = parameters if keeps_average(run.config) else None
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    return run.restore(abstract_on(TrainState(step, parameters, batch_stats, None), devices))
+    state = run.restore(abstract_on(TrainState(step, parameters, batch_stats, None, average), devices))
+    return in_use(state)._replace(average=None)
+
+
+def in_use(state: TrainState) -> TrainState:
+    """The state whose parameters are their running mean, where one is kept."""
+    return state if state.average is None else state._replace(parameters=state.average)
+
+
+def _build(config: AnyConfig, classes: int) -> Classifier | DeepLabV2 | DeepLabV3Plus:
+    if isinstance(config, SegmentationConfig):
+        return build_deeplab(config.model, classes + 1, seed=config.seed)
+    return build_classifier(config.model, classes, head_init=config.training.head_init, seed=config.seed)
 
 
 def _without_branches(parameters: dict[str, Any]) -> dict[str, Any]:

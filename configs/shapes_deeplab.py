@@ -1,0 +1,47 @@
+"""The embedded data set, last step: DeepLabV3+ trained on the seed masks of configs/shapes.py, with no pixel label.
+
+The same scenes as there (one more hundred is validated on and never trained on), the same small ResNet. What is
+measured here says that the code works, not what LPCAM does on photographs.
+
+    python train.py configs/shapes_deeplab.py --data.masks heatmaps/seeds --workdir runs/demo_seg
+    python infer.py --ckpt runs/demo_seg --out masks/
+"""
+
+from lpcam_jax.config import Data, DeepLab, SegmentationConfig, SegmentationInference, SegmentationTraining
+
+
+def get_config() -> SegmentationConfig:
+    """The recipe."""
+    return SegmentationConfig(
+        data=Data(source="shapes", scenes=500, train="all[:400]", validation="all[400:]", seeds="all[400:]"),
+        model=DeepLab(
+            head="deeplabv3plus",
+            head_width=32,
+            blocks=(1, 1, 1, 1),
+            width=16,
+            stem_width=16,
+            layout="torchvision",
+            stem_pool="symmetric",
+            output_stride=8,
+            channel_order="rgb",
+            mean=(123.675, 116.28, 103.53),
+            std=(58.395, 57.12, 57.375),
+        ),
+        training=SegmentationTraining(
+            steps=600,
+            batch_size=16,
+            accumulate=1,
+            crop=128,
+            scales=(1.0, 1.25, 1.5, 1.75, 2.0),
+            optimizer="adamw",
+            learning_rate=3e-3,
+            head_multiplier=1.0,
+            bias_multiplier=1.0,
+            weight_decay=1e-2,
+            hold=1,
+            batch_norm="train",
+            validate_every=100,
+        ),
+        inference=SegmentationInference(scales=(1.5,), max_shapes=3),
+        seed=2,
+    )

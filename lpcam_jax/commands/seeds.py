@@ -1,0 +1,115 @@
+"""Seed masks from a folder of heat maps: of any method, at any threshold, as palette PNGs to look at or to train on.
+
+    python -m lpcam_jax seeds --maps heatmaps/ --out seeds/
+    python -m lpcam_jax seeds --maps heatmaps/ --method cam --threshold best --out seeds_cam/
+    python -m lpcam_jax seeds --maps heatmaps/ --unsure 0.25 0.45 --out seeds_sure/
+
+The folder is one that infer.py wrote, or holds maps as it writes them (ID.npz).
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from ..errors import UserError
+from ..files import write_atomically
+from ..predictions import MapFolder, find_predictions
+from ..report.palette import mask_png
+from ..seeds import confident_labels, seed_mask
+
+_MOST_CLASSES = 254
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Maps, a threshold, and where the masks go."""
+
+    maps: str
+    """folder of infer.py, or of maps (ID.npz: classes, and a float (n, H, W) array a method)"""
+    out: str
+    """folder for the masks, ID.png: 0 background, n + 1 class n, 255 unsure"""
+    method: str = "lpcam"
+    """whose maps: cam, lpcam_f, lpcam, or the name of any other array"""
+    threshold: float | Literal["best"] = 0.3
+    """where no map is above it there is background; best: the one with the highest mIoU, where infer.py scored the
+    maps"""
+    unsure: tuple[float, float] | None = None
+    """instead: two thresholds; a pixel is background up to the first, of a class above the second, 255 in between"""
+
+
+def main(words: list[str]) -> None:
+    """Write the masks.
+
+    Args:
+        words: the command line after the command's name.
+
+    Raises:
+        UserError: there are no such maps, or the masks cannot be written.
+    """
+    arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax seeds", description=__doc__)
+    folder, out = _maps_of(arguments), Path(arguments.out)
+    names = sorted(_names(folder.directory))
+    low, high = arguments.unsure or (_threshold(arguments, folder.directory.parent),) * 2
+    if not 0 <= low <= high <= 1:
+        raise UserError(f"the thresholds {low:g} and {high:g} are not in order between 0 and 1.")
+
+    def write(name: str) -> None:
+        (classes, maps), size = folder.read(name, classes=_MOST_CLASSES)
+        write_atomically(out / f"{name}.png", mask_png(_mask(maps[arguments.method], classes, size, low, high)))
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in tqdm(pool.map(write, names), "seeds", len(names), unit="img"):
+            pass
+    rule = f"at {low:g}" if low == high else f"unsure from {low:g} to {high:g}"
+    print(f"{len(names)} seed masks of {arguments.method}, {rule}, are in {arguments.out}.")
+
+
+def _maps_of(arguments: Arguments) -> MapFolder:
+    directory = Path(arguments.maps)
+    below = directory / "maps"
+    names = list(_names(below if below.is_dir() else directory))
+    folder = find_predictions(directory, names or ["ID"])
+    if not isinstance(folder, MapFolder):
+        raise UserError(f"{directory} holds masks already; name a folder of maps.")
+    if arguments.method not in folder.methods:
+        raise UserError(f"{folder.directory} has no maps {arguments.method!r}; it has {', '.join(folder.methods)}.")
+    return MapFolder(folder.directory, (arguments.method,))
+
+
+def _names(directory: Path) -> Iterator[str]:
+    """Ids of all maps, folders included."""
+    for file in directory.rglob("*.npz"):
+        yield file.relative_to(directory).with_suffix("").as_posix()
+
+
+def _threshold(arguments: Arguments, directory: Path) -> float:
+    if arguments.threshold != "best":
+        return arguments.threshold
+    file = directory / "metrics.json"
+    try:
+        scores = json.loads(file.read_text(encoding="utf-8"))["scores"]
+        return float(scores[arguments.method]["best"]["threshold"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"--threshold best: {file} has no scores of {arguments.method}; give a number, or run infer.py on pictures "
+            "with masks."
+        ) from None
+
+
+def _mask(maps: np.ndarray, classes: np.ndarray, size: tuple[int, int], low: float, high: float) -> np.ndarray:
+    """uint8 (H, W) of maps (n, H, W)."""
+    if not len(classes):
+        return np.zeros(size, np.uint8)
+    values = np.arange(256, dtype=np.uint8)
+    values[: len(classes) + 1] = [0, *(classes + 1)]
+    maps, labels = np.moveaxis(maps, 0, -1), np.ones(len(classes))
+    if low == high:
+        return values[seed_mask(maps, labels, background=low)]
+    return values[confident_labels(maps, labels, foreground=high, background=low)]

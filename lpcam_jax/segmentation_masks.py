@@ -1,0 +1,121 @@
+"""A folder of segmentation masks: written picture by picture, continued after a stop, scored as a whole.
+
+    masks/ID.png      palette PNG: 0 background, class n + 1
+    overlays/ID.png   picture, mask and truth side by side
+    index.html        all overlays, to filter and sort
+    metrics.json      mIoU, IoU of each class, confusion matrix, and what they were made with; confusion.png the matrix
+                      (where there are true masks)
+    protocol.json     what the masks were made with
+
+The mask is written last: where it stands, the picture is done.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from . import __version__
+from .config import SegmentationInference
+from .data.masks import MaskFolder, read_mask
+from .data.records import Record, RecordSource
+from .files import write_atomically
+from .report.confusion import confusion_picture
+from .report.gallery import Entry, write_gallery
+from .report.overlays import mask_panel, png
+from .report.palette import mask_png
+from .report.table import mask_tables
+from .results import ResultFolder, fingerprint, report_skipped, skipped_line, write_all
+from .scoring import score_masks
+from .segmentation import segment_pictures
+from .training.checkpoints import Run, TrainState
+from .training.state import graph_of
+
+
+def make_masks(
+    run: Run,
+    state: TrainState,
+    source: RecordSource,
+    out: str | Path,
+    *,
+    inference: SegmentationInference,
+    devices: Mesh,
+) -> dict[str, Any]:
+    """Segment every picture that has no mask yet, then score all of them.
+
+    Args:
+        run: of the segmentation network.
+        state: its parameters and statistics.
+        source: the pictures.
+        out: the folder.
+        inference: scales and mirror images.
+        devices: the mesh.
+
+    Returns:
+        What was written to metrics.json.
+
+    Raises:
+        UserError: the folder cannot be written, or no picture could be read.
+    """
+    folder = ResultFolder(out, protocol_of(run, state, inference), what="masks")
+    masks = MaskFolder(folder.directory / "masks")
+    skipped: list[str] = []
+    missing = [index for index, name in enumerate(source.ids) if not masks.file(name).exists()]
+    if missing:
+        graph, *_ = graph_of(run.config, len(run.class_names))
+        segment = segment_pictures(graph, inference=inference, devices=devices)
+        results = segment((state.parameters, state.batch_stats), source, skipped=skipped, only=missing)
+
+        def write(_: int, record: Record, mask: np.ndarray) -> None:
+            picture = mask_panel(record.image, mask, record.mask, run.class_names)
+            write_atomically(folder.file("overlays", record.id, "png"), png(picture))
+            write_atomically(masks.file(record.id), mask_png(mask))
+
+        write_all(results, write)
+    report_skipped(skipped, source)
+    metrics = {
+        "pictures": len(source) - len(skipped),
+        "skipped": skipped,
+        "protocol": folder.protocol,
+        **score_masks(masks, source),
+    }
+    if "scores" in metrics:
+        confusion = np.array(metrics["scores"]["confusion"])
+        confusion_picture(folder.directory / "confusion.png", {"masks": confusion}, run.class_names)
+    entries = [_entry(name, masks, run.class_names, metrics) for name in source.ids if masks.file(name).exists()]
+    write_gallery(
+        folder.directory / "index.html", entries, title="Segmentation masks", summary=[*describe(metrics)][-2:]
+    )
+    folder.write_json("metrics.json", metrics)
+    return metrics
+
+
+def protocol_of(run: Run, state: TrainState, inference: SegmentationInference) -> dict[str, Any]:
+    """How the masks of this model are made, as plain JSON values; other parameters give another `model`."""
+    return {
+        "version": __version__,
+        "model": fingerprint((state.parameters, state.batch_stats)),
+        "step": int(state.step),
+        "trained_on": Path(run.config.data.masks).name or "true masks",
+        "class_names": list(run.class_names),
+        "scales": list(inference.scales),
+        "mirror": inference.mirror,
+        "crf": False,
+    }
+
+
+def describe(metrics: dict[str, Any]) -> Iterator[str]:
+    """What a person wants to read of the metrics, line by line."""
+    if "scores" in metrics:
+        yield from mask_tables(metrics["scores"], metrics["protocol"]["class_names"])
+        yield f"mIoU {100 * metrics['scores']['miou']:.1f} on {metrics['scored']} pictures"
+    yield from skipped_line(metrics["skipped"])
+
+
+def _entry(name: str, masks: MaskFolder, class_names: tuple[str, ...], metrics: dict[str, Any]) -> Entry:
+    values = np.flatnonzero(np.bincount(read_mask(masks.file(name)).reshape(-1)))
+    found = tuple(class_names[value - 1] for value in values if value)
+    of_pictures = metrics.get("scores", {}).get("miou_of_pictures", {})
+    return Entry(name, f"overlays/{name}.png", found, of_pictures.get(name))
