@@ -21,7 +21,7 @@ from lpcam_jax.data.pictures import Pictures, find_pictures
 from lpcam_jax.data.records import RecordSource
 from lpcam_jax.data.sources import first, seed_source, with_classes
 from lpcam_jax.errors import UserError
-from lpcam_jax.scripts import run_program, value_of_flag
+from lpcam_jax.scripts import check_numbers, run_program, value_of_flag
 from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.state import trained_state
 
@@ -85,7 +85,9 @@ def parse(words: list[str]) -> HeatMapArguments | MaskArguments:
     config = Run.open(ckpt).config if ckpt else None
     kind = MaskArguments if isinstance(config, SegmentationConfig) else HeatMapArguments
     default = kind(ckpt=tyro.MISSING, out=tyro.MISSING, inference=config.inference if config else Inference())
-    return tyro.cli(kind, args=words, description=__doc__, default=default)
+    arguments = tyro.cli(kind, args=words, description=__doc__, default=default)
+    check_numbers("inference", arguments.inference)
+    return arguments
 
 
 def source_of(arguments: Arguments, run: Run) -> RecordSource:

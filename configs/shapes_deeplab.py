@@ -1,4 +1,4 @@
-"""The embedded data set, last step: DeepLabV3+ trained on the seed masks of configs/shapes.py, with no pixel label.
+"""The embedded data set, last step: DeepLabV2 trained on the seed masks of configs/shapes.py, with no pixel label.
 
 The same scenes as there (one more hundred is validated on and never trained on), the same small ResNet. What is
 measured here says that the code works, not what LPCAM does on photographs.
@@ -15,8 +15,8 @@ def get_config() -> SegmentationConfig:
     return SegmentationConfig(
         data=Data(source="shapes", scenes=500, train="all[:400]", validation="all[400:]", seeds="all[400:]"),
         model=DeepLab(
-            head="deeplabv3plus",
-            head_width=32,
+            head="deeplabv2",
+            rates=(3, 6, 9, 12),
             blocks=(1, 1, 1, 1),
             width=16,
             stem_width=16,
@@ -28,19 +28,19 @@ def get_config() -> SegmentationConfig:
             std=(58.395, 57.12, 57.375),
         ),
         training=SegmentationTraining(
-            steps=600,
+            steps=150,
             batch_size=16,
             accumulate=1,
             crop=128,
             scales=(1.0, 1.25, 1.5, 1.75, 2.0),
             optimizer="adamw",
-            learning_rate=3e-3,
-            head_multiplier=1.0,
-            bias_multiplier=1.0,
+            learning_rate=3e-4,
+            head_multiplier=10.0,
+            bias_multiplier=10.0,
             weight_decay=1e-2,
             hold=1,
             batch_norm="train",
-            validate_every=100,
+            validate_every=50,
         ),
         inference=SegmentationInference(scales=(1.5,), max_shapes=3),
         seed=2,

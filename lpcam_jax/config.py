@@ -65,7 +65,7 @@ class Model:
     """pixels a feature position; strides are taken out of the last stages to reach it"""
     weights: str = ""
     """the backbone's pretrained parameters, with torchvision's names: an .npz, .pth, .pt, .bin or .safetensors file, or
-    hf:OWNER/NAME[/FILE] on the Hugging Face Hub; empty: random initialisation"""
+    hf:OWNER/NAME[/FILE] on the Hugging Face Hub; or the --workdir of another run; empty: random initialisation"""
     channel_order: Literal["rgb", "bgr"] = "rgb"
     """order of the channels the weights expect"""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
@@ -177,6 +177,9 @@ class DeepLab(Model):
     head: Literal["deeplabv2", "deeplabv3plus"] = "deeplabv2"
     """deeplabv2: four dilated convolutions, maximum over the scales 1, 0.75 and 0.5; deeplabv3plus: atrous pyramid and
     decoder"""
+    rates: tuple[int, ...] = ()
+    """dilations of the head, deeplabv2's at output stride 8, deeplabv3plus's at 16, scaled for others; empty: the
+    papers', (6, 12, 18, 24) and (6, 12, 18). Crops should be larger than they reach"""
     head_width: int = 256
     """deeplabv3plus: channels of pyramid and decoder"""
     blocks: tuple[int, ...] = (3, 4, 23, 3)

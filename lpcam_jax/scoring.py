@@ -103,8 +103,9 @@ def scoring_protocol(config: AnyConfig, source: RecordSource) -> dict[str, Any]:
         {"version", "data": {"source", "root": its name, "split", "masks", "limit", "class_names"}, "ignored", "rule"}.
     """
     data = config.data
-    # A data set that is one whole has no split; what is drawn depends on the seed.
-    split = {"shapes": f"{data.scenes} scenes, seed {config.seed}", "folder": "all"}.get(data.source, data.seeds)
+    split = data.seeds
+    if data.source == "shapes":  # what is drawn depends on the seed; of it, maybe a slice
+        split = f"{data.scenes} scenes{split.removeprefix('all')}, seed {config.seed}"
     return {
         "version": __version__,
         "data": {

@@ -68,7 +68,30 @@ def parse_with_recipe(
     names = [field.name for field in dataclasses.fields(kind)]
     defaults |= {name: getattr(config, name) for name in names}
     arguments = tyro.cli(both, args=list(words), prog=prog, description=description, default=both(**defaults))
+    for name in names:
+        if name not in ("data", "seed", "limit"):  # which the data set checks
+            check_numbers(name, getattr(arguments, name))
     return kind(**{name: getattr(arguments, name) for name in names}), arguments
+
+
+def check_numbers(part: str, values: Any) -> None:
+    """Check the counts and scales of a part of a config.
+
+    Args:
+        part: its name.
+        values: its dataclass.
+
+    Raises:
+        UserError: one with which nothing can be computed.
+    """
+    for field in dataclasses.fields(values):
+        flag, value = f"--{part}.{field.name.replace('_', '-')}", getattr(values, field.name)
+        if field.type in (int, int | None) and value is not None and value < 1:
+            raise UserError(f"{flag} is {value}; use at least 1.")
+        if field.name in ("scales", "cam_scales") and not (value and min(value) > 0):
+            raise UserError(f"{flag} {' '.join(map(str, value))}: give at least one scale, each above 0.")
+        if field.name == "long_side" and not 1 <= value[0] <= value[1]:
+            raise UserError(f"{flag} {value[0]} {value[1]}: give the smallest and the largest, at least 1.")
 
 
 def run_program(main: Callable[[], None]) -> None:

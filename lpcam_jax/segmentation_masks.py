@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from . import __version__
 from .config import SegmentationInference
-from .data.masks import MaskFolder, read_mask
+from .data.masks import IGNORE, MaskFolder, read_mask
 from .data.records import Record, RecordSource
 from .files import write_atomically
 from .report.confusion import confusion_picture
@@ -85,9 +85,7 @@ def make_masks(
         confusion = np.array(metrics["scores"]["confusion"])
         confusion_picture(folder.directory / "confusion.png", {"masks": confusion}, run.class_names)
     entries = [_entry(name, masks, run.class_names, metrics) for name in source.ids if masks.file(name).exists()]
-    write_gallery(
-        folder.directory / "index.html", entries, title="Segmentation masks", summary=[*describe(metrics)][-2:]
-    )
+    write_gallery(folder.directory / "index.html", entries, title="Segmentation masks", summary=[*_summary(metrics)])
     folder.write_json("metrics.json", metrics)
     return metrics
 
@@ -98,7 +96,7 @@ def protocol_of(run: Run, state: TrainState, inference: SegmentationInference) -
         "version": __version__,
         "model": fingerprint((state.parameters, state.batch_stats)),
         "step": int(state.step),
-        "trained_on": Path(run.config.data.masks).name or "true masks",
+        "trained_on": Path(run.config.data.masks).name or run.config.data.masks or "true masks",
         "class_names": list(run.class_names),
         "scales": list(inference.scales),
         "mirror": inference.mirror,
@@ -110,12 +108,17 @@ def describe(metrics: dict[str, Any]) -> Iterator[str]:
     """What a person wants to read of the metrics, line by line."""
     if "scores" in metrics:
         yield from mask_tables(metrics["scores"], metrics["protocol"]["class_names"])
+    yield from _summary(metrics)
+
+
+def _summary(metrics: dict[str, Any]) -> Iterator[str]:
+    if "scores" in metrics:
         yield f"mIoU {100 * metrics['scores']['miou']:.1f} on {metrics['scored']} pictures"
     yield from skipped_line(metrics["skipped"])
 
 
 def _entry(name: str, masks: MaskFolder, class_names: tuple[str, ...], metrics: dict[str, Any]) -> Entry:
     values = np.flatnonzero(np.bincount(read_mask(masks.file(name)).reshape(-1)))
-    found = tuple(class_names[value - 1] for value in values if value)
+    found = tuple(class_names[value - 1] for value in values if 0 < value < IGNORE)
     of_pictures = metrics.get("scores", {}).get("miou_of_pictures", {})
     return Entry(name, f"overlays/{name}.png", found, of_pictures.get(name))

@@ -36,6 +36,25 @@ def get_config():
     )
 """
 
+# Six training steps, checkpoints at 2, 4 and 6, of which the last two stay, validations at 3 and 6.
+TINY_SEGMENTATION_RECIPE = """
+from lpcam_jax.config import Data, DeepLab, SegmentationConfig, SegmentationInference, SegmentationTraining
+
+def get_config():
+    return SegmentationConfig(
+        data=Data(source="shapes", scenes=12, held_out=0.25),
+        model=DeepLab(
+            head="deeplabv3plus", head_width=8, blocks=(1, 1, 1, 1), width=4, stem_width=4, layout="torchvision",
+            stem_pool="symmetric", output_stride=16,
+        ),
+        training=SegmentationTraining(
+            steps=6, batch_size=4, accumulate=1, crop=48, scales=(0.5, 0.75), learning_rate=0.01, batch_norm="train",
+            hold=1, average=0.5, validate_every=3, checkpoint_every=2,
+        ),
+        inference=SegmentationInference(max_shapes=1),
+    )
+"""
+
 
 class Finished(NamedTuple):
     """How a program ended, and what it printed."""
@@ -71,6 +90,13 @@ def recipe(tmp_path_factory) -> str:
 def tiny(recipe):
     """The Config of the tiny recipe."""
     return load_recipe(recipe)
+
+
+@pytest.fixture(scope="session")
+def segmentation_recipe(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("recipe") / "tiny_segmentation.py"
+    path.write_text(TINY_SEGMENTATION_RECIPE)
+    return str(path)
 
 
 @pytest.fixture(scope="session")

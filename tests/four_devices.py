@@ -1,4 +1,5 @@
-"""Two training steps, prototypes and maps of the tiny recipe in one folder, on all devices there are.
+"""Two training steps, prototypes and maps of the tiny recipe in one folder, and two steps of a segmentation network, on
+all devices there are.
 
 `test_inference.py` calls `run_all` on one device and starts this file on four.
 """
@@ -6,17 +7,26 @@
 import sys
 from dataclasses import replace
 
+import jax
 import numpy as np
 
 from lpcam_jax import devices
+from lpcam_jax.config import DeepLab, SegmentationConfig, SegmentationTraining
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import training_sources
 from lpcam_jax.inference import map_pictures
 from lpcam_jax.scripts import load_recipe
-from lpcam_jax.training.checkpoints import Run
+from lpcam_jax.training.checkpoints import Run, TrainState
 from lpcam_jax.training.classification import train_classifier
+from lpcam_jax.training.optimizers import segmentation_optimizer
 from lpcam_jax.training.prototype_stage import make_prototypes
+from lpcam_jax.training.segmentation import make_train_step
 from lpcam_jax.training.state import graph_of
+
+SEGMENTATION = SegmentationConfig(
+    model=DeepLab(blocks=(1, 1, 1, 1), width=4, stem_width=4),
+    training=SegmentationTraining(steps=2, hold=1, batch_size=8, accumulate=2, learning_rate=1e-3, batch_norm="train"),
+)
 
 
 def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
@@ -47,7 +57,36 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
     )
     for index, _, result in results:
         numbers |= {f"{method} of picture {index}": maps for method, maps in result.maps.items()}
+    numbers |= segmentation()
     return {"devices": np.array(mesh.size)} | {name: np.asarray(value) for name, value in numbers.items()}
+
+
+def segmentation() -> dict[str, np.ndarray]:
+    """Losses, parameters and statistics of two steps of DeepLabV2, of pictures with more and less labels."""
+    mesh, classes, training = devices.mesh(), 2, SEGMENTATION.training
+    optimizer, rng = segmentation_optimizer(training), np.random.default_rng(0)
+    masks = rng.integers(0, classes + 1, (8, 33, 33), np.uint8)
+    for number, mask in enumerate(masks):
+        mask[: 4 * number] = 255
+    batch = {
+        "image": rng.integers(0, 256, (8, 33, 33, 3), np.uint8),
+        "box": np.int32([[0, 0, 33, 33 - i] for i in range(8)]),
+        "mask": masks,
+    }
+    graph, *trees = graph_of(SEGMENTATION, classes)
+    step = make_train_step(graph, optimizer, training, seed=0)
+    parameters, batch_stats = jax.tree.map(  # a random network takes as long to compile as the step
+        lambda leaf: rng.normal(0.1, 0.2, leaf.shape).astype(np.float32), trees
+    )
+    state = TrainState(np.int32(0), parameters, batch_stats, optimizer.init(parameters))
+    state = devices.replicate(state, mesh)
+    numbers = {}
+    for number in (1, 2):
+        state, metrics = step(state, devices.shard(batch, mesh))
+        numbers[f"segmentation loss {number}"] = metrics["loss"]
+    for path, leaf in jax.tree_util.tree_leaves_with_path((state.parameters, state.batch_stats)):
+        numbers[f"segmentation {jax.tree_util.keystr(path)}"] = leaf
+    return numbers
 
 
 if __name__ == "__main__":

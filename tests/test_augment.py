@@ -1,9 +1,18 @@
-"""Scale, mirror, crop: what stays of a picture, and where it lies."""
+"""Scale, mirror, crop: what stays of a picture and its mask, and where it lies."""
 
 import numpy as np
 import pytest
 
-from lpcam_jax.data.augment import random_crop, random_long_side, random_mirror, resize, scaled_size
+from lpcam_jax.data.augment import (
+    random_crop,
+    random_long_side,
+    random_mirror,
+    random_scale,
+    random_window,
+    resize,
+    resize_linear,
+    scaled_size,
+)
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
@@ -72,3 +81,93 @@ def test_resize():
     # Antialiased: a chequerboard becomes grey, not one of its colours.
     board = np.repeat(255 * (np.indices((32, 32)).sum(0) % 2)[..., None], 3, axis=2).astype(np.uint8)
     assert np.abs(resize(board, (8, 8)).astype(int) - 128).max() < 16
+
+
+# Picture and mask.
+
+
+@pytest.mark.parametrize(
+    ("row", "length", "expected"),
+    [
+        ([0, 100], 4, [0, 25, 75, 100]),
+        ([0, 100, 200], 1, [100]),
+        ([0, 10, 20, 30, 40, 50, 60, 70], 2, [15, 55]),  # between two neighbours: not antialiased
+        ([0, 100, 200, 50], 6, [0, 50, 117, 183, 125, 50]),
+        ([7], 3, [7, 7, 7]),
+        ([9, 4, 200], 3, [9, 4, 200]),
+    ],
+)
+def test_linear_resize_of_a_row(row, length, expected):
+    image = np.repeat(np.uint8(row).reshape(1, -1, 1), 3, axis=2)
+    resized = resize_linear(image, (1, length))
+    assert resized.dtype == np.uint8
+    np.testing.assert_array_equal(resized, np.repeat(np.uint8(expected).reshape(1, -1, 1), 3, axis=2))
+    np.testing.assert_array_equal(resize_linear(image.swapaxes(0, 1), (length, 1)), resized.swapaxes(0, 1))
+
+
+@pytest.mark.parametrize("size", [(4, 9), (13, 30), (17, 20), (40, 7), (26, 60)])
+def test_linear_resize_is_opencv_s_within_a_grey_level(size):
+    cv2 = pytest.importorskip("cv2")
+    image = np.random.default_rng(0).integers(0, 256, (13, 30, 3), np.uint8)
+    expected = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    difference = np.abs(resize_linear(image, size).astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference == 0).mean() > 0.8
+
+
+@pytest.mark.parametrize("size", [(21, 30), (7, 50), (1, 1)])
+def test_picture_and_mask_are_scaled_alike(size):
+    scales, seen, rng = (0.5, 0.75, 1.0, 1.25, 1.5), set(), np.random.default_rng(0)
+    mask = np.add.outer(2 * np.arange(size[0]), 3 * np.arange(size[1])).astype(np.uint8)  # says row and column
+    for _ in range(60):
+        image, labels = random_scale(rng, coordinates(*size), mask, scales=scales)
+        (scale,) = (
+            (scale for scale in scales if labels.shape == tuple(max(int(scale * length), 1) for length in size))
+            if size != (1, 1)
+            else (1.0,)
+        )
+        seen.add(scale)
+        assert image.shape == (*labels.shape, 3)
+        assert image.dtype == labels.dtype == np.uint8
+        rows, columns = (
+            np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+            for new, old in zip(labels.shape, size, strict=True)
+        )
+        np.testing.assert_allclose(image[..., 0] - 1.0, np.tile(rows, (len(columns), 1)).T, atol=0.501)
+        np.testing.assert_allclose(image[..., 1] - 1.0, np.tile(columns, (len(rows), 1)), atol=0.501)
+        assert (image[..., 2] == 7).all()
+        # The nearest: at most half a row and half a column away, and a label of the mask.
+        np.testing.assert_allclose(labels, np.add.outer(2 * rows, 3 * columns), atol=2.5001)
+    assert seen == ({1.0} if size == (1, 1) else set(scales))
+
+
+@pytest.mark.parametrize("size", [(20, 30), (30, 10), (10, 30), (16, 16), (5, 6), (1, 1)])
+def test_a_window_holds_the_same_part_of_picture_and_mask_and_255_beside_it(size):
+    image, rng = coordinates(*size), np.random.default_rng(0)
+    mask = image[..., 0] + 2 * image[..., 1]
+    corners = set()
+    for _ in range(60):
+        canvas, labels, box = random_window(rng, image, mask, crop=16)
+        assert (canvas.shape, canvas.dtype) == ((16, 16, 3), np.uint8)
+        assert (labels.shape, labels.dtype) == ((16, 16), np.uint8)
+        height, width = (min(length, 16) for length in size)
+        assert box.dtype == np.int32
+        assert box.tolist() == [0, 0, height, width]
+        row, column = canvas[0, 0, :2].astype(int) - 1
+        corners.add((row, column))
+        inside = np.s_[row : row + height, column : column + width]
+        np.testing.assert_array_equal(canvas[:height, :width], image[inside])
+        np.testing.assert_array_equal(labels[:height, :width], mask[inside])
+        canvas[:height, :width], labels[:height, :width] = 0, 255
+        assert not canvas.any()
+        assert (labels == 255).all()
+    for axis in range(2):  # from the first to the last window
+        found = {corner[axis] for corner in corners}
+        assert (min(found), max(found)) == (0, max(size[axis] - 16, 0))
+
+
+def test_the_label_of_the_padding_is_chosen():
+    _, labels, _ = random_window(
+        np.random.default_rng(0), coordinates(2, 3), np.ones((2, 3), np.uint8), crop=4, ignore=9
+    )
+    assert labels.tolist() == [[1, 1, 1, 9], [1, 1, 1, 9], [9, 9, 9, 9], [9, 9, 9, 9]]

@@ -51,7 +51,7 @@ def folder(tmp_path):
         ("def get_config(: pass", r"cannot be used: SyntaxError"),
         ("from lpcam_jax import nothing", r"cannot be used: ImportError"),
         ("x = 1", r"cannot be used: AttributeError"),
-        ("def get_config(): return {}", r"returns dict, not lpcam_jax.config.Config"),
+        ("def get_config(): return {}", r"returns dict, not a Config or SegmentationConfig of lpcam_jax.config"),
     ],
 )
 def test_a_recipe_that_cannot_be_used(program, tmp_path, content, pattern):
@@ -65,7 +65,7 @@ def test_a_recipe_that_cannot_be_used(program, tmp_path, content, pattern):
 @pytest.mark.parametrize("stages", ["classifer", "classifier,masks", ""])
 def test_an_unknown_stage(program, recipe, tmp_path, stages):
     finished = program("train.py", recipe, "--workdir", tmp_path / "run", "--stages", stages)
-    assert_one_line_error(finished, r"there is no stage '.*'; there are classifier, prototypes")
+    assert_one_line_error(finished, r"this recipe has no stage '.*'; it has classifier, prototypes")
 
 
 @pytest.mark.parametrize(
@@ -169,10 +169,49 @@ def test_a_run_without_prototypes(program, trained, tmp_path):
     assert_one_line_error(finished, r"has no prototypes yet; run train.py")
 
 
-@pytest.mark.parametrize("words", [(), ("--images", "*.jpg")])
-def test_a_split_of_a_data_set_that_has_none(program, trained, tmp_path, words):
-    finished = program("infer.py", "--ckpt", trained, "--out", tmp_path / "out", "--split", "val", *words)
-    assert_one_line_error(finished, "--split val: there is no part of this name")
+@pytest.mark.parametrize(
+    ("split", "words", "pattern"),
+    [
+        ("val", (), r"val: this data set has no part of this name; it is one whole: write all\."),
+        ("val[:3]", (), r"val\[:3\]: .* write all\[:3\]\."),
+        ("all[30:]", (), r"all\[30:\]: the slice is empty; all holds 24 pictures"),
+        ("all[3]", (), r"all\[3\]: \[3\] is no slice; write all\[:80%\]"),
+        ("val", ("--images", "*.jpg"), r"--split val: --images has no parts; leave one of the two out"),
+    ],
+)
+def test_a_split_that_there_is_not(program, trained, tmp_path, split, words, pattern):
+    finished = program("infer.py", "--ckpt", trained, "--out", tmp_path / "out", "--split", split, *words)
+    assert_one_line_error(finished, pattern)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("program_name", "flag", "values"),
+    [
+        ("train.py", "training.epochs", [0]),
+        ("train.py", "training.batch-size", [0]),
+        ("train.py", "training.crop", [-1]),
+        ("train.py", "training.long-side", [80, 64]),
+        ("train.py", "training.checkpoint-every", [0]),
+        ("train.py", "prototypes.cam-scales", []),
+        ("train.py", "prototypes.clusters", [0]),
+        ("train.py", "prototypes.pictures", [0]),
+        ("train.py", "inference.scales", [1.0, 0.0]),
+        ("infer.py", "inference.scales", []),
+        ("infer.py", "inference.batch-pixels", [0]),
+    ],
+)
+def test_numbers_that_nothing_can_be_computed_with(program, recipe, trained, tmp_path, program_name, flag, values):
+    words = (recipe, "--workdir") if program_name == "train.py" else ("--ckpt", trained, "--out")
+    finished = program(program_name, *words, tmp_path / "new", f"--{flag}", *values)
+    assert_one_line_error(finished, rf"--{flag} .*at least")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_slice_is_mapped(program, trained, tmp_path):
+    finished = program("infer.py", "--ckpt", trained, "--out", tmp_path, "--split", "all[2:5]")
+    assert finished.code == 0, finished.err
+    assert {path.stem for path in tmp_path.glob("maps/*.npz")} == {f"scene_{n:05}" for n in (2, 3, 4)}
 
 
 def test_maps_of_predicted_classes_and_of_labels_do_not_mix(program, trained, tmp_path):

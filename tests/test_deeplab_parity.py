@@ -1,18 +1,24 @@
 """The segmentation networks, losses and gradients are those of independent torch models with the same weights."""
 
+import copy
 from functools import cache
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from lpcam_jax.config import SegmentationTraining
 from lpcam_jax.models.deeplab import DeepLabV2, DeepLabV3Plus
 from lpcam_jax.models.layers import rescale
 from lpcam_jax.models.preprocessing import Preprocessing
 from lpcam_jax.models.resnet import ResNet
-from lpcam_jax.training.segmentation_losses import full_size_loss, multi_scale_loss, shrink_labels
+from lpcam_jax.training.checkpoints import TrainState
+from lpcam_jax.training.optimizers import segmentation_optimizer
+from lpcam_jax.training.segmentation import make_train_step
+from lpcam_jax.training.segmentation_losses import full_size_loss, multi_scale_loss
 
 torch = pytest.importorskip("torch")
 
@@ -153,12 +159,8 @@ def labels_of(*shape: int) -> np.ndarray:
 
 
 def torch_loss(outputs: Any, labels: np.ndarray) -> "torch.Tensor":
-    if not isinstance(outputs, list):
-        return torch_deeplab.full_size_loss(outputs, torch.from_numpy(labels.astype(np.int64)))
-    sizes = [tuple(one.shape[2:]) for one in outputs]
-    return torch_deeplab.four_losses(
-        outputs, [torch.from_numpy(np.int64(np.array(shrink_labels(labels, size)))) for size in sizes]
-    )
+    loss = torch_deeplab.four_losses if isinstance(outputs, list) else torch_deeplab.full_size_loss
+    return loss(outputs, labels)
 
 
 def test_the_four_losses_and_their_gradients():
@@ -228,3 +230,71 @@ def smooth_images(network: "torch.nn.Module", *shape: int) -> np.ndarray:
                 hook.remove()
             return images
     raise AssertionError("no picture is far from all kinks; take smaller ones")
+
+
+STEPS = 10
+SMALL = {"blocks": (1, 1, 1, 1), "width": 8, "stem_width": 8}
+TRAINING = {  # with a decay that is seen in ten steps
+    "v2": SegmentationTraining(steps=STEPS, hold=3, weight_decay=0.5, learning_rate=3e-4, batch_norm="fixed"),
+    "v3plus": SegmentationTraining(steps=STEPS, hold=3, weight_decay=0.5, learning_rate=3e-4, batch_norm="frozen"),
+}
+
+
+def batch_of(*shape: int) -> dict[str, np.ndarray]:
+    """Pictures with a colour for each label, padded right and bottom, with anything there; and their masks."""
+    count, height, width = shape
+    rng, masks = np.random.default_rng(shape), labels_of(*shape)
+    images = rng.integers(0, 256, (256, 3))[masks] // 2 + rng.integers(0, 128, (*shape, 3))
+    boxes = np.int32([[0, 0, height - 3 * i, width - 5 * i] for i in range(count)])
+    for mask, (_, _, bottom, right) in zip(masks, boxes, strict=True):
+        mask[bottom:] = mask[:, right:] = 255
+    return {"image": images.astype(np.uint8), "box": boxes, "mask": masks}
+
+
+def normalized(batch: dict[str, np.ndarray]) -> np.ndarray:
+    """The pictures by hand: zeros around the normalized box."""
+    images = np.zeros(batch["image"].shape)
+    for image, picture, (_, _, bottom, right) in zip(images, batch["image"], batch["box"], strict=True):
+        inside = np.s_[:bottom, :right]
+        image[inside] = (picture[inside] / 255.0 - [[[0.485, 0.456, 0.406]]]) / [[[0.229, 0.224, 0.225]]]
+    return images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [("v2", SMALL | V2), ("v3plus", SMALL | {"output_stride": 16})])
+def test_ten_steps_of_training(name, options, monkeypatch):
+    monkeypatch.setattr(DeepLabV3Plus, "dropout", 0.0)  # torch's would drop others
+    one, training, batch = pair(**options), TRAINING[name], batch_of(6, 33, 41)
+    optimizer = segmentation_optimizer(training)
+    parameters, batch_stats = jax.tree.map(jnp.array, (one.parameters, one.batch_stats))  # a step consumes its state
+    state, losses = TrainState(jnp.int32(0), parameters, batch_stats, jax.jit(optimizer.init)(parameters)), []
+    step = make_train_step(one.graph, optimizer, training, seed=0)
+    for _ in range(STEPS):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+
+    network = copy.deepcopy(one.network)
+    for part, module in network.named_children():
+        module.train(part != "backbone")
+    expected_losses = torch_deeplab.train(
+        network,
+        lambda network, part: torch_loss(network(to_torch(normalized(part))), part["mask"]),
+        [{name: values[part::2] for name, values in batch.items()} for part in range(2)],
+        steps=STEPS,
+        rate=training.learning_rate,
+        decay=training.weight_decay,
+        hold=training.hold,
+        with_norms=training.batch_norm != "fixed",
+    )
+    expected_losses = list(expected_losses)
+
+    assert expected_losses[-1] < 0.7 * expected_losses[0]
+    assert relative_difference(losses, expected_losses) < 1e-5
+    arrays = without_prefix(network.state_dict())
+    assert_close(state.parameters, filled(one.parameters, arrays), within=1e-5)
+    assert_close(state.batch_stats, filled(one.batch_stats, arrays), within=1e-5)
+
+
+def assert_close(tree: dict[str, Any], expected: dict[str, Any], *, within: float) -> None:
+    for (path, value), other in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(expected), strict=True):
+        assert relative_difference(value, other) < within, torch_name(path)

@@ -170,6 +170,12 @@ def test_the_protocol_stands_beside_the_number(scored, maps, data):
     assert str(data) not in json.dumps(protocol)  # where it is has no influence
 
 
+def test_the_protocol_says_which_part_was_scored(scored, masks):
+    metrics, _ = scored(masks, "--data.seeds", "all[1:]")
+    assert (metrics["pictures"], metrics["scored"]) == (1, 1)
+    assert metrics["protocol"]["data"]["split"] == "all[1:]"
+
+
 def test_missing_predictions_are_counted_and_named(scored, masks):
     (masks / "a.png").unlink()
     metrics, text = scored(masks)

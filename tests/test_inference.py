@@ -200,7 +200,7 @@ def test_four_devices_give_the_numbers_of_one(recipe, tmp_path):
     command = [sys.executable, script, recipe, tmp_path / "four", results]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     one = run_all(recipe, str(tmp_path / "one"))
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     with np.load(results) as four:
         assert (int(one.pop("devices")), int(four["devices"])) == (1, 4)
@@ -208,7 +208,9 @@ def test_four_devices_give_the_numbers_of_one(recipe, tmp_path):
             if expected.dtype == bool:
                 np.testing.assert_array_equal(four[name], expected, err_msg=name)
             else:
-                np.testing.assert_allclose(four[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
+                # Whole runs end with maps, which divide by small numbers; two steps from the same start are closer.
+                rtol, atol = (1e-5, 1e-6) if name.startswith("segmentation") else (1e-4, 1e-4)
+                np.testing.assert_allclose(four[name], expected, rtol=rtol, atol=atol, err_msg=name)
 
 
 @pytest.mark.slow

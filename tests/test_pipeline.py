@@ -5,18 +5,20 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from lpcam_jax.config import Training
-from lpcam_jax.data.pipeline import labelled_crops, training_batches
+from lpcam_jax.config import SegmentationTraining, Training
+from lpcam_jax.data.pipeline import labelled_crops, masked_crops, training_batches
 from lpcam_jax.data.records import Record
 from lpcam_jax.errors import UserError
 
 
 class Numbered:
-    """n records of several sizes; labels name the record, pixels say the record, row and column (all from 1)."""
+    """n records of several sizes; labels name the record, pixels say the record, row and column (all from 1).
 
-    has_masks = False
+    Of masks, if any, a pixel says all three.
+    """
 
-    def __init__(self, count: int, *, unreadable: int | None = None):
+    def __init__(self, count: int, *, unreadable: int | None = None, has_masks: bool = False):
+        self.has_masks = has_masks
         self.class_names = tuple(f"class {i}" for i in range(count))
         self.ids = [str(i) for i in range(count)]
         self.labels = np.eye(count, dtype=np.float32)
@@ -30,10 +32,15 @@ class Numbered:
             raise UserError(f"{index}.jpg: damaged picture; get it again")
         rows, columns = np.mgrid[1 : 1 + self.size(index)[0], 1 : 1 + self.size(index)[1]]
         image = np.stack([np.full_like(rows, index + 1), rows, columns], axis=-1).astype(np.uint8)
-        return Record(self.ids[index], image, self.labels[index], None)
+        return Record(self.ids[index], image, self.labels[index], mask_of(image) if self.has_masks else None)
 
     def size(self, index: int) -> tuple[int, int]:
         return ((24, 10), (8, 24), (24, 24))[index % 3]
+
+
+def mask_of(image: np.ndarray) -> np.ndarray:
+    """One number below 255 for each record, row and column."""
+    return (image @ np.array([97, 31, 7]) % 251).astype(np.uint8)
 
 
 AS_IT_IS = Training(batch_size=4, crop=16, long_side=(24, 24))  # the long side of every record: no resize
@@ -131,3 +138,65 @@ def test_long_side_is_within_its_range():
 def test_unreadable_record_is_named():
     with pytest.raises(UserError, match=r"3\.jpg: damaged picture"):
         list(islice(batches_of(Numbered(8, unreadable=3), AS_IT_IS, seed=0), 2))
+
+
+# Pictures with masks.
+
+
+def masked_batches(source, training: SegmentationTraining, number: int, **options) -> list:
+    found = training_batches(source, masked_crops(training), batch_size=4, **{"seed": 0, **options})
+    return list(islice(found, number))
+
+
+def test_form_of_batches_with_masks():
+    for batch in masked_batches(Numbered(6, has_masks=True), SegmentationTraining(crop=16), 3):
+        assert set(batch) == {"image", "box", "mask"}
+        assert (batch["image"].shape, batch["image"].dtype) == ((4, 16, 16, 3), np.uint8)
+        assert (batch["box"].shape, batch["box"].dtype) == ((4, 4), np.int32)
+        assert (batch["mask"].shape, batch["mask"].dtype) == ((4, 16, 16), np.uint8)
+
+
+def test_mask_and_picture_are_of_the_same_window_and_the_padding_is_mirrored_along():
+    seen = set()
+    for batch in masked_batches(Numbered(12, has_masks=True), SegmentationTraining(crop=16, scales=(1.0,)), 12):
+        for canvas, mask, (top, left, bottom, right) in zip(batch["image"], batch["mask"], batch["box"], strict=True):
+            record = int(canvas[top, left, 0]) - 1
+            height, width = (min(length, 16) for length in Numbered(12).size(record))
+            assert (top, bottom, right - left) == (0, height, width)
+            window = canvas[:bottom, left:right].astype(int)
+            assert (window[..., 0] == record + 1).all()
+            assert (np.diff(window[..., 1], axis=0) == 1).all()
+            step = int(window[0, 1, 2] - window[0, 0, 2])
+            assert (np.diff(window[..., 2], axis=1) == step).all()
+            assert left == {1: 0, -1: 16 - width}[step]
+            seen.add((step, (height, width)))
+            np.testing.assert_array_equal(mask[:bottom, left:right], mask_of(canvas[:bottom, left:right]))
+            canvas[:bottom, left:right], mask[:bottom, left:right] = 0, 255
+            assert not canvas.any()
+            assert (mask == 255).all()
+    assert seen == {(step, size) for step in (1, -1) for size in ((16, 10), (8, 16), (16, 16))}
+
+
+def test_pictures_with_masks_have_the_sizes_of_the_scales():
+    training = SegmentationTraining(crop=64, scales=(0.3, 1.0, 2.5))
+    sizes = set()
+    for batch in masked_batches(Numbered(12, has_masks=True), training, 30):
+        sizes |= {(bottom - top, right - left) for top, left, bottom, right in batch["box"].tolist()}
+    originals = ((24, 10), (8, 24), (24, 24))
+    assert sizes == {(int(scale * h), int(scale * w)) for scale in training.scales for h, w in originals}
+
+
+def test_a_picture_without_a_mask_has_no_label():
+    for batch in masked_batches(Numbered(6), SegmentationTraining(crop=16), 3):
+        assert batch["image"].any()
+        assert (batch["mask"] == 255).all()
+
+
+def test_a_later_start_continues_the_very_same_masks():
+    source, training = Numbered(9, has_masks=True), SegmentationTraining(crop=16)
+    expected, resumed, other = (
+        masked_batches(source, training, 6, **options) for options in ({}, {"start": 3}, {"seed": 1})
+    )
+    for one, same_one, other_one in zip(expected[3:], resumed[:3], other[3:], strict=True):
+        assert all(np.array_equal(one[name], same_one[name]) for name in ("image", "box", "mask"))
+        assert not np.array_equal(one["mask"], other_one["mask"])

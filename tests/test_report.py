@@ -10,7 +10,7 @@ from PIL import Image
 from lpcam_jax.errors import UserError
 from lpcam_jax.files import write_atomically
 from lpcam_jax.report.curve import threshold_curve
-from lpcam_jax.report.overlays import heat_colors, overlay, panel, png
+from lpcam_jax.report.overlays import heat_colors, mask_panel, overlay, panel, png
 from lpcam_jax.report.palette import class_palette, mask_png
 from lpcam_jax.report.table import class_table, table1
 
@@ -94,6 +94,67 @@ def test_panel_shows_the_colour_a_class_has_in_the_masks():
 def test_panel_without_classes_shows_photograph_and_seed():
     nothing = panel(photograph(20, 30), {"CAM": np.zeros((0, 20, 30))}, [], np.zeros((20, 30), np.uint8))
     assert nothing.shape[1] > nothing.shape[0]
+
+
+GREY = np.full((20, 30, 3), 99, np.uint8)
+
+
+def swatches(picture: np.ndarray, value: int) -> np.ndarray:
+    """Where the colour of a class is drawn: bool (H, W)."""
+    return (picture == class_palette()[value]).all(axis=2)
+
+
+def test_mask_panel_names_the_classes_of_the_mask_and_no_other():
+    mask, truth = np.zeros((20, 30), np.uint8), np.full((20, 30), 2, np.uint8)
+    mask[5:, :9], mask[5:, 20:], mask[0] = 3, 1, 255
+    picture = mask_panel(GREY, mask, truth, ["cat", "dog", "cow"])
+    assert [int(swatches(picture, value).sum()) for value in (1, 2, 3, 255)] == [144, 0, 144, 0]
+    columns = [np.flatnonzero(swatches(picture, value).any(axis=0)).min() for value in (1, 3)]
+    assert columns[0] < columns[1]  # in the order of the classes, side by side
+    renamed = mask_panel(GREY, mask, truth, ["cat", "???", "cow"])
+    np.testing.assert_array_equal(renamed, picture)
+    assert (mask_panel(GREY, mask, truth, ["cat", "dog", "elk"]) != picture).any()
+
+
+def test_mask_panel_shows_picture_mask_and_truth():
+    empty, full = np.zeros((20, 30), np.uint8), np.ones((20, 30), np.uint8)
+    panels = [mask_panel(GREY, *masks, ["cat"]) for masks in ((empty, empty), (empty, full), (full, empty))]
+    assert panels[0].shape == panels[1].shape
+    assert (panels[0] != panels[1]).any()
+    assert panels[2].shape[0] > panels[0].shape[0]  # the legend, which is of the mask
+    assert swatches(panels[2], 1).sum() == 144
+    without = mask_panel(GREY, empty, None, ["cat"])
+    assert without.shape[1] < panels[0].shape[1]
+    np.testing.assert_array_equal(without[30:-8, : without.shape[1] - 8], panels[0][30:-8, : without.shape[1] - 8])
+    shown = panels[0][30 : 30 + 160, 8 : 8 + 240]
+    assert (shown == 99).all()  # the photograph itself
+    tinted = panels[1][30 + 80, [8 + 120, 256 + 120, 504 + 120]].astype(int)
+    assert tinted[0].tolist() == [99] * 3
+    assert tinted[1].tolist() == [round(0.45 * 99)] * 3  # background is dark
+    assert tinted[2][0] > tinted[2][1] == tinted[2][2]  # class 1 is red
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3000), (3000, 3), (375, 500)])
+@pytest.mark.parametrize("with_truth", [False, True])
+def test_mask_panel_is_a_moderate_picture_for_any_size(size, with_truth):
+    mask = np.zeros(size, np.uint8)
+    mask[0, 0] = 2
+    picture = mask_panel(photograph(*size), mask, mask if with_truth else None, ["cat", "W" * 500])
+    assert (picture.dtype, picture.shape[2]) == (np.uint8, 3)
+    assert picture.shape[0] <= 400
+    assert 340 <= picture.shape[1] <= 760
+
+
+def test_mask_panel_begins_a_new_line_after_as_many_classes_as_pictures():
+    heights = {}
+    for count in (0, 1, 2, 3, 4, 6, 7, 20):
+        mask = np.zeros((20, 30), np.uint8)
+        mask[0, :count] = np.arange(1, count + 1)
+        picture = mask_panel(GREY, mask, mask, [f"class {number}" for number in range(20)])
+        heights[count] = picture.shape[0]
+        assert all(swatches(picture, value).sum() >= 144 for value in range(1, count + 1))
+    lines = {count: (height - heights[0]) / (heights[1] - heights[0]) for count, height in heights.items()}
+    assert lines == {0: 0, 1: 1, 2: 1, 3: 1, 4: 2, 6: 2, 7: 3, 20: 7}
 
 
 def test_curve_is_a_png(tmp_path):

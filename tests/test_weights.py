@@ -197,14 +197,14 @@ def test_another_network_is_told_with_its_flags(tmp_path, whole):
         load_backbone(tmp_path / "w.npz", backbone(blocks=(1, 1, 1, 1), width=4)[1])
 
 
-def test_the_state_gets_the_weights_and_says_so(tmp_path, whole, capsys):
+def test_the_state_gets_the_weights_and_says_so(tmp_path, whole, mesh, capsys):
     counters = {f"{name.removesuffix('weight')}num_batches_tracked": np.int64(3) for name in whole if "bn" in name}
     np.savez(tmp_path / "w.npz", **whole, **counters, **{"fc.weight": np.zeros((5, 64)), "fc.bias": np.zeros(5)})
     graph, _ = backbone()
     model = nnx.merge(graph, backbone()[1])
     _, parameters, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     trees = [{"backbone": nnx.to_pure_dict(tree), "head": "kept"} for tree in (parameters, statistics)]
-    state = with_weights(TrainState(0, *trees, None), str(tmp_path / "w.npz"))
+    state = with_weights(TrainState(0, *trees, None), str(tmp_path / "w.npz"), devices=mesh)
     assert state.parameters["head"] == "kept"
     np.testing.assert_array_equal(state.parameters["backbone"]["bn1"]["scale"], whole["bn1.weight"])
     np.testing.assert_array_equal(state.batch_stats["backbone"]["bn1"]["mean"], whole["bn1.running_mean"])

@@ -74,8 +74,8 @@ def main(words: list[str]) -> None:
 def _maps_of(arguments: Arguments) -> MapFolder:
     directory = Path(arguments.maps)
     below = directory / "maps"
-    names = list(_names(below if below.is_dir() else directory))
-    folder = find_predictions(directory, names or ["ID"])
+    where = below if below.is_dir() else directory
+    folder = find_predictions(directory, [*_names(where)] or [*_names(where, "png")] or ["ID"])
     if not isinstance(folder, MapFolder):
         raise UserError(f"{directory} holds masks already; name a folder of maps.")
     if arguments.method not in folder.methods:
@@ -83,9 +83,9 @@ def _maps_of(arguments: Arguments) -> MapFolder:
     return MapFolder(folder.directory, (arguments.method,))
 
 
-def _names(directory: Path) -> Iterator[str]:
-    """Ids of all maps, folders included."""
-    for file in directory.rglob("*.npz"):
+def _names(directory: Path, suffix: str = "npz") -> Iterator[str]:
+    """Ids of all files, their folders included."""
+    for file in directory.rglob(f"*.{suffix}"):
         yield file.relative_to(directory).with_suffix("").as_posix()
 
 

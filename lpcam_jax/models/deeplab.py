@@ -27,17 +27,26 @@ class DeepLabV2(nnx.Module):
         backbone: with output stride 8 and `dilation="atrous"` to be DeepLab's.
         classes: c, with the background.
         preprocessing: what the backbone's weights expect.
+        rates: dilations of the head at output stride 8; at another they reach as many pixels.
         rngs: of the initialization.
 
     Source: Chen et al., DeepLab (TPAMI 2018), as trained by the multi-scale recipe that the papers' numbers come from.
     """
 
-    rates = (6, 12, 18, 24)
     smaller_scales = (0.75, 0.5)
 
-    def __init__(self, backbone: ResNet, classes: int, *, preprocessing: Preprocessing, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        backbone: ResNet,
+        classes: int,
+        *,
+        preprocessing: Preprocessing,
+        rates: tuple[int, ...] = (6, 12, 18, 24),
+        rngs: nnx.Rngs,
+    ):
         self.backbone, self.preprocessing = backbone, preprocessing
         options = {"use_bias": True, "kernel_init": CLASSIFIER_INIT, "rngs": rngs}
+        self.rates = _scaled(rates, 8, backbone)
         self.head = nnx.List([Conv(backbone.features, classes, 3, dilation=rate, **options) for rate in self.rates])
 
     def __call__(self, images: jax.Array, sizes: Sizes = None) -> jax.Array:
@@ -108,9 +117,10 @@ class DeepLabV3Plus(nnx.Module):
     """Atrous pyramid on layer4, decoder with the finer layer1.
 
     Args:
-        backbone: with output stride 16 or 8 and `dilation="atrous"`; the rates 6, 12, 18 are of stride 16.
+        backbone: with output stride 16 or 8 and `dilation="atrous"`.
         classes: c, with the background.
         preprocessing: what the backbone's weights expect.
+        rates: dilations of the pyramid at output stride 16; at another they reach as many pixels.
         width: channels of pyramid and decoder.
         dtype: of the convolutions but the last; parameters, norms and logits stay float32.
         rngs: of the initialization.
@@ -127,14 +137,15 @@ class DeepLabV3Plus(nnx.Module):
         classes: int,
         *,
         preprocessing: Preprocessing,
+        rates: tuple[int, ...] = (6, 12, 18),
         width: int = 256,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.backbone, self.preprocessing = backbone, preprocessing
         options, finer_width = {"dtype": dtype, "rngs": rngs}, self.finer_width
-        rates = tuple(rate * 16 // backbone.output_stride for rate in (6, 12, 18))
-        self.pyramid = AtrousPyramid(backbone.features, width, rates=rates, **options)
+        self.rates = _scaled(rates, 16, backbone)
+        self.pyramid = AtrousPyramid(backbone.features, width, rates=self.rates, **options)
         self.finer = ConvNormRelu(backbone.layer1_features, finer_width, 1, **options)
         self.decoder = nnx.List([ConvNormRelu(inputs, width, 3, **options) for inputs in (width + finer_width, width)])
         self.classifier = Conv(width, classes, 1, use_bias=True, kernel_init=CLASSIFIER_INIT, rngs=rngs)
@@ -191,8 +202,14 @@ def build_deeplab(model: DeepLab, classes: int, *, seed: int = 0) -> DeepLabV2 |
     """
     rngs = nnx.Rngs(seed)
     backbone = build_backbone(model, dilation="atrous", rngs=rngs)
-    preprocessing = Preprocessing(model.channel_order, model.mean, model.std)
+    options = {"preprocessing": Preprocessing(model.channel_order, model.mean, model.std), "rngs": rngs}
+    if model.rates:
+        options["rates"] = model.rates
     if model.head == "deeplabv2":
-        return DeepLabV2(backbone, classes, preprocessing=preprocessing, rngs=rngs)
-    width, dtype = model.head_width, jnp.dtype(model.precision)
-    return DeepLabV3Plus(backbone, classes, preprocessing=preprocessing, width=width, dtype=dtype, rngs=rngs)
+        return DeepLabV2(backbone, classes, **options)
+    return DeepLabV3Plus(backbone, classes, width=model.head_width, dtype=jnp.dtype(model.precision), **options)
+
+
+def _scaled(rates: tuple[int, ...], stride: int, backbone: ResNet) -> tuple[int, ...]:
+    """Rates at the output stride of the backbone for those at another."""
+    return tuple(max(rate * stride // backbone.output_stride, 1) for rate in rates)

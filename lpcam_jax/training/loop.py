@@ -60,7 +60,9 @@ def first_state(run: Run, optimizer: optax.GradientTransformation, *, devices: M
     if starts_blind(config):
         tqdm.write("note: without --model.weights, and with frozen batch norm, this is a dry run: expect no model")
     state = jax.jit(initialize)()
-    return replicate(with_weights(state, config.model.weights) if config.model.weights else state, devices)
+    if config.model.weights:
+        state = with_weights(state, config.model.weights, devices=devices)
+    return replicate(state, devices)
 
 
 def check_batch(batch_size: int, parts: int, devices: Mesh) -> None:

@@ -13,11 +13,13 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from ..config import SegmentationConfig, SegmentationTraining
 from ..data.pipeline import masked_crops, training_batches
 from ..data.records import RecordSource
 from ..metrics import iou
+from ..models.deeplab import build_deeplab
 from ..scoring import picture_confusion
 from ..segmentation import segment_pictures
 from .checkpoints import Run, TrainState
@@ -91,6 +93,7 @@ def train_segmentation(run: Run, pictures: RecordSource, validation: RecordSourc
     config, training = run.config, run.config.training
     check_batch(training.batch_size, training.accumulate, devices)
     graph, *_ = graph_of(config, len(run.class_names))
+    _note_untrained_reach(config)
     optimizer = segmentation_optimizer(training)
     has_truth = len(validation) and validation.has_masks
     measure = make_validation(config, graph, validation, devices=devices)
@@ -106,6 +109,17 @@ def train_segmentation(run: Run, pictures: RecordSource, validation: RecordSourc
         description="segmentation",
         devices=devices,
     )
+
+
+def _note_untrained_reach(config: SegmentationConfig) -> None:
+    """Say so when the head's widest convolution never sees but its centre in a crop, and will on whole pictures."""
+    model = nnx.eval_shape(lambda: build_deeplab(config.model, 1))
+    reach = max(model.rates) * model.backbone.output_stride
+    if reach >= config.training.crop:
+        tqdm.write(
+            f"note: the head reaches {reach} pixels, further than a crop of {config.training.crop}: its outer weights "
+            "stay random and will disturb larger pictures; choose a larger --training.crop or smaller --model.rates."
+        )
 
 
 def make_validation(

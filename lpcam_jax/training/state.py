@@ -1,6 +1,7 @@
 """The network of a config as pure dicts: a graph that never changes, and the arrays that do."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from ..config import AnyConfig, SegmentationConfig
 from ..devices import abstract_on
+from ..errors import UserError
 from ..models.classifier import Classifier, build_classifier
 from ..models.deeplab import DeepLabV2, DeepLabV3Plus, build_deeplab
 from ..models.weights import load_deeplab
@@ -46,12 +48,28 @@ def starts_blind(config: AnyConfig) -> bool:
     return not config.model.weights and config.training.batch_norm != "train"
 
 
-def with_weights(state: TrainState, path: str) -> TrainState:
-    """The state with the parameters and statistics of a file (`load_deeplab`), and a line that says so."""
-    loaded = load_deeplab(path, _united(state.parameters, state.batch_stats))
-    tqdm.write(f"weights {path}: {loaded}")
+def with_weights(state: TrainState, path: str, *, devices: Mesh) -> TrainState:
+    """The state with pretrained parameters and statistics, and a line that says so.
+
+    Args:
+        state: of a new run.
+        path: a file of weights (`load_deeplab`), or the folder of another run, whose backbone is taken.
+        devices: the mesh.
+
+    Returns:
+        TrainState.
+
+    Raises:
+        UserError: as `load_deeplab` and `Run.restore`, or the run's backbone is another.
+    """
+    if Path(path).is_dir():
+        network, said = _backbone_of(Run.open(path), state, devices), "its backbone"
+    else:
+        loaded = load_deeplab(path, _united(state.parameters, state.batch_stats))
+        network, said = loaded.network, str(loaded)
+    tqdm.write(f"weights {path}: {said}")
     parameters, batch_stats = (
-        {**tree, **{part: _chosen(tree[part], values) for part, values in loaded.network.items() if part in tree}}
+        {**tree, **{part: _chosen(tree[part], values) for part, values in network.items() if part in tree}}
         for tree in (state.parameters, state.batch_stats)
     )
     average = None if state.average is None else jax.tree.map(jnp.copy, parameters)  # both will be donated
@@ -75,6 +93,20 @@ def trained_state(run: Run, *, devices: Mesh) -> TrainState:
 def in_use(state: TrainState) -> TrainState:
     """The state whose parameters are their running mean, where one is kept."""
     return state if state.average is None else state._replace(parameters=state.average)
+
+
+def _backbone_of(run: Run, state: TrainState, devices: Mesh) -> dict[str, Any]:
+    """{"backbone": the run's, parameters and statistics}."""
+    theirs = trained_state(run, devices=devices)
+    backbones = [_united(one.parameters["backbone"], one.batch_stats["backbone"]) for one in (theirs, state)]
+    shapes = [jax.tree.map(jnp.shape, one) for one in backbones]
+    if shapes[0] != shapes[1]:
+        blocks = " ".join(map(str, run.config.model.blocks))
+        raise UserError(
+            f"{run.directory} has another backbone: use --model.blocks {blocks} --model.width {run.config.model.width} "
+            f"--model.stem-width {run.config.model.stem_width}."
+        )
+    return {"backbone": backbones[0]}
 
 
 def _build(config: AnyConfig, classes: int) -> Classifier | DeepLabV2 | DeepLabV3Plus:

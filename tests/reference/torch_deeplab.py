@@ -4,7 +4,9 @@ Written from the facts about the networks alone (section 6 of the facts; the pap
 that the two can disagree. Everything is NCHW; pictures are alone, never padded.
 """
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, interpolate
 
@@ -80,11 +82,62 @@ class DeepLabV3Plus(nn.Module):
         return self.classifier(self.decoder(torch.cat([x, finer], 1)))
 
 
+def resized_labels(labels, height, width):
+    """uint8 (b, H, W) to the nearest int64 (b, height, width), as PIL does it."""
+    resized = [Image.fromarray(one).resize((width, height), Image.Resampling.NEAREST) for one in labels]
+    return torch.from_numpy(np.stack(resized).astype(np.int64))
+
+
 def four_losses(logits, labels):
-    """The sum over the logits of every size; `labels` are int64 tensors, one of each size."""
-    return sum(cross_entropy(one, target, ignore_index=255) for one, target in zip(logits, labels, strict=True))
+    """The sum over the logits of every size; `labels` are uint8 (b, H, W), of the picture's size."""
+    sizes = [one.shape[2:] for one in logits]
+    targets = [resized_labels(labels, *size) for size in sizes]
+    return sum(cross_entropy(one, target, ignore_index=255) for one, target in zip(logits, targets, strict=True))
 
 
 def full_size_loss(logits, labels):
+    """`labels` are uint8 (b, H, W)."""
     logits = interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
-    return cross_entropy(logits, labels, ignore_index=255)
+    return cross_entropy(logits, torch.from_numpy(labels.astype(np.int64)), ignore_index=255)
+
+
+def parameter_groups(network, rate, decay, *, with_norms):
+    """The groups of SGD: the backbone; the head, ten times faster; its biases, twenty times, without decay.
+
+    V2's batch norms are in no group; else (`with_norms`) they learn as the weights around them.
+    """
+    weights, fast, biases = [], [], []
+    for module_name, module in network.named_modules():
+        is_backbone, is_norm = module_name.startswith("backbone"), isinstance(module, nn.BatchNorm2d)
+        if is_norm and not with_norms:
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            is_bias = name == "bias" and not is_norm
+            (weights if is_backbone else biases if is_bias else fast).append(parameter)
+    return [
+        {"params": weights, "first_rate": rate, "weight_decay": decay},
+        {"params": fast, "first_rate": 10 * rate, "weight_decay": decay},
+        {"params": biases, "first_rate": 20 * rate, "weight_decay": 0.0},
+    ]
+
+
+def train(network, loss_of, parts, *, steps, rate, decay, hold, with_norms):
+    """Steps of SGD on the same parts of a batch, whose gradients are accumulated; yields the loss of every step.
+
+    Momentum 0.9; the rate falls with the power 0.9 of what is left, every `hold` steps. The modes of the norms are left
+    as they are.
+    """
+    groups = parameter_groups(network, rate, decay, with_norms=with_norms)
+    sgd = torch.optim.SGD(groups, lr=rate, momentum=0.9)
+    for step in range(steps):
+        if step % hold == 0:
+            for group in sgd.param_groups:
+                group["lr"] = group["first_rate"] * (1 - step / steps) ** 0.9
+        sgd.zero_grad()
+        total = 0.0
+        for part in parts:
+            loss = loss_of(network, part) / len(parts)
+            loss.backward()
+            total += loss.item()
+        sgd.step()
+        yield total

@@ -1,0 +1,171 @@
+"""Segmentation masks of whole pictures: what the network says of each picture alone, whatever its size and batch."""
+
+from functools import cache
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from test_deeplab import CLASSES, network
+from test_inference import SIZES, Noise
+
+from lpcam_jax.config import SegmentationInference
+from lpcam_jax.data.augment import resize, scaled_size
+from lpcam_jax.errors import UserError
+from lpcam_jax.segmentation import mask_of, segment_pictures
+
+NETWORKS = ("v2", "v3plus-16")
+ORDER = (1, 3)  # of Noise: 37x50, 5x7
+PLAIN = SegmentationInference(max_shapes=1)
+ALL_OF_IT = SegmentationInference(scales=(1.0, 0.5), mirror=True, max_shapes=2)
+
+
+def enlarged(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear resize, pixel by pixel: half-pixel centres, no value beyond the outermost centres."""
+    h, w, c = values.shape
+    result = np.zeros((*size, c))
+    for row, column in np.ndindex(*size):
+        y = min(max((row + 0.5) * h / size[0] - 0.5, 0), h - 1)
+        x = min(max((column + 0.5) * w / size[1] - 0.5, 0), w - 1)
+        for i in range(h):
+            for j in range(w):
+                result[row, column] += max(0, 1 - abs(y - i)) * max(0, 1 - abs(x - j)) * values[i, j]
+    return result
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits.astype(np.float64))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def mean_of(logits: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    return np.mean([probabilities(enlarged(one, size)) for one in logits], axis=0)
+
+
+def assert_is_the_best(mask: np.ndarray, scores: np.ndarray, *, share: float):
+    """The mask is the argmax wherever two classes are not as good as each other, which is nearly everywhere."""
+    assert (mask.shape, mask.dtype) == (scores.shape[:2], np.uint8)
+    ranked = np.sort(scores, axis=-1)
+    clear = ranked[..., -1] - ranked[..., -2] > 1e-4
+    np.testing.assert_array_equal(mask[clear], scores.argmax(axis=-1)[clear])
+    assert clear.mean() >= share
+
+
+@pytest.mark.parametrize("size", [(7, 11), (2, 3), (1, 1), (13, 2)])
+def test_a_mask_is_the_best_class_of_the_enlarged_logits(size):
+    logits = np.random.default_rng(size).normal(size=(3, 4, 5), scale=3).astype(np.float32)
+    assert_is_the_best(mask_of([logits], size), enlarged(logits, size), share=0.99)
+
+
+def test_several_logits_are_averaged_as_probabilities():
+    rng, size = np.random.default_rng(0), (9, 12)
+    logits = [rng.normal(size=(*grid, 5), scale=3).astype(np.float32) for grid in ((3, 4), (2, 2), (1, 5))]
+    mask = mask_of(logits, size)
+    assert_is_the_best(mask, mean_of(logits, size), share=0.99)
+    of_mean_logits = np.mean([enlarged(one, size) for one in logits], axis=0).argmax(axis=-1)
+    assert (mask != of_mean_logits).any()
+    assert all((mask != mask_of([one], size)).any() for one in logits)
+
+
+def test_one_sure_scale_outweighs_two_doubtful_ones():
+    sure, doubtful = np.float32([[[0, 9, 0]]]), np.float32([[[0.4, 0, 0]]])
+    assert mask_of([doubtful, doubtful, sure], (2, 2)).tolist() == [[1, 1], [1, 1]]
+    assert mask_of([doubtful, doubtful], (2, 2)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_huge_logits_are_no_overflow():
+    logits = np.float32([[[1e4, 2e4, -1e4]]])
+    assert mask_of([logits, logits], (1, 2)).tolist() == [[1, 1]]
+
+
+@cache
+def state_of(name: str) -> tuple[dict, dict]:
+    """Parameters under which every class is somewhere the best one, and statistics."""
+    net = network(name)
+    if name == "v2":
+        return net.parameters, net.batch_stats
+    kernel, bias = (20 * net.parameters["classifier"][part] for part in ("kernel", "bias"))
+    raw = of_one_picture(name)(net.parameters | {"classifier": {"kernel": kernel, "bias": bias}}, pixels_of(1, 1.0))
+    balanced = {"kernel": kernel, "bias": bias - np.asarray(raw).mean(axis=(0, 1, 2))}
+    return net.parameters | {"classifier": balanced}, net.batch_stats
+
+
+@cache
+def of_one_picture(name: str):
+    net = network(name)
+    return jax.jit(lambda parameters, images: nnx.merge(net.graph, parameters, net.batch_stats)(images))
+
+
+def pixels_of(number: int, scale: float) -> np.ndarray:
+    image = Noise((number,))[0].image
+    scaled = resize(image, scaled_size(image.shape[:2], scale)).astype(np.float32)
+    return ((scaled - np.float32([[123.675, 116.28, 103.53]])) / np.float32([[58.395, 57.12, 57.375]]))[None]
+
+
+@cache
+def alone(name: str, number: int, scale: float, *, mirrored: bool) -> np.ndarray:
+    """Logits of one picture, not padded, in a batch of its own; those of its mirror image are mirrored back."""
+    pixels = pixels_of(number, scale)
+    result = np.asarray(of_one_picture(name)(state_of(name)[0], pixels[:, :, ::-1] if mirrored else pixels))[0]
+    return result[:, ::-1] if mirrored else result
+
+
+def masks_of(name, source, mesh, inference, **options) -> dict[str, np.ndarray]:
+    segment = segment_pictures(network(name).graph, inference=inference, devices=mesh)
+    options = {"skipped": [], **options}
+    found = [(record.id, mask) for _, record, mask in segment(state_of(name), source, **options)]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_mask_is_that_of_the_picture_alone_without_padding(name, mesh):
+    found = masks_of(name, Noise(ORDER), mesh, PLAIN)
+    assert set(found) == {str(number) for number in ORDER}
+    for number in ORDER:
+        scores = enlarged(alone(name, number, 1.0, mirrored=False), SIZES[number])
+        assert_is_the_best(found[str(number)], scores, share=0.98)
+    assert set(np.unique(found["1"])) == set(range(CLASSES))  # all of them: an empty mask would not be one
+
+
+@pytest.mark.parametrize("name", [pytest.param("v2", marks=pytest.mark.slow), "v3plus-16"])
+def test_scales_and_mirror_images_are_averaged(name, mesh):
+    found = masks_of(name, Noise(ORDER), mesh, ALL_OF_IT)
+    plain = masks_of(name, Noise(ORDER), mesh, PLAIN)
+    for number in ORDER:
+        all_of_it = [alone(name, number, scale, mirrored=m) for scale in ALL_OF_IT.scales for m in (False, True)]
+        assert_is_the_best(found[str(number)], mean_of(all_of_it, SIZES[number]), share=0.98)
+    assert (found["1"] != plain["1"]).mean() > 0.05
+
+
+class Mirrored(Noise):
+    def __getitem__(self, index):
+        record = super().__getitem__(index)
+        return record._replace(image=record.image[:, ::-1])
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_with_mirror_images_the_mask_of_a_mirror_image_is_mirrored(mesh, mirror):
+    inference = SegmentationInference(mirror=mirror, max_shapes=1)
+    straight, mirrored = (masks_of("v3plus-16", kind((1, 4)), mesh, inference) for kind in (Noise, Mirrored))
+    agreement = np.mean([(straight[name] == mirrored[name][:, ::-1]).mean() for name in straight])
+    assert (agreement > 0.995) == mirror
+
+
+def test_only_some_of_the_pictures_and_none_that_cannot_be_read(mesh):
+    skipped = []
+    whole = masks_of("v3plus-16", Noise(ORDER), mesh, PLAIN)
+    found = masks_of("v3plus-16", Noise((4, 3, 1), unreadable=[3]), mesh, PLAIN, only=[1, 2], skipped=skipped)
+    assert set(found) == {"1"}
+    np.testing.assert_array_equal(found["1"], whole["1"])
+    assert skipped == ["3.jpg: damaged picture; get it again"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_output_that_is_not_finite_names_the_picture(mesh, value):
+    net = network("v3plus-16")
+    broken = jax.tree.map(lambda leaf: np.full_like(leaf, value), net.parameters["classifier"])
+    segment = segment_pictures(net.graph, inference=PLAIN, devices=mesh)
+    state = ({**net.parameters, "classifier": broken}, net.batch_stats)
+    with pytest.raises(UserError, match=r"^4: the network's output is not finite; .*train again\.$"):
+        list(segment(state, Noise((4,)), skipped=[]))

@@ -1,0 +1,486 @@
+"""From a folder of masks to a segmentation network to its masks: train.py and infer.py, whole, stopped, and misused."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from test_commands import assert_one_line_error, picture
+from test_gallery import embedded
+from test_heatmaps import scores_by_hand, strictly_parsed
+
+from lpcam_jax.config import Config, Data, DeepLab, SegmentationConfig, SegmentationInference, SegmentationTraining
+from lpcam_jax.data.sources import seed_source
+from lpcam_jax.errors import UserError
+from lpcam_jax.report.overlays import mask_panel, png
+from lpcam_jax.report.palette import class_palette, mask_png
+from lpcam_jax.scripts import load_recipe
+from lpcam_jax.segmentation_masks import protocol_of
+from lpcam_jax.training.checkpoints import Run
+from lpcam_jax.training.state import trained_state
+
+# A learning rate so low that the random network still sees every class everywhere.
+RECIPE = """
+from lpcam_jax.config import Data, DeepLab, SegmentationConfig, SegmentationInference, SegmentationTraining
+
+def get_config():
+    return SegmentationConfig(
+        data=Data(source="shapes", scenes=16, train="all[:12]", validation="all[12:]", seeds="all[10:]"),
+        model=DeepLab(
+            head="deeplabv3plus", head_width=4, blocks=(1, 1, 1, 1), width=4, stem_width=4, layout="torchvision",
+            stem_pool="symmetric", output_stride=16, channel_order="rgb",
+        ),
+        training=SegmentationTraining(
+            steps=3, batch_size=4, accumulate=1, crop=64, scales=(0.5, 1.0), optimizer="adamw", learning_rate=1e-5,
+            batch_norm="train", hold=1, validate_every=3, checkpoint_every=2,
+        ),
+        inference=SegmentationInference(max_shapes=1),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("segmentation")
+
+
+@pytest.fixture(scope="module")
+def deeplab_recipe(folder) -> str:
+    path = folder / "tiny_deeplab.py"
+    path.write_text(RECIPE)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def scenes(deeplab_recipe):
+    return seed_source(replace(load_recipe(deeplab_recipe), data=Data(source="shapes", scenes=16)))
+
+
+@pytest.fixture(scope="module")
+def seeds(folder, scenes):
+    """Masks of the scenes but the first two."""
+    (folder / "seeds").mkdir()
+    for index in range(2, len(scenes)):
+        (folder / "seeds" / f"{scenes.ids[index]}.png").write_bytes(mask_png(scenes[index].mask))
+    return folder / "seeds"
+
+
+@pytest.fixture(scope="module")
+def segmenter(program, deeplab_recipe, seeds, folder):
+    """A finished run, and what train.py printed; look, do not touch."""
+    finished = program("train.py", deeplab_recipe, "--data.masks", seeds, "--workdir", folder / "run")
+    assert finished.code == 0, finished.err
+    return folder / "run", finished.out
+
+
+@pytest.fixture(scope="module")
+def segmented(program, segmenter, folder):
+    """The masks of the finished run, and what infer.py printed; look, do not touch."""
+    finished = program("infer.py", "--ckpt", segmenter[0], "--out", folder / "out")
+    assert finished.code == 0, finished.err
+    return folder / "out", finished.out
+
+
+@pytest.fixture
+def copy(segmented, tmp_path):
+    return shutil.copytree(segmented[0], tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def source(segmenter):
+    return seed_source(Run.open(segmenter[0]).config)
+
+
+def mask_in(path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        return np.array(image)
+
+
+def files_of(folder) -> dict:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def times_of(folder) -> dict:
+    return {path: path.stat().st_mtime_ns for kind in ("masks", "overlays") for path in (folder / kind).rglob("*.png")}
+
+
+# what they write
+
+
+def test_training_says_what_it_does_and_logs_it(segmenter):
+    run, text = segmenter
+    assert "2 of 12 pictures have no mask in" in text
+    assert "step 3 of 3: validation mIoU" in text
+    assert f"{run} is ready: python infer.py --ckpt {run} --out masks/" in text
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3]
+    assert [line["step"] for line in lines if "validation_miou" in line] == [3]
+    assert Run.open(run).steps() == [2, 3]
+
+
+def test_every_picture_has_a_mask_and_an_overlay_and_nothing_else_is_left(segmented, source):
+    out, _ = segmented
+    assert len(source) == 6
+    for kind in ("masks", "overlays"):
+        assert {path.name for path in (out / kind).iterdir()} == {f"{name}.png" for name in source.ids}
+    files = {"index.html", "metrics.json", "confusion.png", "protocol.json"}
+    assert {path.name for path in out.iterdir()} == {"masks", "overlays", *files}
+
+
+def test_masks_are_palette_pictures_of_classes(segmented, source):
+    seen = set()
+    for index, name in enumerate(source.ids):
+        with Image.open(segmented[0] / "masks" / f"{name}.png") as image:
+            assert image.getpalette() == class_palette().reshape(-1).tolist()
+        mask = mask_in(segmented[0] / "masks" / f"{name}.png")
+        assert mask.shape == source.size(index)
+        seen |= set(np.unique(mask))
+    assert len(seen) >= 3  # the network says something
+    assert seen <= set(range(7))
+
+
+def test_overlays_show_picture_mask_and_truth(segmented, source):
+    for index in (0, 5):
+        record, name = source[index], source.ids[index]
+        expected = mask_panel(
+            record.image, mask_in(segmented[0] / "masks" / f"{name}.png"), record.mask, source.class_names
+        )
+        assert (segmented[0] / "overlays" / f"{name}.png").read_bytes() == png(expected)
+
+
+def test_scores_are_those_of_a_plain_count(segmented, source):
+    out, text = segmented
+    metrics = strictly_parsed(out / "metrics.json")
+    assert (metrics["pictures"], metrics["scored"], metrics["missing"], metrics["skipped"]) == (6, 6, 0, [])
+    total = np.zeros((7, 7), int)
+    for index, name in enumerate(source.ids):
+        one, truth, mask = np.zeros((7, 7), int), source[index].mask, mask_in(out / "masks" / f"{name}.png")
+        np.add.at(one, (truth[truth != 255], mask[truth != 255]), 1)
+        of_picture = metrics["scores"]["miou_of_pictures"][name]
+        assert of_picture == pytest.approx(scores_by_hand(one)["miou"], abs=1e-6)
+        total += one
+    assert metrics["scores"]["confusion"] == total.tolist()
+    for name, value in scores_by_hand(total).items():
+        assert metrics["scores"][name] == pytest.approx(value, abs=1e-6), name
+    assert f"mIoU {100 * metrics['scores']['miou']:.1f} on 6 pictures" in text
+    assert f"6 pictures are in {out}: look at index.html, use masks/." in text
+
+
+def test_the_protocol_says_what_the_masks_are_made_with(segmented, segmenter, source):
+    protocol = strictly_parsed(segmented[0] / "metrics.json")["protocol"]
+    assert protocol == strictly_parsed(segmented[0] / "protocol.json")
+    assert (protocol["step"], protocol["trained_on"]) == (3, "seeds")
+    assert (protocol["scales"], protocol["mirror"], protocol["crf"]) == ([1.0], False, False)
+    assert protocol["class_names"] == list(source.class_names)
+
+
+def test_the_page_lists_every_picture_with_its_classes_and_score(segmented, source):
+    out, page = segmented[0], (segmented[0] / "index.html").read_text()
+    metrics, entries = strictly_parsed(out / "metrics.json"), embedded(page)
+    assert [entry["id"] for entry in entries] == source.ids
+    for entry in entries:
+        assert (out / entry["picture"]).is_file()
+        values = np.unique(mask_in(out / "masks" / f"{entry['id']}.png"))
+        assert entry["classes"] == [source.class_names[value - 1] for value in values if value]
+        assert entry["iou"] == metrics["scores"]["miou_of_pictures"][entry["id"]]
+    summary = re.findall("<p>(.*?)</p>", page, re.DOTALL)
+    assert f"mIoU {100 * metrics['scores']['miou']:.1f} on 6 pictures" in summary
+    assert not any("-----" in line for line in summary)  # a table of plain text is none on a page
+
+
+# continued, and used
+
+
+def test_training_again_does_nothing(program, deeplab_recipe, seeds, segmenter):
+    before = files_of(segmenter[0])
+    assert program("train.py", deeplab_recipe, "--data.masks", seeds, "--workdir", segmenter[0]).code == 0
+    assert files_of(segmenter[0]) == before
+
+
+def test_running_again_writes_no_picture_and_says_the_same(program, segmenter, segmented, copy):
+    before, times = files_of(copy), times_of(copy)
+    finished = program("infer.py", "--ckpt", segmenter[0], "--out", copy)
+    assert finished.code == 0, finished.err
+    assert (files_of(copy), times_of(copy)) == (before, times)
+    assert finished.out.splitlines()[:-1] == segmented[1].splitlines()[:-1]
+
+
+def test_missing_masks_are_made_again_and_only_they(program, segmenter, segmented, copy, source):
+    for name in source.ids[::2]:
+        (copy / "masks" / f"{name}.png").unlink()
+    (copy / "metrics.json").unlink()
+    (copy / "index.html").unlink()
+    kept = [copy / "masks" / f"{name}.png" for name in source.ids[1::2]]
+    before = [path.stat().st_mtime_ns for path in kept]
+    assert program("infer.py", "--ckpt", segmenter[0], "--out", copy).code == 0
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert files_of(copy) == files_of(segmented[0])
+
+
+def test_pictures_without_truth_get_the_same_masks_and_no_scores(program, segmenter, segmented, source, tmp_path):
+    for index in range(len(source)):
+        (tmp_path / "new" / "day 1").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(source[index].image).save(tmp_path / "new" / "day 1" / f"{source.ids[index]}.png")
+    picture(tmp_path / "new" / "odd.png", size=(61, 35))
+    (tmp_path / "new" / "empty.jpg").touch()
+    words = ("--out", tmp_path / "out", "--images", f"{tmp_path}/new/**")
+    finished = program("infer.py", "--ckpt", segmenter[0], *words)
+    assert finished.code == 0, finished.err
+    for name in source.ids:
+        found = mask_in(tmp_path / "out" / "masks" / "day 1" / f"{name}.png")
+        np.testing.assert_array_equal(found, mask_in(segmented[0] / "masks" / f"{name}.png"))
+    assert mask_in(tmp_path / "out" / "masks" / "odd.png").shape == (35, 61)
+    metrics = strictly_parsed(tmp_path / "out" / "metrics.json")
+    assert (metrics["pictures"], metrics["scored"], len(metrics["skipped"])) == (7, 0, 1)
+    assert "scores" not in metrics
+    assert not (tmp_path / "out" / "confusion.png").exists()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert {(entry["id"], entry["iou"]) for entry in embedded(page)} == {
+        ("odd", None),
+        *((f"day 1/{name}", None) for name in source.ids),
+    }
+    assert "mIoU" not in finished.out
+    assert "1 pictures were skipped" in finished.out
+
+
+def test_a_part_of_the_data_set(program, segmenter, scenes, tmp_path):
+    finished = program("infer.py", "--ckpt", segmenter[0], "--out", tmp_path, "--split", "all[2:5]")
+    assert finished.code == 0, finished.err
+    assert {path.stem for path in (tmp_path / "masks").iterdir()} == set(scenes.ids[2:5])
+    assert strictly_parsed(tmp_path / "metrics.json")["scored"] == 3
+
+
+def test_scales_and_mirror_images_are_another_protocol(program, segmenter, segmented, copy, tmp_path):
+    flags = ("--inference.mirror", "--inference.scales", "1.0", "0.5", "--limit", 2)
+    finished = program("infer.py", "--ckpt", segmenter[0], "--out", copy, *flags)
+    assert_one_line_error(finished, "holds masks of another model or protocol; choose another --out")
+    assert times_of(copy).keys() == {copy / path.relative_to(segmented[0]) for path in times_of(segmented[0])}
+    finished = program("infer.py", "--ckpt", segmenter[0], "--out", tmp_path / "new", *flags)
+    assert finished.code == 0, finished.err
+    metrics = strictly_parsed(tmp_path / "new" / "metrics.json")
+    assert (metrics["scored"], metrics["protocol"]["mirror"], metrics["protocol"]["scales"]) == (2, True, [1.0, 0.5])
+    masks = [path.name for path in (tmp_path / "new" / "masks").iterdir()]
+    assert any(
+        (mask_in(tmp_path / "new" / "masks" / name) != mask_in(segmented[0] / "masks" / name)).any() for name in masks
+    )
+
+
+def test_another_model_in_the_same_folder_is_refused(program, segmenter, copy, tmp_path):
+    other, before = shutil.copytree(segmenter[0], tmp_path / "other"), files_of(copy)
+    shutil.rmtree(other / "checkpoints" / "3")
+    finished = program("infer.py", "--ckpt", other, "--out", copy)
+    assert_one_line_error(finished, "holds masks of another model or protocol")
+    assert files_of(copy) == before
+
+
+@pytest.mark.parametrize("part", ["parameters", "batch_stats", "step"])
+def test_the_protocol_tells_models_apart(segmenter, mesh, part):
+    run = Run.open(segmenter[0])
+    state = trained_state(run, devices=mesh)
+    other = state._replace(**{part: jax.tree.map(lambda leaf: leaf + 1, getattr(state, part))})
+    one, same, another = (protocol_of(run, of, run.config.inference) for of in (state, state, other))
+    assert one == same
+    assert [name for name in one if one[name] != another[name]] == ["step" if part == "step" else "model"]
+
+
+def test_evaluate_finds_the_masks_and_gives_the_same_scores(program, deeplab_recipe, segmented, tmp_path):
+    words = ("--predictions", segmented[0], "--out", tmp_path)
+    finished = program("lpcam_jax.__main__", "evaluate", deeplab_recipe, *words)
+    assert finished.code == 0, finished.err
+    found, expected = (strictly_parsed(folder / "metrics.json") for folder in (tmp_path, segmented[0]))
+    assert found["scores"] == expected["scores"]
+    assert found["protocol"]["predictions"] == "masks"
+    assert found["protocol"]["data"]["split"] == "16 scenes[10:], seed 0"
+
+
+def test_a_sweep_needs_a_classifier(program, segmenter, tmp_path):
+    finished = program("lpcam_jax.__main__", "sweep", "--ckpt", segmenter[0], "--out", tmp_path)
+    assert_one_line_error(finished, "holds a segmentation run; name the --workdir of a classifier run")
+
+
+def test_seeds_need_maps(program, segmented, tmp_path):
+    finished = program("lpcam_jax.__main__", "seeds", "--maps", segmented[0], "--out", tmp_path)
+    assert_one_line_error(finished, "holds masks already; name a folder of maps")
+
+
+def test_help_shows_the_flags_of_the_run(program, segmenter, trained):
+    of_segmentation = program("infer.py", "--ckpt", segmenter[0], "--help")
+    of_classifier = program("infer.py", f"--ckpt={trained}", "--help")
+    assert (of_segmentation.code, of_classifier.code) == (0, 0)
+    for flag, in_the_first, in_the_second in (("mirror", True, False), ("background", False, True)):
+        assert (f"inference.{flag}" in of_segmentation.out) == in_the_first
+        assert (f"inference.{flag}" in of_classifier.out) == in_the_second
+
+
+# misused
+
+
+def damaged(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def saved(pixels):
+    return lambda path: Image.fromarray(np.array(pixels)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "pattern"),
+    [
+        (damaged, r"00003.png: damaged picture"),
+        (saved(np.zeros((128, 100), np.uint8)), r"00003.png is 100x128, its picture 96x144 \(width x height\)"),
+        (saved(np.full((128, 128), 7, np.uint8)), r"00003.png holds the value 7, the data set has 0..6 and 255"),
+        (saved(np.zeros((128, 128, 3), np.uint8)), r"00003.png: the mask is a colour picture \(RGB\)"),
+    ],
+)
+def test_a_mask_that_cannot_be_trained_on_is_named(program, deeplab_recipe, seeds, tmp_path, change, pattern):
+    masks = shutil.copytree(seeds, tmp_path / "masks")
+    change(masks / "scene_00003.png")
+    words = ("--data.masks", masks, "--data.train", "all[2:6]", "--workdir", tmp_path / "run")
+    assert_one_line_error(program("train.py", deeplab_recipe, *words), pattern)
+
+
+def test_no_masks_of_these_pictures(program, deeplab_recipe, seeds, tmp_path):
+    words = ("--workdir", tmp_path / "run", "--data.masks")
+    finished = program("train.py", deeplab_recipe, *words, tmp_path / "nowhere")
+    assert_one_line_error(finished, r"nowhere: no such folder of masks; name one with ID.png files")
+    (tmp_path / "empty").mkdir()
+    finished = program("train.py", deeplab_recipe, *words, tmp_path / "empty")
+    assert_one_line_error(finished, r"empty has no mask for any of the 12 pictures .* no scene_00000.png, for one")
+    finished = program("train.py", deeplab_recipe, *words, seeds, "--data.train", "all[:2]")
+    assert_one_line_error(finished, r"seeds has no mask for any of the 2 pictures to train on")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_data_set_without_masks(program, deeplab_recipe, tmp_path):
+    picture(tmp_path / "data" / "images" / "a.jpg")
+    (tmp_path / "data" / "labels.csv").write_text("name,labels\na,cat\n")
+    of_folder = ("--data.source", "folder", "--data.root", tmp_path / "data", "--data.train", "all")
+    words = (*of_folder, "--data.validation", "", "--workdir", tmp_path / "run")
+    finished = program("train.py", deeplab_recipe, *words)
+    assert_one_line_error(finished, r"data has no masks to train on; name a folder of masks with --data.masks")
+
+
+@pytest.mark.parametrize(
+    ("part", "pattern"),
+    [
+        ("all[2:", r"all\[2:: \[2: is no slice; write all\[:80%\], all\[80%:\] or all\[100:400\]"),
+        ("all[-3:]", r"\[-3:\] is no slice"),
+        ("all[5:5]", r"all\[5:5\]: the slice is empty; all holds 16 pictures"),
+        ("train[:3]", r"train\[:3\]: this data set has no part of this name; .* write all\[:3\]"),
+    ],
+)
+@pytest.mark.parametrize("flag", ["train", "validation"])
+def test_a_part_that_there_is_not(program, deeplab_recipe, seeds, tmp_path, flag, part, pattern):
+    words = ("--data.masks", seeds, "--workdir", tmp_path / "run", f"--data.{flag}", part)
+    assert_one_line_error(program("train.py", deeplab_recipe, *words), pattern)
+
+
+@pytest.mark.parametrize("stages", ["prototypes", "classifier", "segmentation,prototypes"])
+def test_stages_of_another_recipe(program, deeplab_recipe, seeds, tmp_path, stages):
+    words = ("--data.masks", seeds, "--workdir", tmp_path / "run", "--stages", stages)
+    assert_one_line_error(
+        program("train.py", deeplab_recipe, *words),
+        r"this recipe has no stage '(prototypes|classifier)'; it has segmentation",
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "values"),
+    [
+        ("training.steps", [0]),
+        ("training.batch-size", [0]),
+        ("training.accumulate", [0]),
+        ("training.crop", [0]),
+        ("training.scales", []),
+        ("training.scales", [0.5, 0]),
+        ("training.hold", [0]),
+        ("training.validate-every", [0]),
+        ("training.checkpoint-every", [-1]),
+        ("inference.scales", []),
+        ("inference.max-shapes", [0]),
+        ("model.head-width", [0]),
+    ],
+)
+def test_numbers_that_nothing_can_be_computed_with(program, deeplab_recipe, seeds, tmp_path, flag, values):
+    words = ("--data.masks", seeds, "--workdir", tmp_path / "run", f"--{flag}", *values)
+    assert_one_line_error(program("train.py", deeplab_recipe, *words), rf"--{flag} .*at least")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_scale_for_masks(program, segmenter, tmp_path):
+    finished = program("infer.py", "--ckpt", segmenter[0], "--out", tmp_path / "out", "--inference.scales")
+    assert_one_line_error(finished, r"--inference.scales .*at least one scale")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_that_does_not_divide(program, deeplab_recipe, seeds, tmp_path):
+    words = ("--data.masks", seeds, "--workdir", tmp_path / "run", "--training.accumulate", 3)
+    assert_one_line_error(program("train.py", deeplab_recipe, *words), r"a batch of 4 does not divide over 3 parts")
+
+
+def test_other_masks_in_the_same_workdir(program, deeplab_recipe, seeds, segmenter, trained, tmp_path):
+    other = shutil.copytree(seeds, tmp_path / "other")
+    finished = program("train.py", deeplab_recipe, "--data.masks", other, "--workdir", segmenter[0])
+    assert_one_line_error(finished, r"holds a run with other settings \(data.masks '.*seeds' -> '.*other'\)")
+    finished = program("train.py", deeplab_recipe, "--data.masks", seeds, "--workdir", trained)
+    assert_one_line_error(finished, r"other settings \(classifier -> segmentation\)")
+
+
+def test_a_checkpoint_of_another_network(program, segmenter, tmp_path):
+    run = shutil.copytree(segmenter[0], tmp_path / "run")
+    values = json.loads((run / "config.json").read_text())
+    values["config"]["model"]["head_width"] = 8
+    (run / "config.json").write_text(json.dumps(values))
+    finished = program("infer.py", "--ckpt", run, "--out", tmp_path / "out")
+    assert_one_line_error(finished, r"checkpoint .* is of another model: .*train again")
+
+
+def test_a_run_without_a_checkpoint(program, segmenter, tmp_path):
+    (tmp_path / "config.json").write_bytes((segmenter[0] / "config.json").read_bytes())
+    finished = program("infer.py", "--ckpt", tmp_path, "--out", tmp_path / "out")
+    assert_one_line_error(finished, r"has no checkpoint yet; run train.py")
+
+
+def test_a_mask_that_was_damaged_since_is_named(program, segmenter, copy, source):
+    damaged(copy / "masks" / f"{source.ids[0]}.png")
+    finished = program("infer.py", "--ckpt", segmenter[0], "--out", copy)
+    assert_one_line_error(finished, rf"{source.ids[0]}.png: damaged picture")
+
+
+# config.json
+
+
+def test_a_config_comes_back_as_it_was(tmp_path):
+    config = SegmentationConfig(
+        data=Data(source="voc_layout", classes=("cat", "dog"), masks="seeds", held_out=0.25, train="a.txt[:80%]"),
+        model=DeepLab(head="deeplabv3plus", blocks=(1, 2, 3, 4), mean=(1.0, 2.5, 3.0), std=(4.0, 5.0, 6.5)),
+        training=SegmentationTraining(scales=(0.5, 2.0), frozen=("conv1", "layer1"), average=0.999, steps=7),
+        inference=SegmentationInference(scales=(1.0, 1.25), mirror=True),
+        seed=3,
+        limit=8,
+    )
+    Run.create(tmp_path, config, ("cat", "dog"))
+    opened = Run.open(tmp_path)
+    assert (opened.config, opened.class_names, opened.kind) == (config, ("cat", "dog"), "segmentation")
+    assert hash(opened.config) == hash(config)  # tuples, down to the last
+    assert Run.create(tmp_path, config, ("cat", "dog")).config == config
+    with pytest.raises(UserError, match=r"training.scales \[0.5, 2.0\] -> \(0.5,\)|training.scales .*0.5, 2.0"):
+        Run.create(tmp_path, replace(config, training=replace(config.training, scales=(0.5,))), ("cat", "dog"))
+
+
+def test_a_config_that_names_no_kind_is_a_classifier_s(tmp_path):
+    Run.create(tmp_path, Config(seed=4), ("cat",))
+    values = json.loads((tmp_path / "config.json").read_text())
+    assert values.pop("kind") == "classifier"
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    opened = Run.open(tmp_path)
+    assert (opened.config, opened.kind) == (Config(seed=4), "classifier")
+    for kind in ("segmentation", "detector"):  # whose config this is not; which there is not
+        (tmp_path / "config.json").write_text(json.dumps({**values, "kind": kind}))
+        with pytest.raises(UserError, match=r"config.json cannot be read .*; train again"):
+            Run.open(tmp_path)

@@ -1,0 +1,436 @@
+"""Training a segmentation network: what a step does, and that stopping and continuing never change a result.
+
+test_deeplab_parity.py compares ten steps with torch.
+"""
+
+import time
+from dataclasses import replace
+from functools import cache, partial
+from itertools import count
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from test_training import Stop, any_differs, assert_same_bits, stop
+
+from lpcam_jax import devices
+from lpcam_jax.config import Config, SegmentationConfig, SegmentationTraining
+from lpcam_jax.data.sources import masked_source, training_sources
+from lpcam_jax.devices import abstract_on
+from lpcam_jax.errors import UserError
+from lpcam_jax.models.preprocessing import Preprocessing
+from lpcam_jax.scripts import load_recipe
+from lpcam_jax.training import segmentation
+from lpcam_jax.training.checkpoints import Run, TrainState
+from lpcam_jax.training.optimizers import segmentation_optimizer
+from lpcam_jax.training.segmentation_losses import cross_entropy
+from lpcam_jax.training.state import graph_of, initial_state, trained_state
+
+CLASSES = 6  # of the data set that the package draws
+
+
+# The optimizer.
+
+
+def parameters_of(*values: float) -> dict:
+    """Parameters with the names of DeepLabV3+'s, one number each."""
+    v = iter(values)
+
+    def leaves(*names):
+        return {name: jnp.float32([next(v)]) for name in names}
+
+    return {
+        "backbone": {
+            "conv1": leaves("kernel"),
+            "layer1": {0: {"conv1": leaves("kernel"), "downsample": {"bn": leaves("bias", "scale")}}},
+            "layer2": {0: {"bn3": leaves("bias", "scale")}},
+        },
+        "classifier": leaves("bias", "kernel"),
+        "decoder": {1: {"bn": leaves("bias", "scale"), "conv": leaves("kernel")}},
+    }
+
+
+STAYS = (0.0, 0.0)
+# (multiplier of the rate, decay) of the parameters in the order above.
+FIXED = (STAYS, (1, 0.5), STAYS, STAYS, STAYS, STAYS, (20, 0), (10, 0.5), (10, 0.5), (10, 0.5), (10, 0.5))
+FROZEN = (STAYS, (1, 0.5), (1, 0.5), (1, 0.5), (1, 0.5), (1, 0.5), *FIXED[6:])
+
+
+@pytest.mark.parametrize(("batch_norm", "groups"), [("fixed", FIXED), ("frozen", FROZEN), ("train", FROZEN)])
+def test_three_sgd_steps_by_hand(batch_norm, groups):
+    training = SegmentationTraining(
+        steps=5, hold=2, learning_rate=0.01, weight_decay=0.5, momentum=0.9, frozen=("conv1",), batch_norm=batch_norm
+    )
+    rng, optimizer = np.random.default_rng(0), segmentation_optimizer(training)
+    values, gradients = rng.normal(size=11), rng.normal(size=(3, 11))
+    parameters = parameters_of(*values)
+    state = optimizer.init(parameters)
+    for one in gradients:
+        updates, state = optimizer.update(parameters_of(*one), state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+
+    multipliers, decays = np.array(groups).T
+    trace = 0.0
+    for gradient, step in zip(gradients, (0, 0, 2), strict=True):  # at which the rate was last set
+        trace = gradient + decays * values + 0.9 * trace
+        values = values - 0.01 * (1 - step / 5) ** 0.9 * multipliers * trace
+    np.testing.assert_allclose(np.concatenate(jax.tree.leaves(parameters)), values, rtol=1e-5)
+
+
+def test_adamw_decays_apart_from_the_gradients_and_no_bias():
+    training = SegmentationTraining(steps=4, hold=1, learning_rate=0.01, weight_decay=0.5, optimizer="adamw")
+    optimizer, parameters = segmentation_optimizer(training), parameters_of(*[2.0] * 11)
+    updates, _ = optimizer.update(parameters_of(*[0.0] * 11), optimizer.init(parameters), parameters)
+    multipliers = np.array([1, *[multiplier for multiplier, _ in FIXED[1:]]])
+    decays = np.array([0.5, *[decay for _, decay in FIXED[1:]]])
+    np.testing.assert_allclose(np.concatenate(jax.tree.leaves(updates)), -0.01 * multipliers * decays * 2, rtol=1e-5)
+
+
+# A step of a network of three numbers.
+
+
+class ThreeNumbers(nnx.Module):
+    """The logits of a pixel are its red value times a number a class; remembers what it saw."""
+
+    def __init__(self):
+        self.numbers = nnx.Param(jnp.float32([0.5, -0.25, 1.0]))
+        self.firsts = nnx.BatchStat(jnp.zeros((), jnp.float32))  # red values of first pixels, as decimal digits
+        self.noise = nnx.BatchStat(jnp.zeros(2, jnp.float32))  # drawn with the last two keys
+        self.preprocessing = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+    def loss(self, images, labels, *, train_backbone, dropout_key):
+        self.firsts[...] = 10 * self.firsts[...] + images[0, 0, 0, 0]
+        self.noise[...] = jnp.stack([jax.random.uniform(dropout_key), self.noise[0]])
+        return cross_entropy(images[..., :1] * self.numbers[...].reshape(1, 1, 1, 3), labels)
+
+
+@pytest.fixture
+def three_numbers(monkeypatch):
+    """`three_numbers(training, seed=0)`: the step and the first state of the network of three numbers."""
+    monkeypatch.setattr(segmentation, "segmentation_loss", ThreeNumbers.loss)
+
+    def make(training, seed=0):
+        graph, *trees = nnx.split(ThreeNumbers(), nnx.Param, nnx.BatchStat)
+        parameters, batch_stats = map(nnx.to_pure_dict, trees)
+        optimizer = optax.sgd(0.125)
+        average = jax.tree.map(jnp.copy, parameters) if training.average else None
+        state = TrainState(jnp.int32(0), parameters, batch_stats, optimizer.init(parameters), average)
+        return segmentation.make_train_step(graph, optimizer, training, seed=seed), state
+
+    return make
+
+
+def batch_of_six() -> dict[str, np.ndarray]:
+    """Pictures of 2x3 pixels whose red values are 1 to 6, the number of the record; of each, other many have a label"""
+    images = np.zeros((6, 2, 3, 3), np.uint8)
+    images[...] = np.arange(1, 7).reshape(6, 1, 1, 1)
+    masks = np.random.default_rng(0).integers(0, 3, (6, 2, 3), np.uint8)
+    for number, mask in enumerate(masks):
+        mask.reshape(-1)[:number] = 255
+    return {"image": images, "box": np.int32([[0, 0, 2, 3]] * 6), "mask": masks}
+
+
+def loss_by_hand(numbers: jax.Array, batch: dict[str, np.ndarray]) -> jax.Array:
+    red, labels = (
+        values.reshape(-1)[batch["mask"].reshape(-1) < 255] for values in (batch["image"][..., 0], batch["mask"])
+    )
+    logits = red[:, None].astype(np.float32) * numbers[None]
+    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None].astype(int), axis=1))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_a_step_takes_the_mean_gradient_of_its_parts(three_numbers, parts):
+    step, state = three_numbers(SegmentationTraining(accumulate=parts))
+    batch, start = batch_of_six(), np.float32([0.5, -0.25, 1.0])
+    pieces = [{name: values[part::parts] for name, values in batch.items()} for part in range(parts)]
+    losses, gradients = zip(*[jax.value_and_grad(loss_by_hand)(start, piece) for piece in pieces], strict=True)
+    state, metrics = step(state, batch)
+    assert float(metrics["loss"]) == pytest.approx(np.mean(losses), rel=1e-6)
+    np.testing.assert_allclose(state.parameters["numbers"], start - 0.125 * np.mean(gradients, axis=0), rtol=1e-5)
+    assert np.abs(np.mean(gradients, axis=0)).min() > 1e-3
+    assert int(state.step) == 1
+
+
+@pytest.mark.parametrize(("parts", "firsts"), [(1, 1), (2, 12), (3, 123)])
+def test_each_part_continues_from_the_statistics_of_the_one_before(three_numbers, parts, firsts):
+    step, state = three_numbers(SegmentationTraining(accumulate=parts))
+    state, _ = step(state, batch_of_six())
+    assert float(state.batch_stats["firsts"]) == firsts
+
+
+def test_every_part_of_every_step_has_a_dropout_of_its_own(three_numbers):
+    def drawn(seed):
+        step, state = three_numbers(SegmentationTraining(accumulate=2), seed)
+        found = []
+        for _ in range(3):
+            state, _ = step(state, batch_of_six())
+            found += state.batch_stats["noise"].tolist()
+        return found
+
+    assert len(set(drawn(0) + drawn(1))) == 12
+    assert drawn(0) == drawn(0)
+
+
+def test_the_running_mean_follows_the_parameters(three_numbers):
+    step, state = three_numbers(SegmentationTraining(accumulate=1, average=0.75))
+    expected = np.array(state.parameters["numbers"])
+    for _ in range(3):
+        state, _ = step(state, batch_of_six())
+        expected = 0.75 * expected + 0.25 * np.array(state.parameters["numbers"])
+    np.testing.assert_allclose(state.average["numbers"], expected, rtol=1e-6)
+    assert np.abs(expected - state.parameters["numbers"]).max() > 0.01
+
+
+# A step of the networks.
+
+
+@pytest.fixture(scope="module")
+def tiny(segmentation_recipe) -> SegmentationConfig:
+    return load_recipe(segmentation_recipe)
+
+
+@pytest.fixture(scope="module")
+def tiny_v2(tiny) -> SegmentationConfig:
+    model = {"head": "deeplabv2", "layout": "caffe", "stem_pool": "symmetric_ceil", "output_stride": 8}
+    return replace(tiny, model=replace(tiny.model, **model))
+
+
+@cache
+def network(config: SegmentationConfig) -> tuple[nnx.GraphDef, dict, dict]:
+    """A graph, parameters and statistics of which none is 0 or 1."""
+    graph, *trees = graph_of(config, CLASSES)
+    rng = np.random.default_rng(0)
+
+    def random(path, leaf):
+        if path[-1].key == "kernel":
+            return rng.normal(size=leaf.shape, scale=np.prod(leaf.shape[:3]) ** -0.5).astype(np.float32)
+        low, high = (0.5, 1.5) if path[-1].key in ("scale", "var") else (-0.5, 0.8)
+        return rng.uniform(low, high, leaf.shape).astype(np.float32)
+
+    return graph, *(jax.tree_util.tree_map_with_path(random, tree) for tree in trees)
+
+
+@cache
+def batch() -> dict[str, np.ndarray]:
+    """As the tiny recipe's."""
+    rng = np.random.default_rng(0)
+    patches = rng.choice([*range(CLASSES + 1), 255], (4, 4, 4)).astype(np.uint8)
+    return {
+        "image": rng.integers(0, 256, (4, 48, 48, 3), np.uint8),
+        "box": np.int32([[0, 0, 48 - 3 * i, 48 - 5 * i] for i in range(4)]),
+        "mask": np.kron(patches, np.ones((1, 12, 12), np.uint8)),
+    }
+
+
+@cache
+def step_of(config: SegmentationConfig):
+    """The step of a config's network, and a function that gives a first state."""
+    graph, parameters, batch_stats = network(config)
+    optimizer, mesh = segmentation_optimizer(config.training), devices.mesh()
+    step = segmentation.make_train_step(graph, optimizer, config.training, seed=config.seed)
+
+    @jax.jit
+    def build():
+        trees = jax.tree.map(jnp.array, (parameters, batch_stats))
+        average = jax.tree.map(jnp.array, parameters) if config.training.average else None
+        return TrainState(jnp.int32(0), *trees, optimizer.init(parameters), average)
+
+    # On the devices as in a run: then it is the same program, compiled once.
+    return lambda state: step(state, devices.shard(batch(), mesh)), lambda: devices.replicate(build(), mesh)
+
+
+@pytest.mark.parametrize("batch_norm", ["fixed", "train"])  # "frozen" is compared with torch
+def test_what_of_the_batch_norms_is_trained(tiny, batch_norm):
+    step, first = step_of(replace(tiny, training=replace(tiny.training, batch_norm=batch_norm)))
+    start, (end, _) = first(), step(first())
+    for tree in ("parameters", "batch_stats"):
+        leaves = jax.tree_util.tree_leaves_with_path(getattr(start, tree))
+        for (path, before), after in zip(leaves, jax.tree.leaves(getattr(end, tree)), strict=True):
+            stays = path[0].key == "backbone" and str(path[-2].key).startswith("bn") and batch_norm == "fixed"
+            assert any_differs(before, after) != stays, path
+
+
+def test_dropout_is_of_the_step(tiny):
+    step, first = step_of(tiny)
+    losses = [float(step(first()._replace(step=replicated(number)))[1]["loss"]) for number in (0, 0, 1, 2)]
+    assert losses[0] == losses[1]
+    assert len(set(losses)) == 3
+    np.testing.assert_allclose(losses, losses[0], rtol=0.2)
+
+
+def replicated(number: int) -> jax.Array:
+    return devices.replicate(jnp.int32(number), devices.mesh())
+
+
+def rough(config: SegmentationConfig) -> SegmentationConfig:
+    return replace(config, model=replace(config.model, precision="bfloat16"))
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_v2"])
+def test_bfloat16_computes_nearly_the_same(name, request):
+    config, logits = request.getfixturevalue(name), []
+    images = np.random.default_rng(0).normal(size=(2, 33, 41, 3)).astype(np.float32)
+    for graph, *trees in (network(config), network(rough(config))):
+        logits.append(jax.jit(lambda images: nnx.merge(graph, *trees)(images))(images))  # noqa: B023 (called at once)
+    assert {one.dtype.name for one in logits} == {"float32"}
+    difference = jnp.abs(logits[0] - logits[1]).max() / jnp.abs(logits[0]).max()
+    assert 1e-4 < difference < 0.05
+
+
+@pytest.mark.slow
+def test_bfloat16_trains_float32(tiny):
+    (step, first), (rough_step, rough_first) = step_of(tiny), step_of(rough(tiny))
+    start, (_, expected), (end, metrics) = first(), step(first()), rough_step(rough_first())
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((end.parameters, end.batch_stats))} == {"float32"}
+    assert 1e-6 < abs(float(metrics["loss"] / expected["loss"]) - 1) < 0.05
+    assert all(
+        any_differs(a, b) for a, b in zip(*map(jax.tree.leaves, (end.parameters, start.parameters)), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_v2"])
+def test_the_step_exports_for_every_platform(name, request, monkeypatch):
+    config = request.getfixturevalue(name)
+    training = replace(config.training, accumulate=2)
+    graph, parameters, batch_stats = network(config)
+    optimizer = segmentation_optimizer(training)
+    state = TrainState(np.int32(0), parameters, batch_stats, optimizer.init(parameters), parameters)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch()))
+    convolutions = []
+    for backend, platforms in (("cpu", ("cpu",)), ("tpu", ("cuda", "tpu"))):
+        # A 1x1 convolution is written otherwise on a CPU.
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        step = segmentation.make_train_step(graph, optimizer, training, seed=0)
+        exported = jax.export.export(step, platforms=platforms)(*shapes)
+        assert exported.platforms == platforms
+        convolutions.append(exported.mlir_module().count("stablehlo.convolution"))
+        results = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+        expected = shapes[0], {"loss": jax.ShapeDtypeStruct((), jnp.float32)}
+        assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), results) == jax.tree.map(
+            lambda leaf: (leaf.shape, leaf.dtype), expected
+        )
+    assert 0 < convolutions[0] < convolutions[1]
+
+
+# Runs.
+
+
+def train(directory, config: SegmentationConfig, mesh) -> TrainState:
+    pictures, validation = training_sources(config)
+    pictures = masked_source(pictures, config.data)
+    run = Run.create(directory, config, pictures.class_names)
+    return segmentation.train_segmentation(run, pictures, validation, devices=mesh)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, mesh, tmp_path_factory):
+    """A finished run of the tiny recipe; look, do not touch."""
+    directory = tmp_path_factory.mktemp("runs") / "segmentation"
+    train(directory, tiny, mesh)
+    return directory
+
+
+def checkpoint(directory, step: int, mesh) -> TrainState:
+    """The whole checkpoint of a step, with optimizer and running mean."""
+    run = Run.open(directory)
+    optimizer = segmentation_optimizer(run.config.training)
+    abstract = jax.eval_shape(partial(initial_state, run.config, len(run.class_names), optimizer))
+    run.steps = lambda: [step]
+    return run.restore(abstract_on(abstract, mesh))
+
+
+def assert_same_run(directory, finished, mesh):
+    for step in (4, 6):
+        assert_same_bits(checkpoint(directory, step, mesh), checkpoint(finished, step, mesh))
+    assert (directory / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
+
+
+def test_a_run_keeps_two_checkpoints_a_log_and_what_moved(finished, mesh):
+    run = Run.open(finished)
+    assert run.steps() == [4, 6]
+    lines = (finished / "metrics.jsonl").read_text().splitlines()
+    assert [line.split(",")[0].removeprefix('{"step": ') for line in lines] == list("12334566")
+    assert [number for number, line in enumerate(lines) if "validation_miou" in line] == [3, 7]
+    before, after = (checkpoint(finished, step, mesh) for step in (4, 6))
+    assert int(after.step) == 6
+    for tree in ("parameters", "average", "batch_stats", "opt_state"):
+        assert any_differs(getattr(before, tree), getattr(after, tree)), tree
+
+
+def test_what_is_used_is_the_running_mean(finished, mesh):
+    last, used = checkpoint(finished, 6, mesh), trained_state(Run.open(finished), devices=mesh)
+    assert_same_bits(used.parameters, last.average)
+    assert_same_bits(used.batch_stats, last.batch_stats)
+    assert any_differs(last.average, last.parameters)
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tiny, finished, mesh, monkeypatch, tmp_path):
+    real = segmentation.training_batches
+
+    def stopping(*arguments, start, **options):
+        for step, batch in zip(count(start + 1), real(*arguments, start=start, **options)):
+            yield stop(batch) if step == 4 else batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segmentation, "training_batches", stopping)
+        with pytest.raises(Stop):
+            train(tmp_path, tiny, mesh)
+    assert Run.open(tmp_path).steps() == [2]
+    assert '"step": 3, "validation_miou"' in (tmp_path / "metrics.jsonl").read_text()  # and will be there once
+    train(tmp_path, tiny, mesh)
+    assert_same_run(tmp_path, finished, mesh)
+
+
+@pytest.mark.slow
+def test_a_program_that_was_killed_twice_ends_with_the_same_bits(
+    start_program, segmentation_recipe, finished, mesh, tmp_path
+):
+    workdir = tmp_path / "killed"
+    log = workdir / "metrics.jsonl"
+    moments = (
+        lambda: any(workdir.glob("checkpoints/2*")),  # being written, as a rule
+        lambda: log.exists() and '"step": 5' in log.read_text(),
+    )
+    for is_now in moments:
+        process = start_program("train.py", segmentation_recipe, "--workdir", workdir)
+        while process.poll() is None and not is_now():
+            time.sleep(0.002)
+        process.kill()
+        assert process.wait() == -9, process.stderr.read()
+    again = start_program("train.py", segmentation_recipe, "--workdir", workdir)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert_same_run(workdir, finished, mesh)
+
+
+def test_a_loss_that_is_not_finite_names_its_step(program, segmentation_recipe, monkeypatch, tmp_path):
+    def square(model, images, labels, **_):  # in place of one that takes seconds to compile
+        return (model.classifier.kernel[...] ** 2).sum()
+
+    monkeypatch.setattr(segmentation, "segmentation_loss", square)
+    flags = ("--training.learning-rate", "1e30")
+    ended = program("train.py", segmentation_recipe, "--workdir", tmp_path, *flags)
+    assert ended.code == 2
+    message = ended.err.splitlines()[-1]
+    assert message.startswith("error: the loss is inf at step 2; lower --training.learning-rate")
+    assert message.endswith("(checkpoints up to step 0 are intact).")
+
+
+def test_a_batch_that_does_not_divide_over_its_parts_is_named(program, segmentation_recipe, tmp_path):
+    ended = program(
+        "train.py", segmentation_recipe, "--workdir", tmp_path, "--training.batch-size", 5, "--training.accumulate", 2
+    )
+    assert ended.code == 2
+    assert "error: a batch of 5 does not divide over 2 parts over 1 devices; choose another" in ended.err
+
+
+def test_a_run_of_another_kind_is_refused(tmp_path):
+    for one, other in ((Config(), SegmentationConfig()), (SegmentationConfig(), Config())):
+        kinds = [type(config).__name__.removesuffix("Config").lower() or "classifier" for config in (one, other)]
+        Run.create(tmp_path / kinds[0], one, ("cat",))
+        with pytest.raises(UserError, match=rf"\({kinds[0]} -> {kinds[1]}\)"):
+            Run.create(tmp_path / kinds[0], other, ("cat",))
+        assert Run.open(tmp_path / kinds[0]).config == one

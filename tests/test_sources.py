@@ -1,0 +1,150 @@
+"""Which pictures a config means: parts of data sets, and slices of them."""
+
+import contextlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_commands import picture
+
+from lpcam_jax.config import Config, Data
+from lpcam_jax.data.sources import first, seed_source, training_sources, with_classes
+from lpcam_jax.errors import UserError
+
+NAMES = [f"2007_00000{number}" for number in range(7)]
+
+
+@pytest.fixture
+def devkit(tmp_path) -> str:
+    """Seven pictures, one pixel of class number + 1 each."""
+    for number, name in enumerate(NAMES):
+        picture(tmp_path / "JPEGImages" / f"{name}.jpg", size=(3, 2), seed=number)
+        (tmp_path / "SegmentationClass").mkdir(exist_ok=True)
+        mask = np.uint8([[number + 1, 0, 0], [0, 0, 0]])
+        Image.fromarray(mask).save(tmp_path / "SegmentationClass" / f"{name}.png")
+    (tmp_path / "train.txt").write_text("\n".join(NAMES))
+    return str(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path) -> str:
+    for number in range(7):
+        picture(tmp_path / "images" / f"{number}.png", size=(4, 3), seed=number)
+    rows = [f"{number},{'cat' if number % 2 else 'dog'}" for number in range(7)]
+    (tmp_path / "labels.csv").write_text("\n".join(["name,labels", *rows]))
+    return str(tmp_path)
+
+
+def part(text: str, **data):
+    return seed_source(Config(data=Data(**data, seeds=text)))
+
+
+def refusal(text: str, **data) -> str:
+    with pytest.raises(UserError) as caught:
+        part(text, **data)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cut", "expected"),
+    [
+        ("", range(7)),
+        ("[:]", range(7)),
+        ("[:80%]", range(6)),  # 5.6
+        ("[80%:]", [6]),
+        ("[:33%]", range(2)),  # 2.31
+        ("[2:5]", [2, 3, 4]),
+        ("[3:]", [3, 4, 5, 6]),
+        ("[:400]", range(7)),
+        ("[1:50%]", [1, 2, 3]),  # 3.5 is 4
+    ],
+)
+def test_a_slice_of_a_list_of_ids(devkit, cut, expected):
+    source = part(f"train.txt{cut}", source="voc_layout", root=devkit)
+    assert list(source.ids) == [NAMES[number] for number in expected]
+    assert [np.flatnonzero(row).tolist() for row in source.labels] == [[number] for number in expected]
+    for index, number in enumerate(expected):
+        record = source[index]
+        assert (record.id, record.mask.max()) == (NAMES[number], number + 1)
+        assert source.size(index) == (2, 3)
+
+
+def test_a_slice_of_drawn_scenes():
+    whole, cut = (part(text, source="shapes", scenes=6) for text in ("all", "all[2:5]"))
+    assert (list(cut.ids), cut.labels.tolist()) == (list(whole.ids[2:5]), whole.labels[2:5].tolist())
+    for index in range(3):
+        np.testing.assert_array_equal(cut[index].image, whole[index + 2].image)
+        np.testing.assert_array_equal(cut[index].mask, whole[index + 2].mask)
+        assert cut.size(index) == whole.size(index + 2)
+
+
+def test_a_slice_of_a_folder(folder):
+    whole, cut = (part(text, source="folder", root=folder) for text in ("all", "all[2:5]"))
+    assert (list(whole.ids), list(cut.ids)) == (list("0123456"), list("234"))
+    assert cut.class_names == whole.class_names == ("cat", "dog")
+    assert cut.labels.tolist() == [[0, 1], [1, 0], [0, 1]]
+    np.testing.assert_array_equal(cut[0].image, whole[2].image)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 11, 14])
+@pytest.mark.parametrize("percent", [1, 33, 50, 80, 99])
+def test_two_slices_that_meet_are_disjoint_and_complete(count, percent):
+    found = []
+    for cut in (f"all[:{percent}%]", f"all[{percent}%:]"):
+        with contextlib.suppress(UserError):  # one of them may be empty
+            found += part(cut, source="shapes", scenes=count).ids
+    assert found == list(part("all", source="shapes", scenes=count).ids)
+
+
+@pytest.mark.parametrize(
+    "text", ["all[", "all[]", "all[3]", "all[1:2", "all[1:2]x", "all[-1:]", "all[a:b]", "all[::2]"]
+)
+def test_what_is_no_slice(text):
+    message = refusal(text, source="shapes", scenes=3)
+    assert message.startswith(f"{text}: ")
+    assert message.endswith("is no slice; write all[:80%], all[80%:] or all[100:400].")
+
+
+@pytest.mark.parametrize("text", ["all[2:2]", "all[2:1]", "all[3:]", "all[100%:]", "all[:0]"])
+def test_an_empty_slice(text):
+    assert refusal(text, source="shapes", scenes=3) == f"{text}: the slice is empty; all holds 3 pictures."
+
+
+@pytest.mark.parametrize(("text", "advice"), [("val", "all"), ("train[:80%]", "all[:80%]"), ("", "all")])
+def test_a_part_of_a_data_set_that_is_one_whole(folder, text, advice):
+    for data in ({"source": "shapes"}, {"source": "folder", "root": folder}):
+        message = refusal(text, **data)
+        assert "this data set has no part of this name" in message
+        assert message.endswith(f"write {advice}.")
+
+
+@pytest.mark.parametrize("text", ["all", "val.txt", "val.txt[:2]"])
+def test_a_list_of_ids_that_there_is_not(devkit, text):
+    assert f"{text.partition('[')[0]}: no such list of ids" in refusal(text, source="voc_layout", root=devkit)
+
+
+def test_training_and_validation_are_what_is_named(devkit):
+    data = Data(source="voc_layout", root=devkit, train="train.txt[:3]", validation="train.txt[3:]")
+    pictures, validation = training_sources(Config(data=data))
+    assert (list(pictures.ids), list(validation.ids)) == (NAMES[:3], NAMES[3:])
+
+
+def test_held_out_pictures_are_of_the_slice():
+    data = Data(source="shapes", scenes=20, train="all[4:14]", held_out=0.3)
+    pictures, validation = training_sources(Config(data=data))
+    assert (len(pictures), len(validation)) == (7, 3)
+    expected = part("all[4:14]", source="shapes", scenes=20).ids
+    assert sorted([*pictures.ids, *validation.ids]) == sorted(expected)
+
+
+def test_a_limit_is_of_the_slice():
+    config = Config(data=Data(source="shapes", scenes=9, seeds="all[4:]"), limit=2)
+    assert list(seed_source(config).ids) == list(part("all[4:6]", source="shapes", scenes=9).ids)
+    assert len(first(seed_source(config), 1)) == 1
+
+
+def test_other_classes_are_named():
+    source = part("all", source="shapes", scenes=1)
+    assert with_classes(source, source.class_names, "val") is source
+    with pytest.raises(UserError, match=r"^val: its classes are fox, .*, not cat, dog; use the data set"):
+        with_classes(source, ("cat", "dog"), "val")
