@@ -1,9 +1,10 @@
 """The embedded data set, last step: DeepLabV2 trained on the seed masks of configs/shapes.py, with no pixel label.
 
-The same scenes as there (one more hundred is validated on and never trained on), the same small ResNet. What is
+The same scenes as there (a hundred more are validated on and never trained on); the same small ResNet, which goes on from
+the classifier's weights. What is
 measured here says that the code works, not what LPCAM does on photographs.
 
-    python train.py configs/shapes_deeplab.py --data.masks heatmaps/seeds --workdir runs/demo_seg
+    python train.py configs/shapes_deeplab.py --data.masks heatmaps/seeds --model.weights runs/demo --workdir runs/demo_seg
     python infer.py --ckpt runs/demo_seg --out masks/
 """
 

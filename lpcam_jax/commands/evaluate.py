@@ -99,13 +99,13 @@ def _protocol(config: AnyConfig, source: RecordSource, folder: Any, made_with: d
 
 
 def _protocol_of_infer(directory: Path, source: RecordSource) -> dict[str, Any] | None:
-    """The protocol.json that infer.py writes beside its maps/; None for maps and masks of others.
+    """The protocol.json that infer.py writes beside its maps/ or masks/; None for maps and masks of others.
 
     Raises:
         UserError: it cannot be read, or its classes are not those of the source.
     """
     file = directory.parent / "protocol.json"
-    if directory.name != "maps" or not file.exists():
+    if directory.name not in ("maps", "masks") or not file.exists():
         return None
     try:
         protocol = json.loads(file.read_text(encoding="utf-8"))
