@@ -1,11 +1,10 @@
 """The embedded data set, last step: DeepLabV2 trained on the seed masks of configs/shapes.py, with no pixel label.
 
-The same scenes as there (a hundred more are validated on and never trained on); the same small ResNet, which goes on from
-the classifier's weights. What is
-measured here says that the code works, not what LPCAM does on photographs.
+The same scenes as there (a hundred more are validated on and never trained on); the same small ResNet, which goes on
+from the classifier's weights. What is measured here says that the code works, not what LPCAM does on photographs.
 
-    python train.py configs/shapes_deeplab.py --data.masks heatmaps/seeds --model.weights runs/demo --workdir runs/demo_seg
-    python infer.py --ckpt runs/demo_seg --out masks/
+    python train.py configs/shapes_deeplab.py --data.masks heatmaps/seeds --model.weights runs/demo --workdir runs/seg
+    python infer.py --ckpt runs/seg --out masks/
 """
 
 from lpcam_jax.config import Data, DeepLab, SegmentationConfig, SegmentationInference, SegmentationTraining
@@ -36,8 +35,8 @@ def get_config() -> SegmentationConfig:
             scales=(1.0, 1.25, 1.5, 1.75, 2.0),
             optimizer="adamw",
             learning_rate=3e-4,
-            head_multiplier=10.0,
-            bias_multiplier=10.0,
+            head_multiplier=3.0,
+            bias_multiplier=3.0,
             weight_decay=1e-2,
             hold=1,
             batch_norm="train",

@@ -75,7 +75,7 @@ def segmentation() -> dict[str, np.ndarray]:
     }
     graph, *trees = graph_of(SEGMENTATION, classes)
     step = make_train_step(graph, optimizer, training, seed=0)
-    parameters, batch_stats = jax.tree.map(  # a random network takes as long to compile as the step
+    parameters, batch_stats = jax.tree.map(  # `initial_state` takes as long to compile as the step
         lambda leaf: rng.normal(0.1, 0.2, leaf.shape).astype(np.float32), trees
     )
     state = TrainState(np.int32(0), parameters, batch_stats, optimizer.init(parameters))

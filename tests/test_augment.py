@@ -115,30 +115,35 @@ def test_linear_resize_is_opencv_s_within_a_grey_level(size):
     assert (difference == 0).mean() > 0.8
 
 
-@pytest.mark.parametrize("size", [(21, 30), (7, 50), (1, 1)])
+@pytest.mark.parametrize("size", [(21, 30), (7, 50)])
 def test_picture_and_mask_are_scaled_alike(size):
-    scales, seen, rng = (0.5, 0.75, 1.0, 1.25, 1.5), set(), np.random.default_rng(0)
+    scales, found, rng = (0.5, 0.75, 1.0, 1.25, 1.5), set(), np.random.default_rng(0)
     mask = np.add.outer(2 * np.arange(size[0]), 3 * np.arange(size[1])).astype(np.uint8)  # says row and column
     for _ in range(60):
         image, labels = random_scale(rng, coordinates(*size), mask, scales=scales)
-        (scale,) = (
-            (scale for scale in scales if labels.shape == tuple(max(int(scale * length), 1) for length in size))
-            if size != (1, 1)
-            else (1.0,)
-        )
-        seen.add(scale)
+        found.add(labels.shape)
         assert image.shape == (*labels.shape, 3)
         assert image.dtype == labels.dtype == np.uint8
         rows, columns = (
             np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
             for new, old in zip(labels.shape, size, strict=True)
         )
-        np.testing.assert_allclose(image[..., 0] - 1.0, np.tile(rows, (len(columns), 1)).T, atol=0.501)
+        np.testing.assert_allclose(image[..., 0] - 1.0, np.tile(rows[:, None], (1, len(columns))), atol=0.501)
         np.testing.assert_allclose(image[..., 1] - 1.0, np.tile(columns, (len(rows), 1)), atol=0.501)
         assert (image[..., 2] == 7).all()
-        # The nearest: at most half a row and half a column away, and a label of the mask.
-        np.testing.assert_allclose(labels, np.add.outer(2 * rows, 3 * columns), atol=2.5001)
-    assert seen == ({1.0} if size == (1, 1) else set(scales))
+        # At most half a row and half a column away.
+        np.testing.assert_allclose(labels, np.add.outer(2 * rows, 3 * columns), atol=2.501)
+    assert found == {(int(scale * size[0]), int(scale * size[1])) for scale in scales}
+
+
+def test_labels_are_never_mixed_and_a_pixel_stays():
+    rng, mask = np.random.default_rng(0), 200 * (np.indices((9, 14)).sum(axis=0) % 2).astype(np.uint8)
+    for scale in (0.3, 0.75, 1.25, 2.5):
+        _, labels = random_scale(rng, coordinates(9, 14), mask, scales=[scale])
+        assert set(np.unique(labels)) == {0, 200}
+    image, labels = random_scale(rng, coordinates(1, 1), np.uint8([[5]]), scales=[0.5])
+    assert image.tolist() == [[[1, 1, 7]]]
+    assert labels.tolist() == [[5]]
 
 
 @pytest.mark.parametrize("size", [(20, 30), (30, 10), (10, 30), (16, 16), (5, 6), (1, 1)])

@@ -124,7 +124,7 @@ def three_numbers(monkeypatch):
 
 
 def batch_of_six() -> dict[str, np.ndarray]:
-    """Pictures of 2x3 pixels whose red values are 1 to 6, the number of the record; of each, other many have a label"""
+    """Pictures of 2x3 pixels whose red values are 1 to 6, the number of the record; fewer labels in each."""
     images = np.zeros((6, 2, 3, 3), np.uint8)
     images[...] = np.arange(1, 7).reshape(6, 1, 1, 1)
     masks = np.random.default_rng(0).integers(0, 3, (6, 2, 3), np.uint8)
