@@ -28,7 +28,7 @@ def get_config() -> SegmentationConfig:
             std=(58.395, 57.12, 57.375),
         ),
         training=SegmentationTraining(
-            steps=150,
+            steps=200,
             batch_size=16,
             accumulate=1,
             crop=128,

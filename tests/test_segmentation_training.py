@@ -424,7 +424,7 @@ def test_a_batch_that_does_not_divide_over_its_parts_is_named(program, segmentat
         "train.py", segmentation_recipe, "--workdir", tmp_path, "--training.batch-size", 5, "--training.accumulate", 2
     )
     assert ended.code == 2
-    assert "error: a batch of 5 does not divide over 2 parts over 1 devices; choose another" in ended.err
+    assert "error: a batch of 5 does not divide over 2 parts; choose another" in ended.err
 
 
 def test_a_run_of_another_kind_is_refused(tmp_path):

@@ -68,8 +68,9 @@ def first_state(run: Run, optimizer: optax.GradientTransformation, *, devices: M
 def check_batch(batch_size: int, parts: int, devices: Mesh) -> None:
     """UserError when a batch cannot be split into this many parts, each over all devices."""
     if batch_size % (parts * devices.size):
-        pieces = f"{parts} parts over {devices.size} devices" if parts > 1 else f"{devices.size} devices"
-        raise UserError(f"a batch of {batch_size} does not divide over {pieces}; choose another --training.batch-size.")
+        counts = [f"{parts} parts"] * (parts > 1) + [f"{devices.size} devices"] * (devices.size > 1)
+        over = " and ".join(counts)
+        raise UserError(f"a batch of {batch_size} does not divide over {over}; choose another --training.batch-size.")
 
 
 def run_steps(

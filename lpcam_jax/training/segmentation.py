@@ -62,6 +62,8 @@ def make_train_step(
         loss, gradients, batch_stats = 0.0, None, state.batch_stats
         for part in range(parts):
             one = jax.tree.map(lambda x, part=part: x[part], batches)
+            # One after the other, also where nothing but memory asks for it. (A loop would be slow on CPUs.)
+            one, gradients = jax.lax.optimization_barrier((one, gradients))
             (value, batch_stats), more = gradient(state.parameters, batch_stats, one, keys[part])
             loss, gradients = loss + value, more if gradients is None else jax.tree.map(jnp.add, gradients, more)
 
