@@ -30,7 +30,7 @@ benchmark: .venv/ready-dev ## time the kernels beside what they replace
 	$(BIN)/python -m benchmarks.kernels
 
 clean:           ## remove .venv and all results
-	rm -rf .venv runs heatmaps
+	rm -rf .venv runs heatmaps masks
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lpcam_jax needs Python 3.11 or newer; set PYTHON=python3.12")'

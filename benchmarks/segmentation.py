@@ -46,10 +46,12 @@ def scores_of(row: str, recipe: str, maps: str, workdir: Path, more: list[str]) 
 
 
 def run(*words) -> None:
-    """Run a command of the project and show it."""
-    command = [sys.executable, *map(str, words)]
-    print("$ python", *command[1:], flush=True)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=None, cwd=REPOSITORY)
+    """Run a command of the project and show it; its own words end this one, too."""
+    print("$ python", *words, flush=True)
+    script = [str(REPOSITORY / words[0])] if words[0].endswith(".py") else [words[0]]
+    ended = subprocess.run([sys.executable, *script, *map(str, words[1:])], stdout=subprocess.DEVNULL, check=False)
+    if ended.returncode:
+        sys.exit(ended.returncode)
 
 
 def report(scores: dict[str, dict], seeds: dict) -> None:
