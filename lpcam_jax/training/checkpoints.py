@@ -26,7 +26,7 @@ from ..files import read_arrays, write_atomically
 from ..prototypes import Prototypes
 
 # What training under other settings of these would have done just the same.
-_MAY_CHANGE = ("root", "prepared", "checkpoint_every")
+_MAY_CHANGE = ("root", "prepared", "checkpoint_every", "validate_every")
 
 
 class TrainState(NamedTuple):
