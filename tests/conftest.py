@@ -3,6 +3,7 @@ import gc
 import importlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +160,20 @@ def mapped(program, trained, tmp_path_factory) -> tuple[Path, str]:
     finished = program("infer.py", "--ckpt", trained, "--out", out)
     assert finished.code == 0, finished.err
     return out, finished.out
+
+
+@pytest.fixture(scope="session")
+def driver():
+    """Headless Chromium, or a skip that says how to get it."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="drives a browser: pip install selenium")
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and chromedriver):
+        pytest.skip("drives a browser: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    yield driver
+    driver.quit()

@@ -1,19 +1,11 @@
-"""A page to look through results with: pictures to filter, sort and open large, in one file that needs no network."""
+"""A page to look through results with: pictures to filter, sort and open large."""
 
-import base64
-import hashlib
-import json
 import math
-import os
-import re
 from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
-from ..files import write_atomically
+from .page import url, write_page
 
 
 class Entry(NamedTuple):
@@ -46,37 +38,10 @@ def write_gallery(path: Path, entries: Sequence[Entry], *, title: str, summary: 
     Raises:
         UserError: the file cannot be written.
     """
-    template = files(__package__).joinpath("gallery.html").read_text(encoding="utf-8")
-    parts = {
-        "policy": _policy(template),
-        "title": escape(title),
-        "summary": "".join(f"<p>{escape(line)}</p>" for line in summary),
-        "data": _json([_plain(entry) for entry in entries]),
-    }
-    # In one pass, so that braces in a name stay what they are. What UTF-8 cannot hold becomes a reference.
-    page = re.sub(r"{{(\w+)}}", lambda match: parts[match[1]], template)
-    write_atomically(path, page.encode(errors="xmlcharrefreplace"))
-
-
-def _policy(template: str) -> str:
-    """The Content-Security-Policy: pictures, this style and this script, and nothing else."""
-    hashes = {}
-    for tag in ("style", "script"):
-        text = re.search(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)[1]
-        hashes[tag] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; img-src 'self' file: data:; style-src 'sha256-{hashes['style']}'; "
-        f"script-src 'sha256-{hashes['script']}'; base-uri 'none'; form-action 'none'"
-    )
+    write_page(path, "gallery.html", title=title, summary=summary, data=[_plain(entry) for entry in entries])
 
 
 def _plain(entry: Entry) -> dict:
-    """An entry as JSON values, its path as a relative URL of the bytes that the file has as its name."""
+    """An entry as JSON values."""
     iou = None if entry.iou is None or math.isnan(entry.iou) else float(entry.iou)
-    return {**entry._asdict(), "picture": quote(os.fsencode(entry.picture)), "iou": iou}
-
-
-def _json(value: object) -> str:
-    """JSON in ASCII that no HTML parser takes for a tag or a comment."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return {**entry._asdict(), "picture": url(entry.picture), "iou": iou}

@@ -1,0 +1,66 @@
+"""A page that opens from disk: one HTML file that needs no network and runs no script but its own."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..files import write_atomically
+
+
+def write_page(path: Path, template: str, *, title: str, summary: Sequence[str], data: Any) -> None:
+    """Fill one of the templates beside this file and write it.
+
+    Args:
+        path: the HTML file.
+        template: name of the template; in it stand {{policy}}, {{title}}, {{style}}, {{summary}} and {{data}}.
+        title: the heading.
+        summary: lines of text below it.
+        data: plain JSON values for the page's script.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    folder = files(__package__)
+    # The style first: the policy names what the page then holds.
+    page = folder.joinpath(template).read_text(encoding="utf-8")
+    page = page.replace("{{style}}", folder.joinpath("page.css").read_text(encoding="utf-8"))
+    parts = {
+        "policy": _policy(page),
+        "title": escape(title),
+        "summary": "".join(f"<p>{escape(line)}</p>" for line in summary),
+        "data": _json(data),
+    }
+    # In one pass, so that braces in a name stay what they are. What UTF-8 cannot hold becomes a reference.
+    page = re.sub(r"{{(\w+)}}", lambda match: parts[match[1]], page)
+    write_atomically(path, page.encode(errors="xmlcharrefreplace"))
+
+
+def url(path: str) -> str:
+    """A path as a relative URL of the bytes that the file has as its name."""
+    return quote(os.fsencode(path))
+
+
+def _policy(page: str) -> str:
+    """The Content-Security-Policy: pictures, this style and this script, and nothing else."""
+    hashes = {}
+    for tag in ("style", "script"):
+        text = re.search(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)[1]
+        hashes[tag] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; img-src 'self' file: data:; style-src 'sha256-{hashes['style']}'; "
+        f"script-src 'sha256-{hashes['script']}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _json(value: Any) -> str:
+    """JSON in ASCII that no HTML parser takes for a tag or a comment."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
