@@ -16,7 +16,7 @@ demo-segmentation: demo    ## the last step: train DeepLab on the demo's seeds, 
 		--rows cam lpcam -- --model.weights runs/demo
 
 test: .venv/ready-dev      ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/ready-dev      ## check style
 	$(BIN)/ruff check .

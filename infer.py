@@ -68,15 +68,15 @@ def main() -> None:
     if isinstance(run.config, SegmentationConfig):
         state, source = trained_state(run, devices=mesh), source_of(arguments, run)
         metrics = segmentation_masks.make_masks(run, state, source, arguments.out, **options)
-        lines, look = segmentation_masks.describe(metrics), "look at index.html, use masks/"
+        lines, use = segmentation_masks.describe(metrics), "masks/"
     else:
         prototypes = run.load_prototypes()
         state, source = trained_state(run, devices=mesh), source_of(arguments, run)
         metrics = heatmaps.make_heatmaps(run, state, prototypes, source, arguments.out, **options)
-        lines, look = heatmaps.describe(metrics), "look at overlays/, use seeds/ and maps/"
+        lines, use = heatmaps.describe(metrics), "seeds/ and maps/"
     for text in lines:
         print(text)
-    print(f"{metrics['pictures']} pictures are in {arguments.out}: {look}.")
+    print(f"{metrics['pictures']} pictures are in {arguments.out}: look at index.html, use {use}.")
 
 
 def parse(words: list[str]) -> HeatMapArguments | MaskArguments:

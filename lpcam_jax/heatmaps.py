@@ -4,6 +4,7 @@
                       probabilities (c,) of all classes. No pickle.
     overlays/ID.png   picture, seed, truth, and every class's maps side by side
     seeds/ID.png      seed mask of LPCAM as a palette PNG: 0 background, class n + 1
+    index.html        all of them, to filter, sort and threshold; gallery/ holds its pictures
     metrics.json      Table 1, confusion matrices, and what they were made with; thresholds.png its curve (both where
                       there are masks)
     protocol.json     what the maps were made with
@@ -21,21 +22,38 @@ from jax.sharding import Mesh
 
 from . import __version__
 from .config import Inference
+from .data.pictures import picture_size
 from .data.records import Record, RecordSource
 from .files import write_atomically
 from .inference import METHODS, PictureMaps, map_pictures
 from .predictions import MapFolder
 from .prototypes import Prototypes
 from .report.curve import seed_curves
+from .report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layer
+from .report.layers import map_layer, mask_layer, photo_layer, picture_colors, seed_layer
 from .report.names import title
 from .report.overlays import panel, png
 from .report.palette import mask_png
 from .report.table import empty_maps_line, seed_tables
 from .results import ResultFolder, fingerprint, report_skipped, skipped_line, write_all
-from .scoring import score_maps
+from .scoring import FIXED, PictureScore, classes_in, score_maps
 from .seeds import seed_mask
 from .training.checkpoints import Run, TrainState
 from .training.state import graph_of
+
+# What the gallery shows of a picture beside the photograph.
+_PANES = (
+    Pane("cam", "CAM", "map", "cam"),
+    Pane("lpcam", "LPCAM", "map", "lpcam"),
+    Pane("truth", "ground truth", "mask"),
+    Pane("seed_cam", "seed of CAM", "seed", "cam"),
+    Pane("seed_lpcam", "seed of LPCAM", "seed", "lpcam"),
+)
+_LOOKS = (
+    Look("heat maps", ("cam", "lpcam")),
+    Look("seeds", ("seed_cam", "seed_lpcam")),
+    Look("seed and ground truth", ("seed_lpcam", "truth")),
+)
 
 
 class HeatMapFolder(ResultFolder):
@@ -91,9 +109,55 @@ class HeatMapFolder(ResultFolder):
             probabilities=result.probabilities.astype(np.float32),
             **{method: maps.astype(np.float16) for method, maps in stored.items()},
         )
+        for key, layer in _layers(record, result.classes, stored):
+            write_layer(self.directory, key, record.id, layer)
         write_atomically(self.file("overlays", record.id, "png"), png(picture))
         write_atomically(self.file("seeds", record.id, "png"), mask_png(seed))
         write_atomically(self.maps.file(record.id), buffer.getvalue())
+
+    def entry(self, name: str, score: PictureScore, *, predicted: bool) -> Entry:
+        """The picture in the gallery.
+
+        Args:
+            name: its id.
+            score: what is known of its maps.
+            predicted: whether its classes are; then their probabilities are noted.
+        """
+        classes = _shown_classes(score.classes, score.truth)
+        note = ""
+        if predicted:
+            probabilities = self.maps.probabilities(name)
+            note = ", ".join(f"{self.class_names[n]} {probabilities[n]:.0%}" for n in score.classes)
+        return Entry(
+            name,
+            picture_size(layer_file(self.directory, "photo", name))[::-1],
+            tuple(self.class_names[n] for n in classes),
+            tuple(picture_colors(classes)),
+            len(score.classes),
+            {method: score.miou[method] for method in ("cam", "lpcam") if method in score.miou},
+            score.disagreement,
+            tuple(one.key for one in _PANES if not layer_file(self.directory, one.key, name).exists()),
+            note,
+        )
+
+
+def _shown_classes(mapped: np.ndarray, truth: np.ndarray) -> list[int]:
+    """The classes that have maps, and then those that only the truth has."""
+    return [*map(int, mapped), *(int(n) for n in truth if n not in mapped)]
+
+
+def _layers(record: Record, classes: np.ndarray, maps: dict[str, np.ndarray]) -> Iterator[tuple[str, bytes]]:
+    """What the gallery lays over the photograph, and that; maps are float (n, H, W)."""
+    truth = classes_in(record.mask)
+    shown = _shown_classes(classes, truth)
+    colors = picture_colors(shown)
+    yield "photo", photo_layer(record.image)
+    if len(classes):
+        for method in ("cam", "lpcam"):
+            yield method, map_layer(maps[method])
+            yield f"seed_{method}", seed_layer(maps[method], colors[: len(classes)])
+    if record.mask is not None:
+        yield "truth", mask_layer(record.mask, shown, colors)
 
 
 def make_heatmaps(
@@ -141,16 +205,46 @@ def make_heatmaps(
         )
         write_all(results, lambda _, record, maps: folder.write(record, maps, background=inference.background))
     report_skipped(skipped, source)
+    scores, of_pictures = score_maps(folder.maps, source)
     metrics = {
         "pictures": len(source) - len(skipped),
         "skipped": skipped,
         "protocol": folder.protocol,
-        **score_maps(folder.maps, source),
+        **scores,
     }
     if "scores" in metrics:
         seed_curves(Path(out) / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
+    predicted = source.labels is None
+    entries = [folder.entry(name, score, predicted=predicted) for name, score in of_pictures.items()]
+    write_gallery(folder.directory / "index.html", _gallery(metrics, source.has_masks), entries)
     folder.write_json("metrics.json", metrics)
     return metrics
+
+
+def _gallery(metrics: dict[str, Any], has_masks: bool) -> Gallery:
+    """Each method's seeds are cut at its own best threshold at first, where that is known."""
+    scores = metrics.get("scores")
+    thresholds = {method: scores[method]["best"]["threshold"] if scores else FIXED for method in ("cam", "lpcam")}
+    return Gallery(
+        "CAM and LPCAM",
+        [one for one in _PANES if one.key != "truth" or has_masks],
+        [one for one in _LOOKS if "truth" not in one.panes or has_masks],
+        thresholds,
+        rank="lpcam",
+        against="cam",
+        summary=list(_summary(metrics)),
+    )
+
+
+def _summary(metrics: dict[str, Any]) -> Iterator[str]:
+    """Lines of text for the top of the page."""
+    if "scores" in metrics:
+        best = {method: metrics["scores"][method]["best"] for method in ("cam", "lpcam")}
+        found = (f"{title(method)} {100 * one['miou']:.1f} at {one['threshold']:.2f}" for method, one in best.items())
+        yield f"mIoU of the seeds of {metrics['scored']} pictures, at the best threshold: {', '.join(found)}"
+    else:
+        yield "There are no masks to score against: thresholds start at 0.3 and are yours to choose."
+    yield from skipped_line(metrics["skipped"])
 
 
 def protocol_of(

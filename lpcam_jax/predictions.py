@@ -63,6 +63,11 @@ class MapFolder:
             raise UserError(f"{shown(file)} holds maps of different sizes; store all in the size of the picture.")
         return (numbers.astype(int), maps), sizes.pop()
 
+    def probabilities(self, name: str) -> np.ndarray:
+        """float (c,), of all classes, where infer.py stored them; of the file, nothing else is read."""
+        with np.load(self.file(name), allow_pickle=False) as arrays:
+            return arrays["probabilities"]
+
 
 def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | MaskFolder:
     """What a folder holds, told by looking: what infer.py wrote, maps, or masks.

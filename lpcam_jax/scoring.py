@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -32,6 +32,22 @@ RULE = (
 _PIXELS = 1 << 16
 
 
+class PictureScore(NamedTuple):
+    """What is known of the prediction for one picture.
+
+    classes:      int (n,), of its maps, or those in its mask
+    truth:        int (m,), the classes in its true mask; empty where there is none
+    miou:         mIoU with the true mask, over the classes that occur in one of them: for each method, float32 (100,),
+                  of its seed at each of THRESHOLDS; for a mask {"mask": float32 (1,)}; empty where there is no truth
+    disagreement: mean difference of its CAM and LPCAM, in [0, 1]; NaN without maps of both
+    """
+
+    classes: np.ndarray
+    truth: np.ndarray
+    miou: dict[str, np.ndarray]
+    disagreement: float
+
+
 class SeedScoring:
     """Counts over pictures, for one method: the confusion matrix at each of THRESHOLDS.
 
@@ -43,13 +59,16 @@ class SeedScoring:
         self.classes = classes
         self.matrices = np.zeros((len(THRESHOLDS), classes + 1, classes + 1))
 
-    def add(self, maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> None:
+    def add(self, maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Count one picture.
 
         Args:
             maps: float (H, W, n), normalized, of the classes that may win; the first of equal maps does.
             classes: int (n,), their indices; n may be 0: then all is background.
             truth: uint8 (H, W), 0 background, 1..c, 255 ignored.
+
+        Returns:
+            float32 (100,), this picture's mIoU at each of THRESHOLDS, over the classes that occur in truth or seed.
         """
         # Counted over the values of this picture only: a sweep over all classes of COCO would be 650,000 cells.
         values = np.flatnonzero(np.bincount(truth.reshape(-1), minlength=IGNORE)[:IGNORE])
@@ -73,6 +92,7 @@ class SeedScoring:
         )
         cells = np.ix_(range(len(THRESHOLDS)), values, values)
         self.matrices[cells] += np.asarray(sweep)[:, : len(values), : len(values)]
+        return np.nanmean(iou(sweep.astype(np.float32)), axis=1)
 
     def report(self) -> dict[str, Any]:
         """Scores at the best and at the fixed threshold, and the curve; plain JSON values, fractions in [0, 1].
@@ -121,7 +141,7 @@ def scoring_protocol(config: AnyConfig, source: RecordSource) -> dict[str, Any]:
     }
 
 
-def score_maps(maps: MapFolder, source: RecordSource) -> dict[str, Any]:
+def score_maps(maps: MapFolder, source: RecordSource) -> tuple[dict[str, Any], dict[str, PictureScore]]:
     """Score a folder of maps.
 
     Args:
@@ -131,26 +151,28 @@ def score_maps(maps: MapFolder, source: RecordSource) -> dict[str, Any]:
     Returns:
         {"scored": pictures, "without_truth": pictures, "missing": pictures, "first_missing": their first ids,
         "empty_maps": {method: maps that are zero everywhere}, "scores": {method: see `SeedScoring.report`}}; no
-        "scores" where nothing could be scored.
+        "scores" where nothing could be scored. And by id, the score of every picture that has a file.
 
     Raises:
         UserError: a file cannot be read, or does not fit the classes or its picture.
     """
     scoring = {method: SeedScoring(len(source.class_names)) for method in maps.methods}
-    empty, counts = dict.fromkeys(maps.methods, 0), _counts(maps, source)
-    for _, (classes, arrays), truth in _with_truth(maps, source):
+    empty, counts, of_pictures = dict.fromkeys(maps.methods, 0), _counts(maps, source), {}
+    for name, (classes, arrays), truth in _with_truth(maps, source):
+        miou = {}
         for method, stack in arrays.items():
             empty[method] += int((~stack.any(axis=(1, 2))).sum())
             if truth is not None:
-                scoring[method].add(np.moveaxis(stack, 0, -1), classes, truth)
+                miou[method] = scoring[method].add(np.moveaxis(stack, 0, -1), classes, truth)
         counts["without_truth" if truth is None else "scored"] += 1
+        of_pictures[name] = PictureScore(classes, classes_in(truth), miou, _disagreement(arrays))
     result = {**counts, "empty_maps": empty}
     if counts["scored"]:
         result["scores"] = {method: one.report() for method, one in scoring.items()}
-    return result
+    return result, of_pictures
 
 
-def score_masks(masks: MaskFolder, source: RecordSource) -> dict[str, Any]:
+def score_masks(masks: MaskFolder, source: RecordSource) -> tuple[dict[str, Any], dict[str, PictureScore]]:
     """Score a folder of masks.
 
     Args:
@@ -161,7 +183,8 @@ def score_masks(masks: MaskFolder, source: RecordSource) -> dict[str, Any]:
         {"scored": pictures, "without_truth": pictures, "missing": pictures, "first_missing": their first ids,
         "unsure_pixels": pixels with the prediction 255, which are counted as background, "scores": {"miou", "fp", "fn",
         "precision", "recall", "iou", "confusion"}, as in `SeedScoring.report`, and "miou_of_pictures", by id, over the
-        classes that occur}; no "scores" where nothing could be scored.
+        classes that occur}; no "scores" where nothing could be scored. And by id, the score of every picture that has a
+        file.
 
     Raises:
         UserError: a file cannot be read, or does not fit the classes or its picture.
@@ -172,19 +195,28 @@ def score_masks(masks: MaskFolder, source: RecordSource) -> dict[str, Any]:
     matrix, unsure, counts, of_pictures = np.zeros((count, count)), 0, _counts(masks, source), {}
     for name, mask, truth in _with_truth(masks, source):
         counts["without_truth" if truth is None else "scored"] += 1
+        miou = {}
         if truth is not None:
             unsure += int(((mask == IGNORE) & (truth != IGNORE)).sum())
             one = picture_confusion(truth, np.where(mask == IGNORE, 0, mask), count)
             matrix += one
-            of_pictures[name] = _numbers(np.nanmean(iou(one.astype(np.float32))))
+            miou["mask"] = np.nanmean(iou(one.astype(np.float32)), keepdims=True)
+        of_pictures[name] = PictureScore(classes_in(mask), classes_in(truth), miou, float("nan"))
     result = {**counts, "unsure_pixels": unsure}
     if counts["scored"]:
         result["scores"] = {
             **_scores(matrix),
             "confusion": matrix.astype(int).tolist(),
-            "miou_of_pictures": of_pictures,
+            "miou_of_pictures": {name: _numbers(*one.miou["mask"]) for name, one in of_pictures.items() if one.miou},
         }
-    return result
+    return result, of_pictures
+
+
+def classes_in(mask: np.ndarray | None) -> np.ndarray:
+    """The classes of a mask, if there is one: uint8 (H, W), 0 background, n + 1 class n, 255 ignored -> int (m,)."""
+    if mask is None:
+        return np.zeros(0, int)
+    return np.flatnonzero(np.bincount(mask.reshape(-1), minlength=IGNORE + 1)[1:IGNORE])
 
 
 def picture_confusion(truth: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
@@ -201,6 +233,12 @@ def picture_confusion(truth: np.ndarray, mask: np.ndarray, classes: int) -> np.n
     padding = (0, -truth.size % _PIXELS)
     labels = np.pad(truth.reshape(-1), padding, constant_values=IGNORE)
     return np.asarray(confusion_matrix(labels, np.pad(mask.reshape(-1), padding), num_classes=classes))
+
+
+def _disagreement(arrays: dict[str, np.ndarray]) -> float:
+    if not {"cam", "lpcam"} <= arrays.keys() or not len(arrays["cam"]):
+        return float("nan")
+    return float(np.abs(arrays["cam"] - arrays["lpcam"]).mean())
 
 
 def _counts(folder: MapFolder | MaskFolder, source: RecordSource) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
     masks/ID.png      palette PNG: 0 background, class n + 1
     overlays/ID.png   picture, mask and truth side by side
-    index.html        all overlays, to filter and sort
+    index.html        all of them, to filter and sort; gallery/ holds its pictures
     metrics.json      mIoU, IoU of each class, confusion matrix, and what they were made with; confusion.png the matrix
                       (where there are true masks)
     protocol.json     what the masks were made with
@@ -19,19 +19,23 @@ from jax.sharding import Mesh
 
 from . import __version__
 from .config import SegmentationInference
-from .data.masks import IGNORE, MaskFolder, read_mask
+from .data.masks import MaskFolder
+from .data.pictures import picture_size
 from .data.records import Record, RecordSource
 from .files import write_atomically
 from .report.confusion import confusion_picture
-from .report.gallery import Entry, write_gallery
+from .report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layer
+from .report.layers import mask_layer, photo_layer, picture_colors
 from .report.overlays import mask_panel, png
 from .report.palette import mask_png
 from .report.table import mask_tables
 from .results import ResultFolder, fingerprint, report_skipped, skipped_line, write_all
-from .scoring import score_masks
+from .scoring import PictureScore, classes_in, score_masks
 from .segmentation import segment_pictures
 from .training.checkpoints import Run, TrainState
 from .training.state import graph_of
+
+_PANES = (Pane("mask", "segmentation", "mask", "mask"), Pane("truth", "ground truth", "mask"))
 
 
 def make_masks(
@@ -70,22 +74,28 @@ def make_masks(
 
         def write(_: int, record: Record, mask: np.ndarray) -> None:
             picture = mask_panel(record.image, mask, record.mask, run.class_names)
+            for key, layer in _layers(record, mask):
+                write_layer(folder.directory, key, record.id, layer)
             write_atomically(folder.file("overlays", record.id, "png"), png(picture))
             write_atomically(masks.file(record.id), mask_png(mask))
 
         write_all(results, write)
     report_skipped(skipped, source)
+    scores, of_pictures = score_masks(masks, source)
     metrics = {
         "pictures": len(source) - len(skipped),
         "skipped": skipped,
         "protocol": folder.protocol,
-        **score_masks(masks, source),
+        **scores,
     }
     if "scores" in metrics:
         confusion = np.array(metrics["scores"]["confusion"])
         confusion_picture(folder.directory / "confusion.png", {"masks": confusion}, run.class_names)
-    entries = [_entry(name, masks, run.class_names, metrics) for name in source.ids if masks.file(name).exists()]
-    write_gallery(folder.directory / "index.html", entries, title="Segmentation masks", summary=[*_summary(metrics)])
+    entries = [_entry(folder.directory, *one, run.class_names) for one in of_pictures.items()]
+    panes = [one for one in _PANES if one.key == "mask" or source.has_masks]
+    look = Look("masks", tuple(one.key for one in panes))
+    gallery = Gallery("Segmentation masks", panes, [look], rank="mask", summary=list(_summary(metrics)))
+    write_gallery(folder.directory / "index.html", gallery, entries)
     folder.write_json("metrics.json", metrics)
     return metrics
 
@@ -117,8 +127,24 @@ def _summary(metrics: dict[str, Any]) -> Iterator[str]:
     yield from skipped_line(metrics["skipped"])
 
 
-def _entry(name: str, masks: MaskFolder, class_names: tuple[str, ...], metrics: dict[str, Any]) -> Entry:
-    values = np.flatnonzero(np.bincount(read_mask(masks.file(name)).reshape(-1)))
-    found = tuple(class_names[value - 1] for value in values if 0 < value < IGNORE)
-    of_pictures = metrics.get("scores", {}).get("miou_of_pictures", {})
-    return Entry(name, f"overlays/{name}.png", found, of_pictures.get(name))
+def _layers(record: Record, mask: np.ndarray) -> Iterator[tuple[str, bytes]]:
+    """What the gallery lays over the photograph, and that."""
+    classes = [*map(int, np.union1d(classes_in(mask), classes_in(record.mask)))]
+    colors = picture_colors(classes)
+    yield "photo", photo_layer(record.image)
+    yield "mask", mask_layer(mask, classes, colors)
+    if record.mask is not None:
+        yield "truth", mask_layer(record.mask, classes, colors)
+
+
+def _entry(folder: Path, name: str, score: PictureScore, class_names: tuple[str, ...]) -> Entry:
+    """The picture in the gallery; its classes are those of the mask, and then those that only the truth has."""
+    classes = [*map(int, score.classes), *(int(n) for n in score.truth if n not in score.classes)]
+    return Entry(
+        name,
+        picture_size(layer_file(folder, "photo", name))[::-1],
+        tuple(class_names[n] for n in classes),
+        tuple(picture_colors(classes)),
+        iou=score.miou,
+        missing=() if layer_file(folder, "truth", name).exists() else ("truth",),
+    )

@@ -84,7 +84,8 @@ def test_every_picture_has_its_outputs_and_nothing_else_is_left(mapped, source):
     out, _ = mapped
     for kind, suffix in KINDS.items():
         assert {path.name for path in (out / kind).iterdir()} == {f"{name}.{suffix}" for name in source.ids}
-    assert {path.name for path in out.iterdir()} == {*KINDS, "metrics.json", "protocol.json", "thresholds.png"}
+    files = {"index.html", "metrics.json", "protocol.json", "thresholds.png"}
+    assert {path.name for path in out.iterdir()} == {*KINDS, "gallery", *files}
 
 
 def test_maps_hold_what_is_documented(mapped, source):
@@ -187,7 +188,7 @@ def test_masks_with_nothing_but_ignored_pixels_are_not_scored(copy, source):
             record = source[index]
             return record if index == 0 else record._replace(mask=np.full_like(record.mask, 255))
 
-    result = score_maps(MapFolder(copy / "maps", METHODS), Void())
+    result, _ = score_maps(MapFolder(copy / "maps", METHODS), Void())
     assert (result["scored"], result["without_truth"]) == (1, 23)
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_commands import assert_one_line_error, picture
-from test_gallery import embedded
+from test_gallery import curve_in, embedded
 from test_heatmaps import scores_by_hand, strictly_parsed
 
 from lpcam_jax.config import Config, Data, DeepLab, SegmentationConfig, SegmentationInference, SegmentationTraining
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.errors import UserError
+from lpcam_jax.report.gallery import layer_file
 from lpcam_jax.report.overlays import mask_panel, png
 from lpcam_jax.report.palette import class_palette, mask_png
 from lpcam_jax.scripts import load_recipe
@@ -129,7 +130,7 @@ def test_every_picture_has_a_mask_and_an_overlay_and_nothing_else_is_left(segmen
     for kind in ("masks", "overlays"):
         assert {path.name for path in (out / kind).iterdir()} == {f"{name}.png" for name in source.ids}
     files = {"index.html", "metrics.json", "confusion.png", "protocol.json"}
-    assert {path.name for path in out.iterdir()} == {"masks", "overlays", *files}
+    assert {path.name for path in out.iterdir()} == {"masks", "overlays", "gallery", *files}
 
 
 def test_masks_are_palette_pictures_of_classes(segmented, source):
@@ -181,13 +182,16 @@ def test_the_protocol_says_what_the_masks_are_made_with(segmented, segmenter, so
 
 def test_the_page_lists_every_picture_with_its_classes_and_score(segmented, source):
     out, page = segmented[0], (segmented[0] / "index.html").read_text()
-    metrics, entries = strictly_parsed(out / "metrics.json"), embedded(page)
+    metrics, entries = strictly_parsed(out / "metrics.json"), embedded(page)["entries"]
     assert [entry["id"] for entry in entries] == source.ids
     for entry in entries:
-        assert (out / entry["picture"]).is_file()
+        for key in ("photo", "mask", "truth"):
+            assert layer_file(out, key, entry["id"]).is_file()
         values = np.unique(mask_in(out / "masks" / f"{entry['id']}.png"))
-        assert entry["classes"] == [source.class_names[value - 1] for value in values if value]
-        assert entry["iou"] == metrics["scores"]["miou_of_pictures"][entry["id"]]
+        found = [source.class_names[value - 1] for value in values if value]
+        assert entry.get("classes", [])[: len(found)] == found  # then come those of the truth
+        iou = metrics["scores"]["miou_of_pictures"][entry["id"]]
+        np.testing.assert_allclose(curve_in(entry["iou"]["mask"]), [iou], atol=0.002)
     summary = re.findall("<p>(.*?)</p>", page, re.DOTALL)
     assert f"mIoU {100 * metrics['scores']['miou']:.1f} on 6 pictures" in summary
     assert not any("-----" in line for line in summary)  # a table of plain text is none on a page
@@ -240,10 +244,9 @@ def test_pictures_without_truth_get_the_same_masks_and_no_scores(program, segmen
     assert "scores" not in metrics
     assert not (tmp_path / "out" / "confusion.png").exists()
     page = (tmp_path / "out" / "index.html").read_text()
-    assert {(entry["id"], entry["iou"]) for entry in embedded(page)} == {
-        ("odd", None),
-        *((f"day 1/{name}", None) for name in source.ids),
-    }
+    entries = embedded(page)["entries"]
+    assert {entry["id"] for entry in entries} == {"odd", *(f"day 1/{name}" for name in source.ids)}
+    assert not any("iou" in entry for entry in entries)
     assert "mIoU" not in finished.out
     assert "1 pictures were skipped" in finished.out
 

@@ -64,7 +64,7 @@ def main(words: list[str]) -> None:
     folder = find_predictions(arguments.predictions, source.ids)
     made_with = _protocol_of_infer(folder.directory, source)
     is_maps = isinstance(folder, MapFolder)
-    result = score_maps(folder, source) if is_maps else score_masks(folder, source)
+    result, _ = (score_maps if is_maps else score_masks)(folder, source)
     if not result["scored"]:
         raise UserError(f"no picture with a prediction in {folder.directory} has a pixel of truth: nothing to score.")
     scores = result["scores"]
