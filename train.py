@@ -2,8 +2,9 @@
 
     python train.py configs/shapes.py --workdir runs/demo
     python train.py configs/folder.py --data.root my_data --workdir runs/my_data
-    python train.py configs/voc12.py --data.root VOCdevkit/VOC2012 --model.weights resnet50.pth --workdir runs/voc12
-    python train.py configs/voc12_deeplabv2.py --data.root DIR --data.masks heatmaps/seeds --workdir runs/seg
+    python train.py configs/voc12.py --data.root DIR --model.weights resnet50.pth --workdir runs/voc12
+    python infer.py --ckpt runs/voc12 --out heatmaps_aug/ --split train_aug
+    python train.py configs/voc12_deeplabv2.py --data.root DIR --data.masks heatmaps_aug/seeds --workdir runs/seg
 
 The same command continues a run that was stopped, and does nothing when all is done.
 """

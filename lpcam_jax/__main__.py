@@ -1,9 +1,9 @@
 """Tools around a run.
 
     python -m lpcam_jax convert resnet50.pth --out weights/
-    python -m lpcam_jax evaluate configs/voc12.py --data.root DIR --predictions heatmaps/ --out scores/
+    python -m lpcam_jax evaluate configs/shapes.py --predictions heatmaps/ --out scores/
     python -m lpcam_jax seeds --maps heatmaps/ --method cam --threshold best --out seeds_cam/
-    python -m lpcam_jax sweep --ckpt runs/voc12 --out sweep/
+    python -m lpcam_jax sweep --ckpt runs/demo --out sweep/
 
 `python -m lpcam_jax COMMAND --help` explains one.
 """

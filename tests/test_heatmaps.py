@@ -6,7 +6,9 @@ import time
 
 import numpy as np
 import pytest
+from browsing import Browser
 from PIL import Image
+from test_gallery import curve_in, embedded
 
 from lpcam_jax.config import Inference
 from lpcam_jax.data.records import Record
@@ -15,6 +17,7 @@ from lpcam_jax.errors import UserError
 from lpcam_jax.heatmaps import HeatMapFolder
 from lpcam_jax.inference import METHODS, PictureMaps
 from lpcam_jax.predictions import MapFolder
+from lpcam_jax.report.gallery import layer_file
 from lpcam_jax.scoring import THRESHOLDS, SeedScoring, score_maps
 from lpcam_jax.seeds import seed_mask
 from lpcam_jax.training.checkpoints import Run
@@ -198,6 +201,40 @@ def test_running_again_writes_no_picture_and_prints_the_same(program, trained, c
     assert finished.code == 0, finished.err
     assert times_of(copy) == before
     assert finished.out.splitlines()[:-1] == mapped[1].splitlines()[:-1]
+
+
+def test_the_page_lists_every_picture_with_its_classes_and_scores(mapped, source):
+    out, page = mapped[0], (mapped[0] / "index.html").read_text()
+    data, metrics = embedded(page), strictly_parsed(mapped[0] / "metrics.json")
+    best = {method: metrics["scores"][method]["best"]["threshold"] for method in ("cam", "lpcam")}
+    assert data["thresholds"] == best
+    assert [entry["id"] for entry in data["entries"]] == source.ids
+    for index, entry in enumerate(data["entries"]):
+        classes, record = np.flatnonzero(source.labels[index]), source[index]
+        assert entry["classes"] == [source.class_names[n] for n in classes]
+        assert entry["maps"] == len(set(entry["colors"])) == len(classes)
+        for key in ("photo", *(pane["key"] for pane in data["panes"])):
+            assert layer_file(out, key, entry["id"]).is_file()
+        arrays = arrays_of(out / "maps" / f"{entry['id']}.npz")
+        for method in ("cam", "lpcam"):
+            maps = np.moveaxis(arrays[method].astype(np.float32), 0, -1)
+            at = round(100 * best[method])
+            matrix = confusion_by_hand(maps, classes, record.mask, THRESHOLDS[at], count=7)
+            assert curve_in(entry["iou"][method])[at] == pytest.approx(scores_by_hand(matrix)["miou"], abs=0.003)
+        difference = abs(arrays["cam"].astype(float) - arrays["lpcam"]).mean()
+        assert entry["disagreement"] == pytest.approx(difference, abs=1e-3)
+    scores = (f"{name} {100 * metrics['scores'][name.lower()]['best']['miou']:.1f}" for name in ("CAM", "LPCAM"))
+    assert all(text in page for text in scores)
+
+
+def test_the_page_works_in_a_browser(driver, mapped):
+    browser = Browser(driver, mapped[0]).load("#sort=best")
+    browser.until("[...document.images].filter((one) => one.complete && !one.naturalWidth).length", 0)
+    assert len(browser.names()) == 24
+    browser.find("#grid .card").click()
+    browser.until("[...document.querySelectorAll('#panes img')].filter((one) => !one.naturalWidth).length", 0)
+    assert [text.partition(" ·")[0] for text in browser.texts("figcaption")][:3] == ["photograph", "CAM", "LPCAM"]
+    assert driver.get_log("browser") == []
 
 
 def test_missing_pictures_are_made_again_and_only_they(program, trained, copy, mapped, source):

@@ -1,6 +1,6 @@
 """Pretrained weights of the torch world, as a file of ours, with a report of what was found.
 
-    python -m lpcam_jax convert resnet50-19c8e357.pth --out weights/
+    python -m lpcam_jax convert resnet50.pth --out weights/
     python -m lpcam_jax convert hf:timm/resnet50.tv_in1k --out weights/
     python -m lpcam_jax convert deeplabv1_resnet101-coco.pth --out weights/
 

@@ -1,7 +1,7 @@
 """Score a folder of predictions against the masks of a data set.
 
-    python -m lpcam_jax evaluate configs/voc12.py --data.root DIR --predictions heatmaps/ --out scores/
-    python -m lpcam_jax evaluate configs/voc12.py --data.root DIR --predictions pseudo_masks/ --out scores/
+    python -m lpcam_jax evaluate configs/shapes.py --predictions heatmaps/ --out scores/
+    python -m lpcam_jax evaluate configs/voc12.py --data.root DIR --data.seeds val --predictions masks/ --out val/
 
 The folder is one that infer.py wrote, or holds maps (ID.npz: classes, and a float (n, H, W) array a method) or masks
 (ID.png: palette or 8-bit grey). The pictures are those of --data.seeds; of the recipe only the data set is used.

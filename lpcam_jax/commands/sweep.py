@@ -1,7 +1,7 @@
 """Seed quality over the method's parameters: tau, mu_f, mu_b, K and the seed threshold (paper, Figure 5).
 
-    python -m lpcam_jax sweep --ckpt runs/voc12 --out sweep/
-    python -m lpcam_jax sweep --ckpt runs/voc12 --out sweep/ --seeds 3 > table.md
+    python -m lpcam_jax sweep --ckpt runs/demo --out sweep/
+    python -m lpcam_jax sweep --ckpt runs/demo --out sweep/ --seeds 3 > table.md
 
 One parameter is varied at a time around the run's own values. The pictures are the run's --data.seeds, clustered anew
 and scored; the run is not changed. Writes sweep.png and sweep.json, prints a Markdown table.

@@ -1,0 +1,98 @@
+"""Every example that --help shows works as pasted, one after the other, in a folder that holds what they name."""
+
+import importlib
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_commands import picture
+from test_convert import resnet
+from tiny_benchmarks import voc_archives
+
+from lpcam_jax.__main__ import COMMANDS
+
+REPOSITORY = Path(__file__).parents[1]
+
+# A recipe as it is, of a tiny network that is hardly trained. Its width is that of the weights in the folder.
+TINY = """
+
+
+_whole = get_config
+
+
+def get_config():
+    from dataclasses import replace
+
+    config = _whole()
+    model = replace(
+        config.model, blocks=(1, 1, 1, 1), width=4, stem_width=4, layout="torchvision", stem_pool="symmetric"
+    )
+    if hasattr(config, "prototypes"):
+        prototypes = replace(config.prototypes, cam_scales=(1.0,), clusters=2, sample=64)
+        inference = replace(config.inference, scales=(1.0,), max_shapes=1)
+        training = replace(config.training, epochs=1, batch_size=4, crop=48, long_side=(48, 64))
+        config = replace(config, prototypes=prototypes, inference=inference)
+    else:
+        training = replace(config.training, steps=2, batch_size=2, accumulate=1, crop=48, validate_every=2)
+    data = replace(config.data, scenes=16)
+    return replace(config, data=data, model=model, training=training)
+"""
+
+# What an example needs that a test cannot have.
+NOT_RUN = {"hf:": "the network"}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The working directory: recipes, pictures and weights under the names of the examples."""
+    shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
+    for recipe in (tmp_path / "configs").glob("*.py"):
+        recipe.write_text(recipe.read_text() + TINY)
+    for number in range(6):
+        picture(tmp_path / "my_data" / "images" / f"{number}.jpg", seed=number)
+        picture(tmp_path / "my" / f"{number}.jpg", seed=number)
+    rows = [f"{number},{['cat', 'dog'][number % 2]}" for number in range(6)]
+    (tmp_path / "my_data" / "labels.csv").write_text("\n".join(["name,labels", *rows]))
+    voc_archives(tmp_path / "DIR")
+    for name in ("resnet50.pth", "deeplabv1_resnet101-coco.pth"):
+        with (tmp_path / name).open("wb") as file:
+            np.savez(file, **resnet((1, 1, 1, 1), width=4, stem=4))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def examples(text: str) -> list[list[str]]:
+    """The words of every command line in a help text; a backslash goes on in the next line."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("    python ")]
+
+
+def run(program, words: list[str]):
+    """`python train.py ...` or `python -m lpcam_jax ...`, in this process."""
+    assert words[0] == "python"
+    if words[1] == "-m":
+        return program(f"{words[2]}.__main__", *words[3:])
+    return program(words[1], *words[2:])
+
+
+@pytest.mark.slow
+def test_every_example_of_every_help_works_as_pasted(program, folder):
+    commands = [f"lpcam_jax.commands.{name.replace('-', '_')}" for name in COMMANDS]
+    for name in ("train", "infer", *commands, "lpcam_jax.__main__"):
+        found = examples(importlib.import_module(name).__doc__)
+        assert found, f"{name} shows no example"
+        for words in found:
+            if not any(what in word for word in words for what in NOT_RUN):
+                finished = run(program, words)
+                assert finished.code == 0, f"{' '.join(words)}: {finished.err}"
+
+
+@pytest.mark.parametrize("words", [["train.py"], ["infer.py"], *(["lpcam_jax.__main__", name] for name in COMMANDS)])
+def test_help_shows_the_examples(program, words):
+    finished = program(*words, "--help")
+    assert finished.code == 0
+    name = words[-1]
+    called = f"python {name}" if name.endswith(".py") else f"python -m lpcam_jax {name}"
+    assert called in finished.out
