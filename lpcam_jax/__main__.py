@@ -2,6 +2,7 @@
 
     python -m lpcam_jax convert resnet50.pth --out weights/
     python -m lpcam_jax evaluate configs/shapes.py --predictions heatmaps/ --out scores/
+    python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
     python -m lpcam_jax seeds --maps heatmaps/ --method cam --threshold best --out seeds_cam/
     python -m lpcam_jax sweep --ckpt runs/demo --out sweep/
 
@@ -17,6 +18,7 @@ from .scripts import run_program
 COMMANDS = {
     "convert": "pretrained weights of the torch world, as a file of ours, with a report of what was found",
     "evaluate": "score a folder of maps or masks against any data set with masks",
+    "export": "maps and masks in the formats of other programs: IRN, COCO, LabelMe; the classifier as StableHLO",
     "seeds": "seed masks from a folder of heat maps, of any method and threshold",
     "sweep": "seed quality over the method's parameters (paper, Figure 5)",
 }

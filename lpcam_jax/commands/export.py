@@ -1,0 +1,231 @@
+"""Results in the formats of other programs.
+
+    python -m lpcam_jax export --format irn --maps heatmaps/ --method lpcam --out irn_cams/
+    python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
+    python -m lpcam_jax export --format labelme --masks masks/ --images my_data/images --out labelme/
+    python -m lpcam_jax export --format stablehlo --ckpt runs/demo --out classifier_lpcam.stablehlo
+
+irn: ID.npy, the pickled dict (keys, cam, high_res) of the PyTorch repositories of the IRN family. Whoever opens a
+pickle runs it as a program: these are for those who trust you, and nothing here opens one.
+
+coco: one JSON of instances; labelme: ID.json for each picture. A polygon for every connected region of a class, exact
+to the pixel, its holes joined to the outline by a slit; ignored pixels (255) are in none. LabelMe files that are there
+already are kept, for they may have been corrected by hand.
+
+stablehlo: classifier and LPCAM as one program for CPU, CUDA and TPU; beside it FILE.json, which says how to load it.
+
+`--format FORMAT --help` shows the flags of a format.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from tqdm import tqdm
+
+from .. import devices
+from ..data.masks import MaskFolder
+from ..data.pictures import find_pictures, shown, unique_ids
+from ..errors import UserError
+from ..exports.coco import coco_instances
+from ..exports.irn import irn_file
+from ..exports.labelme import labelme_document
+from ..exports.stablehlo import description, export_classifier
+from ..files import write_atomically
+from ..predictions import MapFolder, find_predictions
+from ..scripts import value_of_flag
+from ..training.checkpoints import Run
+from ..training.state import trained_state
+
+_MOST_CLASSES = 254  # that masks of them can hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What to write, and where to; the other flags depend on the format."""
+
+    format: Literal["irn", "coco", "labelme", "stablehlo"]
+    """whose files"""
+    out: str
+    """folder for them; coco and stablehlo: the file"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapArguments(Arguments):
+    """Heat maps, and where they go."""
+
+    maps: str
+    """folder of infer.py, or of maps (ID.npz: classes, and a float (n, H, W) array a method)"""
+    method: str = "lpcam"
+    """whose maps: cam, lpcam_f, lpcam, or the name of any other array"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskArguments(Arguments):
+    """Masks, and where their polygons go."""
+
+    masks: str
+    """folder of infer.py, of which the masks/ or seeds/ are taken, or of masks (ID.png: 0 background, n + 1 class n,
+    255 ignored)"""
+    classes: tuple[str, ...] = ()
+    """names of the classes 1, 2, ...; empty: those of the protocol.json that infer.py wrote beside its masks"""
+    images: str = ""
+    """folder of the pictures, to name their files; empty: each is called ID.jpg, whatever its file is"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArguments(Arguments):
+    """A run, and where its program goes."""
+
+    ckpt: str
+    """the --workdir of a run of train.py"""
+    side: tuple[int, int] | None = None
+    """height and width of the pictures it will be given; empty: the crops of training, which are square"""
+
+
+def main(words: list[str]) -> None:
+    """Write one format.
+
+    Args:
+        words: the command line after the command's name.
+
+    Raises:
+        UserError: there is nothing to export, or the output cannot be written.
+    """
+    kind, write = _FORMATS.get(value_of_flag("--format", words), (Arguments, None))
+    arguments = tyro.cli(kind, args=words, prog="python -m lpcam_jax export", description=__doc__)
+    write(arguments, Path(arguments.out))
+
+
+def _write_irn(arguments: MapArguments, out: Path) -> None:
+    folder = _map_folder(arguments.maps, arguments.method)
+    _keep_apart(out, folder.directory)
+    names = _names(folder.directory, "npz")
+
+    def write(name: str) -> None:
+        (classes, maps), _ = folder.read(name, classes=_MOST_CLASSES)
+        write_atomically(out / f"{name}.npy", irn_file(classes, maps[arguments.method]))
+
+    _for_each(names, write)
+    print(f"{len(names)} pictures, maps of {arguments.method}, are in {out}.")
+
+
+def _write_coco(arguments: MaskArguments, out: Path) -> None:
+    folder, class_names, file_names = _masks(arguments, out)
+    with tqdm(file_names.items(), "export", unit="img") as bar:
+        masks = ((file, folder.read(name, classes=len(class_names))[0]) for name, file in bar)
+        document = coco_instances(masks, class_names)
+    write_atomically(out, json.dumps(document, ensure_ascii=False).encode())
+    print(f"{len(file_names)} pictures with {len(document['annotations'])} regions are in {out}.")
+
+
+def _write_labelme(arguments: MaskArguments, out: Path) -> None:
+    folder, class_names, file_names = _masks(arguments, out)
+    missing = [name for name in file_names if not (out / f"{name}.json").exists()]
+
+    def write(name: str) -> None:
+        mask, _ = folder.read(name, classes=len(class_names))
+        document = labelme_document(file_names[name], mask, class_names)
+        write_atomically(out / f"{name}.json", json.dumps(document, indent=2, ensure_ascii=False).encode())
+
+    _for_each(missing, write)
+    kept = len(file_names) - len(missing)
+    said = f" {kept} of them were there already and are as they were." if kept else ""
+    print(f"{len(file_names)} pictures are in {out}; put the files beside the pictures.{said}")
+
+
+def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
+    devices.remember_compilations()
+    run = Run.open(arguments.ckpt).expect("classifier")
+    _keep_apart(out, run.directory)
+    size = arguments.side or (run.config.training.crop,) * 2
+    if min(size) < 1:
+        raise UserError(f"--side {size[0]} {size[1]}: give height and width, each at least 1.")
+    prototypes = run.load_prototypes()
+    state = trained_state(run, devices=devices.mesh())
+    content = export_classifier(run, state, prototypes, size).serialize()
+    write_atomically(out, content)
+    values = description(run, state, size, out.name)
+    write_atomically(Path(f"{out}.json"), (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+    print(f"{out} ({len(content) / 1e6:.1f} MB) takes pictures of {size[0]}x{size[1]}; {out}.json says how.")
+
+
+_FORMATS: dict[str, tuple[type, Callable[[Any, Path], None]]] = {
+    "irn": (MapArguments, _write_irn),
+    "coco": (MaskArguments, _write_coco),
+    "labelme": (MaskArguments, _write_labelme),
+    "stablehlo": (ModelArguments, _write_stablehlo),
+}
+
+
+def _map_folder(maps: str, method: str) -> MapFolder:
+    directory = Path(maps)
+    below = directory / "maps" if (directory / "maps").is_dir() else directory
+    folder = find_predictions(directory, _names(below, "npz") or _names(below, "png") or ["ID"])
+    if not isinstance(folder, MapFolder):
+        raise UserError(f"{directory} holds masks; name a folder of maps, or export them with --format coco.")
+    if method not in folder.methods:
+        raise UserError(f"{folder.directory} has no maps {method!r}; it has {', '.join(folder.methods)}.")
+    return MapFolder(folder.directory, (method,))
+
+
+def _masks(arguments: MaskArguments, out: Path) -> tuple[MaskFolder, tuple[str, ...], dict[str, str]]:
+    """The folder, the names of its classes, and the file name of every id's picture."""
+    directory = Path(arguments.masks)
+    below = next((directory / kind for kind in ("masks", "seeds") if (directory / kind).is_dir()), directory)
+    folder = MaskFolder.checked(below)
+    protocol = below.parent / "protocol.json"
+    _keep_apart(out, below.parent if protocol.exists() else below)
+    names = _names(below, "png")
+    if not names:
+        raise UserError(f"{below} holds no ID.png; name a folder of masks.")
+    return folder, arguments.classes or _class_names(protocol), _file_names(arguments.images, names)
+
+
+def _class_names(protocol: Path) -> tuple[str, ...]:
+    try:
+        return tuple(json.loads(protocol.read_text(encoding="utf-8"))["class_names"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{protocol}, where infer.py writes the names of the classes, cannot be read; give them with --classes, in "
+            "the order of their numbers in the masks, from 1."
+        ) from None
+
+
+def _file_names(images: str, ids: Sequence[str]) -> dict[str, str]:
+    if not images:
+        return {name: f"{name}.jpg" for name in ids}
+    folder = Path(images)
+    if not folder.is_dir():
+        raise UserError(f"--images {images}: no such folder of pictures.")
+    files = [file.relative_to(folder).as_posix() for file in find_pictures(folder)]
+    known = dict(zip(unique_ids(files), files, strict=True))
+    if missing := [name for name in ids if name not in known]:
+        raise UserError(
+            f"--images {images} has no picture {shown(missing[0])}, of which there is a mask ({len(missing)} of "
+            f"{len(ids)} are missing); name the folder that the ids start from, or leave --images out."
+        )
+    return {name: known[name] for name in ids}
+
+
+def _names(directory: Path, suffix: str) -> list[str]:
+    """Ids of all files, their folders included, in order."""
+    files = directory.rglob(f"*.{suffix}")
+    return sorted(file.relative_to(directory).with_suffix("").as_posix() for file in files)
+
+
+def _keep_apart(out: Path, folder: Path) -> None:
+    """UserError when the output would be among what is read."""
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"--out {out} is in {folder}, which is read; choose another place.")
+
+
+def _for_each(names: Sequence[str], write: Callable[[str], None]) -> None:
+    """Write in threads, with a progress bar."""
+    with ThreadPoolExecutor(4) as pool:
+        for _ in tqdm(pool.map(write, names), "export", len(names), unit="img"):
+            pass
