@@ -2,7 +2,7 @@
 
     python -m lpcam_jax export --format irn --maps heatmaps/ --method lpcam --out irn_cams/
     python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
-    python -m lpcam_jax export --format labelme --masks masks/ --images my_data/images --out labelme/
+    python -m lpcam_jax export --format labelme --masks heatmaps_mine/ --images my/ --out labelme/
     python -m lpcam_jax export --format stablehlo --ckpt runs/demo --out classifier_lpcam.stablehlo
 
 irn: ID.npy, the pickled dict (keys, cam, high_res) of the PyTorch repositories of the IRN family. Whoever opens a
