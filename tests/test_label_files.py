@@ -1,6 +1,7 @@
 """The same pictures, labelled in four ways: labels.csv, COCO JSON, VOC XML, a folder a class."""
 
 import json
+import re
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -236,6 +237,37 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path):
     assert labels_of(Folder(tmp_path / "train")) == {"cat/a": ["cat"]}
 
 
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "folders"])
+def test_a_folder_around_the_data_set(tmp_path, layout):
+    make(tmp_path / "archive", layout, ONE_CLASS_EACH)
+    assert f"name one of them: {tmp_path / 'archive'}" in refusal(tmp_path)
+
+
+def test_one_defect_of_json_is_one_line(tmp_path):
+    """Annotations of a picture or category that is refused itself are no defects of their own."""
+    values = coco_of(SEVERAL)
+    values["images"][0]["file_name"] = "../a.jpg"
+    values["categories"][3]["name"] = ""
+    write(pictures(tmp_path / "images", *SEVERAL).parent / "annotations.json", json.dumps(values))
+    found = defects(tmp_path)
+    assert len(found) == 2, found
+    assert look_into(tmp_path, found.append).ids == ["sub/b", "c", "d"]
+
+
+DOCS = (Path(__file__).parents[1] / "docs/your_own_pictures.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("language", "file"), [("csv", "labels.csv"), ("json", "a.json"), ("xml", "Annotations/a.xml")]
+)
+def test_the_documented_examples(tmp_path, language, file):
+    (example,) = re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL)
+    names = ["IMG_0012.jpg"] if language == "xml" else ["IMG_0012.jpg", "IMG_0013.jpg", "IMG_0014.jpg"]
+    write(pictures(tmp_path / "images", *names).parent / file, example)
+    expected = {"IMG_0012": ["cat", "dog"], "IMG_0013": ["cat", "traffic light"], "IMG_0014": []}
+    assert labels_of(Folder(tmp_path)) == {Path(name).stem: expected[Path(name).stem] for name in names}
+
+
 def changed(key: str, number: int | None, **fields) -> str:
     """The JSON with an entry changed, or added."""
     values = coco_of(SEVERAL)
@@ -252,8 +284,8 @@ def changed(key: str, number: int | None, **fields) -> str:
         ("", "cannot be read as JSON"),
         ("{", "cannot be read as JSON"),
         (b"\xff\xfe{", "cannot be read as JSON"),
-        ("[" * 100_000, "cannot be read as JSON"),
-        ("9" * 5000, "cannot be read as JSON"),
+        pytest.param("[" * 100_000, "cannot be read as JSON", id="deep"),
+        pytest.param("9" * 5000, "cannot be read as JSON", id="long number"),
         ("[]", "not COCO, it has no list of images"),
         ('{"images": []}', "not COCO, it has no list of annotations"),
         ('{"images": [], "annotations": [3], "categories": []}', "no list of annotations"),
@@ -265,19 +297,22 @@ def changed(key: str, number: int | None, **fields) -> str:
         (changed("images", 1, file_name="x/../../a.jpg"), "leads out"),
         (changed("images", 1, file_name="a\n\x1b[31m.jpg"), r"'a\n\x1b[31m.jpg'"),
         (changed("images", 1, file_name="a\0.jpg"), r"'a\x00.jpg'"),
-        (changed("images", 1, file_name="\ud800.jpg"), "images[1]: a picture needs an id and a file_name"),
-        (changed("images", 1, file_name=7), "images[1]: a picture needs an id and a file_name"),
-        (changed("images", 1, file_name=" "), "images[1]: a picture needs an id and a file_name"),
-        (changed("images", 1, id=[1]), "images[1]: a picture needs an id"),
+        (changed("images", 1, file_name="\ud800.jpg"), r"images[1]: '\ud800.jpg' is no file_name"),
+        (changed("images", 1, file_name=7), "images[1]: 7 is no file_name"),
+        (changed("images", 1, file_name=" "), "images[1]: ' ' is no file_name"),
+        (changed("images", 1, id=[1]), "images[1]: the id [1] is no number"),
         (changed("images", 1, id=0), "images[1]: the id 0 is there twice"),
         (changed("images", 1, file_name="a.jpg"), "a.jpg is there twice"),
         (changed("images", 1, file_name="gone.jpg"), "1 of 4 pictures are not in"),
-        (changed("categories", 1, name=None), "categories[1]: a category needs an id and a name"),
-        (changed("categories", 1, id=True), "categories[1]: a category needs an id and a name"),
+        (changed("categories", 1, name=None), "categories[1]: None is no name"),
+        (changed("categories", 1, id=True), "categories[1]: the id True is no number"),
         (changed("categories", 1, id=0), "categories[1]: the id 0 is there twice"),
         (changed("annotations", None, image_id=0), "no category has the category_id None"),
         (changed("annotations", None, image_id=99, category_id=1), "no picture has the image_id 99"),
         (changed("annotations", None, image_id={}, category_id=1), "no picture has the image_id {}"),
+        pytest.param(
+            changed("annotations", None, image_id="9" * 10**6), "no picture has the image_id '9999", id="long id"
+        ),
     ],
 )
 def test_wrong_json(tmp_path, text, message):
@@ -312,7 +347,7 @@ def test_wrong_json(tmp_path, text, message):
             "it has a DOCTYPE",
         ),
         ("<annotation><filename>&a;</filename></annotation>", "cannot be read as a VOC annotation"),
-        ("<annotation>" + " " * (9 << 20), "it has 9 MB"),
+        pytest.param("<annotation>" + " " * (9 << 20), "it has 9 MB", id="large"),
     ],
 )
 def test_wrong_xml(tmp_path, text, message):

@@ -14,8 +14,9 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from reprlib import repr  # short, however long or deep the value is
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -141,36 +142,29 @@ def _coco_files(root: Path) -> list[Path]:
 def _read_coco(root: Path, path: Path, report: Report) -> Labels:
     where = shown(path)
     tables = _load_coco(path, report)
-    names, files = {}, {}
+    # None: there, but not usable, which has been said.
+    names: dict[int | str, str | None] = {}
+    files: dict[int | str, str | None] = {}
     for place, one in _entries(tables, "categories", where):
-        number, name = one.get("id"), one.get("name")
-        if not _is_id(number) or not _is_text(name):
-            report(f"{place}: a category needs an id and a name; export it again")
-        elif number in names:
-            report(f"{place}: the id {number!r} is there twice; give each category its own")
-        else:
-            names[number] = name.strip()
+        if _is_new(one, "category", names, place, report):
+            names[one["id"]] = _text(one, "name", place, report)
     for place, one in _entries(tables, "images", where):
-        number, name = one.get("id"), one.get("file_name")
-        if not _is_id(number) or not _is_text(name):
-            report(f"{place}: a picture needs an id and a file_name; export it again")
-        elif number in files:
-            report(f"{place}: the id {number!r} is there twice; give each picture its own")
-        elif name := _checked(name.strip(), place, report):
-            files[number] = name
+        if _is_new(one, "picture", files, place, report):
+            name = _text(one, "file_name", place, report)
+            files[one["id"]] = name and _checked(name, place, report)
     labels = defaultdict(set)
     for place, one in _entries(tables, "annotations", where):
         picture, category = one.get("image_id"), one.get("category_id")
         if not _is_id(picture) or picture not in files:
-            report(f"{place}: no picture has the image_id {picture!r}; take the annotation out or add the picture")
+            report(f"{place}: no picture has the image_id {repr(picture)}; add it or take the annotation out")
         elif not _is_id(category) or category not in names:
-            report(f"{place}: no category has the category_id {category!r}; add it to the categories")
-        else:
+            report(f"{place}: no category has the category_id {repr(category)}; add it to the categories")
+        elif names[category]:
             labels[picture].add(names[category])
     if tables and not files:
         report(f"{where}: no picture in images; export it again")
-    rows = [Row(name, sorted(labels[number])) for number, name in files.items()]
-    unused = sorted(set(names.values()) - set().union(*labels.values()))
+    rows = [Row(name, sorted(labels[number])) for number, name in files.items() if name]
+    unused = sorted({name for name in names.values() if name}.difference(*labels.values()))
     return Labels(path, _where_most_are(rows, [root / "images", root, path.parent]), rows, unused)
 
 
@@ -203,9 +197,24 @@ def _is_id(value: Any) -> bool:
     return type(value) in (int, str)
 
 
-def _is_text(value: Any) -> bool:
-    """Whether it can be written, too: JSON can spell halves of characters."""
-    return isinstance(value, str) and bool(value.strip()) and not re.search(r"[\ud800-\udfff]", value)
+def _is_new(one: dict[str, Any], what: str, others: Collection[int | str], place: str, report: Report) -> bool:
+    number = one.get("id")
+    if not _is_id(number):
+        report(f"{place}: the id {repr(number)} is no number; give each {what} its own")
+    elif number in others:
+        report(f"{place}: the id {repr(number)} is there twice; give each {what} its own")
+    else:
+        return True
+    return False
+
+
+def _text(one: dict[str, Any], key: str, place: str, report: Report) -> str | None:
+    text = one.get(key)
+    # JSON can spell halves of characters, which no file name holds and no file can be written with.
+    if isinstance(text, str) and text.strip() and not re.search(r"[\ud800-\udfff]", text):
+        return text.strip()
+    report(f"{place}: {repr(text)} is no {key}; export it again")
+    return None
 
 
 # VOC
@@ -243,7 +252,7 @@ def _read_annotation(path: Path, folder: Path, report: Report) -> Row | None:
         report(f"{where}: cannot be read as a VOC annotation ({error}); export it again")
         return None
     if root.tag != "annotation":
-        report(f"{where}: holds {shown(root.tag)!r}, not a VOC annotation; move it away")
+        report(f"{where}: holds {repr(root.tag)}, not a VOC annotation; move it away")
         return None
     name = (root.findtext("filename") or "").strip()
     if not name:
@@ -268,12 +277,6 @@ def _read_class_folders(root: Path, report: Report) -> Labels | None:
         report(f"{shown(pictures)}: cannot be read ({error.strerror}); check its permissions")
         return None
     folders = [name for name in folders if (pictures, name) != (root, MASKS)]
-    if folders and {name.lower() for name in folders} <= _PARTS:
-        report(
-            f"{shown(root)}: holds parts of a data set ({', '.join(folders)}) instead of classes; name one of them: "
-            f"{shown(root / folders[0])}"
-        )
-        return Labels(root, pictures, [], [])
     rows, unused = [], []
     for folder in folders:
         try:
@@ -282,7 +285,16 @@ def _read_class_folders(root: Path, report: Report) -> Labels | None:
             unused.append(folder)
         else:
             rows += [Row(path.relative_to(pictures).as_posix(), [folder]) for path in found]
-    return Labels(pictures, pictures, rows, unused) if rows else None
+    if not rows:
+        return None
+    is_outer = len(folders) == 1 and all(row.name.count("/") > 1 for row in rows)
+    if is_outer or {name.lower() for name in folders} <= _PARTS:
+        report(
+            f"{shown(pictures)}: its folders ({listed(folders)}) are no classes but data sets; name one of them: "
+            f"{shown(pictures / folders[0])}"
+        )
+        return Labels(pictures, pictures, [], [])
+    return Labels(pictures, pictures, rows, unused)
 
 
 # Places and names
