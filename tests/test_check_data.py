@@ -235,7 +235,7 @@ def test_a_class_in_all_pictures(data):
 def test_all_labels_the_same(data):
     table(data, dict.fromkeys(LABELS, "dog cat"))
     mask_free(data)
-    only(data, "ERROR", "nothing to tell apart, all 24 pictures have the same labels: cat, dog; add")
+    only(data, "ERROR", "nothing to tell apart, all 24 pictures have the same labels: cat, dog; take more")
 
 
 def test_no_label_at_all(data):

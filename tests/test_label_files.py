@@ -204,9 +204,14 @@ def test_places_of_a_folder_a_class(tmp_path, folder):
     assert [path.name for path in found.unlabelled] == ["of no class.jpg"]
 
 
+def test_the_first_pictures_are_of_all_classes(tmp_path):
+    pictures(tmp_path, *(f"cat/{n}.jpg" for n in range(9)), "dog/x.jpg", "dog/y.jpg", "owl/z.jpg")
+    assert Folder(tmp_path).ids[:6] == ["cat/0", "dog/x", "owl/z", "cat/1", "dog/y", "cat/2"]
+
+
 def test_pictures_alone_have_no_labels(tmp_path):
     pictures(tmp_path / "images", "a.jpg")
-    assert read_labels(tmp_path, refuse) is None
+    assert read_labels(tmp_path, refuse).origin is None
     assert "no labels: neither labels.csv, COCO JSON, VOC XML nor a folder a class" in refusal(tmp_path)
 
 

@@ -66,7 +66,7 @@ def check_labels(source: RecordSource) -> None:
 
 
 def check_folder(root: str | Path) -> Checked:
-    """Everything that is wrong or odd in a folder; every file is read, once.
+    """Everything that is wrong or odd in a folder; every file is read.
 
     Raises:
         UserError: there is no such folder.
@@ -104,7 +104,7 @@ def _of_labels(labels: np.ndarray, class_names: Sequence[str]) -> Iterator[Findi
     nowhere = tuple(name for name, count in zip(class_names, counts, strict=True) if not count)
     if pictures > 1 and len(everywhere) + len(nowhere) == len(class_names):
         what = f"nothing to tell apart, all {pictures} pictures have the same labels"
-        yield Finding(Severity.ERROR, what, everywhere, "add pictures with other labels, or without any")
+        yield Finding(Severity.ERROR, what, everywhere, "take more pictures, some with other labels or with none")
         return
     if everywhere and pictures > 1:
         fix = "add pictures without them: what is always there cannot be learnt"
@@ -187,7 +187,7 @@ def _read(file: _File, class_names: Sequence[str], root: Path) -> _Read:
     """Everything about one picture and its mask, each finding with one name."""
     (name,) = _names([file.picture], root)
     findings: list[Finding] = []
-    digest = size = None
+    digest = None
 
     def tried(function: Callable, *arguments: Any, path: Path) -> Any:
         try:

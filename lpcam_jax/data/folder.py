@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UserError
-from .label_files import MASKS, Labels, Report, Row, default_pictures, listed, read_labels, refuse
+from .label_files import MASKS, Labels, Report, Row, listed, read_labels, refuse
 from .masks import pick_classes, read_with_mask, renumbering
 from .pictures import SUFFIXES, find_pictures, picture_size, read_picture, shown, unique_ids
 from .records import Record
@@ -103,11 +103,11 @@ def look_into(root: str | Path, report: Report) -> Contents:
     if not root.is_dir():
         raise UserError(f"{shown(root)}: no such folder; name the folder that holds the pictures and their labels")
     labels = read_labels(root, report)
-    listing = _Listing(labels.pictures if labels else default_pictures(root), root / MASKS, report)
-    rows = listing.resolve(labels, report) if labels else []
+    listing = _Listing(labels.pictures, root / MASKS, report)
+    rows = listing.resolve(labels, report)
     names = [row.name for row in rows]
     # Of all rows, also of those that are left out: the masks are numbered by them.
-    known = sorted({label for row in (labels.rows if labels else []) for label in row.labels})
+    known = sorted({label for row in labels.rows for label in row.labels})
     if rows and not known:
         report(f"{shown(labels.origin)}: no picture has a label; write the classes of the pictures into it")
     masks, spare = _find_masks(root / MASKS, [listing.ids[name] for name in names], listing.ids.values(), report)
@@ -116,9 +116,9 @@ def look_into(root: str | Path, report: Report) -> Contents:
             f"{shown(root / MASKS)}: masks count to 254, {shown(labels.origin)} has {len(known)} classes; merge some"
         )
     return Contents(
-        origin=labels and labels.origin,
+        origin=labels.origin,
         class_names=tuple(known),
-        unused=labels.unused if labels else [],
+        unused=labels.unused,
         ids=[listing.ids[name] for name in names],
         pictures=[listing.paths[name] for name in names],
         masks=masks,
@@ -151,10 +151,9 @@ class _Listing:
         found = {
             row.name: [row.name] if row.name in self.paths else self._by_stem.get(row.name, []) for row in labels.rows
         }
-        if self.paths:
-            self._report_missing(
-                [name for name, matches in found.items() if not matches], len(labels.rows), where, report
-            )
+        missing = [name for name, matches in found.items() if not matches]
+        if missing and self.paths:
+            self._report_missing(missing, len(labels.rows), where, report)
         for name, matches in found.items():
             if len(matches) > 1:
                 report(f"{where}: {shown(name)} can be {' or '.join(map(shown, matches))}; write the extension")
@@ -204,8 +203,8 @@ def _find_masks(
     folder: Path, ids: Sequence[str], all_ids: Sequence[str], report: Report
 ) -> tuple[list[Path | None], list[Path]]:
     """The masks of the pictures with these ids, and the files that are the mask of none at all."""
-    files = [name for name in glob("**", root_dir=folder, recursive=True) if Path(name).suffix.lower() in SUFFIXES]
-    drawn = set(files)
+    files = glob("**", root_dir=folder, recursive=True)
+    drawn = {name for name in files if Path(name).suffix.lower() in SUFFIXES}
     masks = [folder / f"{name}.png" if f"{name}.png" in drawn else None for name in ids]
     if drawn and ids and not any(masks):
         example = shown(f"{ids[0]}.png")

@@ -15,6 +15,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from reprlib import repr  # short, however long or deep the value is
 from typing import Any, NamedTuple
@@ -46,13 +47,13 @@ class Row(NamedTuple):
 class Labels(NamedTuple):
     """What the label files say.
 
-    origin:   the file or folder that was read
+    origin:   the file or folder that was read; None: there are no labels
     pictures: the folder that names are relative to
     rows:     one a picture
     unused:   classes that are named but in no picture: they are not classes of the data set
     """
 
-    origin: Path
+    origin: Path | None
     pictures: Path
     rows: list[Row]
     unused: list[str]
@@ -63,8 +64,8 @@ def refuse(defect: str) -> None:
     raise UserError(defect)
 
 
-def read_labels(root: Path, report: Report) -> Labels | None:
-    """The labels of a data set; None where there are none.
+def read_labels(root: Path, report: Report) -> Labels:
+    """The labels of a data set.
 
     labels.csv wins over all others; a folder a class is looked for where there is no file. Two kinds of files are a
     defect, since nothing says which one is right.
@@ -88,7 +89,7 @@ def read_labels(root: Path, report: Report) -> Labels | None:
         return _read_coco(root, json_files[0], report)
     else:
         return _read_voc(root, folder, xml_files, report)
-    return Labels(root, default_pictures(root), [], [])
+    return Labels(root, _default_pictures(root), [], [])
 
 
 # labels.csv
@@ -269,24 +270,26 @@ def _read_annotation(path: Path, folder: Path, report: Report) -> Row | None:
 # A folder a class
 
 
-def _read_class_folders(root: Path, report: Report) -> Labels | None:
-    pictures = default_pictures(root)
+def _read_class_folders(root: Path, report: Report) -> Labels:
+    pictures = _default_pictures(root)
     try:
         folders = sorted(one.name for one in pictures.iterdir() if one.is_dir() and not one.name.startswith("."))
     except OSError as error:
         report(f"{shown(pictures)}: cannot be read ({error.strerror}); check its permissions")
-        return None
+        return Labels(pictures, pictures, [], [])
     folders = [name for name in folders if (pictures, name) != (root, MASKS)]
-    rows, unused = [], []
+    turns, unused = [], []
     for folder in folders:
         try:
             found = find_pictures(pictures / folder)
         except UserError:  # none
             unused.append(folder)
         else:
-            rows += [Row(path.relative_to(pictures).as_posix(), [folder]) for path in found]
-    if not rows:
-        return None
+            turns += [(turn, Row(path.relative_to(pictures).as_posix(), [folder])) for turn, path in enumerate(found)]
+    if not turns:
+        return Labels(None, pictures, [], [])
+    # The classes take turns: the first pictures, which a limit or a slice takes, are of all of them.
+    rows = [row for _, row in sorted(turns, key=itemgetter(0))]
     is_outer = len(folders) == 1 and all(row.name.count("/") > 1 for row in rows)
     if is_outer or {name.lower() for name in folders} <= _PARTS:
         report(
@@ -300,8 +303,7 @@ def _read_class_folders(root: Path, report: Report) -> Labels | None:
 # Places and names
 
 
-def default_pictures(root: Path) -> Path:
-    """Where the pictures are when no file says it."""
+def _default_pictures(root: Path) -> Path:
     return next((root / name for name in PICTURE_FOLDERS if (root / name).is_dir()), root)
 
 
