@@ -67,10 +67,11 @@ def classifier_and_prototypes(config: AnyConfig, workdir: str, stages: Sequence[
     """Train the classifier and cluster its features; returns the run's folder."""
     mesh = devices.mesh()
     seeds = with_labels(seed_source(config), config.data.seeds)
-    run = Run.create(workdir, config, seeds.class_names)
     if CLASSIFIER in stages:
         pictures, validation = training_sources(config)
-        check_labels(with_classes(with_labels(pictures, config.data.train), run.class_names, config.data.train))
+        check_labels(with_classes(with_labels(pictures, config.data.train), seeds.class_names, config.data.train))
+    run = Run.create(workdir, config, seeds.class_names)
+    if CLASSIFIER in stages:
         state = train_classifier(run, pictures, with_labels(validation, config.data.validation), devices=mesh)
     else:
         state = trained_state(run, devices=mesh)

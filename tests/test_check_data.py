@@ -473,4 +473,4 @@ def test_training_is_refused_before_it_starts(program, data, tmp_path):
     assert re.fullmatch(
         r"error: the pictures to train on: nothing to tell apart, all 22 .*: cat; [^\n]*\n", finished.err
     )
-    assert not list((tmp_path / "run").rglob("checkpoints/*"))
+    assert not (tmp_path / "run").exists()  # of the classes there are now; the same command works when they are mended
