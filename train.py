@@ -18,6 +18,7 @@ import tyro
 
 from lpcam_jax import devices
 from lpcam_jax.config import AnyConfig, SegmentationConfig
+from lpcam_jax.data.checks import check_labels
 from lpcam_jax.data.sources import masked_source, seed_source, training_sources, with_classes, with_labels
 from lpcam_jax.errors import UserError
 from lpcam_jax.scripts import parse_with_recipe, run_program
@@ -67,10 +68,11 @@ def classifier_and_prototypes(config: AnyConfig, workdir: str, stages: Sequence[
     """Train the classifier and cluster its features; returns the run's folder."""
     mesh = devices.mesh()
     seeds = with_labels(seed_source(config), config.data.seeds)
-    run = Run.create(workdir, config, seeds.class_names)
     if CLASSIFIER in stages:
         pictures, validation = training_sources(config)
-        with_classes(with_labels(pictures, config.data.train), run.class_names, config.data.train)
+        check_labels(with_classes(with_labels(pictures, config.data.train), seeds.class_names, config.data.train))
+    run = Run.create(workdir, config, seeds.class_names)
+    if CLASSIFIER in stages:
         state = train_classifier(run, pictures, with_labels(validation, config.data.validation), devices=mesh)
     else:
         state = trained_state(run, devices=mesh)

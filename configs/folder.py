@@ -1,8 +1,11 @@
-"""Your own pictures: DIR/images/ and DIR/labels.csv, and masks in DIR/masks/ if you want scores.
+"""Your own pictures, labelled by labels.csv, COCO JSON, VOC XML or a folder a class; DIR/masks/ if you want scores.
+
+docs/your_own_pictures.md shows each layout; which one it is, and what the classes are, is told by looking.
 
 Fine-tunes a ResNet-50; give its ImageNet weights with --model.weights, or expect little: a few thousand pictures do not
 make good features from nothing.
 
+    python -m lpcam_jax check-data my_data
     python train.py configs/folder.py --data.root my_data --model.weights resnet50.npz --workdir runs/my_data
     python infer.py --ckpt runs/my_data --out heatmaps_mine/
 """

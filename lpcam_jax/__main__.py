@@ -1,5 +1,6 @@
 """Tools around a run.
 
+    python -m lpcam_jax check-data my_data
     python -m lpcam_jax convert resnet50.pth --out weights/
     python -m lpcam_jax evaluate configs/shapes.py --predictions heatmaps/ --out scores/
     python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
@@ -16,6 +17,7 @@ from .errors import UserError
 from .scripts import run_program
 
 COMMANDS = {
+    "check-data": "everything that is wrong or odd in a folder of pictures, labels and masks, with its fix",
     "convert": "pretrained weights of the torch world, as a file of ours, with a report of what was found",
     "evaluate": "score a folder of maps or masks against any data set with masks",
     "export": "maps and masks in the formats of other programs: IRN, COCO, LabelMe; the classifier as StableHLO",
@@ -28,11 +30,11 @@ def main() -> None:
     """Run one command."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        print(f"{__doc__}\ncommands:\n" + "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items()))
+        print(f"{__doc__}\ncommands:\n" + "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items()))
         return
     if words[0] not in COMMANDS:
         raise UserError(f"there is no command {words[0]!r}; there are {', '.join(COMMANDS)}.")
-    importlib.import_module(f".commands.{words[0]}", __package__).main(words[1:])
+    importlib.import_module(f".commands.{words[0].replace('-', '_')}", __package__).main(words[1:])
 
 
 if __name__ == "__main__":

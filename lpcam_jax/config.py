@@ -15,8 +15,9 @@ class Data:
     """Which pictures."""
 
     source: Literal["shapes", "folder", "voc_layout", "voc12", "coco14", "tfds"] = "folder"
-    """shapes: drawn by this package; folder: images/ + labels.csv; voc_layout: pictures, masks and lists of ids, as in
-    a VOC devkit; voc12, coco14: the benchmarks, prepared from their archives; tfds: a set that TFDS prepared"""
+    """shapes: drawn by this package; folder: pictures with labels.csv, COCO JSON, VOC XML or a folder a class, told by
+    looking; voc_layout: pictures, masks and lists of ids, as in a VOC devkit; voc12, coco14: the benchmarks, prepared
+    from their archives; tfds: a set that TFDS prepared"""
     root: str = ""
     """the folder of the data set; voc12, coco14: where the archives or the unpacked files are; tfds: the folder with
     dataset_info.json"""

@@ -1,7 +1,6 @@
-"""A folder of pictures with a table of labels: the layout for one's own data."""
+"""A folder of pictures with labels in any of the usual layouts: one's own data."""
 
-import csv
-import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from glob import glob
@@ -11,62 +10,49 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UserError
+from .label_files import MASKS, Labels, Report, Row, listed, read_labels, refuse
 from .masks import pick_classes, read_with_mask, renumbering
-from .pictures import find_pictures, picture_size, read_picture, shown, unique_ids
-from .records import Record, relative_name
-
-
-class _Row(NamedTuple):
-    name: str
-    labels: list[str]
+from .pictures import SUFFIXES, find_pictures, picture_size, read_picture, shown, unique_ids
+from .records import Record
 
 
 class Folder:
-    """`root/images/**` and `root/labels.csv`, with masks where `root/masks/ID.png` exists.
+    """Pictures with labels in one of four layouts, and with masks where `root/masks/ID.png` exists.
 
-    labels.csv has the header `name,labels`. A name is a path below images/, with or without extension.
-    Labels are split at `;` and `|` when the cell holds one of them (class names may then hold spaces:
-    `traffic light;`), otherwise at spaces; an empty cell is a picture of none of the classes. Pictures
-    without a line are left out.
+    - `images/**` and `labels.csv`, which has the header `name,labels`. A name is a path below images/, with or without
+      extension. Labels are split at `;` and `|` when the cell holds one of them (class names may then hold spaces:
+      `traffic light;`), otherwise at spaces; an empty cell is a picture of none of the classes.
+    - COCO: one JSON file, in `root`, `annotations/` or beside the pictures; a picture has the categories of its
+      annotations. Pictures are in `images/`, `root` or beside the file.
+    - VOC: `Annotations/*.xml` or XML files beside the pictures; a picture has the names of its objects. Pictures are in
+      `JPEGImages/`, `images/`, `root` or beside the files.
+    - A folder a class, in `root` or in `images/`.
 
-    class_names: the sorted labels of the table, or `classes` in the given order, other labels ignored
-    ids:         the name without extension, kept where two pictures differ in nothing else
-    masks:       0 background, 255 ignored, 1.. the *sorted labels of the table*; with `classes` they are
-                 renumbered, other classes becoming background
+    Pictures that the labels do not name are left out.
 
-    Raises UserError for a table that cannot be read or names what is not there.
+    class_names: the sorted classes that some picture has, or `classes` in the given order, other labels ignored
+    ids:         the name below the folder of pictures, which of a folder a class is `CLASS/NAME`, without extension,
+                 kept where two pictures differ in nothing else
+    masks:       0 background, 255 ignored, 1.. the *sorted classes of the folder*; with `classes` they are renumbered,
+                 other classes becoming background
+
+    Raises UserError for labels that cannot be read or name what is not there.
     """
 
     def __init__(self, root: str | Path, *, classes: Sequence[str] = ()):
-        root = Path(root)
-        if not root.is_dir():
-            raise UserError(f"{shown(root)}: no such folder; name the folder that holds images/ and labels.csv")
-        table = root / "labels.csv"
-        rows = _read_table(table)
-        listing = _Listing(root / "images")
-        names = listing.resolve([row.name for row in rows], shown(table))
-
-        known = sorted({label for row in rows for label in row.labels})
-        if not known:
-            raise UserError(f"{shown(table)}: no picture has a label; write class names in the column labels")
-        self.class_names = pick_classes(classes, known, table)
-        self.labels = np.array([[name in row.labels for name in self.class_names] for row in rows], np.float32)
-        self.ids = [listing.ids[name] for name in names]
-        self._paths = [listing.paths[name] for name in names]
-
-        masks = root / "masks"
-        drawn = set(glob("**/*.png", root_dir=masks, recursive=True))
-        self._masks = [masks / f"{name}.png" if f"{name}.png" in drawn else None for name in self.ids]
-        self.has_masks = any(self._masks)
-        if drawn and not self.has_masks:
-            example = shown(f"{self.ids[0]}.png")
-            raise UserError(f"{shown(masks)}: none of its {len(drawn)} masks has a picture; name them {example}, ...")
-        if drawn:
-            if len(known) > 254:
-                raise UserError(
-                    f"{shown(masks)}: masks count to 254, labels.csv holds {len(known)} classes; merge some"
-                )
-            self._known = len(known)
+        found = look_into(root, refuse)
+        if found.origin is None:
+            raise UserError(
+                f"{shown(root)}: no labels: neither labels.csv, COCO JSON, VOC XML nor a folder a class; "
+                "write labels.csv with the header name,labels"
+            )
+        known = found.class_names
+        self.class_names = pick_classes(classes, known, found.origin)
+        self.labels = found.labels[:, [known.index(name) for name in self.class_names]]
+        self.ids = found.ids
+        self.has_masks = any(found.masks)
+        self._paths, self._masks, self._known = found.pictures, found.masks, len(known)
+        if self.has_masks:
             self._renumber = renumbering(self.class_names, known)
 
     def __len__(self) -> int:
@@ -84,12 +70,74 @@ class Folder:
         return picture_size(self._paths[index])
 
 
-class _Listing:
-    """What images/ holds, listed once: paths and ids by name with extension."""
+class Contents(NamedTuple):
+    """What a folder holds, told without opening a picture.
 
-    def __init__(self, folder: Path):
+    origin:      the file or folder that the labels were read from; None: there are no labels
+    class_names: c names, sorted
+    unused:      classes that are named but in no picture
+    ids:         of the n pictures with labels, as their paths in `pictures` and `masks` (None: no mask)
+    labels:      float32 (n, c)
+    unlabelled:  pictures that the labels do not name
+    spare_masks: files in masks/ that are no picture's mask
+    """
+
+    origin: Path | None
+    class_names: tuple[str, ...]
+    unused: list[str]
+    ids: list[str]
+    pictures: list[Path]
+    masks: list[Path | None]
+    labels: np.ndarray
+    unlabelled: list[Path]
+    spare_masks: list[Path]
+
+
+def look_into(root: str | Path, report: Report) -> Contents:
+    """What a folder holds; what is wrong with it goes to `report`, and is left out.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{shown(root)}: no such folder; name the folder that holds the pictures and their labels")
+    labels = read_labels(root, report)
+    listing = _Listing(labels.pictures, root / MASKS, report)
+    rows = listing.resolve(labels, report)
+    names = [row.name for row in rows]
+    # Of all rows, also of those that are left out: the masks are numbered by them.
+    known = sorted({label for row in labels.rows for label in row.labels})
+    if rows and not known:
+        report(f"{shown(labels.origin)}: no picture has a label; write the classes of the pictures into it")
+    masks, spare = _find_masks(root / MASKS, [listing.ids[name] for name in names], listing.ids.values(), report)
+    if any(masks) and len(known) > 254:
+        report(
+            f"{shown(root / MASKS)}: masks count to 254, {shown(labels.origin)} has {len(known)} classes; merge some"
+        )
+    return Contents(
+        origin=labels.origin,
+        class_names=tuple(known),
+        unused=labels.unused,
+        ids=[listing.ids[name] for name in names],
+        pictures=[listing.paths[name] for name in names],
+        masks=masks,
+        labels=_multi_hot(rows, known),
+        unlabelled=[listing.paths[name] for name in sorted(listing.paths.keys() - set(names))],
+        spare_masks=spare,
+    )
+
+
+class _Listing:
+    """The pictures of a folder, listed once: paths and ids by name with extension."""
+
+    def __init__(self, folder: Path, masks: Path, report: Report):
         self._folder = folder
-        found = find_pictures(folder)
+        try:
+            found = [path for path in find_pictures(folder) if masks not in path.parents]
+        except UserError as error:
+            report(str(error))
+            found = []
         names = [path.relative_to(folder).as_posix() for path in found]
         self.paths = dict(zip(names, found, strict=True))
         self.ids = dict(zip(names, unique_ids(names), strict=True))
@@ -97,54 +145,68 @@ class _Listing:
         for name in names:
             self._by_stem[name.rpartition(".")[0]].append(name)
 
-    def resolve(self, names: Sequence[str], where: str) -> list[str]:
-        """The names with extension; UserError for missing, ambiguous and repeated ones."""
-        found = {name: [name] if name in self.paths else self._by_stem.get(name, []) for name in names}
+    def resolve(self, labels: Labels, report: Report) -> list[Row]:
+        """The rows under the pictures' full names; missing, ambiguous and repeated ones are reported."""
+        where = shown(labels.origin)
+        found = {
+            row.name: [row.name] if row.name in self.paths else self._by_stem.get(row.name, []) for row in labels.rows
+        }
         missing = [name for name, matches in found.items() if not matches]
-        if missing:
-            more = ", ..." if len(missing) > 3 else ""
-            raise UserError(
-                f"{where}: {len(missing)} of {len(names)} pictures are not in {shown(self._folder)}: "
-                f"{', '.join(map(shown, missing[:3]))}{more}; add them or take their lines out"
-            )
+        if missing and self.paths:
+            self._report_missing(missing, len(labels.rows), where, report)
         for name, matches in found.items():
             if len(matches) > 1:
-                raise UserError(
-                    f"{where}: {shown(name)} can be {' or '.join(map(shown, matches))}; write the extension"
-                )
-        resolved = [found[name][0] for name in names]
-        seen: set[str] = set()
-        for name in resolved:
-            if name in seen:
-                raise UserError(f"{where}: {shown(name)} has two lines; keep one with all its labels")
-            seen.add(name)
-        return resolved
+                report(f"{where}: {shown(name)} can be {' or '.join(map(shown, matches))}; write the extension")
+        resolved: dict[str, Row] = {}
+        for row in labels.rows:
+            if len(matches := found[row.name]) != 1:
+                continue
+            (name,) = matches
+            if name in resolved:
+                report(f"{where}: {shown(name)} is there twice; keep it once, with all its labels")
+            else:
+                resolved[name] = Row(name, row.labels)
+        return list(resolved.values())
+
+    def _report_missing(self, names: Sequence[str], count: int, where: str, report: Report) -> None:
+        alike = {same_elsewhere(name): name for name in [*self._by_stem, *self.paths]}
+        spelled = [(name, alike[same_elsewhere(name)]) for name in names if same_elsewhere(name) in alike]
+        missing = [name for name in names if same_elsewhere(name) not in alike]
+        if missing:
+            report(
+                f"{where}: {len(missing)} of {count} pictures are not in {shown(self._folder)}: {listed(missing)}; add "
+                "them or take them out of the labels"
+            )
+        if spelled:
+            pairs = ", ".join(f"{name!a} for {other!a}" for name, other in spelled[:3])
+            report(
+                f"{where}: names of {len(spelled)} of {count} pictures differ from the files' in case or Unicode form: "
+                f"{pairs}{', ...' if len(spelled) > 3 else ''}; write them like the files"
+            )
 
 
-def _read_table(path: Path) -> list[_Row]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
-            header = [cell.strip() for cell in next(lines, [])]
-            if header != ["name", "labels"]:
-                raise UserError(f"{shown(path)}: the first line is {','.join(header)!r}; it must be 'name,labels'")
-            rows = [_parse(cells, f"{shown(path)}, line {lines.line_num}") for cells in lines if any(cells)]
-    except FileNotFoundError:
-        raise UserError(f"{shown(path)}: no such file; write one with the header name,labels") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{shown(path)}: not UTF-8 text; save it as CSV in UTF-8") from None
-    except (OSError, csv.Error) as error:
-        raise UserError(f"{shown(path)}: cannot be read as CSV ({error}); save it as CSV in UTF-8") from error
-    if not rows:
-        raise UserError(f"{shown(path)}: no picture after the header; write one line a picture: name,labels")
-    return rows
+def _multi_hot(rows: Sequence[Row], known: Sequence[str]) -> np.ndarray:
+    """float32 (n, c)."""
+    columns = {name: column for column, name in enumerate(known)}
+    labels = np.zeros((len(rows), len(known)), np.float32)
+    for hot, row in zip(labels, rows, strict=True):
+        hot[[columns[name] for name in row.labels]] = 1
+    return labels
 
 
-def _parse(cells: list[str], where: str) -> _Row:
-    if len(cells) != 2:
-        raise UserError(f"{where}: fields: {len(cells)} instead of 2; separate labels by spaces, ; or |")
-    name, cell = cells[0].strip(), cells[1]
-    if not name:
-        raise UserError(f"{where}: no name; write name,labels")
-    labels = re.split(r"[;|]", cell) if re.search(r"[;|]", cell) else cell.split()
-    return _Row(relative_name(name, where), [label.strip() for label in labels if label.strip()])
+def same_elsewhere(name: str) -> str:
+    """What is left of a name on a system that knows neither case nor the two Unicode forms of a letter."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _find_masks(
+    folder: Path, ids: Sequence[str], all_ids: Sequence[str], report: Report
+) -> tuple[list[Path | None], list[Path]]:
+    """The masks of the pictures with these ids, and the files that are the mask of none at all."""
+    files = glob("**", root_dir=folder, recursive=True)
+    drawn = {name for name in files if Path(name).suffix.lower() in SUFFIXES}
+    masks = [folder / f"{name}.png" if f"{name}.png" in drawn else None for name in ids]
+    if drawn and ids and not any(masks):
+        example = shown(f"{ids[0]}.png")
+        report(f"{shown(folder)}: none of its {len(drawn)} masks has a picture; name them {example}, ...")
+    return masks, [folder / name for name in sorted(drawn - {f"{name}.png" for name in all_ids})]

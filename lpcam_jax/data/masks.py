@@ -31,7 +31,7 @@ def read_mask(path: str | Path | Encoded, *, num_classes: int | None = None) -> 
         stretch = _PACKED_GREY.get(image.tile[0].args, 1)
         mask = np.array(image, np.uint8) // stretch
     if num_classes is not None:
-        _check_values(mask, num_classes, path)
+        check_values(mask, num_classes, path)
     return mask
 
 
@@ -40,12 +40,35 @@ def read_with_mask(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`read_picture` and the `read_mask` of the same size that belongs to it; raises UserError."""
     image, mask = read_picture(path, upright=upright), read_mask(mask_path, num_classes=num_classes)
-    if image.shape[:2] != mask.shape:
-        raise UserError(
-            f"{shown(mask_path)}: the mask is {mask.shape[1]}x{mask.shape[0]}, its picture {image.shape[1]}x"
-            f"{image.shape[0]} (width x height); store a mask of the picture's size"
-        )
+    check_size(mask, image.shape[:2], mask_path)
     return image, mask
+
+
+def check_size(mask: np.ndarray, size: tuple[int, int], path: str | Path | Encoded) -> None:
+    """UserError when a mask (H, W) is not of its picture's size (H, W)."""
+    if mask.shape != size:
+        raise UserError(
+            f"{shown(path)}: the mask is {mask.shape[1]}x{mask.shape[0]}, its picture {size[1]}x{size[0]} "
+            "(width x height); store a mask of the picture's size"
+        )
+
+
+def check_values(mask: np.ndarray, num_classes: int, path: str | Path | Encoded) -> None:
+    """UserError when a mask holds other values than `read_mask` allows."""
+    pixels = np.bincount(mask.ravel(), minlength=256)
+    values = np.flatnonzero(pixels)
+    if not pixels[1:IGNORE].any() and pixels[IGNORE] > _DOUBTFUL * mask.size:
+        raise UserError(
+            f"{shown(path)}: the mask holds {' and '.join(map(str, values))} only, and 255 means ignored; "
+            f"store objects as their class index, 1..{num_classes}"
+        )
+    wrong = values[(values > num_classes) & (values != IGNORE)]
+    if wrong.size:
+        more = f" and {wrong.size - 8} more" if wrong.size > 8 else ""
+        raise UserError(
+            f"{shown(path)}: the mask holds {', '.join(map(str, wrong[:8]))}{more}; "
+            f"only 0..{num_classes} and 255 (ignored) have a meaning, renumber it"
+        )
 
 
 def pick_classes(wanted: Sequence[str], known: Sequence[str], where: str | Path) -> tuple[str, ...]:
@@ -111,20 +134,3 @@ class MaskFolder:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(shown, names))
-
-
-def _check_values(mask: np.ndarray, num_classes: int, path: str | Path | Encoded) -> None:
-    pixels = np.bincount(mask.ravel(), minlength=256)
-    values = np.flatnonzero(pixels)
-    if not pixels[1:IGNORE].any() and pixels[IGNORE] > _DOUBTFUL * mask.size:
-        raise UserError(
-            f"{shown(path)}: the mask holds {' and '.join(map(str, values))} only, and 255 means ignored; "
-            f"store objects as their class index, 1..{num_classes}"
-        )
-    wrong = values[(values > num_classes) & (values != IGNORE)]
-    if wrong.size:
-        more = f" and {wrong.size - 8} more" if wrong.size > 8 else ""
-        raise UserError(
-            f"{shown(path)}: the mask holds {', '.join(map(str, wrong[:8]))}{more}; "
-            f"only 0..{num_classes} and 255 (ignored) have a meaning, renumber it"
-        )

@@ -66,6 +66,22 @@ def picture_size(path: str | Path | Encoded, *, upright: bool = True) -> tuple[i
         return (width, height) if upright and _orientation(image) >= 5 else (height, width)
 
 
+def oddities(path: str | Path | Encoded) -> list[tuple[str, str]]:
+    """What is unusual about a picture, and how it is read all the same; from the header alone. Raises UserError."""
+    with opened(path) as image:
+        return [
+            words
+            for words, holds in (
+                (("turned by EXIF", "read upright"), _orientation(image) > 1),
+                (("in CMYK", "read as RGB"), image.mode == "CMYK"),
+                (("of 16 bits", "the high byte of each value is read"), ";16" in f"{image.mode} {image.tile}"),
+                (("of several frames", "the first is read"), getattr(image, "is_animated", False)),
+                (("with transparency", "what is transparent becomes white"), image.has_transparency_data),
+            )
+            if holds
+        ]
+
+
 @contextmanager
 def opened(path: str | Path | Encoded) -> Iterator[Image.Image]:
     """The undecoded picture file, for a `with` block; whatever goes wrong in it is raised as UserError."""

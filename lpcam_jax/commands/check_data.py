@@ -1,0 +1,95 @@
+"""Look at a folder of pictures before training on it: counts, and everything that is wrong or odd, with its fix.
+
+    python -m lpcam_jax check-data my_data
+
+The labels are found as for training: labels.csv, COCO JSON, VOC XML or a folder a class; without any, only the pictures
+are checked. Every file is read.
+
+exit code 0: nothing, or notes (handled right); 1: warnings; 2: errors, which training would refuse
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tyro
+
+from ..data.checks import Checked, Severity, check_folder
+from ..data.folder import Contents
+from ..data.pictures import shown
+from ..report.names import shorten
+
+_COLUMNS = 12  # classes of the table of pairs
+_PAIRS = 10  # shown where there are more classes
+_WIDTH = 24  # of a class's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """A data set."""
+
+    root: tyro.conf.Positional[str]
+    """its folder, as --data.root of train.py"""
+
+
+def main(words: list[str]) -> None:
+    """Check, print; ends with the severity as exit code.
+
+    Args:
+        words: the command line after the command's name.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax check-data", description=__doc__)
+    checked = check_folder(arguments.root)
+    for line in describe(checked):
+        print(line)
+    if code := max((finding.severity for finding in checked.findings), default=0):
+        sys.exit(int(code))
+
+
+def describe(checked: Checked) -> Iterator[str]:
+    """What a person wants to read, line by line."""
+    contents = checked.contents
+    count = len(contents.pictures) + len(contents.unlabelled)
+    origin = f", {len(contents.class_names)} classes, labels from {shown(contents.origin)}" if contents.origin else ""
+    yield f"{count} pictures{origin}"
+    if checked.sizes:
+        sizes = sorted(checked.sizes, key=lambda size: size[0] * size[1])
+        yield "sizes (width x height): {1}x{0} to {3}x{2}".format(*sizes[0], *sizes[-1])
+    if contents.class_names:
+        yield ""
+        yield from _counts(contents)
+    if checked.findings:
+        yield ""
+    for finding in checked.findings:
+        yield f"{finding.severity.name.lower():<9}{finding}"
+    severities = Counter(finding.severity for finding in checked.findings)
+    found = [f"{severities[one]} {one.name.lower()}{'s' * (severities[one] != 1)}" for one in reversed(Severity)]
+    yield ", ".join(found)
+
+
+def _counts(contents: Contents) -> Iterator[str]:
+    """Pictures of each class, and of each pair of classes."""
+    names, together = contents.class_names, (contents.labels.T @ contents.labels).astype(int)
+    head = [_fit(name, 8) for name in names] if len(names) <= _COLUMNS else []
+    width = max(map(len, ["class", "(none)", *(_fit(name, _WIDTH) for name in names)]))
+    yield " ".join(["class".ljust(width), "pictures", *(f"{f'+{name}':>9}" for name in head)])
+    for row, name in enumerate(names):
+        cells = ["-" if column == row else str(together[row, column]) for column in range(len(head))]
+        yield " ".join([_fit(name, _WIDTH).ljust(width), f"{together[row, row]:8}", *(cell.rjust(9) for cell in cells)])
+    if none := int((contents.labels.sum(axis=1) == 0).sum()):
+        yield f"{'(none)'.ljust(width)} {none:8}"
+    if not head:
+        pairs = np.argwhere(np.triu(together, 1))
+        pairs = sorted(pairs.tolist(), key=lambda pair: -together[tuple(pair)])[:_PAIRS]
+        yield from ["", "most often together"] if pairs else []
+        for one, other in pairs:
+            yield f"{together[one, other]:8} {_fit(names[one], _WIDTH)} + {_fit(names[other], _WIDTH)}"
+
+
+def _fit(name: str, width: int) -> str:
+    return shorten(name, lambda text: len(text) <= width)

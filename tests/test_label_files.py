@@ -1,0 +1,429 @@
+"""The same pictures, labelled in four ways: labels.csv, COCO JSON, VOC XML, a folder a class."""
+
+import json
+import re
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lpcam_jax.data.folder import Folder, look_into
+from lpcam_jax.data.label_files import read_labels, refuse
+from lpcam_jax.errors import UserError
+
+ONE_CLASS_EACH = {
+    "cat/a.jpg": ["cat"],
+    "dog/a.jpg": ["dog"],
+    "dog/b.png": ["dog"],
+    "traffic light/x/1.jpg": ["traffic light"],
+}
+SEVERAL = {"a.jpg": ["dog", "cat"], "sub/b.png": ["traffic light"], "c.jpg": [], "d.jpg": ["cat"]}
+
+
+def pictures(folder: Path, *names: str) -> Path:
+    """3x2 pictures (width x height)."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (3, 2), (10, 20, 30)).save(path, format="PNG")
+    return folder
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def csv_of(labels: dict[str, list[str]]) -> str:
+    return "\n".join(["name,labels", *(f"{name},{';'.join(names)};" for name, names in labels.items())])
+
+
+def coco_of(labels: dict[str, list[str]], *, unused: str = "animal") -> dict:
+    """As Roboflow exports it: a category more than there are, and two annotations of the same class."""
+    names = [unused, *sorted({name for names in labels.values() for name in names})]
+    annotations = [(n, names.index(one)) for n, some in enumerate(labels.values()) for one in [*some, *some]]
+    return {
+        "info": {},
+        "images": [{"id": n, "file_name": name, "width": 3, "height": 2} for n, name in enumerate(labels)],
+        "annotations": [{"id": n, "image_id": i, "category_id": c} for n, (i, c) in enumerate(annotations)],
+        "categories": [{"id": n, "name": name, "supercategory": unused} for n, name in enumerate(names)],
+    }
+
+
+def xml_of(name: str, labels: list[str]) -> str:
+    objects = "".join(f"<object><name>{escape(one)}</name><difficult>1</difficult></object>" for one in labels)
+    return f"<annotation><folder>x</folder><filename>{escape(name)}</filename>{objects}</annotation>"
+
+
+def make(root: Path, layout: str, labels: dict[str, list[str]]) -> Path:
+    match layout:
+        case "csv":
+            write(pictures(root / "images", *labels).parent / "labels.csv", csv_of(labels))
+        case "coco":
+            write(pictures(root / "images", *labels).parent / "annotations.json", json.dumps(coco_of(labels)))
+        case "voc":
+            pictures(root / "JPEGImages", *labels)
+            for name, some in labels.items():
+                write(root / "Annotations" / f"{name}.xml", xml_of(Path(name).name, some))
+        case "folders":
+            pictures(root, *labels)
+    return root
+
+
+def labels_of(source: Folder) -> dict[str, list[str]]:
+    names = np.array(source.class_names)
+    return {name: names[row > 0].tolist() for name, row in zip(source.ids, source.labels, strict=True)}
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        Folder(root)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert text.startswith(str(root))
+    assert "; " in text, "what was found; what to do"
+    return text
+
+
+def defects(root: Path) -> list[str]:
+    found = []
+    look_into(root, found.append)
+    return found
+
+
+# The same in every layout.
+
+
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "folders"])
+def test_the_same_pictures_in_four_layouts(tmp_path, layout):
+    root = make(tmp_path, layout, ONE_CLASS_EACH)
+    mask = [[0, 1, 2], [3, 255, 0]]
+    write(root / "masks/dog/a.png", b"")
+    Image.fromarray(np.array(mask, np.uint8)).save(root / "masks/dog/a.png")
+    source = Folder(root)
+    assert source.class_names == ("cat", "dog", "traffic light")
+    assert labels_of(source) == {
+        "cat/a": ["cat"],
+        "dog/a": ["dog"],
+        "dog/b": ["dog"],
+        "traffic light/x/1": ["traffic light"],
+    }
+    masks = {record.id: record.mask for record in source}
+    assert masks.pop("dog/a").tolist() == mask
+    assert set(masks.values()) == {None}
+    assert source[0].image.shape == (2, 3, 3)
+    assert source.size(0) == (2, 3)
+    assert defects(root) == []
+
+
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc"])
+def test_the_same_labels_in_three_layouts(tmp_path, layout):
+    source = Folder(make(tmp_path, layout, SEVERAL))
+    assert source.class_names == ("cat", "dog", "traffic light")
+    assert labels_of(source) == {"a": ["cat", "dog"], "sub/b": ["traffic light"], "c": [], "d": ["cat"]}
+
+
+@pytest.mark.parametrize("layout", ["coco", "voc", "folders"])
+def test_labels_csv_wins(tmp_path, layout):
+    root = make(tmp_path, layout, {"dog/a.jpg": ["dog"]})
+    make(root, "csv", {"b.jpg": ["cow"], "c.jpg": []})
+    assert labels_of(Folder(root)) == {"b": ["cow"], "c": []}
+
+
+def test_odd_pictures_in_a_folder_a_class(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    picture, exif = Image.fromarray(noise), Image.Exif()
+    exif[0x0112] = 6
+    for folder in ("cat", "dog"):
+        (tmp_path / folder).mkdir()
+    picture.save(tmp_path / "cat/turned.jpg", exif=exif)
+    Image.fromarray(noise[..., 0].astype(np.uint16) << 8).save(tmp_path / "cat/deep.png")
+    for mode, name in (("CMYK", "c.jpg"), ("L", "l.jpg"), ("P", "p.png"), ("RGBA", "r.png"), ("1", "1.png")):
+        picture.convert(mode).save(tmp_path / "dog" / name)
+    source = Folder(tmp_path)
+    assert len(source) == 7
+    for index, record in enumerate(source):
+        assert (record.image.dtype, record.image.ndim) == (np.uint8, 3)
+        assert record.image.shape == (*source.size(index), 3)
+        assert source.size(index) == ((30, 20) if record.id == "cat/turned" else (20, 30))
+
+
+# Where the files are.
+
+
+@pytest.mark.parametrize("file", ["annotations.json", "_annotations.coco.json", "my labels.json", "annotations/x.json"])
+@pytest.mark.parametrize("folder", ["images", "."])
+def test_places_of_coco(tmp_path, file, folder):
+    write(tmp_path / file, json.dumps(coco_of(SEVERAL)))
+    pictures(tmp_path / folder, *SEVERAL)
+    assert Folder(tmp_path).ids == ["a", "sub/b", "c", "d"]
+
+
+@pytest.mark.parametrize("folder", ["images", "annotations"])
+def test_coco_beside_the_pictures(tmp_path, folder):
+    write(pictures(tmp_path / folder, *SEVERAL) / "export.json", json.dumps(coco_of(SEVERAL)))
+    assert Folder(tmp_path).ids == ["a", "sub/b", "c", "d"]
+
+
+def test_coco_names_with_the_folder_of_pictures(tmp_path):
+    labels = {"images/a.jpg": ["cat"], "images/b.jpg": []}
+    write(pictures(tmp_path, *labels) / "annotations.json", json.dumps(coco_of(labels)))
+    pictures(tmp_path, "masks/images/a.png")  # which are no pictures to be labelled
+    assert labels_of(Folder(tmp_path)) == {"images/a": ["cat"], "images/b": []}
+    assert look_into(tmp_path, refuse).unlabelled == []
+
+
+def test_a_category_without_annotation_is_no_class(tmp_path):
+    root = make(tmp_path, "coco", SEVERAL)
+    assert "animal" not in Folder(root).class_names
+    assert look_into(root, refuse).unused == ["animal"]
+
+
+@pytest.mark.parametrize("xml", ["Annotations", "annotations", "images", "JPEGImages", "."])
+@pytest.mark.parametrize("folder", ["JPEGImages", "images", "."])
+def test_places_of_voc(tmp_path, xml, folder):
+    labels = {"a.jpg": ["cat"], "b.jpg": [], "c.jpg": ["dog", "cat"]}
+    pictures(tmp_path / folder, *labels)
+    for name, some in labels.items():
+        write(tmp_path / xml / f"{Path(name).stem}.xml", xml_of(name, some))
+    assert labels_of(Folder(tmp_path)) == {"a": ["cat"], "b": [], "c": ["cat", "dog"]}
+
+
+@pytest.mark.parametrize("folder", [".", "images", "JPEGImages"])
+def test_places_of_a_folder_a_class(tmp_path, folder):
+    names = ("cat/1.jpg", "dog/1.jpg", "dog/deep/er/2.jpg")
+    pictures(tmp_path / folder, *names, "of no class.jpg", ".hidden/3.jpg")
+    (tmp_path / folder / "bird").mkdir()
+    pictures(tmp_path, "masks/cat/1.png")
+    assert labels_of(Folder(tmp_path)) == {"cat/1": ["cat"], "dog/1": ["dog"], "dog/deep/er/2": ["dog"]}
+    found = look_into(tmp_path, refuse)
+    assert found.unused == ["bird"]
+    assert [path.name for path in found.unlabelled] == ["of no class.jpg"]
+
+
+def test_the_first_pictures_are_of_all_classes(tmp_path):
+    pictures(tmp_path, *(f"cat/{n}.jpg" for n in range(9)), "dog/x.jpg", "dog/y.jpg", "owl/z.jpg")
+    assert Folder(tmp_path).ids[:6] == ["cat/0", "dog/x", "owl/z", "cat/1", "dog/y", "cat/2"]
+
+
+def test_pictures_alone_have_no_labels(tmp_path):
+    pictures(tmp_path / "images", "a.jpg")
+    assert read_labels(tmp_path, refuse).origin is None
+    assert "no labels: neither labels.csv, COCO JSON, VOC XML nor a folder a class" in refusal(tmp_path)
+
+
+# What is refused.
+
+
+def test_two_kinds_of_labels(tmp_path):
+    make(make(tmp_path, "coco", SEVERAL), "voc", SEVERAL)
+    text = refusal(tmp_path)
+    assert f"labels twice, in {tmp_path / 'annotations.json'} and in {tmp_path / 'Annotations'}" in text
+    assert "keep one of them" in text
+
+
+def test_several_json_files(tmp_path):
+    pictures(tmp_path / "images", *SEVERAL)
+    for name in ("train.json", "val.json"):
+        write(tmp_path / "annotations" / name, json.dumps(coco_of(SEVERAL)))
+    assert "2 JSON files can be its labels" in refusal(tmp_path)
+    write(tmp_path / "annotations.json", json.dumps(coco_of(SEVERAL)))
+    assert len(Folder(tmp_path)) == 4
+
+
+def test_parts_of_a_data_set_are_no_classes(tmp_path):
+    for part in ("train", "valid"):
+        pictures(tmp_path, f"{part}/cat/a.jpg")
+        write(tmp_path / part / "_annotations.coco.json", json.dumps(coco_of({"cat/a.jpg": ["cat"]})))
+    assert f"name one of them: {tmp_path / 'train'}" in refusal(tmp_path)
+    assert labels_of(Folder(tmp_path / "train")) == {"cat/a": ["cat"]}
+
+
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "folders"])
+def test_a_folder_around_the_data_set(tmp_path, layout):
+    make(tmp_path / "archive", layout, ONE_CLASS_EACH)
+    assert f"name one of them: {tmp_path / 'archive'}" in refusal(tmp_path)
+
+
+def test_one_defect_of_json_is_one_line(tmp_path):
+    """Annotations of a picture or category that is refused itself are no defects of their own."""
+    values = coco_of(SEVERAL)
+    values["images"][0]["file_name"] = "../a.jpg"
+    values["categories"][3]["name"] = ""
+    write(pictures(tmp_path / "images", *SEVERAL).parent / "annotations.json", json.dumps(values))
+    found = defects(tmp_path)
+    assert len(found) == 2, found
+    assert look_into(tmp_path, found.append).ids == ["sub/b", "c", "d"]
+
+
+DOCS = (Path(__file__).parents[1] / "docs/your_own_pictures.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("language", "file"), [("csv", "labels.csv"), ("json", "a.json"), ("xml", "Annotations/a.xml")]
+)
+def test_the_documented_examples(tmp_path, language, file):
+    (example,) = re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL)
+    names = ["IMG_0012.jpg"] if language == "xml" else ["IMG_0012.jpg", "IMG_0013.jpg", "IMG_0014.jpg"]
+    write(pictures(tmp_path / "images", *names).parent / file, example)
+    expected = {"IMG_0012": ["cat", "dog"], "IMG_0013": ["cat", "traffic light"], "IMG_0014": []}
+    assert labels_of(Folder(tmp_path)) == {Path(name).stem: expected[Path(name).stem] for name in names}
+
+
+def changed(key: str, number: int | None, **fields) -> str:
+    """The JSON with an entry changed, or added."""
+    values = coco_of(SEVERAL)
+    if number is None:
+        values[key].append(fields)
+    else:
+        values[key][number] |= fields
+    return json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read as JSON"),
+        ("{", "cannot be read as JSON"),
+        (b"\xff\xfe{", "cannot be read as JSON"),
+        pytest.param("[" * 100_000, "cannot be read as JSON", id="deep"),
+        pytest.param("9" * 5000, "cannot be read as JSON", id="long number"),
+        ("[]", "not COCO, it has no list of images"),
+        ('{"images": []}', "not COCO, it has no list of annotations"),
+        ('{"images": [], "annotations": [3], "categories": []}', "no list of annotations"),
+        ('{"images": [], "annotations": [], "categories": {}}', "no list of categories"),
+        ('{"images": [], "annotations": [], "categories": []}', "no picture in images"),
+        (json.dumps(coco_of({"a.jpg": []})), "no picture has a label"),
+        (changed("images", 1, file_name="../a.jpg"), "images[1]: '../a.jpg' leads out"),
+        (changed("images", 1, file_name="/etc/passwd"), "images[1]: '/etc/passwd' leads out"),
+        (changed("images", 1, file_name="x/../../a.jpg"), "leads out"),
+        (changed("images", 1, file_name="a\n\x1b[31m.jpg"), r"'a\n\x1b[31m.jpg'"),
+        (changed("images", 1, file_name="a\0.jpg"), r"'a\x00.jpg'"),
+        (changed("images", 1, file_name="\ud800.jpg"), r"images[1]: '\ud800.jpg' is no file_name"),
+        (changed("images", 1, file_name=7), "images[1]: 7 is no file_name"),
+        (changed("images", 1, file_name=" "), "images[1]: ' ' is no file_name"),
+        (changed("images", 1, id=[1]), "images[1]: the id [1] is no number"),
+        (changed("images", 1, id=0), "images[1]: the id 0 is there twice"),
+        (changed("images", 1, file_name="a.jpg"), "a.jpg is there twice"),
+        (changed("images", 1, file_name="gone.jpg"), "1 of 4 pictures are not in"),
+        (changed("categories", 1, name=None), "categories[1]: None is no name"),
+        (changed("categories", 1, id=True), "categories[1]: the id True is no number"),
+        (changed("categories", 1, id=0), "categories[1]: the id 0 is there twice"),
+        (changed("annotations", None, image_id=0), "no category has the category_id None"),
+        (changed("annotations", None, image_id=99, category_id=1), "no picture has the image_id 99"),
+        (changed("annotations", None, image_id={}, category_id=1), "no picture has the image_id {}"),
+        pytest.param(
+            changed("annotations", None, image_id="9" * 10**6), "no picture has the image_id '9999", id="long id"
+        ),
+    ],
+)
+def test_wrong_json(tmp_path, text, message):
+    pictures(tmp_path / "images", *SEVERAL)
+    write(tmp_path / "annotations.json", text)
+    assert message in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read as a VOC annotation"),
+        ("<annotation>", "cannot be read as a VOC annotation"),
+        (b'<?xml version="1.0" encoding="no-such"?><annotation/>', "cannot be read as a VOC annotation"),
+        ("<svg/>", "holds 'svg', not a VOC annotation"),
+        ("<annotation/>", "no filename"),
+        ("<annotation><filename> </filename></annotation>", "no filename"),
+        ("<annotation><filename>a.jpg</filename><object/></annotation>", "an object has no name"),
+        (xml_of("../a.jpg", ["cat"]), "'../a.jpg' leads out"),
+        (xml_of("..", ["cat"]), "leads out"),
+        (xml_of("/etc/passwd", ["cat"]), "'/etc/passwd' leads out"),
+        (xml_of("gone.jpg", ["cat"]), "1 of 4 pictures are not in"),
+        (xml_of("sub/b.png", ["cat"]), "sub/b.png is there twice"),
+        ("<!DOCTYPE annotation>" + xml_of("a.jpg", ["cat"]), "it has a DOCTYPE"),
+        (("<!DOCTYPE annotation>" + xml_of("a.jpg", ["cat"])).encode("utf-16"), "it has a DOCTYPE"),
+        (
+            '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><annotation><filename>&b;</filename></annotation>',
+            "it has a DOCTYPE",
+        ),
+        (
+            '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><annotation><filename>&a;</filename></annotation>',
+            "it has a DOCTYPE",
+        ),
+        ("<annotation><filename>&a;</filename></annotation>", "cannot be read as a VOC annotation"),
+        pytest.param("<annotation>" + " " * (9 << 20), "it has 9 MB", id="large"),
+    ],
+)
+def test_wrong_xml(tmp_path, text, message):
+    root = make(tmp_path, "voc", SEVERAL)
+    write(root / "Annotations/a.jpg.xml", text)
+    assert message in refusal(root)
+
+
+def test_no_name_leaves_the_folder(tmp_path):
+    """Pictures outside are there, and are not found."""
+    pictures(tmp_path, "secret.jpg", "data/images/a.jpg")
+    for number, name in enumerate(("../secret.jpg", "../../secret.jpg", str(tmp_path / "secret.jpg"))):
+        root = tmp_path / "data"
+        for layout, text in (
+            ("labels.csv", csv_of({name: ["cat"]})),
+            ("annotations.json", json.dumps(coco_of({name: ["cat"]}))),
+        ):
+            file = write(root / layout, text)
+            assert "leads out of the data set" in refusal(root), number
+            file.unlink()
+
+
+def test_all_defects_at_once(tmp_path):
+    table = "name,labels\na,cat\nb,cat,dog\n,cat\n../a,cat\nsub/b,dog\nsub/b.png,dog\ngone,cat\n"
+    root = pictures(tmp_path / "images", "a.jpg", "sub/b.png").parent
+    write(root / "labels.csv", table)
+    found = defects(root)
+    assert found[0] == refusal(root)
+    for part in (
+        "line 3: fields: 3",
+        "line 4: no name",
+        "line 5: '../a'",
+        "1 of 4 pictures are not in",
+        "sub/b.png is there twice",
+    ):
+        assert sum(part in one for one in found) == 1, found
+    assert len(found) == 5
+    contents = look_into(root, found.append)
+    assert (contents.ids, contents.labels.tolist()) == (["a", "sub/b"], [[1, 0], [0, 1]])
+
+
+def test_names_in_another_case_or_unicode_form(tmp_path):
+    root = pictures(tmp_path / "images", "cafe\u0301.jpg", "B.jpg").parent
+    write(root / "labels.csv", csv_of({"caf\xe9.jpg": ["cat"], "b": ["dog"]}))
+    text = refusal(root)
+    assert (
+        r"names of 2 of 2 pictures differ from the files' in case or Unicode form: 'caf\xe9.jpg' for 'cafe\u0301.jpg'"
+        in text
+    )
+    assert "'b' for 'B'" in text
+
+
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc"])
+def test_damaged_label_files_are_read_or_refused_in_one_line(tmp_path, layout):
+    root, rng = make(tmp_path, layout, SEVERAL), np.random.default_rng(0)
+    file = next(
+        file for name in ("labels.csv", "annotations.json", "Annotations/a.jpg.xml") if (file := root / name).exists()
+    )
+    whole = np.frombuffer(file.read_bytes(), np.uint8)
+    outcomes = set()
+    for _ in range(150):
+        content = whole.copy()
+        content[rng.integers(0, len(content), 3)] = rng.integers(0, 256, 3)
+        file.write_bytes(content[: rng.integers(1, 2 * len(content))].tobytes())
+        found = defects(root)
+        assert all(one.isprintable() for one in found)
+        if found:
+            assert refusal(root) == found[0]
+            outcomes.add("refused")
+        else:
+            source = Folder(root)
+            assert source.labels.shape == (len(source), len(source.class_names))
+            outcomes.add("read")
+    assert "refused" in outcomes
