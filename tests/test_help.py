@@ -50,10 +50,11 @@ def folder(tmp_path, monkeypatch) -> Path:
     shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
     for recipe in (tmp_path / "configs").glob("*.py"):
         recipe.write_text(recipe.read_text() + TINY)
-    for number in range(6):
+    for number in range(20):  # ten of each class, so that check-data has nothing to say
         picture(tmp_path / "my_data" / "images" / f"{number}.jpg", seed=number)
+    for number in range(3):
         picture(tmp_path / "my" / f"{number}.jpg", seed=number)
-    rows = [f"{number},{['cat', 'dog'][number % 2]}" for number in range(6)]
+    rows = [f"{number},{['cat', 'dog'][number % 2]}" for number in range(20)]
     (tmp_path / "my_data" / "labels.csv").write_text("\n".join(["name,labels", *rows]))
     voc_archives(tmp_path / "DIR")
     weights = resnet((1, 1, 1, 1), width=4, stem=4)
