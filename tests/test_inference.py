@@ -196,7 +196,8 @@ def test_pictures_that_cannot_be_read_are_named_and_the_others_finished(network,
 @pytest.mark.slow
 def test_four_devices_give_the_numbers_of_one(recipe, tmp_path):
     script, results = Path(__file__).with_name("four_devices.py"), tmp_path / "four.npz"
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    environment = {**os.environ, "XLA_FLAGS": flags}
     command = [sys.executable, script, recipe, tmp_path / "four", results]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     one = run_all(recipe, str(tmp_path / "one"))
