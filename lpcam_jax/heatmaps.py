@@ -25,6 +25,7 @@ from .data.records import Record, RecordSource
 from .files import write_atomically
 from .inference import METHODS, PictureMaps, map_pictures
 from .predictions import MapFolder
+from .prototype_gallery import write_prototype_page
 from .prototypes import Prototypes
 from .report.curve import seed_curves
 from .report.names import title
@@ -150,6 +151,7 @@ def make_heatmaps(
     if "scores" in metrics:
         seed_curves(Path(out) / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
     folder.write_json("metrics.json", metrics)
+    write_prototype_page(run, state, prototypes, source, out, devices=devices)
     return metrics
 
 
