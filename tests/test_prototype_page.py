@@ -6,8 +6,9 @@ import json
 import re
 import shutil
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
+import jax
 import numpy as np
 import pytest
 from browsing import Browser
@@ -143,10 +144,16 @@ def test_maps_are_the_cosines_of_the_pictures_features(mapped, trained, mesh):
     state, source, prototypes = trained_state(run, devices=mesh), seed_source(run.config), run.load_prototypes()
     shown = embedded((mapped[0] / "prototypes.html").read_text(encoding="utf-8"))["classes"][1]["pictures"][0]
     image = source[source.ids.index(shown["id"])].image
-    model = nnx.merge(graph_of(run.config, 6)[0], state.parameters, state.batch_stats)
-    straight, mirrored, _ = features_of_both(model, image[None], np.int32([image.shape[:2]]))
+    graph, *_ = graph_of(run.config, len(run.class_names))
+
+    @jax.jit
+    def features(parameters, batch_stats, pictures, sizes):
+        straight, mirrored, _ = features_of_both(nnx.merge(graph, parameters, batch_stats), pictures, sizes)
+        return straight + mirrored
+
+    found = features(state.parameters, state.batch_stats, image[None], np.int32([image.shape[:2]]))
     for context, centres in enumerate((prototypes.class_centres, prototypes.context_centres)):
-        expected = np.asarray(similarity_maps(straight + mirrored, centres))[0, :, :, 1]
+        expected = np.asarray(similarity_maps(found, centres))[0, :, :, 1]
         rows, columns, clusters = expected.shape
         assert [rows, columns] == shown["grid"]
         with Image.open(mapped[0] / unquote(shown["similarity"])) as picture:
@@ -245,8 +252,7 @@ def test_pictures_are_shown_and_names_are_text(browser):
 
 
 def test_a_class_without_prototypes_says_so(browser):
-    browser.load()
-    browser.choose("#class", HOSTILE)
+    browser.load(f"#class={quote(HOSTILE)}")
     assert cards(browser, "class") == cards(browser, "context") == []
     assert browser.texts("#class-hint") == [
         f"No feature of the training pictures is of {HOSTILE}: there is no prototype."
