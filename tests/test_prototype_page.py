@@ -121,8 +121,8 @@ def test_the_page_of_a_run_holds_all_it_shows(mapped, trained):
         assert found["name"] == run.class_names[n] == one["name"]
         for kind in ("class", "context"):
             for cluster, expected in zip(found[kind], one[kind], strict=True):
-                assert [cluster[key] for key in ("score", "kept", "share")] == [
-                    expected[key] for key in ("score", "kept", "share")
+                assert [cluster[key] for key in ("score", "✓ kept", "share")] == [
+                    expected[key] for key in ("score", "✓ kept", "share")
                 ]
                 assert cluster["patches"] == [patch["id"] for patch in expected["patches"]]
                 linked.add(cluster["strip"])
@@ -226,17 +226,17 @@ def cards(browser, kind: str) -> list[list[str]]:
 def test_cards_come_kept_first_and_say_why_others_are_rejected(browser):
     browser.load("#class=cat10")
     assert cards(browser, "class") == [
-        ["Prototype 1", "kept", "score 0.95"],
-        ["Prototype 2", "kept", "score 0.99"],
-        ["Prototype 3", "rejected: score not above 0.9", "score 0.20"],
+        ["Prototype 1", "✓ kept", "score 0.95"],
+        ["Prototype 2", "✓ kept", "score 0.99"],
+        ["Cluster 3", "✕ rejected: score not above 0.9", "score 0.20"],
     ]
     verdicts = [verdict for _, verdict, _ in cards(browser, "context")]
-    assert verdicts[0] == "kept: subtracted"
-    assert verdicts[1].startswith("rejected: score not above 0.05")
-    assert verdicts[2].startswith("rejected: score not below 0.9")
-    assert browser.texts("#class-cards .rejected h3") == ["Prototype 3"]
+    assert verdicts[0] == "✓ kept: subtracted"
+    assert verdicts[1].startswith("✕ rejected: score not above 0.05")
+    assert verdicts[2].startswith("✕ rejected: score not below 0.9")
+    assert browser.texts("#class-cards .rejected h3") == ["Cluster 3"]
     browser.choose("#class", "cat9")
-    assert cards(browser, "class") == [["Prototype 1", "kept, as the best: none scored above 0.9", "score 0.60"]]
+    assert cards(browser, "class") == [["Prototype 1", "✓ kept, as the best: none scored above 0.9", "score 0.60"]]
 
 
 def test_pictures_are_shown_and_names_are_text(browser):
