@@ -16,6 +16,7 @@ from flax import nnx
 from PIL import Image
 
 from lpcam_jax import similarity_maps
+from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.inference import features_of_both
 from lpcam_jax.prototype_gallery import atlas, choose_pictures, write_prototype_page
@@ -178,6 +179,18 @@ def test_nothing_is_made_twice_and_what_is_lost_is_made_again(mapped, trained, m
         path.unlink()
     write_prototype_page(run, state, prototypes, source, out, devices=mesh)
     assert {path: path.read_bytes() for path in files()} == {path: content for path, (_, content) in before.items()}
+    assert (out / "prototypes.html").read_bytes() == page
+
+
+def test_pictures_without_labels_are_shown_for_the_classes_they_were_mapped_for(mapped, trained, mesh, tmp_path):
+    out = shutil.copytree(mapped[0], tmp_path / "out")
+    page = (out / "prototypes.html").read_bytes()
+    (out / "prototypes.html").unlink()
+    run = Run.open(trained)
+    source = seed_source(run.config)
+    unlabelled = Subset(source, range(len(source)))
+    unlabelled.labels = None
+    write_prototype_page(run, trained_state(run, devices=mesh), run.load_prototypes(), unlabelled, out, devices=mesh)
     assert (out / "prototypes.html").read_bytes() == page
 
 

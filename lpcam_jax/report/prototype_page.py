@@ -10,10 +10,10 @@ from .overlays import heat_colors
 from .page import write_page
 
 _SUMMARY = (
-    "A prototype is the centre of a cluster of local features of the training pictures; the small patches are the "
-    "training pictures around the features nearest to it.",
-    "LPCAM lights up what resembles the prototypes that were kept of a class, less what resembles those of its "
-    "context; the map on each card shows where one of them is on the picture you choose.",
+    "Each card is a cluster of local features of the training pictures: the patches are cut out around the features "
+    "nearest to its centre, and the map shows where the picture you choose resembles it.",
+    "LPCAM takes the mean of the maps of a class's kept clusters, its prototypes, and subtracts that of its kept "
+    "context prototypes: of what comes with the class and is not it.",
 )
 
 

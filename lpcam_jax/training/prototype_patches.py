@@ -180,7 +180,7 @@ def write_patches(
         "context": list(config.prototypes.context),
         "classes": classes,
     }
-    write_atomically(index, json.dumps(values, indent=1, ensure_ascii=False).encode(errors="surrogatepass"))
+    write_atomically(index, json.dumps(values, indent=1).encode())
 
 
 def read_patches(directory: Path, prototypes: Prototypes) -> dict[str, Any] | None:
@@ -195,7 +195,7 @@ def read_patches(directory: Path, prototypes: Prototypes) -> dict[str, Any] | No
         {"score", "kept", "share", "patches": [{"id", "box", "cosine"}]}; None where nothing is known of them.
     """
     try:
-        values = json.loads((directory / "prototypes.json").read_bytes().decode(errors="surrogatepass"))
+        values = json.loads((directory / "prototypes.json").read_bytes())
         return values if values.pop("prototypes") == fingerprint(prototypes) else None
     except (OSError, ValueError, KeyError):
         return None
