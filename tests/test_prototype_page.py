@@ -46,7 +46,12 @@ CLASSES = [
         [prototype(0.5, True, 0.2), prototype(0.01, False, 0.7), prototype(0.97, False, 0.1, patches=("t1",))],
         [picture("a", "a"), picture(HOSTILE, "b")],
     ),
-    PrototypeClass("cat9", [prototype(0.6, True, 1.0), EMPTY, EMPTY], [EMPTY] * 3, [picture("b", "b")]),
+    PrototypeClass(
+        "cat9",
+        [EMPTY, prototype(0.6, True, 1.0), EMPTY],
+        [EMPTY, prototype(0.5, True, 1.0), EMPTY],
+        [picture("b", "b")],
+    ),
     PrototypeClass(HOSTILE, [EMPTY] * 3, [EMPTY] * 3, []),
 ]
 
@@ -294,19 +299,19 @@ def test_choosing_another_picture_changes_the_maps(browser):
     assert pressed(browser) == ["true", "false"]
 
 
-def test_a_map_lies_where_its_features_are(browser):
-    browser.load("#class=cat10")
-    [left, top, width, height] = browser.run(
-        """
-        const map = document.querySelector("#context-cards .map").getBoundingClientRect();
-        const atlas = document.querySelector("#context-cards .heat img").getBoundingClientRect();
+@pytest.mark.parametrize(
+    ("name", "kind", "cell"), [("cat10", "context", 3), ("cat9", "class", 1), ("cat9", "context", 4)]
+)
+def test_a_map_lies_where_its_features_are(browser, name, kind, cell):
+    place = browser.load(f"#class={name}").run(
+        f"""
+        const map = document.querySelector("#{kind}-cards .map").getBoundingClientRect();
+        const atlas = document.querySelector("#{kind}-cards .heat img").getBoundingClientRect();
         const scale = 60 / map.width; // to pixels of the picture
         return [atlas.left - map.left, atlas.top - map.top, atlas.width, atlas.height].map((one) => one * scale);
         """
     )
-    assert [left, width, height] == pytest.approx([-16, 16 * 6, 16 * 5 * 6], abs=0.5)
-    # The first context card is cluster 0: the fourth map of the atlas.
-    assert top == pytest.approx(-16 * (3 * 5 + 1), abs=0.5)
+    assert place == pytest.approx([-16, -16 * (cell * 5 + 1), 16 * 6, 16 * 5 * 6], abs=0.5)
 
 
 def test_opens_steps_and_closes(browser):
