@@ -27,6 +27,7 @@ from .data.records import Record, RecordSource
 from .files import write_atomically
 from .inference import METHODS, PictureMaps, map_pictures
 from .predictions import MapFolder
+from .prototype_gallery import write_prototype_page
 from .prototypes import Prototypes
 from .report.curve import seed_curves
 from .report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layer
@@ -218,6 +219,7 @@ def make_heatmaps(
     entries = [folder.entry(name, score, predicted=predicted) for name, score in of_pictures.items()]
     write_gallery(folder.directory / "index.html", _gallery(metrics, source.has_masks), entries)
     folder.write_json("metrics.json", metrics)
+    write_prototype_page(run, state, prototypes, source, out, devices=devices)
     return metrics
 
 

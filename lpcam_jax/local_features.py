@@ -33,7 +33,8 @@ class FeatureSample:
     """A uniform sample, of at most `size` rows, of the local features of each class and each context.
 
     Every feature draws a number that depends on the seed, its picture, class, set and position only; the rows
-    with the smallest numbers stay. So the sample does not depend on the order of the pictures.
+    with the smallest numbers stay. So the sample does not depend on the order of the pictures. Each row knows its
+    picture and its place on the feature grid.
 
     Memory: 2 c size d float32, stated by `nbytes` before anything is allocated.
     """
@@ -41,6 +42,7 @@ class FeatureSample:
     def __init__(self, classes: int, dimension: int, *, size: int = 8192, seed: int = 0):
         self.classes, self.dimension, self.size, self.seed = classes, dimension, size, seed
         self._rows = [[np.empty((0, dimension), np.float32) for _ in range(2)] for _ in range(classes)]
+        self._positions = [[np.empty((0, 3), np.int32) for _ in range(2)] for _ in range(classes)]
         self._draws = [[np.empty(0, np.float64) for _ in range(2)] for _ in range(classes)]
         self.seen = np.zeros((classes, 2), np.int64)
 
@@ -70,9 +72,12 @@ class FeatureSample:
         if not len(chosen):
             return
         rows = np.concatenate([self._rows[class_index][which], features.reshape(-1, self.dimension)[chosen]])
+        places = np.stack([np.full_like(chosen, picture), *np.divmod(chosen, features.shape[1])], axis=1)
+        positions = np.concatenate([self._positions[class_index][which], places.astype(np.int32)])
         draws = np.concatenate([kept, draws])
         order = np.argsort(draws, kind="stable")[: self.size]
         self._rows[class_index][which], self._draws[class_index][which] = rows[order], draws[order]
+        self._positions[class_index][which] = positions[order]
 
     def points(self, *, context: bool) -> tuple[np.ndarray, np.ndarray]:
         """The sample as one array.
@@ -85,11 +90,29 @@ class FeatureSample:
             n is the largest count of a class, rounded up to a power of two: few compilations.
         """
         rows = [pair[int(context)] for pair in self._rows]
-        longest = max(max(len(one) for one in rows), 1)
-        n = min(1 << (longest - 1).bit_length(), max(self.size, longest))
+        n = self._length(context)
         points = np.zeros((self.classes, n, self.dimension), np.float32)
         weights = np.zeros((self.classes, n), np.float32)
         for index, one in enumerate(rows):
             points[index, : len(one)] = one
             weights[index, : len(one)] = 1
         return points, weights
+
+    def positions(self, *, context: bool) -> np.ndarray:
+        """Where the rows of `points` come from.
+
+        Args:
+            context: whether of the contexts B_n (else of the classes F_n).
+
+        Returns:
+            int32 (c, n, 3): number of the picture, row and column on its feature grid; -1 where `points` has no row.
+        """
+        places = [pair[int(context)] for pair in self._positions]
+        positions = np.full((self.classes, self._length(context), 3), -1, np.int32)
+        for index, one in enumerate(places):
+            positions[index, : len(one)] = one
+        return positions
+
+    def _length(self, context: bool) -> int:
+        longest = max(max(len(pair[int(context)]) for pair in self._rows), 1)
+        return min(1 << (longest - 1).bit_length(), max(self.size, longest))

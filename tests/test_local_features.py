@@ -140,3 +140,28 @@ def test_nbytes_is_the_size_of_both_full_arrays():
     both = [sample.points(context=context)[0] for context in (False, True)]
     assert both[0].shape == (2, 16, 3)
     assert sample.nbytes == 2 * both[0].nbytes
+
+
+@pytest.mark.parametrize("size", [7, 64, 200])
+@pytest.mark.parametrize("order", [range(12), range(11, -1, -1), np.random.default_rng(0).permutation(12).tolist()])
+def test_positions_say_where_every_row_comes_from(size, order):
+    sample = sampled(order, size=size)
+    (points, weights), positions = sample.points(context=False), sample.positions(context=False)
+    assert positions.shape == (*weights.shape, 3)
+    assert positions.dtype == np.int32
+    for point, weight, (number, row, column) in zip(points[0], weights[0], positions[0], strict=True):
+        if weight:
+            np.testing.assert_array_equal(point, picture(number)[row, column])
+        else:
+            assert (number, row, column) == (-1, -1, -1)
+
+
+def test_positions_of_a_picture_that_is_drawn_twice_and_of_a_class_without_any():
+    sample = sampled([3, 3], size=64, classes=2, class_index=1, context=True)
+    positions = sample.positions(context=True)
+    assert (positions[0] == -1).all()
+    assert sorted(positions[1, :20].tolist()) == sorted(
+        2 * [[3, row, column] for row in range(2) for column in range(5)]
+    )
+    assert (positions[1, 20:] == -1).all()
+    assert (sample.positions(context=False) == -1).all()

@@ -3,6 +3,7 @@
     config.json        the resolved config, the class names, the version
     checkpoints/STEP/  parameters, batch statistics, optimizer state (Orbax; the last two steps)
     prototypes.npz     the prototypes, once clustered (no pickle; keys as in `Prototypes`, and `step`)
+    prototypes.json    what they look like, with prototypes/*.jpg (`prototype_patches`)
     metrics.jsonl      one JSON object a line: training loss, validation mAP or mIoU
 
 Every file appears whole or not at all, so a run may be killed at any moment.

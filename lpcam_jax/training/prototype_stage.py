@@ -2,12 +2,14 @@
 
 pictures -> CAM (several scales) -> split of the features (scale 1, no mirror image) -> bounded sample
          -> spherical k-means of every class and every context -> selection by the classifier
+         -> patches of the pictures that show what each centre is (`prototype_patches`)
 """
 
 from collections.abc import Sequence
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -24,11 +26,12 @@ from ..local_features import FeatureSample, split
 from ..passes import Pass, run_passes
 from ..prototypes import Prototypes, class_scores, select_prototypes
 from .checkpoints import Run, TrainState
+from .prototype_patches import nearest_features, write_patches
 from .state import graph_of
 
 
 def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, devices: Mesh) -> Prototypes:
-    """Cluster the features of a run's pictures and add the prototypes to the run.
+    """Cluster the features of a run's pictures and add the prototypes, and what they look like, to the run.
 
     Args:
         run: directory and config.
@@ -44,10 +47,10 @@ def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, device
     settings, weights = run.config.prototypes, np.asarray(state.parameters["head"])
     (sample,) = sample_features(run.config, state, source, thresholds=(settings.threshold,), devices=devices)
     keys = jax.random.split(jax.random.key(run.config.seed))
-    clusters = []
+    clusters, nearest = [], []
     with tqdm(total=2 * len(source.class_names), desc="clustering", unit="class") as bar:
         for context in (False, True):
-            points, point_weights = sample.points(context=context)
+            points, point_weights = map(jnp.asarray, sample.points(context=context))
             result = cluster_classes(
                 keys[int(context)],
                 points,
@@ -56,11 +59,15 @@ def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, device
                 update=settings.update,
                 restarts=settings.restarts,
             )
-            clusters.append(jax.block_until_ready(result.means))
+            clusters.append(result)
+            nearest.append(nearest_features(points, point_weights, sample.positions(context=context), result))
             bar.update(len(source.class_names))
-    prototypes = select_prototypes(*clusters, weights, mu_f=settings.mu_f, context=settings.context)
+    prototypes = select_prototypes(
+        *(one.means for one in clusters), weights, mu_f=settings.mu_f, context=settings.context
+    )
     for line in selection_report(source.class_names, prototypes, weights, mu_f=settings.mu_f):
         tqdm.write(line)
+    write_patches(run.directory, run.config, source, prototypes, weights, [one.counts for one in clusters], nearest)
     run.save_prototypes(prototypes, step=int(state.step))
     return prototypes
 
