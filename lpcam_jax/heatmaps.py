@@ -5,6 +5,7 @@
     overlays/ID.png   picture, seed, truth, and every class's maps side by side
     seeds/ID.png      seed mask of LPCAM as a palette PNG: 0 background, class n + 1
     index.html        all of them, to filter, sort and threshold; gallery/ holds its pictures
+    prototypes.html   what each class is made of (`prototype_gallery`)
     metrics.json      Table 1, confusion matrices, and what they were made with; thresholds.png its curve (both where
                       there are masks)
     protocol.json     what the maps were made with
@@ -127,7 +128,7 @@ class HeatMapFolder(ResultFolder):
         classes = _shown_classes(score.classes, score.truth)
         note = ""
         if predicted:
-            probabilities = self.maps.probabilities(name)
+            probabilities = self.maps.read_one(name, "probabilities")
             note = ", ".join(f"{self.class_names[n]} {probabilities[n]:.0%}" for n in score.classes)
         return Entry(
             name,
@@ -217,9 +218,11 @@ def make_heatmaps(
         seed_curves(Path(out) / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
     predicted = source.labels is None
     entries = [folder.entry(name, score, predicted=predicted) for name, score in of_pictures.items()]
-    write_gallery(folder.directory / "index.html", _gallery(metrics, source.has_masks), entries)
+    has_prototypes = write_prototype_page(run, state, prototypes, source, out, devices=devices)
+    links = [("What the maps are made of: the prototypes of every class", "prototypes.html")] if has_prototypes else []
+    gallery = _gallery(metrics, source.has_masks)._replace(links=links)
+    write_gallery(folder.directory / "index.html", gallery, entries)
     folder.write_json("metrics.json", metrics)
-    write_prototype_page(run, state, prototypes, source, out, devices=devices)
     return metrics
 
 

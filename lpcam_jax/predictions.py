@@ -63,10 +63,17 @@ class MapFolder:
             raise UserError(f"{shown(file)} holds maps of different sizes; store all in the size of the picture.")
         return (numbers.astype(int), maps), sizes.pop()
 
-    def probabilities(self, name: str) -> np.ndarray:
-        """float (c,), of all classes, where infer.py stored them; of the file, nothing else is read."""
-        with np.load(self.file(name), allow_pickle=False) as arrays:
-            return arrays["probabilities"]
+    def read_one(self, name: str, array: str) -> np.ndarray:
+        """One array of a picture's file, such as `classes` or `probabilities`; the maps themselves are not read.
+
+        Raises:
+            UserError: the file cannot be read, or does not have it.
+        """
+        try:
+            with self.file(name).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return arrays[array]
+        except Exception as error:  # a damaged zip raises whatever its damage makes of it
+            raise _unreadable(self.file(name), error) from None
 
 
 def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | MaskFolder:
@@ -127,9 +134,11 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
     try:
         return read_arrays(file)
     except Exception as error:  # a damaged zip raises whatever its damage makes of it
-        raise UserError(
-            f"{shown(file)} cannot be read ({error}); delete it and run the command that wrote it again."
-        ) from None
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    return UserError(f"{shown(file)} cannot be read ({error}); delete it and run the command that wrote it again.")
 
 
 def _checked(arrays: dict[str, np.ndarray], method: str, count: int, file: Path) -> np.ndarray:

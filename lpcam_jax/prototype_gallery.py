@@ -2,7 +2,6 @@
 
 prototypes.html                      the page
 prototypes/patches/STRIP.jpg         copies from the run, so that the folder can be sent as it is
-prototypes/photos/ID.jpg             the pictures that are shown, at most 512 pixels long
 prototypes/similarity/CLASS/ID.png   8-bit grey, one map below the other, of the 2 k clusters of the class and its
                                      context: 255 is a cosine of 1, 0 one of 0 (features after a ReLU have no less);
                                      each on the feature grid, with an edge of one position repeated around it
@@ -29,20 +28,20 @@ from .passes import Pass, run_passes
 from .predictions import MapFolder
 from .prototype_activation import similarity_maps
 from .prototypes import Prototypes
+from .report.gallery import layer_file
 from .report.overlays import png
 from .report.page import url
 from .report.prototype_page import MappedPicture, Prototype, PrototypeClass, write_prototypes
 from .training.checkpoints import Run, TrainState
-from .training.prototype_patches import jpeg, read_patches, strip_file, strip_name
+from .training.prototype_patches import read_patches, strip_file, strip_name
 from .training.state import graph_of
 
 _PICTURES = 6  # a class
-_LONG_SIDE = 512
 
 
 def write_prototype_page(
     run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource, out: str | Path, *, devices: Mesh
-) -> None:
+) -> bool:
     """Write the page and its files; what is there already is not made again. Nothing when the run has no patches.
 
     Args:
@@ -53,12 +52,15 @@ def write_prototype_page(
         out: the folder of heat maps, of this model.
         devices: the mesh.
 
+    Returns:
+        Whether there is a page.
+
     Raises:
         UserError: a file cannot be written, or the maps of a picture cannot be read.
     """
     patches = read_patches(run.directory, prototypes)
     if patches is None:
-        return
+        return False
     files = _Files(Path(out))
     chosen = choose_pictures(_mapped(source, MapFolder(Path(out) / "maps", METHODS), len(run.class_names)))
     _write_similarities(run, state, prototypes, source, files, chosen, devices=devices)
@@ -86,6 +88,7 @@ def write_prototype_page(
         ]
         classes.append(PrototypeClass(run.class_names[n], *sets, pictures))
     write_prototypes(files.page, classes, mu_f=patches["mu_f"], context=tuple(patches["context"]))
+    return True
 
 
 class _Files:
@@ -94,15 +97,12 @@ class _Files:
     def __init__(self, out: Path):
         self.out, self.page = out, out / "prototypes.html"
 
-    def photo(self, name: str) -> Path:
-        return self.out / "prototypes" / "photos" / f"{name}.jpg"
-
     def similarity(self, class_index: int, name: str) -> Path:
         return self.out / "prototypes" / "similarity" / f"{class_index:04}" / f"{name}.png"
 
     def complete(self, name: str, classes: list[int]) -> bool:
-        """Whether all files of a picture are there."""
-        return self.photo(name).exists() and all(self.similarity(n, name).exists() for n in classes)
+        """Whether all maps of a picture are there."""
+        return all(self.similarity(n, name).exists() for n in classes)
 
     def link(self, file: Path) -> str:
         return url(file.relative_to(self.out).as_posix())
@@ -144,19 +144,9 @@ def _mapped(source: RecordSource, maps: MapFolder, classes: int) -> np.ndarray:
     """Which classes of each picture are mapped, bool (n, c)."""
     mapped = np.zeros((len(source), classes), bool)
     for index, name in enumerate(source.ids):
-        file = maps.file(name)
-        if file.exists():
-            mapped[index] = _predicted(file, classes) if source.labels is None else source.labels[index] > 0
+        if maps.file(name).exists():
+            mapped[index, maps.read_one(name, "classes")] = True
     return mapped
-
-
-def _predicted(file: Path, classes: int) -> np.ndarray:
-    """The classes a file has maps of, bool (c,); the maps themselves are not read."""
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            return np.isin(np.arange(classes), arrays["classes"])
-    except Exception as error:  # a damaged zip raises whatever its damage makes of it
-        raise UserError(f"{file} cannot be read ({error}); delete it and run infer.py again.") from None
 
 
 def _write_similarities(
@@ -169,7 +159,7 @@ def _write_similarities(
     *,
     devices: Mesh,
 ) -> None:
-    """Similarity maps and photos of the pictures that lack any, in one small pass at scale 1."""
+    """Similarity maps of the pictures that lack any, in one small pass at scale 1."""
     shown = Subset(source, list(chosen))
     missing = [
         number
@@ -202,9 +192,6 @@ def _write_similarities(
         for number, record, [outputs] in results:
             for n in chosen[list(chosen)[number]]:
                 write_atomically(files.similarity(n, record.id), png(atlas(outputs["similarity"][:, :, n])))
-            photo = Image.fromarray(record.image)
-            photo.thumbnail((_LONG_SIDE, _LONG_SIDE), Image.Resampling.LANCZOS)
-            write_atomically(files.photo(record.id), jpeg(np.asarray(photo)))
 
 
 def atlas(maps: np.ndarray) -> np.ndarray:
@@ -243,7 +230,7 @@ def _picture(
         raise UserError(f"{file} cannot be read ({error}); delete it and run infer.py again.") from None
     return MappedPicture(
         id=name,
-        photo=files.link(files.photo(name)),
+        photo=files.link(layer_file(files.out, "photo", name)),
         size=size,
         similarity=files.link(file),
         grid=(len(grey) // clusters - 2, grey.shape[1] - 2),
