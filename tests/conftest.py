@@ -180,3 +180,8 @@ def driver():
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
     yield driver
     driver.quit()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--heatmaps", help="a folder of infer.py to look at in the browser, instead of the tests' own")
+    parser.addoption("--screenshots", help="a folder for pictures of what the browser shows")
