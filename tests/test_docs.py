@@ -1,0 +1,218 @@
+"""What the pages say is so: messages are in the source, links lead somewhere, flags exist."""
+
+import ast
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from lpcam_jax import config
+from lpcam_jax.__main__ import COMMANDS
+from lpcam_jax.scripts import load_recipe
+from lpcam_jax.training.checkpoints import Run
+
+REPOSITORY = Path(__file__).parents[1]
+TROUBLESHOOTING = REPOSITORY / "docs" / "troubleshooting.md"
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+# What users see of it: the programs, and what `make` and the tests say when something is not installed.
+PROGRAMS = [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("lpcam_jax/**/*.py"), REPOSITORY / "tests" / "conftest.py"]
+NO_PYTHON = [*REPOSITORY.glob("lpcam_jax/**/*.html"), REPOSITORY / "Makefile"]
+
+
+# Messages
+
+
+def as_printed(node: ast.AST) -> str | None:
+    """The text of an expression that makes one, `...` for its variable parts; None: it makes no text that is known."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr():
+            return "".join(as_printed(part) or "..." for part in node.values)
+        case ast.BinOp(op=ast.Add()):
+            left, right = as_printed(node.left), as_printed(node.right)
+            return None if left is None and right is None else f"{left or '...'}{right or '...'}"
+    return None
+
+
+def texts(source: str) -> set[str]:
+    """The texts in the expressions of a Python file: docstrings are none of them."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant(None)
+    return {one_line(text) for node in ast.walk(tree) if (text := as_printed(node))}
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def says(text: str, message: str) -> bool:
+    """Whether a text holds the pieces of the message between its `...`, in order."""
+    position = 0
+    for piece in message.split("..."):
+        found = text.find(piece, position)
+        if found < 0:
+            return False
+        position = found + len(piece)
+    return True
+
+
+def messages(page: str) -> list[str]:
+    """Texts in backticks in the headings of a page; not those of other programs, `...` (of pip)."""
+    headings = re.findall(r"^#+ (.*)", page, re.MULTILINE)
+    found = [pair for heading in headings for pair in re.findall(r"`([^`]+)`( \(of )?", heading)]
+    return [text for text, of_others in found if not of_others]
+
+
+@cache
+def all_texts() -> set[str]:
+    found = set().union(*(texts(file.read_text()) for file in PROGRAMS))
+    return found | {line for file in NO_PYTHON for line in file.read_text().splitlines()}
+
+
+SOURCE = '''
+def f(path, n):
+    """the loss is high"""
+    warn("a picture of " f"{n} pixels" + (" is small" if n < 9 else " is large"))
+    raise UserError(f"{path}: the loss is {n} at step {n + 1}; "
+                    "lower it")
+'''
+
+
+@pytest.mark.parametrize(
+    ("message", "is_there"),
+    [
+        ("the loss is ... at step ...; lower it", True),
+        ("...: the loss is ...", True),
+        ("a picture of ... pixels", True),
+        ("is small", True),
+        ("the loss is ... at epoch ...", False),
+        ("at step ... the loss is ...", False),  # another order
+        ("a picture of ... pixels; lower it", False),  # pieces of two texts
+        ("the loss is high", False),  # a docstring
+    ],
+)
+def test_a_message_is_found_by_its_literal_pieces(message, is_there):
+    assert any(says(text, message) for text in texts(SOURCE)) == is_there
+
+
+def test_headings_of_other_programs_are_not_looked_for():
+    assert messages("## Own\n### `a ... b`, `c`\n### `d` (of pip)\ntext `e`\n") == ["a ... b", "c"]
+
+
+def test_every_message_of_the_page_is_in_the_source():
+    found = messages(TROUBLESHOOTING.read_text())
+    assert len(found) > 40
+    assert [message for message in found if not any(says(text, message) for text in all_texts())] == []
+
+
+def test_no_message_is_there_twice():
+    found = messages(TROUBLESHOOTING.read_text())
+    assert sorted({message for message in found if found.count(message) > 1}) == []
+
+
+# Links
+
+
+def anchors(page: str) -> list[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)", page, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_to_a_file_and_a_heading(page):
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
+            broken.append(target)
+    assert broken == []
+
+
+# Commands
+
+
+def code(page: str) -> list[str]:
+    """The lines of the code blocks, and what is in backticks in the text; a backslash goes on in the next line."""
+    block = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    lines = [line for text in block.findall(page) for line in text.replace("\\\n", " ").splitlines()]
+    return lines + re.findall(r"`([^`]+)`", block.sub("", page))
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words of every command of ours, from the program on."""
+    ours = r"python (train\.py|infer\.py|-m lpcam_jax) "
+    return [shlex.split(line, comments=True)[1:] for line in code(page) if re.match(ours, line)]
+
+
+def flags_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", text))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Path]:
+    """An empty run of each kind: which flags infer.py has, says the run."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {kind: Run.create(folder / kind, its(), ("cat",)).directory for kind, its in config.KINDS.items()}
+
+
+@pytest.fixture(scope="module")
+def flags_of(program, runs):
+    """The flags of a program as its --help lists them, by the words that choose them."""
+
+    @cache
+    def flags(*words: str) -> frozenset[str]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COLUMNS", "80")  # one column of flags
+            finished = program(*words, "--help")
+        assert finished.code == 0, finished
+        # A flag is indented by two; the examples, and what is said of a flag, by more.
+        return frozenset(flags_in(" ".join(re.findall(r"^  (-\S+(?:, -\S+)*)", finished.out, re.MULTILINE))))
+
+    def of_command(words: list[str]) -> frozenset[str]:
+        match words:
+            case ["infer.py", *_]:
+                return frozenset().union(*(flags("infer.py", "--ckpt", str(run)) for run in runs.values()))
+            case ["train.py", *rest]:
+                recipe = next((word for word in rest if word.endswith(".py")), "configs/folder.py")
+                kind = config.kind_of(load_recipe(str(REPOSITORY / recipe)))
+                example = {"classifier": "folder", "segmentation": "folder_deeplab"}[kind]
+                return flags("train.py", str(REPOSITORY / "configs" / f"{example}.py"))
+            case ["-m", "lpcam_jax", "export", "--format", kind, *_]:
+                return flags("lpcam_jax.__main__", "export", "--format", kind)
+            case ["-m", "lpcam_jax", name, *_]:
+                assert name in COMMANDS, f"there is no command {name}"
+                return flags("lpcam_jax.__main__", name)
+
+    return of_command
+
+
+@pytest.fixture(scope="module")
+def all_flags(flags_of):
+    examples = ["infer.py", "train.py configs/folder.py", "train.py configs/folder_deeplab.py"]
+    examples += [f"-m lpcam_jax {name}" for name in COMMANDS]
+    examples += [f"-m lpcam_jax export --format {name}" for name in ("irn", "coco", "labelme", "stablehlo")]
+    return frozenset().union(*(flags_of(example.split()) for example in examples))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_have_the_flags_they_are_shown_with(page, flags_of):
+    for words in commands(page.read_text()):
+        given = flags_in(" ".join(word for word in words if word.startswith("--")))
+        assert given <= flags_of(words), " ".join(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_flags_alone_are_those_of_some_program(page, all_flags):
+    mentioned = flags_in(" ".join(text for text in code(page.read_text()) if text.startswith("--")))
+    groups = {flag.partition(".")[0] for flag in all_flags if "." in flag}  # `--prototypes` flags
+    assert mentioned - all_flags - groups - {"--help"} == set()
