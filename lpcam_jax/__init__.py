@@ -13,7 +13,14 @@ from .local_features import FeatureSample, split
 from .metrics import SeedScores, average_precision, confusion_matrix, iou, seed_scores, threshold_sweep
 from .prototype_activation import directions, lpcam, similarity_maps, without_context
 from .prototypes import Prototypes, class_scores, select_prototypes
-from .seeds import bounding_boxes, confident_labels, otsu_threshold, percentile_threshold, seed_mask
+from .seeds import (
+    bounding_boxes,
+    confident_labels,
+    largest_component,
+    otsu_threshold,
+    percentile_threshold,
+    seed_mask,
+)
 
 if TYPE_CHECKING:
     from .trained_model import TrainedModel
@@ -38,6 +45,7 @@ __all__ = [
     "iou",
     "kmeans",
     "kmeans_plus_plus",
+    "largest_component",
     "load",
     "lpcam",
     "normalize",

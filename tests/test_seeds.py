@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lpcam_jax import bounding_boxes, confident_labels, otsu_threshold, percentile_threshold, seed_mask
+from lpcam_jax import (
+    bounding_boxes,
+    confident_labels,
+    largest_component,
+    otsu_threshold,
+    percentile_threshold,
+    seed_mask,
+)
 
 # Two classes at four pixels: nobody, the first, the second, both (the second more).
 MAPS = np.array([[[0.1, 0.2], [0.9, 0.1]], [[0.0, 0.5], [0.6, 0.7]]], np.float32)
@@ -179,3 +186,17 @@ def test_thresholds_follow_the_namespace_of_the_maps(function):
     assert on_host.dtype == on_device.dtype == np.float32
     np.testing.assert_allclose(on_host, on_device, atol=1e-6)
     np.testing.assert_allclose(on_host, jitted, atol=1e-6)
+
+
+def test_the_largest_piece_of_each_mask_stays():
+    masks = np.zeros((2, 2, 6, 8), bool)
+    masks[0, 0, :2, :2], masks[0, 0, 2:5, 2:5], masks[0, 0, 5, 7] = True, True, True  # the first two meet at a corner
+    masks[0, 1, 0, 0] = masks[0, 1, 5, 7] = True
+    masks[1, 0] = True
+    result = largest_component(masks)
+    assert result[0, 0].sum() == 13
+    assert not result[0, 0, 5, 7]
+    assert np.argwhere(result[0, 1]).tolist() == [[0, 0]]
+    assert result[1, 0].all()
+    assert not result[1, 1].any()
+    assert bounding_boxes(result)[0, 0].tolist() == [0, 0, 5, 5]
