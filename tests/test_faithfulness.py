@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_commands import assert_one_line_error
+from test_commands import assert_one_line_error, picture
 from test_evaluate import write_maps
 from test_heatmaps import strictly_parsed
 
@@ -244,6 +244,18 @@ def test_the_command_scores_maps_of_others_and_a_whole_map_loses_nothing(faithfu
     assert result["scores"]["whole"]["average_drop"] == pytest.approx(0, abs=1e-6)
     assert result["scores"]["whole"]["increase"] == 0
     assert result["protocol"]["made_with"] is None
+
+
+def test_pictures_of_a_folder_are_scored_and_those_that_cannot_be_read_are_named(faithfulness, tmp_path):
+    for name in ("a", "b"):
+        picture(tmp_path / "my" / f"{name}.jpg", seed=1)
+        write_maps(tmp_path / "mine" / f"{name}.npz", classes=np.array([2]), cam=np.eye(8, dtype=np.float16)[None])
+    (tmp_path / "my" / "b.jpg").write_bytes((tmp_path / "my" / "b.jpg").read_bytes()[:200])
+    finished = faithfulness(tmp_path / "mine", "--images", tmp_path / "my")
+    assert finished.code == 0, finished.err
+    assert "b.jpg: damaged picture" in finished.out
+    result = strictly_parsed(tmp_path / "scores" / "faithfulness.json")
+    assert (result["pictures"], result["pairs"], len(result["skipped"])) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(
