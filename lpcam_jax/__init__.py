@@ -1,7 +1,11 @@
 """From image-level labels to heat maps to segmentation masks, in JAX.
 
-The functions a notebook composes; the files they come from read, in this order, like the paper.
+The functions a notebook composes; the files they come from read, in this order, like the paper. `load` opens a run of
+train.py.
 """
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .class_activation import cam, fuse, normalize, resize_bilinear, resize_nearest
 from .clustering import KMeans, cluster_classes, inverse_length, kmeans, kmeans_plus_plus, unit
@@ -9,7 +13,17 @@ from .local_features import FeatureSample, split
 from .metrics import SeedScores, average_precision, confusion_matrix, iou, seed_scores, threshold_sweep
 from .prototype_activation import directions, lpcam, similarity_maps, without_context
 from .prototypes import Prototypes, class_scores, select_prototypes
-from .seeds import bounding_boxes, confident_labels, seed_mask
+from .seeds import (
+    bounding_boxes,
+    confident_labels,
+    largest_component,
+    otsu_threshold,
+    percentile_threshold,
+    seed_mask,
+)
+
+if TYPE_CHECKING:
+    from .trained_model import TrainedModel
 
 __version__ = "0.1.0"
 
@@ -31,8 +45,12 @@ __all__ = [
     "iou",
     "kmeans",
     "kmeans_plus_plus",
+    "largest_component",
+    "load",
     "lpcam",
     "normalize",
+    "otsu_threshold",
+    "percentile_threshold",
     "resize_bilinear",
     "resize_nearest",
     "seed_mask",
@@ -44,3 +62,21 @@ __all__ = [
     "unit",
     "without_context",
 ]
+
+
+def load(directory: str | Path) -> "TrainedModel":
+    """A finished run, ready to map pictures: `load("runs/demo")("cat.jpg").maps["lpcam"]`.
+
+    Args:
+        directory: the --workdir of a classifier run of train.py, with its prototypes.
+
+    Returns:
+        TrainedModel: call it on pictures; it has class_names, config, head (d, c), prototypes and features(picture).
+
+    Raises:
+        UserError: there is no such run, it is not finished, or it is of another kind (masks of a segmentation run are
+            what infer.py writes).
+    """
+    from .trained_model import TrainedModel  # here: the functions above need neither Flax nor Orbax
+
+    return TrainedModel.open(directory)

@@ -1,8 +1,9 @@
 """From pictures to maps: CAM, LPCAM-F and LPCAM over several scales and mirror images (paper, Eq. 1, 5 and 6)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,7 @@ def map_pictures(
     devices: Mesh,
     skipped: list[str],
     only: Sequence[int] | None = None,
+    description: str | None = "heat maps",
 ) -> Iterator[tuple[int, Record, PictureMaps]]:
     """CAM, LPCAM-F and LPCAM of every picture, for its labels or else for the classes that are predicted.
 
@@ -92,6 +94,7 @@ def map_pictures(
         devices: the mesh.
         skipped: gets one line for every picture that could not be read.
         only: indices to map; None: all.
+        description: of the progress bar; None: there is none.
 
     Yields:
         (index, record, PictureMaps), each picture once, in the order they finish.
@@ -102,29 +105,14 @@ def map_pictures(
     Source: paper Eq. 1, 5, 6; reference steps "make_cam" and "make_lpcam": features of the mirror image are added
     before the cosine; for CAM the maps are, after the ReLU.
     """
-    parameters, batch_stats = state
-
-    @jit_forward
-    def network(parameters, batch_stats, prototypes, pictures, sizes):
-        classifier = nnx.merge(model, parameters, batch_stats)
-        straight, mirrored, logits = features_of_both(classifier, pictures, sizes)
-        weights = classifier.head[...]
-        return {
-            "cam": cam(straight, weights) + cam(mirrored, weights),
-            "lpcam_f": lpcam(straight + mirrored, without_context(prototypes)),
-            "lpcam": lpcam(straight + mirrored, prototypes),
-            "logits": logits,
-            "grid": classifier.backbone.grid_sizes(sizes),
-        }
-
-    on_devices = replicate((parameters, batch_stats, jax.tree.map(jnp.asarray, prototypes)), devices)
+    network, on_devices = _maps_network(model), replicate((*state, jax.tree.map(jnp.asarray, prototypes)), devices)
 
     def of_pictures(pictures, sizes):
         return network(*on_devices, pictures, sizes)
 
     passes = [Pass(scale, of_pictures) for scale in inference.scales]
     results = run_passes(
-        passes, source, batches=inference, devices=devices, description="heat maps", skipped=skipped, only=only
+        passes, source, batches=inference, devices=devices, description=description, skipped=skipped, only=only
     )
     with closing(results):  # and the progress bar with it, whatever happens
         for index, record, outputs in results:
@@ -141,6 +129,26 @@ def map_pictures(
                 for method, epsilon in _EPSILON.items()
             }
             yield index, record, PictureMaps(classes, probabilities, maps)
+
+
+@cache  # so that a notebook that maps picture after picture compiles a shape once
+def _maps_network(model: nnx.GraphDef) -> Callable[..., dict[str, Any]]:
+    """The forward pass of every scale: parameters, statistics, prototypes, pictures and sizes -> maps on the grid."""
+
+    @jit_forward
+    def network(parameters, batch_stats, prototypes, pictures, sizes):
+        classifier = nnx.merge(model, parameters, batch_stats)
+        straight, mirrored, logits = features_of_both(classifier, pictures, sizes)
+        weights = classifier.head[...]
+        return {
+            "cam": cam(straight, weights) + cam(mirrored, weights),
+            "lpcam_f": lpcam(straight + mirrored, without_context(prototypes)),
+            "lpcam": lpcam(straight + mirrored, prototypes),
+            "logits": logits,
+            "grid": classifier.backbone.grid_sizes(sizes),
+        }
+
+    return network
 
 
 def on_picture(

@@ -52,11 +52,81 @@ def confident_labels(maps: Array, labels: Array, *, foreground: float = 0.45, ba
     return xp.where(sure > 0, sure, xp.where(possible > 0, UNSURE, 0)).astype(xp.int32)
 
 
+def otsu_threshold(maps: Array) -> Array:
+    """The threshold of each map that separates its low values from its high ones best, Otsu's.
+
+    Of all cuts of the n sorted values v_1 .. v_n into the k lowest and the others, with means m_0 and m_1, the one with
+    the largest variance between the two:
+
+        argmax_k  k (n - k) (m_1 - m_0)^2            threshold = v_k
+
+    It is exact: the values are not gathered into the bins of a histogram.
+
+    Args:
+        maps: float (*b, H, W, c).
+
+    Returns:
+        float (*b, c); `maps > threshold[..., None, None, :]` are the high values. Of a flat map its one value, which
+        nothing is above.
+
+    Source: Otsu, A threshold selection method from gray-level histograms (1979).
+    """
+    xp = maps.__array_namespace__()
+    *batch, h, w, c = maps.shape
+    values = xp.sort(xp.reshape(maps, (*batch, h * w, c)), axis=-2)
+    following = xp.concatenate([values[..., 1:, :], xp.full_like(values[..., :1, :], xp.inf)], axis=-2)
+    # In NumPy in double precision: its sums run from one value to the next, and there are as many as pixels.
+    centred = values.astype(np.float64 if xp is np else np.float32)
+    centred = centred - centred.mean(axis=-2, keepdims=True)
+    k = xp.cumsum(xp.ones_like(centred), axis=-2)
+    # With the mean at 0, k (n - k) (m_1 - m_0)^2 is (sum of the k lowest)^2 / (k (n - k)), but for a constant.
+    between = xp.square(xp.cumsum(centred, axis=-2)) / xp.maximum(k * (h * w - k), 1)
+    between = xp.where(following > values, xp.where(k < h * w, between, 0), -1)
+    return xp.take_along_axis(values, between.argmax(axis=-2, keepdims=True), axis=-2)[..., 0, :]
+
+
+def percentile_threshold(maps: Array, percent: float) -> Array:
+    """The value of each map that `percent` of its pixels do not exceed.
+
+    Args:
+        maps: float (*b, H, W, c).
+        percent: in [0, 100]; with 80, the brightest fifth is above.
+
+    Returns:
+        float (*b, c); linear between two values, as NumPy's `percentile`.
+    """
+    xp = maps.__array_namespace__()
+    return xp.percentile(maps, percent, axis=(-3, -2)).astype(maps.dtype)
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """The largest connected piece of each mask, corners included; of equal ones the first in reading order.
+
+    A few pixels far away would spoil a bounding box: localisation is scored with the box of this piece.
+
+    Args:
+        mask: bool (*b, H, W), NumPy's.
+
+    Returns:
+        bool (*b, H, W).
+
+    Source: Zhou et al., Learning deep features for discriminative localization (2016), section 3.2.
+    """
+    from scipy.ndimage import label  # here: it takes long to load, and the other functions do without
+
+    result = np.zeros_like(mask)
+    for index in np.ndindex(mask.shape[:-2]):
+        pieces, count = label(mask[index], structure=np.ones((3, 3)))
+        if count:
+            result[index] = pieces == 1 + np.argmax(np.bincount(pieces.reshape(-1))[1:])
+    return result
+
+
 def bounding_boxes(mask: Array) -> Array:
     """The smallest box around the true pixels of each mask.
 
     Args:
-        mask: bool (*b, H, W).
+        mask: bool (*b, H, W), such as `maps[..., n] > threshold`.
 
     Returns:
         int32 (*b, 4): top, left, bottom, right, the last two exclusive; all 0 for an empty mask.

@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lpcam_jax import bounding_boxes, confident_labels, seed_mask
+from lpcam_jax import (
+    bounding_boxes,
+    confident_labels,
+    largest_component,
+    otsu_threshold,
+    percentile_threshold,
+    seed_mask,
+)
 
 # Two classes at four pixels: nobody, the first, the second, both (the second more).
 MAPS = np.array([[[0.1, 0.2], [0.9, 0.1]], [[0.0, 0.5], [0.6, 0.7]]], np.float32)
@@ -104,3 +111,92 @@ def test_numpy_in_numpy_out_and_jax_in_jax_out_and_both_equal(function):
     assert len(np.unique(on_host)) > 2
     np.testing.assert_array_equal(on_host, on_device)
     np.testing.assert_array_equal(on_host, jitted)
+
+
+def otsu_of_histogram(values: np.ndarray) -> float:
+    """Otsu's criterion at every cut of the histogram, from its definition: weights, means and variances of both."""
+    levels, counts = np.unique(values, return_counts=True)
+    within = []
+    for cut in range(1, len(levels)):
+        sides = [(levels[:cut], counts[:cut]), (levels[cut:], counts[cut:])]
+        within.append(sum(n.sum() * np.average((v - np.average(v, weights=n)) ** 2, weights=n) for v, n in sides))
+    return float(levels[np.argmin(within)])
+
+
+@pytest.mark.parametrize("pixels", [(17, 23), (1, 2), (40, 1)])
+def test_otsu_is_the_best_of_all_cuts_of_the_histogram(pixels):
+    rng = np.random.default_rng(0)
+    maps = rng.integers(0, 64, (2, *pixels, 3)) / 64  # a few levels, each of many pixels
+    maps[..., 1] **= 4
+    maps[:, : pixels[0] // 3, :, 2] += 1
+    for xp in (np, jnp):
+        thresholds = otsu_threshold(xp.asarray(maps.astype(np.float32)))
+        assert thresholds.shape == (2, 3)
+        for b, n in np.ndindex(2, 3):
+            assert float(thresholds[b, n]) == otsu_of_histogram(maps[b, :, :, n])
+
+
+def test_otsu_separates_two_groups_whatever_their_sizes_and_spread():
+    low, high = np.linspace(0.0, 0.2, 900), np.linspace(0.7, 0.9, 100)
+    maps = np.random.default_rng(0).permutation(np.concatenate([low, high])).reshape(50, 20, 1).astype(np.float32)
+    (threshold,) = otsu_threshold(maps)
+    assert threshold == np.float32(0.2)
+    assert (maps > threshold).sum() == 100
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4])
+@pytest.mark.parametrize("shape", [(3, 4, 1), (1, 1, 1)])
+def test_nothing_is_above_the_threshold_of_a_flat_map(shape, value):
+    maps = np.full(shape, value, np.float32)
+    assert otsu_threshold(maps).tolist() == [np.float32(value)]
+    assert otsu_threshold(jnp.asarray(maps)).tolist() == [np.float32(value)]
+
+
+def test_otsu_of_a_large_map_is_that_of_double_precision():
+    maps = np.random.default_rng(0).beta(0.5, 2.0, (500, 600, 1)).astype(np.float32)
+    values = np.sort(maps.reshape(-1).astype(np.float64))
+    k, low = np.arange(1, len(values)), np.cumsum(values)[:-1]
+    between = k * k[::-1] * ((values.sum() - low) / k[::-1] - low / k) ** 2
+    assert otsu_threshold(maps)[0] == values[np.argmax(between)]
+    np.testing.assert_allclose(otsu_threshold(jnp.asarray(maps))[0], values[np.argmax(between)], atol=1e-3)
+
+
+def test_a_fifth_of_the_pixels_is_above_the_eightieth_percentile():
+    maps = np.random.default_rng(0).random((2, 10, 10, 3), dtype=np.float32)
+    thresholds = percentile_threshold(maps, 80)
+    assert thresholds.shape == (2, 3)
+    assert ((maps > thresholds[:, None, None, :]).sum(axis=(1, 2)) == 20).all()
+    assert percentile_threshold(maps, 100).tolist() == maps.max(axis=(1, 2)).tolist()
+    assert percentile_threshold(maps, 0).tolist() == maps.min(axis=(1, 2)).tolist()
+
+
+def test_the_box_of_a_map_is_that_of_its_bright_part():
+    maps = np.full((8, 9, 2), 0.1, np.float32)
+    maps[2:5, 3:8, 0], maps[6, 0, 1] = 0.8, 1.0
+    above = maps > otsu_threshold(maps)
+    assert bounding_boxes(np.moveaxis(above, -1, 0)).tolist() == [[2, 3, 5, 8], [6, 0, 7, 1]]
+
+
+@pytest.mark.parametrize("function", [otsu_threshold, lambda maps: percentile_threshold(maps, 37.5)])
+def test_thresholds_follow_the_namespace_of_the_maps(function):
+    maps = np.random.default_rng(0).random((2, 6, 7, 3), dtype=np.float32)
+    on_host, on_device, jitted = function(maps), function(jnp.asarray(maps)), jax.jit(function)(maps)
+    assert isinstance(on_host, np.ndarray)
+    assert isinstance(on_device, jax.Array)
+    assert on_host.dtype == on_device.dtype == np.float32
+    np.testing.assert_allclose(on_host, on_device, atol=1e-6)
+    np.testing.assert_allclose(on_host, jitted, atol=1e-6)
+
+
+def test_the_largest_piece_of_each_mask_stays():
+    masks = np.zeros((2, 2, 6, 8), bool)
+    masks[0, 0, :2, :2], masks[0, 0, 2:5, 2:5], masks[0, 0, 5, 7] = True, True, True  # the first two meet at a corner
+    masks[0, 1, 0, 0] = masks[0, 1, 5, 7] = True
+    masks[1, 0] = True
+    result = largest_component(masks)
+    assert result[0, 0].sum() == 13
+    assert not result[0, 0, 5, 7]
+    assert np.argwhere(result[0, 1]).tolist() == [[0, 0]]
+    assert result[1, 0].all()
+    assert not result[1, 1].any()
+    assert bounding_boxes(result)[0, 0].tolist() == [0, 0, 5, 5]

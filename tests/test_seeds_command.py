@@ -90,6 +90,19 @@ def test_masks_by_hand(seeds, maps, tmp_path):
     assert "2 seed masks of mine" in finished.out
 
 
+def test_each_map_has_its_own_otsu_threshold(seeds, tmp_path):
+    mine = np.float16([[[0.9, 0.35, 0.0], [0.8, 0.1, 0.1]], [[0.1, 0.3, 0.0], [0.25, 0.3, 0.05]]])
+    write_maps(tmp_path / "maps_of_mine" / "a.npz", classes=np.array([4, 1]), mine=mine)
+    nothing = np.zeros((1, 5, 4), np.float16)
+    write_maps(tmp_path / "maps_of_mine" / "nothing.npz", classes=np.array([2]), mine=nothing)
+    finished = seeds(tmp_path / "maps_of_mine", "--method", "mine", "--threshold", "otsu")
+    assert finished.code == 0, finished.err
+    # Above 0.35 and 0.1; the second class keeps what the first is higher at, but not above its own threshold.
+    assert mask_in(tmp_path / "seeds" / "a.png").tolist() == [[5, 2, 0], [5, 2, 0]]
+    assert not mask_in(tmp_path / "seeds" / "nothing.png").any()
+    assert "2 seed masks of mine, each above its Otsu threshold, are in" in finished.out
+
+
 def test_between_two_thresholds_pixels_are_unsure(seeds, maps, tmp_path):
     finished = seeds(maps, "--method", "mine", "--unsure", 0.25, 0.45)
     assert finished.code == 0, finished.err

@@ -2,15 +2,17 @@
 
     python -m lpcam_jax seeds --maps heatmaps/ --out seeds/
     python -m lpcam_jax seeds --maps heatmaps/ --method cam --threshold best --out seeds_cam/
+    python -m lpcam_jax seeds --maps heatmaps/ --threshold otsu --out seeds_otsu/
     python -m lpcam_jax seeds --maps heatmaps/ --unsure 0.25 0.45 --out seeds_sure/
 
 The folder is one that infer.py wrote, or holds maps as it writes them (ID.npz).
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +24,7 @@ from ..errors import UserError
 from ..files import write_atomically
 from ..predictions import MapFolder, find_predictions
 from ..report.palette import mask_png
-from ..seeds import confident_labels, seed_mask
+from ..seeds import confident_labels, otsu_threshold, seed_mask
 
 _MOST_CLASSES = 254
 
@@ -37,9 +39,9 @@ class Arguments:
     """folder for the masks, ID.png: 0 background, n + 1 class n, 255 unsure"""
     method: str = "lpcam"
     """whose maps: cam, lpcam_f, lpcam, or the name of any other array"""
-    threshold: float | Literal["best"] = 0.3
+    threshold: float | Literal["best", "otsu"] = 0.3
     """where no map is above it there is background; best: the one with the highest mIoU, where infer.py scored the
-    maps"""
+    maps; otsu: of each map its own, which separates its low values from its high ones (no truth is needed)"""
     unsure: tuple[float, float] | None = None
     """instead: two thresholds; a pixel is background up to the first, of a class above the second, 255 in between"""
 
@@ -56,18 +58,15 @@ def main(words: list[str]) -> None:
     arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax seeds", description=__doc__)
     folder, out = _maps_of(arguments), Path(arguments.out)
     names = sorted(_names(folder.directory))
-    low, high = arguments.unsure or (_threshold(arguments, folder.directory.parent),) * 2
-    if not 0 <= low <= high <= 1:
-        raise UserError(f"the thresholds {low:g} and {high:g} are not in order between 0 and 1.")
+    rule, mask_of = _rule(arguments, folder.directory.parent)
 
     def write(name: str) -> None:
         (classes, maps), size = folder.read(name, classes=_MOST_CLASSES)
-        write_atomically(out / f"{name}.png", mask_png(_mask(maps[arguments.method], classes, size, low, high)))
+        write_atomically(out / f"{name}.png", mask_png(_mask(maps[arguments.method], classes, size, mask_of)))
 
     with ThreadPoolExecutor(4) as pool:
         for _ in tqdm(pool.map(write, names), "seeds", len(names), unit="img"):
             pass
-    rule = f"at {low:g}" if low == high else f"unsure from {low:g} to {high:g}"
     print(f"{len(names)} seed masks of {arguments.method}, {rule}, are in {arguments.out}.")
 
 
@@ -89,6 +88,23 @@ def _names(directory: Path, suffix: str = "npz") -> Iterator[str]:
         yield file.relative_to(directory).with_suffix("").as_posix()
 
 
+def _rule(arguments: Arguments, directory: Path) -> tuple[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+    """The thresholds in words, and what makes a mask of maps (H, W, n) and labels (n,)."""
+    if arguments.unsure is None and arguments.threshold == "otsu":
+        return "each above its Otsu threshold", _above_otsu
+    low, high = arguments.unsure or (_threshold(arguments, directory),) * 2
+    if not 0 <= low <= high <= 1:
+        raise UserError(f"the thresholds {low:g} and {high:g} are not in order between 0 and 1.")
+    if low == high:
+        return f"at {low:g}", partial(seed_mask, background=low)
+    return f"unsure from {low:g} to {high:g}", partial(confident_labels, foreground=high, background=low)
+
+
+def _above_otsu(maps: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Among the classes whose map is above its own threshold, the one whose map is highest."""
+    return seed_mask(np.where(maps > otsu_threshold(maps), maps, 0), labels, background=0)
+
+
 def _threshold(arguments: Arguments, directory: Path) -> float:
     if arguments.threshold != "best":
         return arguments.threshold
@@ -103,13 +119,10 @@ def _threshold(arguments: Arguments, directory: Path) -> float:
         ) from None
 
 
-def _mask(maps: np.ndarray, classes: np.ndarray, size: tuple[int, int], low: float, high: float) -> np.ndarray:
+def _mask(maps: np.ndarray, classes: np.ndarray, size: tuple[int, int], mask_of: Callable) -> np.ndarray:
     """uint8 (H, W) of maps (n, H, W)."""
     if not len(classes):
         return np.zeros(size, np.uint8)
     values = np.arange(256, dtype=np.uint8)
     values[: len(classes) + 1] = [0, *(classes + 1)]
-    maps, labels = np.moveaxis(maps, 0, -1), np.ones(len(classes))
-    if low == high:
-        return values[seed_mask(maps, labels, background=low)]
-    return values[confident_labels(maps, labels, foreground=high, background=low)]
+    return values[mask_of(np.moveaxis(maps, 0, -1), np.ones(len(classes)))]

@@ -9,6 +9,13 @@ from .names import shorten, title
 _WIDTH = 100
 _METRICS = {"miou": "mIoU", "fp": "FP", "fn": "FN", "precision": "Prec.", "recall": "Recall"}
 _WIDTHS = (5, 5, 5, 6, 6)
+_FAITHFULNESS = {
+    "insertion": ("insertion", "higher"),
+    "deletion": ("deletion", "lower"),
+    "average_drop": ("avg. drop", "lower"),
+    "increase": ("increase", "higher"),
+    "road": ("ROAD", "higher"),
+}
 
 
 def seed_tables(scores: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) -> Iterator[str]:
@@ -24,6 +31,21 @@ def mask_tables(scores: Mapping[str, Any], class_names: Sequence[str]) -> Iterat
     yield " ".join(_percent(scores[key]).rjust(width) for key, width in zip(_METRICS, _WIDTHS, strict=True))
     yield "IoU of each class:"
     yield class_table(class_names, {"masks": scores["iou"]})
+
+
+def faithfulness_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """A row for each method, in percent, and which way is better.
+
+    scores: method -> fractions `insertion`, `deletion`, `average_drop`, `increase` and `road`
+    """
+    width = max(len(name) for name, _ in _FAITHFULNESS.values())
+    rows = {
+        "method": [name for name, _ in _FAITHFULNESS.values()],
+        "better": [direction for _, direction in _FAITHFULNESS.values()],
+        **{title(method): [_percent(one[key]) for key in _FAITHFULNESS] for method, one in scores.items()},
+    }
+    lines = [" ".join([_fit(name, 8), *(value.rjust(width) for value in values)]) for name, values in rows.items()]
+    return "\n".join([*lines[:2], "-" * len(lines[0]), *lines[2:]])
 
 
 def empty_maps_line(counts: Mapping[str, int]) -> Iterator[str]:

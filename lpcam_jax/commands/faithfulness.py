@@ -1,0 +1,255 @@
+"""How faithful heat maps are to their classifier: insertion, deletion, average drop, increase in confidence, ROAD.
+
+    python -m lpcam_jax faithfulness --ckpt runs/demo --maps heatmaps/ --out scores/ --limit 3
+    python -m lpcam_jax faithfulness --ckpt runs/demo --maps heatmaps/ --out scores/ --limit 3 --methods cam lpcam
+
+The pictures are those of infer.py, with the same --images, --root and --split. No truth is needed. Two rows are no
+explanation at all: a random map, and a bright centre.
+
+Mind what is measured: these numbers reward a map that finds what the classifier itself looks at most, and a small one
+often suffices. LPCAM spreads over the whole object, also over parts that the classifier would not miss, so it need not
+win here; whether maps cover objects is what `python -m lpcam_jax evaluate` says.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from .. import __version__, devices
+from ..class_activation import resize_bilinear
+from ..config import Config
+from ..data.augment import resize
+from ..data.pictures import Pictures, find_pictures
+from ..data.records import RecordSource
+from ..data.sources import seed_source, with_classes
+from ..errors import UserError
+from ..faithfulness import (
+    Classify,
+    average_drop,
+    deletion,
+    in_batches,
+    increase_in_confidence,
+    insertion,
+    masked_confidence,
+    road,
+)
+from ..files import write_atomically
+from ..predictions import MapFolder, find_predictions
+from ..report.table import faithfulness_table
+from ..results import report_skipped, skipped_line
+from ..trained_model import TrainedModel
+
+_BATCH = 8  # a multiple of it are the pictures of each measure by default: few are computed to fill a batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """A classifier, maps for its pictures, and where the scores go."""
+
+    ckpt: str
+    """the --workdir of a run of train.py: the classifier that is asked"""
+    maps: str
+    """folder of infer.py, or of maps (ID.npz: classes, and a float (n, H, W) array a method)"""
+    out: str
+    """folder for faithfulness.json"""
+    methods: tuple[str, ...] = ()
+    """whose maps: cam, lpcam_f, lpcam, or the names of other arrays; empty: all there are"""
+    images: str = ""
+    """a folder, a file, or a pattern such as 'my/*.jpg'; empty: the run's own data set"""
+    root: str = ""
+    """where the run's data set is now; empty: where it was for training"""
+    split: str = ""
+    """which part of it, as --data.seeds of train.py; empty: that one"""
+    limit: int | None = 100
+    """only the first pictures that have maps; none: all. A picture takes some seconds"""
+    side: int = 224
+    """pictures and maps are resized to a square of so many pixels, so that one shape is compiled"""
+    steps: int = 23
+    """of insertion and deletion (the paper's 224 take ten times as long)"""
+    fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+    """of the pixels, removed for ROAD"""
+    seed: int = 0
+    """of ROAD's noise and of the random maps"""
+
+
+def main(words: list[str]) -> None:
+    """Score, print, write.
+
+    Args:
+        words: the command line after the command's name.
+
+    Raises:
+        UserError: there is no such run, there are no maps of its pictures, or a file does not fit.
+    """
+    arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax faithfulness", description=__doc__)
+    _check(arguments)
+    devices.remember_compilations()
+    model = TrainedModel.open(arguments.ckpt)
+    source = _source(arguments, model)
+    folder = _maps_of(arguments, source)
+    made_with = _protocol_of_infer(folder.directory, model)
+    mapped = [index for index, name in enumerate(source.ids) if folder.file(name).exists()]
+    skipped: list[str] = []
+    scores = _score(model, source, mapped[: arguments.limit], folder, arguments, skipped)
+    report_skipped(skipped, source)
+    pairs = len(scores["random"])
+    if not pairs:
+        raise UserError(f"no picture with maps in {folder.directory} has a class: there is nothing to explain.")
+
+    methods = {method: _summary(values) for method, values in scores.items()}
+    pictures = min(len(mapped), arguments.limit or len(mapped)) - len(skipped)
+    metrics = {
+        "pictures": pictures,
+        "pairs": pairs,
+        "skipped": skipped,
+        "protocol": _protocol(arguments, model, made_with),
+        "scores": methods,
+    }
+    write_atomically(
+        Path(arguments.out, "faithfulness.json"), json.dumps(metrics, indent=2, ensure_ascii=False).encode()
+    )
+    print(faithfulness_table(methods))
+    for line in skipped_line(skipped):
+        print(line)
+    print(
+        f"mean of {pairs} classes in {pictures} of {len(source)} pictures; numbers and protocol are in "
+        f"{Path(arguments.out, 'faithfulness.json')}."
+    )
+
+
+def _check(arguments: Arguments) -> None:
+    for name in ("limit", "side", "steps"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise UserError(f"--{name} is {value}; use at least 1.")
+    if not arguments.fractions or not all(0 < fraction < 1 for fraction in arguments.fractions):
+        raise UserError(f"--fractions {' '.join(f'{f:g}' for f in arguments.fractions)}: give some between 0 and 1.")
+
+
+def _source(arguments: Arguments, model: TrainedModel) -> RecordSource:
+    if arguments.images:
+        return Pictures(find_pictures(arguments.images), model.class_names)
+    config: Config = model.config
+    data = config.data
+    data = replace(data, root=arguments.root or data.root, seeds=arguments.split or data.seeds)
+    return with_classes(seed_source(replace(config, data=data)), model.class_names, data.root)
+
+
+def _maps_of(arguments: Arguments, source: RecordSource) -> MapFolder:
+    folder = find_predictions(arguments.maps, source.ids)
+    if not isinstance(folder, MapFolder):
+        raise UserError(f"{arguments.maps} holds masks; name a folder of maps.")
+    if missing := [method for method in arguments.methods if method not in folder.methods]:
+        raise UserError(f"{folder.directory} has no maps {missing[0]!r}; it has {', '.join(folder.methods)}.")
+    return MapFolder(folder.directory, arguments.methods or folder.methods)
+
+
+def _protocol_of_infer(directory: Path, model: TrainedModel) -> dict[str, Any] | None:
+    """The protocol.json that infer.py writes beside its maps/; None for maps of others.
+
+    Raises:
+        UserError: its classes are not those of the run.
+    """
+    file = directory.parent / "protocol.json"
+    if directory.name != "maps" or not file.exists():
+        return None
+    try:
+        protocol = json.loads(file.read_text(encoding="utf-8"))
+        names = tuple(protocol["class_names"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} cannot be read ({error}); run infer.py again into another --out.") from None
+    if names != model.class_names:
+        raise UserError(
+            f"{file.parent} was made for the classes {', '.join(names)}, the run has {', '.join(model.class_names)}; "
+            "name the run that made the maps with --ckpt."
+        )
+    return protocol
+
+
+def _score(
+    model: TrainedModel,
+    source: RecordSource,
+    indices: list[int],
+    folder: MapFolder,
+    arguments: Arguments,
+    skipped: list[str],
+) -> dict[str, list[dict[str, float]]]:
+    """For every method, the measures of every class of every picture."""
+    side = arguments.side
+    scores: dict[str, list] = {method: [] for method in ("random", "centre", *folder.methods)}
+    fit = max(model.config.inference.batch_pixels // side**2, 1)
+    classify = in_batches(model.probabilities, min(fit, _BATCH))
+    mean = np.float32(model.config.model.mean)
+    mean = mean[::-1] if model.config.model.channel_order == "bgr" else mean
+    centre = np.exp(-((np.linspace(-2, 2, side)[:, None] ** 2 + np.linspace(-2, 2, side) ** 2) / 2))
+    for index in tqdm(indices, "faithfulness", unit="img", smoothing=0.05):
+        name = source.ids[index]
+        try:
+            picture = resize(source[index].image, (side, side))
+        except UserError as error:
+            skipped.append(str(error))
+            continue
+        (classes, maps), _ = folder.read(name, classes=len(model.class_names))
+        squares = {
+            method: np.moveaxis(resize_bilinear(np.moveaxis(stack, 0, -1), (side, side)), -1, 0)
+            for method, stack in maps.items()
+        }
+        drawn = np.random.default_rng([arguments.seed, index]).random((side, side))
+        for number, target in enumerate(classes):
+            of_class = {method: squares[method][number] for method in folder.methods}
+            for method, one in {"random": drawn, "centre": centre, **of_class}.items():
+                scores[method].append(_measures(classify, picture, one, target, mean, arguments))
+    return scores
+
+
+def _measures(
+    classify: Classify, picture: np.ndarray, map: np.ndarray, target: int, mean: np.ndarray, arguments: Arguments
+) -> dict[str, float]:
+    """Everything about one map; what is taken away becomes the mean colour."""
+    before, after = masked_confidence(classify, picture, map, target, baseline=mean)
+    return {
+        "insertion": insertion(classify, picture, map, target, steps=arguments.steps).auc,
+        "deletion": deletion(classify, picture, map, target, steps=arguments.steps, baseline=mean).auc,
+        "before": before,
+        "after": after,
+        "road": road(classify, picture, map, target, fractions=arguments.fractions, seed=arguments.seed).score,
+    }
+
+
+def _summary(values: list[dict[str, float]]) -> dict[str, float]:
+    """Means over all pairs of picture and class, as fractions."""
+    columns = {name: np.array([one[name] for one in values]) for name in values[0]}
+    return {
+        "insertion": float(columns["insertion"].mean()),
+        "deletion": float(columns["deletion"].mean()),
+        "average_drop": average_drop(columns["before"], columns["after"]),
+        "increase": increase_in_confidence(columns["before"], columns["after"]),
+        "road": float(columns["road"].mean()),
+    }
+
+
+def _protocol(arguments: Arguments, model: TrainedModel, made_with: dict[str, Any] | None) -> dict[str, Any]:
+    """What the numbers depend on, as plain JSON values."""
+    return {
+        "version": __version__,
+        "ckpt": arguments.ckpt,
+        "maps": arguments.maps,
+        "images": arguments.images,
+        "split": arguments.split or model.config.data.seeds,
+        "limit": arguments.limit,
+        "class_names": list(model.class_names),
+        "probability": "sigmoid of the logit of the whole square, no mirror image",
+        "side": arguments.side,
+        "steps": arguments.steps,
+        "insertion_from": "blurred picture, sigma 5",
+        "deletion_to": "mean colour",
+        "dimmed_to": "mean colour",
+        "road_fractions": list(arguments.fractions),
+        "road_noise": 0.01,
+        "seed": arguments.seed,
+        "made_with": made_with,
+    }

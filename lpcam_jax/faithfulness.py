@@ -1,0 +1,306 @@
+"""Is a map faithful to the classifier: do the pixels it marks carry the class?
+
+Pictures are changed where the map says, and the classifier is asked again:
+
+    insertion     the marked pixels first, into a blurred picture: how soon does the class appear?        more is better
+    deletion      the marked pixels first, out of the picture: how soon is it gone?                       less is better
+    average drop  only what is marked is left: how much of the class is lost?                             less is better
+    increase in confidence    ... in how many pictures is the class surer than before?                    more is better
+    ROAD          the marked pixels are painted over from around, or all but them: what does it matter?   more is better
+
+A classifier is any function: float32 (b, H, W, 3) pictures -> float (b, c), the probability of each class. Pixels go by
+their rank in the map; equal pixels in reading order. None of the measures knows where the object is: they reward a map
+that finds the most discriminative part, which need not be one that covers the object.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from scipy.sparse import csc_array
+from scipy.sparse.linalg import splu
+
+Classify = Callable[[np.ndarray], np.ndarray]
+
+# Neighbours (row, column) and their weights: 1/6 beside, above and below, 1/12 across the corners.
+_NEIGHBOURS = {
+    **dict.fromkeys([(-1, 0), (0, -1), (0, 1), (1, 0)], 1 / 6),
+    **dict.fromkeys([(-1, -1), (-1, 1), (1, -1), (1, 1)], 1 / 12),
+}
+
+
+class Curve(NamedTuple):
+    """The class's probability while pixels are exchanged.
+
+    fractions: float (s + 1,), of the pixels that are exchanged, from 0 to 1
+    scores:    float (s + 1,), the probability
+    auc:       area under the curve, in [0, 1]
+    """
+
+    fractions: np.ndarray
+    scores: np.ndarray
+    auc: float
+
+
+class Road(NamedTuple):
+    """Remove and debias.
+
+    fractions:   float (f,), of the pixels that are removed
+    most_first:  float (f,), the class's probability without the most relevant pixels (MoRF)
+    least_first: float (f,), without the least relevant (LeRF)
+    score:       mean of (least_first - most_first) / 2, in [-1/2, 1/2]
+    """
+
+    fractions: np.ndarray
+    most_first: np.ndarray
+    least_first: np.ndarray
+    score: float
+
+
+def insertion(
+    classify: Classify,
+    picture: np.ndarray,
+    map: np.ndarray,
+    target: int,
+    *,
+    steps: int = 224,
+    baseline: np.ndarray | float | None = None,
+) -> Curve:
+    """Put the picture's pixels into a blurred picture, those where the map is highest first; more is better.
+
+    Args:
+        classify: the classifier; it is called once, with steps + 1 pictures (see `in_batches`).
+        picture: (H, W, 3), in whatever range `classify` takes.
+        map: float (H, W).
+        target: the class.
+        steps: equal numbers of pixels to put in; the default is one row of 224 x 224 pixels each, as in the paper.
+        baseline: what is there before, broadcast to (H, W, 3); None: `blurred(picture)`, as in the paper.
+
+    Returns:
+        Curve.
+
+    Source: Petsiuk, Das and Saenko, RISE (2018).
+    """
+    start = blurred(picture) if baseline is None else baseline
+    return _exchange(classify, start, picture, map, target, steps)
+
+
+def deletion(
+    classify: Classify,
+    picture: np.ndarray,
+    map: np.ndarray,
+    target: int,
+    *,
+    steps: int = 224,
+    baseline: np.ndarray | float = 0.0,
+) -> Curve:
+    """Take the picture's pixels away, those where the map is highest first; less is better.
+
+    Args:
+        classify: the classifier; it is called once, with steps + 1 pictures (see `in_batches`).
+        picture: (H, W, 3), in whatever range `classify` takes.
+        map: float (H, W).
+        target: the class.
+        steps: equal numbers of pixels to take; the default is one row of 224 x 224 pixels each, as in the paper.
+        baseline: what is there afterwards, broadcast to (H, W, 3). The paper's zero is that of normalized pictures: for
+            pictures in [0, 255] give the mean colour.
+
+    Returns:
+        Curve.
+
+    Source: Petsiuk, Das and Saenko, RISE (2018).
+    """
+    return _exchange(classify, picture, baseline, map, target, steps)
+
+
+def masked_confidence(
+    classify: Classify, picture: np.ndarray, map: np.ndarray, target: int, *, baseline: np.ndarray | float = 0.0
+) -> tuple[float, float]:
+    """Probability of the class before and after everything is dimmed that the map does not mark.
+
+    The explanation map is E(x) = baseline + map(x) (picture(x) - baseline).
+
+    Args:
+        classify: the classifier; it is called once, with two pictures.
+        picture: (H, W, 3), in whatever range `classify` takes.
+        map: float (H, W), in [0, 1].
+        target: the class.
+        baseline: what darkness is, broadcast to (H, W, 3). The paper's zero is that of normalized pictures: for
+            pictures in [0, 255] give the mean colour.
+
+    Returns:
+        (before, after), for `average_drop` and `increase_in_confidence` over many pictures.
+
+    Source: Chattopadhay et al., Grad-CAM++ (2018), section 4.1.
+    """
+    explanation = baseline + map[..., None] * (picture - np.asarray(baseline))
+    before, after = np.asarray(classify(np.stack([picture, explanation]).astype(np.float32)))[:, target]
+    return float(before), float(after)
+
+
+def average_drop(before: np.ndarray, after: np.ndarray) -> float:
+    """mean_i max(0, before_i - after_i) / before_i; less is better.
+
+    Args:
+        before: float (n,), probability of the class in each picture.
+        after: float (n,), in its explanation map.
+
+    Returns:
+        In [0, 1] (the paper prints percent); a class that was not there, before_i = 0, loses nothing.
+
+    Source: Chattopadhay et al., Grad-CAM++ (2018), section 4.1.
+    """
+    before, after = np.asarray(before, float), np.asarray(after, float)
+    return float(np.mean(np.maximum(before - after, 0) / np.where(before > 0, before, 1)))
+
+
+def increase_in_confidence(before: np.ndarray, after: np.ndarray) -> float:
+    """Share of the pictures with after_i > before_i; more is better.
+
+    Args:
+        before: float (n,), probability of the class in each picture.
+        after: float (n,), in its explanation map.
+
+    Returns:
+        In [0, 1] (the paper prints percent).
+
+    Source: Chattopadhay et al., Grad-CAM++ (2018), section 4.1.
+    """
+    return float(np.mean(np.asarray(after) > np.asarray(before)))
+
+
+def road(
+    classify: Classify,
+    picture: np.ndarray,
+    map: np.ndarray,
+    target: int,
+    *,
+    fractions: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    noise: float = 0.01,
+    seed: int = 0,
+) -> Road:
+    """Remove the most relevant pixels, or the least relevant, and paint them over by `impute`; more is better.
+
+    An imputed picture shows no edge where pixels are missing, so the classifier cannot see the shape of the mask.
+
+    Args:
+        classify: the classifier; it is called once, with 2 f pictures (see `in_batches`).
+        picture: (H, W, 3), in whatever range `classify` takes.
+        map: float (H, W).
+        target: the class.
+        fractions: f shares of the pixels to remove, each in [0, 1).
+        noise: see `impute`.
+        seed: of the noise.
+
+    Returns:
+        Road.
+
+    Source: Rong et al., A Consistent and Efficient Evaluation Strategy for Attribution Methods (2022); the combination
+    of both orders, and these fractions, are those of the package pytorch-grad-cam.
+    """
+    ranks = pixel_ranks(map)
+    counts = [round(fraction * ranks.size) for fraction in fractions]
+    removed = [ranks < count for count in counts] + [ranks >= ranks.size - count for count in counts]
+    pictures = np.stack([impute(picture, one, noise=noise, seed=seed) for one in removed])
+    most_first, least_first = np.asarray(classify(pictures))[:, target].astype(float).reshape(2, -1)
+    return Road(np.array(fractions), most_first, least_first, float(np.mean(least_first - most_first) / 2))
+
+
+def impute(picture: np.ndarray, removed: np.ndarray, *, noise: float = 0.01, seed: int = 0) -> np.ndarray:
+    """Noisy linear imputation: each removed pixel is the weighted mean of its neighbours, removed ones included.
+
+        x_i = sum_j w_ij x_j / sum_j w_ij           over the 8 neighbours j in the picture; w 1/6 straight, 1/12 across
+
+    One sparse symmetric system for all removed pixels, solved exactly; then noise is added to them.
+
+    Args:
+        picture: (H, W, 3).
+        removed: bool (H, W), not all of it.
+        noise: standard deviation, as a share of the picture's range (maximum - minimum).
+        seed: of the noise.
+
+    Returns:
+        float32 (H, W, 3), equal to the picture where nothing is removed.
+
+    Source: Rong et al. (2022), see `road`.
+    """
+    if removed.all():
+        raise ValueError("all pixels are removed: there is nothing to impute from")
+    result = picture.astype(np.float32)
+    if not removed.any():
+        return result
+    rows, columns = np.nonzero(removed)
+    count = len(rows)
+    number = np.pad(np.full(removed.shape, -1), 1, constant_values=-2)  # -1: known, -2: outside
+    number[1:-1, 1:-1][removed] = np.arange(count)
+    values = np.pad(picture.astype(float), ((1, 1), (1, 1), (0, 0)))
+    own, known = np.zeros(count), np.zeros((count, picture.shape[2]))
+    entries = [(own, np.arange(count), np.arange(count))]
+    for (down, right), weight in _NEIGHBOURS.items():
+        place = rows + 1 + down, columns + 1 + right
+        neighbour = number[place]
+        own += weight * (neighbour != -2)
+        known += weight * (neighbour == -1)[:, None] * values[place]
+        unknown = np.flatnonzero(neighbour >= 0)
+        entries.append((np.full(len(unknown), -weight), unknown, neighbour[unknown]))
+    data, i, j = (np.concatenate(part) for part in zip(*entries, strict=True))
+    # This ordering and mode, for symmetric matrices, halve the time.
+    solver = splu(csc_array((data, (i, j))), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
+    spread = noise * np.ptp(picture.astype(float))
+    drawn = spread * np.random.default_rng(seed).standard_normal(known.shape)
+    result[removed] = solver.solve(known) + drawn
+    return result
+
+
+def blurred(picture: np.ndarray, *, sigma: float = 5.0) -> np.ndarray:
+    """The picture without detail, where insertion starts.
+
+    Args:
+        picture: (H, W, 3).
+        sigma: of the Gaussian, in pixels; it is cut at one sigma, which gives the paper's 11 x 11 pixels.
+
+    Returns:
+        float32 (H, W, 3).
+    """
+    return gaussian_filter(picture.astype(np.float32), (sigma, sigma, 0), truncate=1)
+
+
+def pixel_ranks(map: np.ndarray) -> np.ndarray:
+    """The place of every pixel in the map's order, 0 for the highest; equal pixels in reading order.
+
+    Args:
+        map: float (H, W).
+
+    Returns:
+        int (H, W), each of 0 .. H W - 1 once.
+    """
+    ranks = np.empty(map.size, int)
+    ranks[np.argsort(-map.reshape(-1), kind="stable")] = np.arange(map.size)
+    return ranks.reshape(map.shape)
+
+
+def in_batches(classify: Classify, size: int) -> Classify:
+    """The same classifier, called with `size` pictures at a time, the last ones filled up: one compiled shape."""
+
+    def classify_all(pictures: np.ndarray) -> np.ndarray:
+        results = []
+        for start in range(0, len(pictures), size):
+            part = pictures[start : start + size]
+            batch = np.zeros((size, *part.shape[1:]), part.dtype)
+            batch[: len(part)] = part
+            results.append(classify(batch)[: len(part)])
+        return np.concatenate(results)
+
+    return classify_all
+
+
+def _exchange(classify, before, after, map, target, steps) -> Curve:
+    """Pixel by pixel from `before` to `after`, in the order of the map."""
+    ranks = pixel_ranks(map)
+    counts = np.arange(steps + 1) * ranks.size // steps
+    exchanged = ranks[..., None] < counts[:, None, None, None]
+    pictures = np.where(exchanged, np.float32(after), np.float32(before))
+    scores = np.asarray(classify(pictures))[:, target].astype(float)
+    area = (scores.sum() - (scores[0] + scores[-1]) / 2) / steps
+    return Curve(counts / ranks.size, scores, float(area))
