@@ -41,7 +41,7 @@ def run_passes(
     *,
     batches: Batches,
     devices: Mesh,
-    description: str,
+    description: str | None,
     skipped: list[str],
     only: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Record, list[Outputs]]]:
@@ -52,7 +52,7 @@ def run_passes(
         source: the pictures.
         batches: limits of batches and shapes.
         devices: the mesh; batches are split over it.
-        description: of the progress bar.
+        description: of the progress bar; None: there is none.
         skipped: gets one line for every picture that could not be read; those are left out.
         only: indices to compute; None: all. Shapes and batches are chosen for the whole source all the same, so that
             the parts of a run that was stopped fit together.
@@ -82,7 +82,7 @@ def run_passes(
     unfinished: dict[int, tuple[Record, list]] = {}
     running: deque = deque()
     compiled = set()
-    bar = tqdm(total=len(wanted), desc=description, unit="img", smoothing=0.05)
+    bar = tqdm(total=len(wanted), desc=description, unit="img", smoothing=0.05, disable=description is None)
 
     def launch(key):
         network, bucket = key

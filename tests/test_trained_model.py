@@ -83,6 +83,14 @@ def test_several_pictures_of_several_sizes_keep_their_order(model, scenes):
     assert model([]) == []
 
 
+def test_a_few_pictures_need_no_progress_bar(model, scenes, capfd):
+    model([scenes[0].image] * 2)
+    model.features(scenes[0].image)
+    assert capfd.readouterr().err == ""
+    model([scenes[0].image] * 17)
+    assert "heat maps: 100%" in capfd.readouterr().err
+
+
 def test_a_shape_that_was_seen_is_not_compiled_again(model, scenes):
     compiled = []
     model(scenes[0].image)
