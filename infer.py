@@ -11,16 +11,14 @@ was stopped.
 """
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import tyro
 
 from lpcam_jax import devices, heatmaps, segmentation_masks
-from lpcam_jax.config import AnyConfig, Inference, SegmentationConfig, SegmentationInference
-from lpcam_jax.data.pictures import Pictures, find_pictures
+from lpcam_jax.config import Inference, SegmentationConfig, SegmentationInference
 from lpcam_jax.data.records import RecordSource
-from lpcam_jax.data.sources import first, seed_source, with_classes
-from lpcam_jax.errors import UserError
+from lpcam_jax.data.sources import pictures_of
 from lpcam_jax.scripts import check_numbers, run_program, value_of_flag
 from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.state import trained_state
@@ -92,16 +90,8 @@ def parse(words: list[str]) -> HeatMapArguments | MaskArguments:
 
 def source_of(arguments: Arguments, run: Run) -> RecordSource:
     """The pictures that are meant."""
-    config: AnyConfig = run.config
-    if arguments.images:
-        if arguments.split:
-            raise UserError(f"--split {arguments.split}: --images has no parts; leave one of the two out.")
-        return first(Pictures(find_pictures(arguments.images), run.class_names), arguments.limit)
-    data = config.data
-    data = replace(data, root=arguments.root or data.root, seeds=arguments.split or data.seeds)
-    limit = config.limit if arguments.limit is None else arguments.limit
-    source = with_classes(seed_source(replace(config, data=data, limit=limit)), run.class_names, data.root)
-    return first(source, arguments.limit)
+    where = {"images": arguments.images, "root": arguments.root, "split": arguments.split}
+    return pictures_of(run.config, run.class_names, **where, limit=arguments.limit)
 
 
 if __name__ == "__main__":

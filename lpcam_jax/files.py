@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -47,5 +48,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file, never unpickled. Raises what opening and a damaged archive raise: any Exception."""
     # Opened here, because NumPy leaves a damaged archive open.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):  # of which NumPy would say that it is a pickle
+            raise ValueError("it is no npz archive, or a part of one")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}

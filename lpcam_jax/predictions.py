@@ -6,8 +6,10 @@
 An ID may have folders in it. The folder that infer.py writes holds maps of this kind in its maps/, or masks in masks/.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +76,50 @@ class MapFolder:
                 return arrays[array]
         except Exception as error:  # a damaged zip raises whatever its damage makes of it
             raise _unreadable(self.file(name), error) from None
+
+
+def open_maps(directory: str | Path, methods: Sequence[str] = (), *, ids: Sequence[str] = ()) -> MapFolder:
+    """A folder of maps, of the methods that are wanted.
+
+    Args:
+        directory: what infer.py wrote, or maps.
+        methods: names of arrays; empty: all there are.
+        ids: of the pictures that are wanted; empty: of all that have a file.
+
+    Raises:
+        UserError: as `find_predictions`; or it holds masks, or has no maps of a method.
+    """
+    below = Path(directory) / "maps"
+    where = below if below.is_dir() else Path(directory)
+    folder = find_predictions(directory, ids or ids_in(where, "npz") or ids_in(where, "png") or ["ID"])
+    if not isinstance(folder, MapFolder):
+        raise UserError(f"{shown(folder.directory)} holds masks; name a folder of maps.")
+    if unknown := [method for method in methods if method not in folder.methods]:
+        raise UserError(f"{shown(folder.directory)} has no maps {unknown[0]!r}; it has {', '.join(folder.methods)}.")
+    return MapFolder(folder.directory, methods or folder.methods)
+
+
+def ids_in(directory: Path, suffix: str) -> list[str]:
+    """Ids of all files with a suffix, the folders they are in included, in order."""
+    files = directory.rglob(f"*.{suffix}")
+    return sorted(file.relative_to(directory).with_suffix("").as_posix() for file in files)
+
+
+def read_protocol(folder: MapFolder | MaskFolder) -> dict[str, Any] | None:
+    """The protocol.json that infer.py writes beside its maps/ or masks/; None for predictions of others.
+
+    Raises:
+        UserError: it cannot be read, or names no classes.
+    """
+    file = folder.directory.parent / "protocol.json"
+    if folder.directory.name not in ("maps", "masks") or not file.exists():
+        return None
+    try:
+        protocol = json.loads(file.read_text(encoding="utf-8"))
+        tuple(protocol["class_names"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} cannot be read ({error}); run infer.py again into another --out.") from None
+    return protocol
 
 
 def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | MaskFolder:

@@ -100,8 +100,9 @@ def test_weights_that_are_no_npz_file(program, recipe, tmp_path):
 
 
 def test_weights_that_are_not_there(program, recipe, tmp_path):
-    words = ("--workdir", tmp_path / "run", "--model.weights", "nowhere.npz")
-    assert_one_line_error(program("train.py", recipe, *words), r"weights file nowhere.npz does not exist")
+    for name in ("nowhere.npz", "elsewhere.npz"):  # another setting is no complaint: the run has not begun
+        words = ("--workdir", tmp_path / "run", "--model.weights", name)
+        assert_one_line_error(program("train.py", recipe, *words), rf"weights file {name} does not exist")
 
 
 def test_weights_of_another_network(program, recipe, tmp_path):

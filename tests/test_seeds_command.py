@@ -156,8 +156,8 @@ def damaged(folder):
 @pytest.mark.parametrize(
     ("change", "pattern"),
     [
-        (only_masks, r"maps_of_mine holds masks already; name a folder of maps"),
-        (masks_of_infer, r"maps_of_mine holds masks already; name a folder of maps"),
+        (only_masks, r"maps_of_mine holds masks; name a folder of maps"),
+        (masks_of_infer, r"maps_of_mine holds masks; name a folder of maps"),
         (shutil.rmtree, r"maps_of_mine: no such folder"),
         (lambda folder: (shutil.rmtree(folder), folder.mkdir()), r"holds no ID.npz and no ID.png"),
         (damaged, r"IMG.1.npz cannot be read .*delete it"),

@@ -308,7 +308,7 @@ def test_a_sweep_needs_a_classifier(program, segmenter, tmp_path):
 
 def test_seeds_need_maps(program, segmented, tmp_path):
     finished = program("lpcam_jax.__main__", "seeds", "--maps", segmented[0], "--out", tmp_path)
-    assert_one_line_error(finished, "holds masks already; name a folder of maps")
+    assert_one_line_error(finished, "holds masks; name a folder of maps")
 
 
 def test_help_shows_the_flags_of_the_run(program, segmenter, trained):

@@ -97,7 +97,7 @@ def test_a_shape_that_was_seen_is_not_compiled_again(model, scenes):
     jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
     model(scenes[0].image[:, ::-1])
     assert not [name for name in compiled if "compile" in name]
-    model(scenes[0].image[:33, :33])
+    model(np.zeros((40, 250, 3), np.uint8))
     assert [name for name in compiled if "compile" in name]
 
 

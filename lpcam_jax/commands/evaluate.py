@@ -18,12 +18,12 @@ import tyro
 
 from .. import devices
 from ..config import AnyConfig
-from ..data.masks import IGNORE
+from ..data.masks import IGNORE, MaskFolder
 from ..data.records import RecordSource
 from ..data.sources import seed_source
 from ..errors import UserError
 from ..files import write_atomically
-from ..predictions import MapFolder, find_predictions
+from ..predictions import MapFolder, find_predictions, read_protocol
 from ..report.confusion import confusion_picture
 from ..report.curve import seed_curves
 from ..report.names import title
@@ -62,7 +62,7 @@ def main(words: list[str]) -> None:
     if not source.has_masks:
         raise UserError(f"the data set {config.data.root or config.data.source} has no masks to score against.")
     folder = find_predictions(arguments.predictions, source.ids)
-    made_with = _protocol_of_infer(folder.directory, source)
+    made_with = _made_with(folder, source)
     is_maps = isinstance(folder, MapFolder)
     result, _ = (score_maps if is_maps else score_masks)(folder, source)
     if not result["scored"]:
@@ -98,24 +98,13 @@ def _protocol(config: AnyConfig, source: RecordSource, folder: Any, made_with: d
     }
 
 
-def _protocol_of_infer(directory: Path, source: RecordSource) -> dict[str, Any] | None:
-    """The protocol.json that infer.py writes beside its maps/ or masks/; None for maps and masks of others.
-
-    Raises:
-        UserError: it cannot be read, or its classes are not those of the source.
-    """
-    file = directory.parent / "protocol.json"
-    if directory.name not in ("maps", "masks") or not file.exists():
-        return None
-    try:
-        protocol = json.loads(file.read_text(encoding="utf-8"))
-        names = tuple(protocol["class_names"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} cannot be read ({error}); run infer.py again into another --out.") from None
-    if names != tuple(source.class_names):
+def _made_with(folder: MapFolder | MaskFolder, source: RecordSource) -> dict[str, Any] | None:
+    """What infer.py says of the predictions; UserError when they are of other classes."""
+    protocol = read_protocol(folder)
+    if protocol and tuple(protocol["class_names"]) != tuple(source.class_names):
         raise UserError(
-            f"{file.parent} was made for the classes {', '.join(names)}, the data set has "
-            f"{', '.join(source.class_names)}; score it against its own data set, or choose its classes "
+            f"{folder.directory.parent} was made for the classes {', '.join(protocol['class_names'])}, the data set "
+            f"has {', '.join(source.class_names)}; score it against its own data set, or choose its classes "
             "with --data.classes."
         )
     return protocol

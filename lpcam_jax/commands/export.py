@@ -36,7 +36,7 @@ from ..exports.irn import irn_file
 from ..exports.labelme import labelme_document
 from ..exports.stablehlo import description, export_classifier
 from ..files import write_atomically
-from ..predictions import MapFolder, find_predictions
+from ..predictions import ids_in, open_maps
 from ..scripts import value_of_flag
 from ..training.checkpoints import Run
 from ..training.state import trained_state
@@ -102,9 +102,9 @@ def main(words: list[str]) -> None:
 
 
 def _write_irn(arguments: MapArguments, out: Path) -> None:
-    folder = _map_folder(arguments.maps, arguments.method)
+    folder = open_maps(arguments.maps, (arguments.method,))
     _keep_apart(out, folder.directory)
-    names = _names(folder.directory, "npz")
+    names = ids_in(folder.directory, "npz")
 
     def write(name: str) -> None:
         (classes, maps), _ = folder.read(name, classes=_MOST_CLASSES)
@@ -162,17 +162,6 @@ _FORMATS: dict[str, tuple[type, Callable[[Any, Path], None]]] = {
 }
 
 
-def _map_folder(maps: str, method: str) -> MapFolder:
-    directory = Path(maps)
-    below = directory / "maps" if (directory / "maps").is_dir() else directory
-    folder = find_predictions(directory, _names(below, "npz") or _names(below, "png") or ["ID"])
-    if not isinstance(folder, MapFolder):
-        raise UserError(f"{directory} holds masks; name a folder of maps, or export them with --format coco.")
-    if method not in folder.methods:
-        raise UserError(f"{folder.directory} has no maps {method!r}; it has {', '.join(folder.methods)}.")
-    return MapFolder(folder.directory, (method,))
-
-
 def _masks(arguments: MaskArguments, out: Path) -> tuple[MaskFolder, tuple[str, ...], dict[str, str]]:
     """The folder, the names of its classes, and the file name of every id's picture."""
     directory = Path(arguments.masks)
@@ -180,7 +169,7 @@ def _masks(arguments: MaskArguments, out: Path) -> tuple[MaskFolder, tuple[str, 
     folder = MaskFolder.checked(below)
     protocol = below.parent / "protocol.json"
     _keep_apart(out, below.parent if protocol.exists() else below)
-    names = _names(below, "png")
+    names = ids_in(below, "png")
     if not names:
         raise UserError(f"{below} holds no ID.png; name a folder of masks.")
     return folder, arguments.classes or _class_names(protocol), _file_names(arguments.images, names)
@@ -210,12 +199,6 @@ def _file_names(images: str, ids: Sequence[str]) -> dict[str, str]:
             f"{len(ids)} are missing); name the folder that the ids start from, or leave --images out."
         )
     return {name: known[name] for name in ids}
-
-
-def _names(directory: Path, suffix: str) -> list[str]:
-    """Ids of all files, their folders included, in order."""
-    files = directory.rglob(f"*.{suffix}")
-    return sorted(file.relative_to(directory).with_suffix("").as_posix() for file in files)
 
 
 def _keep_apart(out: Path, folder: Path) -> None:

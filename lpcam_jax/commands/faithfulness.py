@@ -12,7 +12,7 @@ win here; whether maps cover objects is what `python -m lpcam_jax evaluate` says
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,9 @@ from tqdm import tqdm
 
 from .. import __version__, devices
 from ..class_activation import resize_bilinear
-from ..config import Config
 from ..data.augment import resize
-from ..data.pictures import Pictures, find_pictures
 from ..data.records import RecordSource
-from ..data.sources import seed_source, with_classes
+from ..data.sources import pictures_of
 from ..errors import UserError
 from ..faithfulness import (
     Classify,
@@ -39,7 +37,7 @@ from ..faithfulness import (
     road,
 )
 from ..files import write_atomically
-from ..predictions import MapFolder, find_predictions
+from ..predictions import MapFolder, open_maps, read_protocol
 from ..report.table import faithfulness_table
 from ..results import report_skipped, skipped_line
 from ..trained_model import TrainedModel
@@ -90,9 +88,10 @@ def main(words: list[str]) -> None:
     _check(arguments)
     devices.remember_compilations()
     model = TrainedModel.open(arguments.ckpt)
-    source = _source(arguments, model)
-    folder = _maps_of(arguments, source)
-    made_with = _protocol_of_infer(folder.directory, model)
+    where = {"images": arguments.images, "root": arguments.root, "split": arguments.split}
+    source = pictures_of(model.config, model.class_names, **where)
+    folder = open_maps(arguments.maps, arguments.methods, ids=source.ids)
+    made_with = _made_with(folder, model)
     mapped = [index for index, name in enumerate(source.ids) if folder.file(name).exists()]
     skipped: list[str] = []
     scores = _score(model, source, mapped[: arguments.limit], folder, arguments, skipped)
@@ -130,42 +129,13 @@ def _check(arguments: Arguments) -> None:
         raise UserError(f"--fractions {' '.join(f'{f:g}' for f in arguments.fractions)}: give some between 0 and 1.")
 
 
-def _source(arguments: Arguments, model: TrainedModel) -> RecordSource:
-    if arguments.images:
-        return Pictures(find_pictures(arguments.images), model.class_names)
-    config: Config = model.config
-    data = config.data
-    data = replace(data, root=arguments.root or data.root, seeds=arguments.split or data.seeds)
-    return with_classes(seed_source(replace(config, data=data)), model.class_names, data.root)
-
-
-def _maps_of(arguments: Arguments, source: RecordSource) -> MapFolder:
-    folder = find_predictions(arguments.maps, source.ids)
-    if not isinstance(folder, MapFolder):
-        raise UserError(f"{arguments.maps} holds masks; name a folder of maps.")
-    if missing := [method for method in arguments.methods if method not in folder.methods]:
-        raise UserError(f"{folder.directory} has no maps {missing[0]!r}; it has {', '.join(folder.methods)}.")
-    return MapFolder(folder.directory, arguments.methods or folder.methods)
-
-
-def _protocol_of_infer(directory: Path, model: TrainedModel) -> dict[str, Any] | None:
-    """The protocol.json that infer.py writes beside its maps/; None for maps of others.
-
-    Raises:
-        UserError: its classes are not those of the run.
-    """
-    file = directory.parent / "protocol.json"
-    if directory.name != "maps" or not file.exists():
-        return None
-    try:
-        protocol = json.loads(file.read_text(encoding="utf-8"))
-        names = tuple(protocol["class_names"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} cannot be read ({error}); run infer.py again into another --out.") from None
-    if names != model.class_names:
+def _made_with(folder: MapFolder, model: TrainedModel) -> dict[str, Any] | None:
+    """What infer.py says of the maps; UserError when they are of other classes."""
+    protocol = read_protocol(folder)
+    if protocol and tuple(protocol["class_names"]) != model.class_names:
         raise UserError(
-            f"{file.parent} was made for the classes {', '.join(names)}, the run has {', '.join(model.class_names)}; "
-            "name the run that made the maps with --ckpt."
+            f"{folder.directory.parent} was made for the classes {', '.join(protocol['class_names'])}, the run has "
+            f"{', '.join(model.class_names)}; name the run that made the maps with --ckpt."
         )
     return protocol
 

@@ -9,7 +9,7 @@ The folder is one that infer.py wrote, or holds maps as it writes them (ID.npz).
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import write_atomically
-from ..predictions import MapFolder, find_predictions
+from ..predictions import ids_in, open_maps
 from ..report.palette import mask_png
 from ..seeds import confident_labels, otsu_threshold, seed_mask
 
@@ -56,8 +56,8 @@ def main(words: list[str]) -> None:
         UserError: there are no such maps, or the masks cannot be written.
     """
     arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax seeds", description=__doc__)
-    folder, out = _maps_of(arguments), Path(arguments.out)
-    names = sorted(_names(folder.directory))
+    folder, out = open_maps(arguments.maps, (arguments.method,)), Path(arguments.out)
+    names = ids_in(folder.directory, "npz")
     rule, mask_of = _rule(arguments, folder.directory.parent)
 
     def write(name: str) -> None:
@@ -68,24 +68,6 @@ def main(words: list[str]) -> None:
         for _ in tqdm(pool.map(write, names), "seeds", len(names), unit="img"):
             pass
     print(f"{len(names)} seed masks of {arguments.method}, {rule}, are in {arguments.out}.")
-
-
-def _maps_of(arguments: Arguments) -> MapFolder:
-    directory = Path(arguments.maps)
-    below = directory / "maps"
-    where = below if below.is_dir() else directory
-    folder = find_predictions(directory, [*_names(where)] or [*_names(where, "png")] or ["ID"])
-    if not isinstance(folder, MapFolder):
-        raise UserError(f"{directory} holds masks already; name a folder of maps.")
-    if arguments.method not in folder.methods:
-        raise UserError(f"{folder.directory} has no maps {arguments.method!r}; it has {', '.join(folder.methods)}.")
-    return MapFolder(folder.directory, (arguments.method,))
-
-
-def _names(directory: Path, suffix: str = "npz") -> Iterator[str]:
-    """Ids of all files, their folders included."""
-    for file in directory.rglob(f"*.{suffix}"):
-        yield file.relative_to(directory).with_suffix("").as_posix()
 
 
 def _rule(arguments: Arguments, directory: Path) -> tuple[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..config import AnyConfig, Data
 from ..errors import UserError
 from .folder import Folder
 from .masks import MaskFolder
+from .pictures import Pictures, find_pictures
 from .records import RecordSource, Subset, hold_out
 from .relabelled import Relabelled
 from .shapes import Shapes
@@ -53,6 +55,37 @@ def seed_source(config: AnyConfig) -> RecordSource:
         UserError: the data set is not there, or its files contradict each other.
     """
     return _open(config, config.data.seeds)
+
+
+def pictures_of(
+    config: AnyConfig,
+    class_names: Sequence[str],
+    *,
+    images: str = "",
+    root: str = "",
+    split: str = "",
+    limit: int | None = None,
+) -> RecordSource:
+    """The pictures that results are made of: any that are named, or those of the run's own data set.
+
+    Args:
+        config: of the run.
+        class_names: of the run.
+        images: a folder, a file, or a pattern; empty: the run's data set.
+        root: where that is now; empty: where it was for training.
+        split: which part of it; empty: that of `data.seeds`.
+        limit: only the first pictures; None: the run's own limit, of its data set.
+
+    Raises:
+        UserError: there are no such pictures, or their classes are others.
+    """
+    if images:
+        if split:
+            raise UserError(f"--split {split}: --images has no parts; leave one of the two out.")
+        return first(Pictures(find_pictures(images), class_names), limit)
+    data = replace(config.data, root=root or config.data.root, seeds=split or config.data.seeds)
+    config = replace(config, data=data, limit=config.limit if limit is None else limit)
+    return first(with_classes(seed_source(config), class_names, data.root), limit)
 
 
 def with_labels(source: RecordSource, part: str) -> RecordSource:

@@ -49,13 +49,13 @@ class Run:
 
     @classmethod
     def create(cls, directory: str | Path, config: AnyConfig, class_names: tuple[str, ...]) -> "Run":
-        """Start a run, or continue the one that is there.
+        """Start a run, or continue the one that is there; one without a checkpoint is started again.
 
         Raises:
             UserError: the directory cannot be written, or holds a run of another config or of other classes.
         """
         run = cls(Path(directory).absolute(), config, tuple(class_names))
-        if run._config_file.exists():
+        if run._config_file.exists() and run.steps():
             before = cls.open(directory)
             changed = run._differences(before)
             if changed:
