@@ -67,9 +67,9 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def examples(text: str) -> list[list[str]]:
-    """The words of every command line in a help text; a backslash goes on in the next line."""
+    """The words of every command line in a help text; a backslash goes on in the next line, `> file` is the shell's."""
     lines = text.replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("    python ")]
+    return [shlex.split(line.partition(" > ")[0]) for line in lines if line.startswith("    python ")]
 
 
 def run(program, words: list[str]):
