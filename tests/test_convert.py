@@ -159,7 +159,7 @@ def test_other_words(convert, program, tmp_path):
     assert_one_line_error(convert(resnet(), "file/out"), "a file stands where a folder is needed")
     finished = program("lpcam_jax.__main__", "convert", "--help")
     assert finished.code == 0
-    assert "python -m lpcam_jax convert resnet50-19c8e357.pth --out weights/" in finished.out
+    assert "python -m lpcam_jax convert resnet50.pth --out weights/" in finished.out
 
 
 # The Hub

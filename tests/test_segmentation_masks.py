@@ -472,6 +472,7 @@ def test_a_config_comes_back_as_it_was(tmp_path):
     assert (opened.config, opened.class_names, opened.kind) == (config, ("cat", "dog"), "segmentation")
     assert hash(opened.config) == hash(config)  # tuples, down to the last
     assert Run.create(tmp_path, config, ("cat", "dog")).config == config
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)  # before its first checkpoint a run may still change
     with pytest.raises(UserError, match=r"training.scales \[0.5, 2.0\] -> \(0.5,\)|training.scales .*0.5, 2.0"):
         Run.create(tmp_path, replace(config, training=replace(config.training, scales=(0.5,))), ("cat", "dog"))
 

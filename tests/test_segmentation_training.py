@@ -431,6 +431,7 @@ def test_a_run_of_another_kind_is_refused(tmp_path):
     for one, other in ((Config(), SegmentationConfig()), (SegmentationConfig(), Config())):
         kinds = [type(config).__name__.removesuffix("Config").lower() or "classifier" for config in (one, other)]
         Run.create(tmp_path / kinds[0], one, ("cat",))
+        (tmp_path / kinds[0] / "checkpoints" / "1").mkdir(parents=True)
         with pytest.raises(UserError, match=rf"\({kinds[0]} -> {kinds[1]}\)"):
             Run.create(tmp_path / kinds[0], other, ("cat",))
         assert Run.open(tmp_path / kinds[0]).config == one
