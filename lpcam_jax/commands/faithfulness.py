@@ -1,7 +1,6 @@
 """How faithful heat maps are to their classifier: insertion, deletion, average drop, increase in confidence, ROAD.
 
-    python -m lpcam_jax faithfulness --ckpt runs/demo --maps heatmaps/ --out scores/ --limit 3
-    python -m lpcam_jax faithfulness --ckpt runs/demo --maps heatmaps/ --out scores/ --limit 3 --methods cam lpcam
+    python -m lpcam_jax faithfulness --ckpt runs/demo --maps heatmaps/ --out scores/ --limit 2
 
 The pictures are those of infer.py, with the same --images, --root and --split. No truth is needed. Two rows are no
 explanation at all: a random map, and a bright centre.
