@@ -19,6 +19,7 @@ def get_config() -> Config:
         data=Data(source="folder"),
         training=Training(
             epochs=5,
+            least_steps=60,
             crop=384,
             long_side=(320, 512),
             optimizer="adamw",

@@ -66,7 +66,8 @@ class Model:
     """pixels a feature position; strides are taken out of the last stages to reach it"""
     weights: str = ""
     """the backbone's pretrained parameters, with torchvision's names: an .npz, .pth, .pt, .bin or .safetensors file, or
-    hf:OWNER/NAME[/FILE] on the Hugging Face Hub; or the --workdir of another run; empty: random initialisation"""
+    hf:OWNER/NAME[/FILE] on the Hugging Face Hub; or the --workdir of another run, whose network is then the default of
+    the flags here; empty: random initialisation"""
     channel_order: Literal["rgb", "bgr"] = "rgb"
     """order of the channels the weights expect"""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
@@ -82,6 +83,8 @@ class Training:
     """How the classifier is trained."""
 
     epochs: int = 5
+    least_steps: int = 1
+    """of a small data set there are more epochs, until there are so many steps"""
     batch_size: int = 16
     crop: int = 512
     """side of the square crop; smaller pictures are padded with zeros after normalisation"""
@@ -263,6 +266,12 @@ KINDS: dict[str, type[AnyConfig]] = {"classifier": Config, "segmentation": Segme
 def kind_of(config: AnyConfig) -> str:
     """What a run of this config trains, a key of KINDS."""
     return next(kind for kind, its_type in KINDS.items() if isinstance(config, its_type))
+
+
+def with_network_of(model: Model, other: Model) -> Model:
+    """The model with what stored parameters fix, depth, widths, layout and input, taken from another."""
+    fixed = ("blocks", "width", "stem_width", "layout", "stem_pool", "channel_order", "mean", "std")
+    return dataclasses.replace(model, **{name: getattr(other, name) for name in fixed})
 
 
 def to_json(config: AnyConfig) -> dict[str, Any]:

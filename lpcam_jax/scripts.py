@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from .config import AnyConfig, Config
+from .config import AnyConfig, Config, with_network_of
 from .errors import UserError
 
 
@@ -60,6 +60,12 @@ def parse_with_recipe(
     """
     recipe = next((word for word in words if not word.startswith("-") and word.endswith(".py")), None)
     config = load_recipe(recipe) if recipe else Config()
+    weights = value_of_flag("--model.weights", words) or ""
+    if Path(weights, "config.json").is_file():  # a run knows its network: no flag has to repeat it
+        from .training.checkpoints import Run
+
+        network = with_network_of(config.model, Run.open(weights).config.model)
+        config = dataclasses.replace(config, model=network)
     # The recipe says which flags there are: those of its config, beside the program's own.
     kind = type(config)
     both = dataclasses.make_dataclass("Arguments", (), bases=(flags, kind), frozen=True, kw_only=True)
@@ -109,7 +115,7 @@ def run_program(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def value_of_flag(flag: str, words: list[str]) -> str | None:
+def value_of_flag(flag: str, words: Sequence[str]) -> str | None:
     """The value given to a flag, before the defaults of all other flags are known: `--flag value` or `--flag=value`."""
     for word, following in zip(words, [*words[1:], None], strict=True):
         if word == flag:

@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lpcam_jax.training.checkpoints import Run
+
 TINY_MODEL = ("--model.blocks", 1, 1, 1, 1, "--model.width", 4, "--model.stem-width", 4)
-SMALL_TRAINING = ("--training.epochs", 1, "--training.batch-size", 4, "--training.crop", 64)
+SMALL_TRAINING = (
+    "--training.epochs",
+    1,
+    "--training.least-steps",
+    1,
+    "--training.batch-size",
+    4,
+    "--training.crop",
+    64,
+)
 SMALL_REST = ("--training.long-side", 64, 80, "--prototypes.clusters", 2, "--inference.max-shapes", 1)
 ONE_SCALE = ("--prototypes.cam-scales", 1.0, "--inference.scales", 1.0)
 TINY = (*TINY_MODEL, *SMALL_TRAINING, *SMALL_REST, *ONE_SCALE)
@@ -90,6 +101,19 @@ def test_a_data_set_that_cannot_be_used(program, folder, tmp_path, labels, words
 def test_no_data_set(program, tmp_path, root):
     words = ("--workdir", tmp_path / "run", *root)
     assert_one_line_error(program("train.py", "configs/folder.py", *words), "folder")
+
+
+def test_a_run_as_weights_brings_its_network(program, trained, folder, tmp_path):
+    words = (*SMALL_TRAINING, *SMALL_REST, *ONE_SCALE, "--training.least-steps", 4, "--workdir", tmp_path / "run")
+    finished = program("train.py", "configs/folder.py", "--data.root", folder, "--model.weights", trained, *words)
+    assert finished.code == 0, finished.err
+    assert f"weights {trained}: its backbone" in finished.out
+    run, theirs = Run.open(tmp_path / "run"), Run.open(trained)
+    assert (run.config.model.blocks, run.config.model.width) == (theirs.config.model.blocks, theirs.config.model.width)
+    assert run.steps()[-1] == 4  # an epoch is one step
+    words = ("--model.weights", trained, "--model.width", 8, "--workdir", tmp_path / "other")
+    finished = program("train.py", "configs/folder.py", "--data.root", folder, *words)
+    assert_one_line_error(finished, r".* has another backbone: use --model.blocks 1 1 1 1 --model.width 4")
 
 
 def test_weights_that_are_no_npz_file(program, recipe, tmp_path):

@@ -32,7 +32,7 @@ def get_config():
     if hasattr(config, "prototypes"):
         prototypes = replace(config.prototypes, cam_scales=(1.0,), clusters=2, sample=64)
         inference = replace(config.inference, scales=(1.0,), max_shapes=1)
-        training = replace(config.training, epochs=1, batch_size=4, crop=48, long_side=(48, 64))
+        training = replace(config.training, epochs=1, least_steps=1, batch_size=4, crop=48, long_side=(48, 64))
         config = replace(config, prototypes=prototypes, inference=inference)
     else:
         training = replace(config.training, steps=2, batch_size=2, accumulate=1, crop=48, validate_every=2)

@@ -76,7 +76,8 @@ def train_classifier(run: Run, pictures: RecordSource, validation: RecordSource,
     config, training = run.config, run.config.training
     check_batch(training.batch_size, 1, devices)
     steps_per_epoch = max(len(pictures) // training.batch_size, 1)
-    steps = training.epochs * steps_per_epoch
+    epochs = max(training.epochs, math.ceil(training.least_steps / steps_per_epoch))
+    steps = epochs * steps_per_epoch
     graph, *_ = graph_of(config, len(run.class_names))
     optimizer = classifier_optimizer(training, steps=steps)
     measure = make_validation(config, graph, validation, devices=devices)
@@ -88,7 +89,7 @@ def train_classifier(run: Run, pictures: RecordSource, validation: RecordSource,
             pictures, labelled_crops(training), batch_size=training.batch_size, seed=config.seed, start=start
         ),
         steps=steps,
-        validation=Validation(steps_per_epoch, measure, "mAP") if len(validation) else None,
+        validation=Validation(steps // training.epochs, measure, "mAP") if len(validation) else None,
         description="classifier",
         devices=devices,
     )

@@ -58,7 +58,10 @@ def first_state(run: Run, optimizer: optax.GradientTransformation, *, devices: M
     if run.steps():
         return run.restore(abstract_on(jax.eval_shape(initialize), devices))
     if starts_blind(config):
-        tqdm.write("note: without --model.weights, and with frozen batch norm, this is a dry run: expect no model")
+        tqdm.write(
+            "note: without --model.weights, and with frozen batch norm, this is a dry run: expect no model; "
+            "--model.weights hf:timm/resnet50.tv_in1k downloads some"
+        )
     state = jax.jit(initialize)()
     if config.model.weights:
         state = with_weights(state, config.model.weights, devices=devices)
