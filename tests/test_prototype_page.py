@@ -73,7 +73,7 @@ def test_embedded_values_are_the_given_ones(tmp_path):
         for kind, wanted in (("class", given.prototypes), ("context", given.context)):
             assert [Prototype(**{**one, "patches": tuple(one["patches"])}) for one in found[kind]] == wanted
         assert [one["id"] for one in found["pictures"]] == [one.id for one in given.pictures]
-    assert (data["colors"][0], data["colors"][-1]) == ([0, 0, 4], [252, 255, 164])  # of inferno
+    assert (data["heat"][0], data["heat"][-1]) == ([0, 0, 4], [252, 255, 164])  # of inferno
 
 
 def test_names_cannot_leave_their_place(tmp_path):

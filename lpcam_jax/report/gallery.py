@@ -9,7 +9,7 @@ import numpy as np
 
 from ..files import write_atomically
 from .layers import COLORS
-from .overlays import heat_colors
+from .overlays import heat_ramp
 from .page import url, write_page
 
 FOLDER = "gallery"
@@ -120,7 +120,6 @@ def write_gallery(path: Path, gallery: Gallery, entries: Sequence[Entry]) -> Non
     Raises:
         UserError: the file cannot be written.
     """
-    ramp = heat_colors(np.linspace(0, 1, 17, dtype=np.float32)[None])[0] / 255
     data = {
         "panes": [one._asdict() for one in gallery.panes],
         "looks": [one._asdict() for one in gallery.looks],
@@ -131,7 +130,7 @@ def write_gallery(path: Path, gallery: Gallery, entries: Sequence[Entry]) -> Non
         "folder": FOLDER,
         "links": [[text, url(file)] for text, file in gallery.links],
         "colors": COLORS,
-        "heat": [" ".join(f"{value:.3f}" for value in channel) for channel in ramp.T],
+        "heat": heat_ramp(),
         "entries": [_plain(entry) for entry in entries],
     }
     write_page(path, "gallery.html", title=gallery.title, summary=gallery.summary, data=data)

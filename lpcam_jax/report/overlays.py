@@ -30,6 +30,11 @@ def heat_colors(map: np.ndarray) -> np.ndarray:
     return _INFERNO[np.rint(255 * np.clip(map, 0, 1)).astype(np.uint8)]
 
 
+def heat_ramp(steps: int = 18) -> list[list[int]]:
+    """Colours of even heats from 0 to 1, [red, green, blue] in 0..255, for pages that colour by themselves."""
+    return heat_colors(np.linspace(0, 1, steps)[None])[0].tolist()
+
+
 def overlay(image: np.ndarray, map: np.ndarray, *, opacity: float = 0.6) -> np.ndarray:
     """Lay a heat map, float (H, W) in [0, 1], over a photograph, uint8 (H, W, 3); returns uint8 (H, W, 3).
 

@@ -20,7 +20,8 @@ def write_page(path: Path, template: str, *, title: str, summary: Sequence[str],
 
     Args:
         path: the HTML file.
-        template: name of the template; in it stand {{policy}}, {{title}}, {{style}}, {{summary}} and {{data}}.
+        template: name of the template; in it stand {{policy}}, {{title}}, {{style}}, {{summary}}, {{data}} and
+            {{script}}; style and script are those that all pages share.
         title: the heading.
         summary: lines of text below it.
         data: plain JSON values for the page's script.
@@ -29,9 +30,10 @@ def write_page(path: Path, template: str, *, title: str, summary: Sequence[str],
         UserError: the file cannot be written.
     """
     folder = files(__package__)
-    # The style first: the policy names what the page then holds.
+    # Style and script first: the policy names what the page then holds.
     page = folder.joinpath(template).read_text(encoding="utf-8")
-    page = page.replace("{{style}}", folder.joinpath("page.css").read_text(encoding="utf-8"))
+    for part, file in (("style", "page.css"), ("script", "page.js")):
+        page = page.replace(f"{{{{{part}}}}}", folder.joinpath(file).read_text(encoding="utf-8"))
     parts = {
         "policy": _policy(page),
         "title": escape(title),

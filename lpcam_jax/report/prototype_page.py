@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from .overlays import heat_colors
+from .overlays import heat_ramp
 from .page import write_page
 
 _SUMMARY = (
@@ -87,7 +85,7 @@ def write_prototypes(
     data = {
         "mu_f": mu_f,
         "context": list(context),
-        "colors": heat_colors(np.linspace(0, 1, 18)[None])[0].tolist(),
+        "heat": heat_ramp(),
         "classes": [
             {
                 "name": one.name,
