@@ -6,6 +6,8 @@ exactly (`models/layers.py`), so the choice costs time, never numbers.
 
 from collections.abc import Iterable
 
+import numpy as np
+
 GRID = 32
 
 
@@ -13,7 +15,7 @@ def choose_buckets(sizes: Iterable[tuple[int, int]], *, limit: int) -> list[tupl
     """The shapes to compile, at most `limit`, that hold all sizes with little padding.
 
     Sizes are rounded up to a multiple of 32; then, while there are too many, the two shapes whose union adds the fewest
-    pixels to the work are replaced by their union.
+    pixels to the work are replaced by their union; of several such pairs, the first in order of height and width.
 
     Args:
         sizes: (H, W) of every picture that will be computed, repeated as often as it occurs.
@@ -22,24 +24,55 @@ def choose_buckets(sizes: Iterable[tuple[int, int]], *, limit: int) -> list[tupl
     Returns:
         Shapes (H, W), by area.
     """
-    counts: dict[tuple[int, int], int] = {}
-    for height, width in sizes:
-        shape = (-(-height // GRID) * GRID, -(-width // GRID) * GRID)
-        counts[shape] = counts.get(shape, 0) + 1
+    rounded = -(-np.array(list(sizes), np.int64).reshape(-1, 2) // GRID) * GRID
+    shapes, counts = np.unique(rounded, axis=0, return_counts=True)
+    if len(shapes) > limit:
+        shapes = _united(shapes, counts, limit)
+    return sorted(map(tuple, shapes.tolist()), key=lambda shape: (shape[0] * shape[1], shape))
 
-    def union(a, b):
-        return max(a[0], b[0]), max(a[1], b[1])
 
-    def added(a, b):
-        area = union(a, b)[0] * union(a, b)[1]
-        return counts[a] * (area - a[0] * a[1]) + counts[b] * (area - b[0] * b[1])
+def _united(shapes: np.ndarray, counts: np.ndarray, limit: int) -> np.ndarray:
+    """Different shapes (n, 2), which occur `counts` (n,) times, united two by two: at most `limit` are left.
 
-    while len(counts) > limit:
-        shapes = sorted(counts)
-        a, b = min(((a, b) for i, a in enumerate(shapes) for b in shapes[i + 1 :]), key=lambda pair: added(*pair))
-        together = counts.pop(a) + counts.pop(b)
-        counts[union(a, b)] = counts.get(union(a, b), 0) + together
-    return sorted(counts, key=lambda shape: (shape[0] * shape[1], shape))
+    Every shape knows its cheapest partner, and looks again only when a union takes that partner away.
+    """
+    heights, widths = shapes.T.astype(np.float64)  # floats, for the infinite; whole numbers below 2^53 are exact
+    areas, order = heights * widths, heights * 2**24 + widths
+    costs, partners = np.empty(len(shapes)), np.zeros(len(shapes), np.int64)
+
+    def first_of_least(values):
+        least = np.flatnonzero(values == values.min())
+        return least[order[least].argmin()]
+
+    def look(one):
+        """Find the partner of a shape; the pixels that its union with each other shape adds."""
+        unions = np.maximum(heights, heights[one]) * np.maximum(widths, widths[one])
+        added = counts[one] * (unions - areas[one]) + counts * (unions - areas)
+        added[one] = np.inf
+        partners[one] = first_of_least(added)
+        costs[one] = added[partners[one]]
+        return added
+
+    for one in range(len(shapes)):
+        look(one)
+    while np.isfinite(heights).sum() > limit:
+        one = first_of_least(costs)
+        pair = [one, partners[one]]
+        height, width = heights[pair].max(), widths[pair].max()
+        same = np.flatnonzero((heights == height) & (widths == width))  # the union may be one of them, or a third
+        joined = np.union1d(pair, same)
+        gone = joined[joined != one]
+        looking = np.isin(partners, joined)
+        counts[one] = counts[joined].sum()
+        heights[gone] = costs[gone] = np.inf  # too far for any union
+        heights[one], widths[one], areas[one], order[one] = height, width, height * width, height * 2**24 + width
+        added = look(one)
+        nearer = (added < costs) | ((added == costs) & (order[one] < order[partners]))
+        costs[nearer], partners[nearer] = added[nearer], one
+        for other in np.flatnonzero(looking & np.isfinite(heights)):
+            look(other)
+    left = np.isfinite(heights)
+    return np.stack([heights[left], widths[left]], axis=1).astype(np.int64)
 
 
 def bucket_of(size: tuple[int, int], buckets: list[tuple[int, int]]) -> tuple[int, int]:
