@@ -15,7 +15,8 @@ def choose_buckets(sizes: Iterable[tuple[int, int]], *, limit: int) -> list[tupl
     """The shapes to compile, at most `limit`, that hold all sizes with little padding.
 
     Sizes are rounded up to a multiple of 32; then, while there are too many, the two shapes whose union adds the fewest
-    pixels to the work are replaced by their union; of several such pairs, the first in order of height and width.
+    pixels to the work are replaced by their union; of several such pairs, the first in order of height and width. At
+    last each shape in turn takes the height or the width that saves the most pixels, until none can save any.
 
     Args:
         sizes: (H, W) of every picture that will be computed, repeated as often as it occurs.
@@ -27,7 +28,7 @@ def choose_buckets(sizes: Iterable[tuple[int, int]], *, limit: int) -> list[tupl
     rounded = -(-np.array(list(sizes), np.int64).reshape(-1, 2) // GRID) * GRID
     shapes, counts = np.unique(rounded, axis=0, return_counts=True)
     if len(shapes) > limit:
-        shapes = _united(shapes, counts, limit)
+        shapes = _moved(_united(shapes, counts, limit), shapes, counts)
     return sorted(map(tuple, shapes.tolist()), key=lambda shape: (shape[0] * shape[1], shape))
 
 
@@ -38,7 +39,7 @@ def _united(shapes: np.ndarray, counts: np.ndarray, limit: int) -> np.ndarray:
     """
     heights, widths = shapes.T.astype(np.float64)  # floats, for the infinite; whole numbers below 2^53 are exact
     areas, order = heights * widths, heights * 2**24 + widths
-    costs, partners = np.empty(len(shapes)), np.zeros(len(shapes), np.int64)
+    costs, partners, counts = np.empty(len(shapes)), np.zeros(len(shapes), np.int64), counts.copy()
 
     def first_of_least(values):
         least = np.flatnonzero(values == values.min())
@@ -73,6 +74,32 @@ def _united(shapes: np.ndarray, counts: np.ndarray, limit: int) -> np.ndarray:
             look(other)
     left = np.isfinite(heights)
     return np.stack([heights[left], widths[left]], axis=1).astype(np.int64)
+
+
+def _moved(chosen: np.ndarray, shapes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Chosen shapes (k, 2), one side of one at a time changed to save pixels, as long as that is possible.
+
+    A picture costs the area of the smallest chosen shape that holds it, which need not be the union it went into.
+    """
+    chosen, heights, widths = chosen.copy(), np.unique(shapes[:, 0]), np.unique(shapes[:, 1])
+
+    def cost(buckets):
+        """(n, m): the area of each bucket for the shapes that it holds, infinite for the others."""
+        holds = (shapes[:, :1] <= buckets[:, 0]) & (shapes[:, 1:] <= buckets[:, 1])
+        return np.where(holds, buckets.prod(axis=1), np.inf)
+
+    costs, number, settled = cost(chosen), 0, 0
+    while settled < len(chosen):
+        height, width = chosen[number]
+        moves = np.array([(height, width), *((h, width) for h in heights), *((height, w) for w in widths)])
+        elsewhere = np.delete(costs, number, axis=1).min(axis=1, initial=np.inf)
+        work = counts @ np.minimum(elsewhere[:, None], cost(moves))
+        best = work.argmin()  # the first of equals, which is to stay
+        settled = settled + 1 if best == 0 else 1
+        chosen[number] = moves[best]
+        costs[:, number] = cost(chosen[[number]])[:, 0]
+        number = (number + 1) % len(chosen)
+    return chosen
 
 
 def bucket_of(size: tuple[int, int], buckets: list[tuple[int, int]]) -> tuple[int, int]:
