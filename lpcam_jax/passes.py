@@ -4,6 +4,7 @@ A picture at a scale is an item. Items of one bucket share a batch, whatever pic
 is done when its last item is. Threads read and resize ahead; one batch is on the devices while the next is gathered.
 """
 
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +53,8 @@ def run_passes(
         source: the pictures.
         batches: limits of batches and shapes.
         devices: the mesh; batches are split over it.
-        description: of the progress bar; None: there is none.
+        description: of the progress bar, which also says how many shapes there are and how much of the computed pixels
+            is padding; None: there is none.
         skipped: gets one line for every picture that could not be read; those are left out.
         only: indices to compute; None: all. Shapes and batches are chosen for the whole source all the same, so that
             the parts of a run that was stopped fit together.
@@ -77,6 +79,8 @@ def run_passes(
     batch_sizes = {key: _batch_size(key[1], count, batches, devices) for key, count in counts.items()}
     wanted = list(sizes) if only is None else [index for index in only if index in sizes]
     items_left = Counter(key for index in wanted for key in keys[index])
+    pixels = sum(math.prod(scaled_size(sizes[index], one.scale)) for index in wanted for one in passes)
+    padding = _padding(items_left, batch_sizes, pixels)
 
     waiting: dict[tuple, list] = defaultdict(list)
     unfinished: dict[int, tuple[Record, list]] = {}
@@ -96,7 +100,7 @@ def run_passes(
             compiled.add(key)
             bar.set_postfix_str(f"compiling {bucket[0]}x{bucket[1]} ({len(compiled)} of {len(items_left)})")
         outputs = network(*shard((pictures, extents), devices))
-        bar.set_postfix_str("", refresh=False)
+        bar.set_postfix_str(padding, refresh=False)
         running.append((batch, outputs))
 
     def collect():
@@ -137,6 +141,12 @@ def _batch_size(bucket: tuple[int, int], count: int, batches: Batches, devices: 
     """Pictures of a batch: as many as fit the pixels of a device, mirror images included, times the devices."""
     fit = max(batches.batch_pixels // (2 * bucket[0] * bucket[1]), 1)
     return min(fit, -(-count // devices.size)) * devices.size
+
+
+def _padding(items: Counter, batch_sizes: dict, pixels: int) -> str:
+    """How many shapes there are, and which part of all batches is none of the `pixels` of pictures."""
+    computed = sum(-(-count // batch_sizes[key]) * batch_sizes[key] * math.prod(key[1]) for key, count in items.items())
+    return f"{len(items)} shape{'s' * (len(items) != 1)}, {100 * (1 - pixels / max(computed, 1)):.0f} % padding"
 
 
 def _read_ahead(pool: ThreadPoolExecutor, source: RecordSource, indices: list[int], scales: list[float]):

@@ -161,6 +161,31 @@ def test_no_more_shapes_than_allowed_are_compiled(mesh, limit):
             assert tuple(one["sizes"]) == scaled_size(SIZES[index], scale)
 
 
+@pytest.mark.parametrize("only", [None, [1, 5]])
+@pytest.mark.parametrize("limit", [1, 12])
+def test_the_progress_bar_says_how_much_is_padding(mesh, capsys, limit, only):
+    computed = {}
+
+    def network(pictures, sizes):
+        shape = pictures.shape[1:3]
+        computed[shape] = computed.get(shape, 0) + pictures[..., 0].size
+        return {"grid": sizes}
+
+    passes, inference = [Pass(scale, network) for scale in (1.0, 0.5)], Inference(max_shapes=limit, batch_pixels=40_000)
+
+    def run(description):
+        list(
+            run_passes(passes, Noise(), batches=inference, devices=mesh, description=description, skipped=[], only=only)
+        )
+        return capsys.readouterr().err
+
+    last = run("maps").splitlines()[-1].rpartition("\r")[2]
+    pictures = sum(np.prod(scaled_size(SIZES[n], scale)) for n in only or range(6) for scale in (1.0, 0.5))
+    padding = 100 * (1 - pictures / sum(computed.values()))
+    assert f", {len(computed)} shape{'s' * (len(computed) > 1)}, {padding:.0f} % padding]" in last
+    assert run(None) == ""
+
+
 @pytest.mark.parametrize("batch_pixels", [1, 40_000])
 def test_neither_order_nor_batches_nor_shapes_change_the_maps(network, labelled, mesh, batch_pixels):
     order = [3, 5, 0, 1, 4, 2]
