@@ -19,6 +19,7 @@ from lpcam_jax import devices, heatmaps, segmentation_masks
 from lpcam_jax.config import Inference, SegmentationConfig, SegmentationInference
 from lpcam_jax.data.records import RecordSource
 from lpcam_jax.data.sources import pictures_of
+from lpcam_jax.locks import in_use
 from lpcam_jax.scripts import check_numbers, run_program, value_of_flag
 from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.state import trained_state
@@ -65,12 +66,14 @@ def main() -> None:
     options = {"inference": arguments.inference, "devices": mesh}
     if isinstance(run.config, SegmentationConfig):
         state, source = trained_state(run, devices=mesh), source_of(arguments, run)
-        metrics = segmentation_masks.make_masks(run, state, source, arguments.out, **options)
+        with in_use(arguments.out, "infer.py", flag="--out"):
+            metrics = segmentation_masks.make_masks(run, state, source, arguments.out, **options)
         lines, use = segmentation_masks.describe(metrics), "masks/"
     else:
         prototypes = run.load_prototypes()
         state, source = trained_state(run, devices=mesh), source_of(arguments, run)
-        metrics = heatmaps.make_heatmaps(run, state, prototypes, source, arguments.out, **options)
+        with in_use(arguments.out, "infer.py", flag="--out"):
+            metrics = heatmaps.make_heatmaps(run, state, prototypes, source, arguments.out, **options)
         lines, use = heatmaps.describe(metrics), "seeds/ and maps/"
     for text in lines:
         print(text)

@@ -21,6 +21,7 @@ from lpcam_jax.config import AnyConfig, SegmentationConfig
 from lpcam_jax.data.checks import check_labels
 from lpcam_jax.data.sources import masked_source, seed_source, training_sources, with_classes, with_labels
 from lpcam_jax.errors import UserError
+from lpcam_jax.locks import in_use
 from lpcam_jax.scripts import parse_with_recipe, run_program
 from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.classification import train_classifier
@@ -71,13 +72,14 @@ def classifier_and_prototypes(config: AnyConfig, workdir: str, stages: Sequence[
     if CLASSIFIER in stages:
         pictures, validation = training_sources(config)
         check_labels(with_classes(with_labels(pictures, config.data.train), seeds.class_names, config.data.train))
-    run = Run.create(workdir, config, seeds.class_names)
-    if CLASSIFIER in stages:
-        state = train_classifier(run, pictures, with_labels(validation, config.data.validation), devices=mesh)
-    else:
-        state = trained_state(run, devices=mesh)
-    if PROTOTYPES in stages and not run.has_prototypes():
-        make_prototypes(run, state, seeds, devices=mesh)
+    with in_use(workdir, "train.py", flag="--workdir"):  # of the processes of one job, the first alone would ask
+        run = Run.create(workdir, config, seeds.class_names)
+        if CLASSIFIER in stages:
+            state = train_classifier(run, pictures, with_labels(validation, config.data.validation), devices=mesh)
+        else:
+            state = trained_state(run, devices=mesh)
+        if PROTOTYPES in stages and not run.has_prototypes():
+            make_prototypes(run, state, seeds, devices=mesh)
     return run.directory
 
 
@@ -85,8 +87,9 @@ def segmentation(config: SegmentationConfig, workdir: str) -> Path:
     """Train a segmentation network; returns the run's folder."""
     pictures, validation = training_sources(config)
     pictures = masked_source(pictures, config.data)
-    run = Run.create(workdir, config, pictures.class_names)
-    train_segmentation(run, pictures, validation, devices=devices.mesh())
+    with in_use(workdir, "train.py", flag="--workdir"):
+        run = Run.create(workdir, config, pictures.class_names)
+        train_segmentation(run, pictures, validation, devices=devices.mesh())
     return run.directory
 
 

@@ -11,6 +11,14 @@ Every file appears whole or not at all, so a run may be killed at any moment.
 
 import io
 import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,14 +105,9 @@ class Run:
 
     def steps(self) -> list[int]:
         """Steps with a finished checkpoint, ascending."""
-        if not self._checkpoints.is_dir():
+        if not self.checkpoints.is_dir():
             return []
-        return sorted(int(entry.name) for entry in self._checkpoints.iterdir() if entry.name.isdigit())
-
-    def manager(self) -> ocp.CheckpointManager:
-        """Orbax's manager of the checkpoints; use it in a `with` block, or the last one is lost."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, step_prefix=None, cleanup_tmp_directories=True)
-        return ocp.CheckpointManager(self._checkpoints, options=options)
+        return sorted(int(entry.name) for entry in self.checkpoints.iterdir() if entry.name.isdigit())
 
     def restore(self, abstract: TrainState) -> TrainState:
         """The newest checkpoint, with the shardings of `abstract`.
@@ -118,7 +121,7 @@ class Run:
         steps = self.steps()
         if not steps:
             raise UserError(f"{self.directory} has no checkpoint yet; run train.py --workdir {self.directory} first.")
-        place = self._checkpoints / str(steps[-1]) / "default"
+        place = self.checkpoints / str(steps[-1]) / "default"
         damaged = f"delete the folder {place.parent} to use the one before, or train again."
         wanted = {name: value for name, value in abstract._asdict().items() if value is not None}
         try:
@@ -181,6 +184,11 @@ class Run:
             return False
 
     @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.directory / "checkpoints"
+
+    @property
     def metrics_file(self) -> Path:
         """Where training writes its numbers."""
         return self.directory / "metrics.jsonl"
@@ -188,10 +196,6 @@ class Run:
     @property
     def _config_file(self) -> Path:
         return self.directory / "config.json"
-
-    @property
-    def _checkpoints(self) -> Path:
-        return self.directory / "checkpoints"
 
     @property
     def _prototypes_file(self) -> Path:
@@ -215,6 +219,79 @@ class Run:
                 if json.dumps(theirs[part][name]) != json.dumps(value) and name not in _MAY_CHANGE
             ]
         return found + [name for name in ("seed", "limit") if mine[name] != theirs[name]]
+
+
+class CheckpointWriter:
+    """Writes a run's checkpoints while training goes on; leaving the `with` block waits for the last one. Two stay.
+
+    Raises:
+        UserError: a checkpoint cannot be written, in any method; Orbax writes in threads, and says so later.
+    """
+
+    def __init__(self, run: Run):
+        self._run = run
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, step_prefix=None, cleanup_tmp_directories=True)
+        with self._errors_in_one_line():
+            self._manager = ocp.CheckpointManager(run.checkpoints, options=options)
+
+    def __enter__(self) -> "CheckpointWriter":
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).addFilter(_is_not_raised)
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = partial(_report_unless_late, self._hook)
+        return self
+
+    def __exit__(self, kind: type | None, *_) -> None:
+        with self._errors_in_one_line():
+            self._manager.close()
+        if kind is None:  # after a failure, some of its writes end later
+            sys.unraisablehook = self._hook
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Begin to write the checkpoint of a step, once the one before is written."""
+        present = {name: value for name, value in state._asdict().items() if value is not None}
+        with self._errors_in_one_line():
+            self._manager.save(step, args=ocp.args.PyTreeSave(present))
+
+    def wait(self) -> None:
+        """Wait until all is written."""
+        with self._errors_in_one_line():
+            self._manager.wait_until_finished()
+
+    def check(self) -> None:
+        """Learn, without waiting, whether the last one could be written."""
+        if not self._manager.is_saving_in_progress():
+            self.wait()
+
+    @contextmanager
+    def _errors_in_one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax raises what its storage raises
+            raise UserError(
+                f"cannot write a checkpoint into {self._run.checkpoints} ({_cause(error)}; those up to step "
+                f"{max(self._run.steps(), default=0)} are intact); free some space and run again."
+            ) from error
+
+
+# One write that fails makes Orbax raise, log the same with tracebacks, and close the event loop that its other writes
+# report to. The error that is raised says it all.
+
+
+def _is_not_raised(record: logging.LogRecord) -> bool:
+    frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else []
+    return not any("orbax" in frame.filename for frame in frames)
+
+
+def _report_unless_late(report: Callable[[Any], None], unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        report(unraisable)
+
+
+def _cause(error: Exception) -> str:
+    """What the system said, if it was the system; the number is all that is at a certain place in the text."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(number[1])) if number else _first_line(error)
 
 
 def _other_model(wanted: dict[str, Any], stored: dict[str, Any]) -> list[str]:

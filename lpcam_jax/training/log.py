@@ -1,6 +1,8 @@
 """The numbers of a training run: JSON lines always, TensorBoard when tensorboardX is installed."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,11 +31,9 @@ class MetricsLog:
 
     def write(self, values: dict[str, float]) -> None:
         """Add a line; `values` holds "step" and numbers."""
-        try:
+        with self._errors_in_one_line():
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise UserError(f"cannot write {self._path} ({error.strerror}); free some space and run again.") from None
         if self._board:
             for name, value in values.items():
                 if name != "step":
@@ -43,6 +43,14 @@ class MetricsLog:
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
         if self._board:
             self._board.close()
+        with self._errors_in_one_line():  # what could not be written is tried once more
+            self._file.close()
+
+    @contextmanager
+    def _errors_in_one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self._path} ({error.strerror}); free some space and run again.") from None

@@ -12,13 +12,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ..devices import abstract_on, replicate, shard
 from ..errors import UserError
-from .checkpoints import Run, TrainState
+from .checkpoints import CheckpointWriter, Run, TrainState
 from .log import MetricsLog
 from .state import initial_state, starts_blind, with_weights
 
@@ -103,7 +102,7 @@ def run_steps(
         TrainState after the last step.
 
     Raises:
-        UserError: the loss is not finite (the step is named), or a picture cannot be read.
+        UserError: the loss is not finite (the step is named), a picture cannot be read, or the disk is full.
     """
     training, start = run.config.training, int(state.step)
     if start >= steps:
@@ -112,12 +111,12 @@ def run_steps(
     log = MetricsLog(run.metrics_file, start=start)
     b = training.batch_size
     bar = tqdm(total=steps * b, initial=start * b, desc=description, unit="img")
-    with bar, log, run.manager() as manager:
+    with bar, log, CheckpointWriter(run) as checkpoints:
         for number in range(start + 1, steps + 1):
             state, metrics = step(state, shard(next(feed), devices))
             loss = float(metrics["loss"])
             if not math.isfinite(loss):
-                manager.wait_until_finished()
+                checkpoints.wait()
                 raise UserError(
                     f"the loss is {loss} at step {number}; lower --training.learning-rate and run again with another "
                     f"--workdir (checkpoints up to step {max(run.steps(), default=0)} are intact)."
@@ -132,6 +131,7 @@ def run_steps(
                     bar.write(f"step {number} of {steps}: validation {validation.name} {100 * score:.1f} %")
             # Last, so that all the lines of a step with a checkpoint are in the log.
             if number % training.checkpoint_every == 0 or number == steps:
-                present = {name: value for name, value in state._asdict().items() if value is not None}
-                manager.save(number, args=ocp.args.PyTreeSave(present))
+                checkpoints.save(number, state)
+            else:
+                checkpoints.check()
     return state

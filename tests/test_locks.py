@@ -1,0 +1,147 @@
+"""Two programs in one folder: the second ends at once, and a killed one holds nobody up."""
+
+import errno
+import os
+import shutil
+import signal
+import threading
+import time
+
+import pytest
+
+from lpcam_jax import locks
+from lpcam_jax.errors import UserError
+from lpcam_jax.locks import NAME, in_use
+
+pytest.importorskip("fcntl", reason="this system has no such locks")
+
+
+def test_the_second_is_told_who_is_there_and_the_folder_is_left_as_it_was(tmp_path):
+    folder = tmp_path / "runs" / "demo"
+    with in_use(folder, "train.py", flag="--workdir"):
+        with pytest.raises(UserError) as caught, in_use(folder, "train.py", flag="--workdir"):
+            raise AssertionError
+        assert str(caught.value) == (
+            f"{folder} is in use by another train.py (process {os.getpid()}); wait for it, or choose another --workdir."
+        )
+        with in_use(tmp_path / "runs" / "other", "train.py", flag="--workdir"):
+            pass
+    assert os.listdir(folder) == []
+    with in_use(folder, "train.py", flag="--workdir"):
+        pass
+
+
+def test_a_failure_within_gives_the_folder_back(tmp_path):
+    with pytest.raises(ZeroDivisionError), in_use(tmp_path, "infer.py", flag="--out"):
+        _ = 1 / 0
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_was_left_behind_holds_nobody_up(tmp_path):
+    (tmp_path / NAME).write_text("4194304000")
+    with in_use(tmp_path, "infer.py", flag="--out"):
+        assert (tmp_path / NAME).read_text() == str(os.getpid())
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("text")
+    (tmp_path / NAME).symlink_to(precious)
+    with in_use(tmp_path, "infer.py", flag="--out"):
+        assert precious.read_text() == "text"
+    assert precious.read_text() == "text"
+
+
+def test_there_are_never_two(tmp_path):
+    """Also while the file is deleted and made anew all the time."""
+    within, most, entered = [], [], []
+
+    def enter_often():
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            try:
+                with in_use(tmp_path, "train.py", flag="--workdir"):
+                    within.append(1)
+                    most.append(len(within))
+                    time.sleep(0)
+                    within.pop()
+                    entered.append(1)
+            except UserError:
+                pass
+
+    threads = [threading.Thread(target=enter_often) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(entered) > 10
+    assert set(most) == {1}
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_without_locks_does_not_stop_the_work(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    with in_use(tmp_path, "train.py", flag="--workdir"), in_use(tmp_path, "train.py", flag="--workdir"):
+        pass
+
+
+def test_a_system_without_locks_does_not_stop_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "fcntl", None)
+    with in_use(tmp_path, "train.py", flag="--workdir"), in_use(tmp_path, "train.py", flag="--workdir"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+# The programs
+
+
+def test_a_second_training_is_refused_until_the_first_is_killed(start_program, program, recipe, tmp_path):
+    workdir = tmp_path / "run"
+    first = start_program("train.py", recipe, "--workdir", workdir)
+    config = workdir / "config.json"
+    while first.poll() is None and not config.exists():
+        time.sleep(0.002)
+    first.send_signal(signal.SIGSTOP)  # however slow the machine, it does not finish meanwhile
+    before = config.read_text(), config.stat().st_mtime_ns
+    second = program("train.py", recipe, "--workdir", workdir, "--training.epochs", 5)
+    assert second.code == 2
+    assert second.err.splitlines()[-1] == (
+        f"error: {workdir} is in use by another train.py (process {first.pid}); "
+        "wait for it, or choose another --workdir."
+    )
+    assert (config.read_text(), config.stat().st_mtime_ns) == before
+    first.kill()
+    first.wait()
+    third = program("train.py", recipe, "--workdir", workdir)
+    assert third.code == 0, third.err
+    assert not (workdir / NAME).exists()
+
+
+def test_a_second_training_of_a_segmentation_network_is_refused(program, segmentation_recipe, tmp_path):
+    with in_use(tmp_path, "train.py", flag="--workdir"):
+        refused = program("train.py", segmentation_recipe, "--workdir", tmp_path)
+        assert os.listdir(tmp_path) == [NAME]
+    assert refused.code == 2
+    assert f"{tmp_path} is in use by another train.py" in refused.err
+
+
+def test_a_second_inference_is_refused(program, trained, tmp_path):
+    with in_use(tmp_path, "infer.py", flag="--out"):
+        refused = program("infer.py", "--ckpt", trained, "--out", tmp_path)
+        assert os.listdir(tmp_path) == [NAME]
+    assert refused.code == 2
+    assert refused.err.splitlines()[-1] == (
+        f"error: {tmp_path} is in use by another infer.py (process {os.getpid()}); "
+        "wait for it, or choose another --out."
+    )
+
+
+def test_a_run_can_be_read_while_it_is_trained(program, trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    with in_use(run, "train.py", flag="--workdir"):
+        finished = program("infer.py", "--ckpt", run, "--out", tmp_path / "out", "--limit", 2)
+    assert finished.code == 0, finished.err
