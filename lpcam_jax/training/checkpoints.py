@@ -268,9 +268,10 @@ class CheckpointWriter:
         try:
             yield
         except Exception as error:  # Orbax raises what its storage raises
+            last = max(self._run.steps(), default=0)
             raise UserError(
-                f"cannot write a checkpoint into {self._run.checkpoints} ({_cause(error)}; those up to step "
-                f"{max(self._run.steps(), default=0)} are intact); free some space and run again."
+                f"cannot write a checkpoint into {self._run.checkpoints} ({_cause(error)}; those up to step {last} are "
+                "intact); free some space, or make the folder writable, and run again."
             ) from error
 
 
@@ -289,7 +290,9 @@ def _report_unless_late(report: Callable[[Any], None], unraisable: Any) -> None:
 
 
 def _cause(error: Exception) -> str:
-    """What the system said, if it was the system; the number is all that is at a certain place in the text."""
+    """What the system said, if it was the system: TensorStore has only its number in a certain form."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     number = re.search(r"os_error_code='(\d+)'", str(error))
     return os.strerror(int(number[1])) if number else _first_line(error)
 
