@@ -75,8 +75,12 @@ def parse_with_recipe(
     defaults |= {name: getattr(config, name) for name in names}
     arguments = tyro.cli(both, args=list(words), prog=prog, description=description, default=both(**defaults))
     for name in names:
-        if name not in ("data", "seed", "limit"):  # which the data set checks
+        if name not in ("data", "seed", "limit"):  # limit, and most of data, the data set checks
             check_numbers(name, getattr(arguments, name))
+    if arguments.seed < 0:
+        raise UserError(f"--seed is {arguments.seed}; use at least 0.")
+    if not 0 <= arguments.data.held_out < 1:
+        raise UserError(f"--data.held-out is {arguments.data.held_out:g}; give a share, at least 0 and below 1.")
     return kind(**{name: getattr(arguments, name) for name in names}), arguments
 
 
