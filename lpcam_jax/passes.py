@@ -138,9 +138,13 @@ def run_passes(
 
 
 def _batch_size(bucket: tuple[int, int], count: int, batches: Batches, devices: Mesh) -> int:
-    """Pictures of a batch: as many as fit the pixels of a device, mirror images included, times the devices."""
-    fit = max(batches.batch_pixels // (2 * bucket[0] * bucket[1]), 1)
-    return min(fit, -(-count // devices.size)) * devices.size
+    """Pictures of a batch: what fits the pixels of a device, mirror images included, times the devices.
+
+    Of five pictures, of which four fit, three and two: the fewest batches, as even as they can be.
+    """
+    fit = max(batches.batch_pixels // (2 * bucket[0] * bucket[1]), 1) * devices.size
+    batch = -(-count // -(-count // fit))
+    return -(-batch // devices.size) * devices.size
 
 
 def _padding(items: Counter, batch_sizes: dict, pixels: int) -> str:

@@ -186,6 +186,25 @@ def test_the_progress_bar_says_how_much_is_padding(mesh, capsys, limit, only):
     assert run(None) == ""
 
 
+def test_the_batches_of_a_shape_are_even(mesh):
+    batches = []
+
+    def network(pictures, sizes):
+        batches.append((len(pictures), int((np.asarray(sizes) > 1).all(axis=1).sum())))
+        return {"grid": sizes}
+
+    class Alike(Noise):
+        def size(self, index):
+            return 40, 50
+
+        def __getitem__(self, index):
+            return Record(self.ids[index], np.zeros((40, 50, 3), np.uint8), None, None)
+
+    inference = Inference(max_shapes=1, batch_pixels=4 * 2 * 64 * 64)  # of six pictures, four fit
+    list(run_passes([Pass(1.0, network)], Alike(), batches=inference, devices=mesh, description=None, skipped=[]))
+    assert batches == [(3, 3), (3, 3)]
+
+
 @pytest.mark.parametrize("batch_pixels", [1, 40_000])
 def test_neither_order_nor_batches_nor_shapes_change_the_maps(network, labelled, mesh, batch_pixels):
     order = [3, 5, 0, 1, 4, 2]
