@@ -3,7 +3,8 @@
     python -m benchmarks.kernels
 
 LPCAM of a 32 x 32 x 2048 feature block, 20 classes, 12 class and 12 context prototypes each, and k-means of 20,000 such
-features. Every peer is timed in turn, several times; medians. Prints Markdown for RESULTS.md.
+features. Every peer is timed in turn, several times; medians. faiss is one of them where it is installed (`pip install
+faiss-cpu`). Prints Markdown for RESULTS.md.
 """
 
 import time
@@ -12,6 +13,11 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from sklearn.cluster import KMeans as SklearnKMeans
+
+try:
+    import faiss
+except ImportError:  # a peer to compare with, no requirement: pip install faiss-cpu
+    faiss = None
 
 from lpcam_jax import Prototypes, cam, kmeans, lpcam, similarity_maps
 
@@ -62,14 +68,20 @@ def main() -> None:
     def ours(update):
         return lambda: kmeans(*data, update=update, tol=0.0, max_iterations=iterations)
 
+    def faiss_kmeans():
+        peer = faiss.Kmeans(
+            points.shape[1], 12, niter=iterations, spherical=True, max_points_per_centroid=len(points), seed=0
+        )
+        return peer.train(unit_points, init_centroids=unit_points[:12])
+
     def sklearn():
         model = SklearnKMeans(12, init=unit_points[:12], n_init=1, max_iter=iterations, tol=0, algorithm="lloyd")
         return model.fit(unit_points).inertia_
 
-    table(
-        f"k-means, {iterations} iterations of 20,000 x 2048, K = 12",
-        {"ours, spherical": ours("spherical"), "ours, mean": ours("mean"), "scikit-learn, Lloyd": sklearn},
-    )
+    programs = {"ours, spherical": ours("spherical"), "ours, mean": ours("mean"), "scikit-learn, Lloyd": sklearn}
+    if faiss:
+        programs["faiss, spherical"] = faiss_kmeans
+    table(f"k-means, {iterations} iterations of 20,000 x 2048, K = 12", programs)
 
 
 def table(title: str, programs: dict[str, Callable]) -> None:

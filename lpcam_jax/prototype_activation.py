@@ -29,8 +29,10 @@ def directions(prototypes: Prototypes) -> jax.Array:
     """
 
     def mean_unit(centres, mask):
+        # A weighted sum of the centres as they are: no copy of them is scaled first.
         count = jnp.maximum(mask.sum(axis=1), 1).astype(centres.dtype)
-        return jnp.sum(unit(centres) * mask[..., None], axis=1) / count[:, None]
+        weights = jnp.where(mask, inverse_length(centres), 0) / count[:, None]
+        return jnp.einsum("ckd,ck->cd", centres, weights, precision="highest")
 
     return mean_unit(prototypes.class_centres, prototypes.class_mask) - mean_unit(
         prototypes.context_centres, prototypes.context_mask
