@@ -10,7 +10,7 @@
                       there are masks)
     protocol.json     what the maps were made with
 
-The npz is written last: where it stands, the picture is done.
+The npz is written last: where it stands, the picture is done. (A folder from before there was a gallery is made anew.)
 """
 
 import io
@@ -77,7 +77,7 @@ class HeatMapFolder(ResultFolder):
 
     def is_done(self, name: str) -> bool:
         """Whether the picture's outputs are all there."""
-        return self.maps.file(name).exists()
+        return self.maps.file(name).exists() and layer_file(self.directory, "photo", name).exists()
 
     def write(self, record: Record, result: PictureMaps, *, background: float) -> None:
         """Write one picture's outputs.
@@ -216,13 +216,15 @@ def make_heatmaps(
     }
     if "scores" in metrics:
         seed_curves(Path(out) / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
+    folder.write_json("metrics.json", metrics)
     predicted = source.labels is None
-    entries = [folder.entry(name, score, predicted=predicted) for name, score in of_pictures.items()]
+    entries = [
+        folder.entry(name, one, predicted=predicted) for name, one in of_pictures.items() if folder.is_done(name)
+    ]
     has_prototypes = write_prototype_page(run, state, prototypes, source, out, devices=devices)
     links = [("What the maps are made of: the prototypes of every class", "prototypes.html")] if has_prototypes else []
     gallery = _gallery(metrics, source.has_masks)._replace(links=links)
     write_gallery(folder.directory / "index.html", gallery, entries)
-    folder.write_json("metrics.json", metrics)
     return metrics
 
 

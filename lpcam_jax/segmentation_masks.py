@@ -66,7 +66,11 @@ def make_masks(
     folder = ResultFolder(out, protocol_of(run, state, inference), what="masks")
     masks = MaskFolder(folder.directory / "masks")
     skipped: list[str] = []
-    missing = [index for index, name in enumerate(source.ids) if not masks.file(name).exists()]
+
+    def is_done(name: str) -> bool:
+        return masks.file(name).exists() and layer_file(folder.directory, "photo", name).exists()
+
+    missing = [index for index, name in enumerate(source.ids) if not is_done(name)]
     if missing:
         graph, *_ = graph_of(run.config, len(run.class_names))
         segment = segment_pictures(graph, inference=inference, devices=devices)
@@ -91,12 +95,12 @@ def make_masks(
     if "scores" in metrics:
         confusion = np.array(metrics["scores"]["confusion"])
         confusion_picture(folder.directory / "confusion.png", {"masks": confusion}, run.class_names)
-    entries = [_entry(folder.directory, *one, run.class_names) for one in of_pictures.items()]
+    folder.write_json("metrics.json", metrics)
+    entries = [_entry(folder.directory, *one, run.class_names) for one in of_pictures.items() if is_done(one[0])]
     panes = [one for one in _PANES if one.key == "mask" or source.has_masks]
     look = Look("masks", tuple(one.key for one in panes))
     gallery = Gallery("Segmentation masks", panes, [look], rank="mask", summary=list(_summary(metrics)))
     write_gallery(folder.directory / "index.html", gallery, entries)
-    folder.write_json("metrics.json", metrics)
     return metrics
 
 

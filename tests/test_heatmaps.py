@@ -247,6 +247,15 @@ def test_missing_pictures_are_made_again_and_only_they(program, trained, copy, m
     assert_same_folder(copy, mapped[0])
 
 
+def test_a_folder_without_a_gallery_gets_one(program, trained, copy, mapped):
+    shutil.rmtree(copy / "gallery")
+    (copy / "index.html").unlink()
+    finished = program("infer.py", "--ckpt", trained, "--out", copy)
+    assert finished.code == 0, finished.err
+    assert (copy / "index.html").read_bytes() == (mapped[0] / "index.html").read_bytes()
+    assert_same_folder(copy, mapped[0])
+
+
 @pytest.mark.slow
 def test_a_killed_program_continues_to_the_same_folder(start_program, trained, mapped, tmp_path):
     out = tmp_path / "killed"
