@@ -21,7 +21,7 @@ from lpcam_jax.data.records import RecordSource
 from lpcam_jax.data.sources import pictures_of
 from lpcam_jax.locks import in_use
 from lpcam_jax.scripts import check_numbers, run_program, value_of_flag
-from lpcam_jax.training.checkpoints import Run
+from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
 

@@ -23,9 +23,9 @@ from lpcam_jax.data.sources import masked_source, seed_source, training_sources,
 from lpcam_jax.errors import UserError
 from lpcam_jax.locks import in_use
 from lpcam_jax.scripts import parse_with_recipe, run_program
-from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.classification import train_classifier
 from lpcam_jax.training.prototype_stage import make_prototypes
+from lpcam_jax.training.run import Run
 from lpcam_jax.training.segmentation import train_segmentation
 from lpcam_jax.training.state import trained_state
 

@@ -19,8 +19,8 @@ from lpcam_jax import devices as machine
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.report.sweep import spread
 from lpcam_jax.sensitivity import cluster_sets, score_directions
-from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.prototype_stage import sample_features
+from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
 

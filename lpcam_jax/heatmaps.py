@@ -40,7 +40,8 @@ from .report.table import empty_maps_line, seed_tables
 from .results import ResultFolder, fingerprint, report_skipped, skipped_line, write_all
 from .scoring import FIXED, PictureScore, classes_in, score_maps
 from .seeds import seed_mask
-from .training.checkpoints import Run, TrainState
+from .training.checkpoints import TrainState
+from .training.run import Run
 from .training.state import graph_of
 
 # What the gallery shows of a picture beside the photograph.

@@ -32,8 +32,9 @@ from .report.gallery import layer_file
 from .report.overlays import png
 from .report.page import url
 from .report.prototype_page import MappedPicture, Prototype, PrototypeClass, write_prototypes
-from .training.checkpoints import Run, TrainState
+from .training.checkpoints import TrainState
 from .training.prototype_patches import read_patches, strip_file, strip_name
+from .training.run import Run
 from .training.state import graph_of
 
 _PICTURES = 6  # a class

@@ -62,7 +62,7 @@ def parse_with_recipe(
     config = load_recipe(recipe) if recipe else Config()
     weights = value_of_flag("--model.weights", words) or ""
     if Path(weights, "config.json").is_file():  # a run knows its network: no flag has to repeat it
-        from .training.checkpoints import Run
+        from .training.run import Run
 
         network = with_network_of(config.model, Run.open(weights).config.model)
         config = dataclasses.replace(config, model=network)

@@ -32,7 +32,8 @@ from .report.table import mask_tables
 from .results import ResultFolder, fingerprint, report_skipped, skipped_line, write_all
 from .scoring import PictureScore, classes_in, score_masks
 from .segmentation import segment_pictures
-from .training.checkpoints import Run, TrainState
+from .training.checkpoints import TrainState
+from .training.run import Run
 from .training.state import graph_of
 
 _PANES = (Pane("mask", "segmentation", "mask", "mask"), Pane("truth", "ground truth", "mask"))

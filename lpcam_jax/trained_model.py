@@ -22,7 +22,7 @@ from .errors import UserError
 from .inference import map_pictures
 from .passes import Pass, run_passes
 from .prototypes import Prototypes
-from .training.checkpoints import Run
+from .training.run import Run
 from .training.state import graph_of, trained_state
 
 Picture = str | Path | np.ndarray | Image.Image

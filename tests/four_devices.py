@@ -16,10 +16,11 @@ from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import training_sources
 from lpcam_jax.inference import map_pictures
 from lpcam_jax.scripts import load_recipe
-from lpcam_jax.training.checkpoints import Run, TrainState
+from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.classification import train_classifier
 from lpcam_jax.training.optimizers import segmentation_optimizer
 from lpcam_jax.training.prototype_stage import make_prototypes
+from lpcam_jax.training.run import Run
 from lpcam_jax.training.segmentation import make_train_step
 from lpcam_jax.training.state import graph_of
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lpcam_jax.training.checkpoints import Run
+from lpcam_jax.training.run import Run
 
 TINY_MODEL = ("--model.blocks", 1, 1, 1, 1, "--model.width", 4, "--model.stem-width", 4)
 SMALL_TRAINING = (

@@ -22,7 +22,7 @@ from lpcam_jax.data.masks import read_mask
 from lpcam_jax.data.pictures import Pictures, read_picture
 from lpcam_jax.inference import map_pictures
 from lpcam_jax.scripts import load_recipe
-from lpcam_jax.training.checkpoints import Run
+from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import graph_of, trained_state
 
 # A ring and a pixel that touches it, whole, nothing, and ignored pixels inside and around.

@@ -20,7 +20,7 @@ from lpcam_jax.faithfulness import (
     pixel_ranks,
     road,
 )
-from lpcam_jax.training.checkpoints import Run
+from lpcam_jax.training.run import Run
 
 H, W = 6, 8
 WHITE = np.ones((H, W, 3), np.float32)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from lpcam_jax.errors import UserError
-from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.log import MetricsLog
+from lpcam_jax.training.run import Run
 
 resource = pytest.importorskip("resource", reason="this system has no limits on the size of a file")
 

@@ -20,7 +20,7 @@ from lpcam_jax.predictions import MapFolder
 from lpcam_jax.report.gallery import layer_file
 from lpcam_jax.scoring import THRESHOLDS, SeedScoring, score_maps
 from lpcam_jax.seeds import seed_mask
-from lpcam_jax.training.checkpoints import Run
+from lpcam_jax.training.run import Run
 
 KINDS = {"maps": "npz", "overlays": "png", "seeds": "png"}
 

@@ -21,8 +21,8 @@ from lpcam_jax.data.sources import seed_source
 from lpcam_jax.inference import features_of_both
 from lpcam_jax.prototype_gallery import atlas, choose_pictures, write_prototype_page
 from lpcam_jax.report.prototype_page import MappedPicture, Prototype, PrototypeClass, write_prototypes
-from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.prototype_patches import read_patches
+from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import graph_of, trained_state
 
 HOSTILE = "</script><!--<script>alert(1)</script>&amp;\u2028{{data}}\"'"

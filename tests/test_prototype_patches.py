@@ -12,7 +12,6 @@ from lpcam_jax import class_scores, cluster_classes, select_prototypes
 from lpcam_jax.config import Config, Model
 from lpcam_jax.data.records import Record
 from lpcam_jax.errors import UserError
-from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.prototype_patches import (
     SIDE,
     Nearest,
@@ -22,6 +21,7 @@ from lpcam_jax.training.prototype_patches import (
     strip_file,
     write_patches,
 )
+from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
 CONFIG = Config(model=Model(output_stride=16))

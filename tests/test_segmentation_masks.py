@@ -21,7 +21,7 @@ from lpcam_jax.report.overlays import mask_panel, png
 from lpcam_jax.report.palette import class_palette, mask_png
 from lpcam_jax.scripts import load_recipe
 from lpcam_jax.segmentation_masks import protocol_of
-from lpcam_jax.training.checkpoints import Run
+from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
 # A learning rate so low that the random network still sees every class everywhere.

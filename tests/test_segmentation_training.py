@@ -24,8 +24,9 @@ from lpcam_jax.errors import UserError
 from lpcam_jax.models.preprocessing import Preprocessing
 from lpcam_jax.scripts import load_recipe
 from lpcam_jax.training import segmentation
-from lpcam_jax.training.checkpoints import Run, TrainState
+from lpcam_jax.training.checkpoints import TrainState, restore
 from lpcam_jax.training.optimizers import segmentation_optimizer
+from lpcam_jax.training.run import Run
 from lpcam_jax.training.segmentation_losses import cross_entropy
 from lpcam_jax.training.state import graph_of, initial_state, trained_state
 
@@ -339,7 +340,7 @@ def checkpoint(directory, step: int, mesh) -> TrainState:
     optimizer = segmentation_optimizer(run.config.training)
     abstract = jax.eval_shape(partial(initial_state, run.config, len(run.class_names), optimizer))
     run.steps = lambda: [step]
-    return run.restore(abstract_on(abstract, mesh))
+    return restore(run, abstract_on(abstract, mesh))
 
 
 def assert_same_run(directory, finished, mesh):

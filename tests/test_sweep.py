@@ -16,8 +16,8 @@ from lpcam_jax.local_features import FeatureSample
 from lpcam_jax.report.sweep import spread, sweep_table
 from lpcam_jax.scoring import THRESHOLDS
 from lpcam_jax.sensitivity import GRIDS, Setting, cluster_sets, make_all, own_setting, settings_around
-from lpcam_jax.training.checkpoints import Run
 from lpcam_jax.training.prototype_stage import sample_features
+from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
 FEW = {"threshold": (0.05, 0.1), "mu_f": (0.5, 0.9), "mu_b": (0.9, 0.95), "clusters": (5,)}

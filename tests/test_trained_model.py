@@ -11,7 +11,7 @@ from lpcam_jax.config import SegmentationConfig
 from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.errors import UserError
 from lpcam_jax.inference import METHODS
-from lpcam_jax.training.checkpoints import Run
+from lpcam_jax.training.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,11 @@ from lpcam_jax.data.sources import seed_source, training_sources
 from lpcam_jax.devices import abstract_on
 from lpcam_jax.errors import UserError
 from lpcam_jax.training import classification
-from lpcam_jax.training.checkpoints import Run, TrainState
+from lpcam_jax.training.checkpoints import TrainState, restore
 from lpcam_jax.training.log import MetricsLog
 from lpcam_jax.training.optimizers import classifier_optimizer
 from lpcam_jax.training.prototype_stage import make_prototypes
+from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import graph_of, initial_state, trained_state
 
 CLASSES = 6
@@ -47,7 +48,7 @@ def checkpoint(directory, step: int, mesh) -> TrainState:
     optimizer = classifier_optimizer(run.config.training, steps=1)
     abstract = jax.eval_shape(partial(initial_state, run.config, len(run.class_names), optimizer))
     run.steps = lambda: [step]
-    return run.restore(abstract_on(abstract, mesh))
+    return restore(run, abstract_on(abstract, mesh))
 
 
 def assert_same_bits(one, other):

@@ -38,7 +38,7 @@ from ..exports.stablehlo import description, export_classifier
 from ..files import write_atomically
 from ..predictions import ids_in, open_maps
 from ..scripts import value_of_flag
-from ..training.checkpoints import Run
+from ..training.run import Run
 from ..training.state import trained_state
 
 _MOST_CLASSES = 254  # that masks of them can hold

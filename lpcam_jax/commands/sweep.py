@@ -24,7 +24,7 @@ from ..files import write_atomically
 from ..report.sweep import sweep_figure, sweep_table
 from ..scoring import scoring_protocol
 from ..sensitivity import sweep_parameters
-from ..training.checkpoints import Run
+from ..training.run import Run
 from ..training.state import trained_state
 
 

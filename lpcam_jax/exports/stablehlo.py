@@ -20,7 +20,8 @@ from ..class_activation import cam
 from ..inference import on_picture
 from ..prototype_activation import lpcam
 from ..prototypes import Prototypes
-from ..training.checkpoints import Run, TrainState
+from ..training.checkpoints import TrainState
+from ..training.run import Run
 from ..training.state import graph_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -21,9 +21,10 @@ from ..devices import jit_forward
 from ..inference import features_of_both
 from ..metrics import average_precision
 from ..passes import Pass, run_passes
-from .checkpoints import Run, TrainState
+from .checkpoints import TrainState
 from .loop import Batch, TrainStep, Validation, check_batch, first_state, run_steps
 from .optimizers import classifier_optimizer
+from .run import Run
 from .state import graph_of
 
 

@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from ..devices import abstract_on, replicate, shard
 from ..errors import UserError
-from .checkpoints import CheckpointWriter, Run, TrainState
+from .checkpoints import CheckpointWriter, TrainState, restore
 from .log import MetricsLog
+from .run import Run
 from .state import initial_state, starts_blind, with_weights
 
 Batch = dict[str, np.ndarray]
@@ -50,12 +51,12 @@ def first_state(run: Run, optimizer: optax.GradientTransformation, *, devices: M
         TrainState on all devices.
 
     Raises:
-        UserError: as `Run.restore` and `with_weights`.
+        UserError: as `restore` and `with_weights`.
     """
     config = run.config
     initialize = partial(initial_state, config, len(run.class_names), optimizer)
     if run.steps():
-        return run.restore(abstract_on(jax.eval_shape(initialize), devices))
+        return restore(run, abstract_on(jax.eval_shape(initialize), devices))
     if starts_blind(config):
         tqdm.write(
             "note: without --model.weights, and with frozen batch norm, this is a dry run: expect no model; "

@@ -25,8 +25,9 @@ from ..inference import features_of_both, on_picture
 from ..local_features import FeatureSample, split
 from ..passes import Pass, run_passes
 from ..prototypes import Prototypes, class_scores, select_prototypes
-from .checkpoints import Run, TrainState
+from .checkpoints import TrainState
 from .prototype_patches import nearest_features, write_patches
+from .run import Run
 from .state import graph_of
 
 

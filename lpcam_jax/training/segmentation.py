@@ -22,9 +22,10 @@ from ..metrics import iou
 from ..models.deeplab import build_deeplab
 from ..scoring import picture_confusion
 from ..segmentation import segment_pictures
-from .checkpoints import Run, TrainState
+from .checkpoints import TrainState
 from .loop import Batch, TrainStep, Validation, check_batch, first_state, run_steps
 from .optimizers import segmentation_optimizer
+from .run import Run
 from .segmentation_losses import segmentation_loss
 from .state import graph_of, in_use
 

@@ -17,7 +17,8 @@ from ..errors import UserError
 from ..models.classifier import Classifier, build_classifier
 from ..models.deeplab import DeepLabV2, DeepLabV3Plus, build_deeplab
 from ..models.weights import load_deeplab
-from .checkpoints import Run, TrainState
+from .checkpoints import TrainState, restore
+from .run import Run
 
 
 def graph_of(config: AnyConfig, classes: int) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
@@ -60,7 +61,7 @@ def with_weights(state: TrainState, path: str, *, devices: Mesh) -> TrainState:
         TrainState.
 
     Raises:
-        UserError: as `load_deeplab` and `Run.restore`, or the run's backbone is another.
+        UserError: as `load_deeplab` and `restore`, or the run's backbone is another.
     """
     if Path(path).is_dir():
         network, said = _backbone_of(Run.open(path), state, devices), "its backbone"
@@ -81,12 +82,12 @@ def trained_state(run: Run, *, devices: Mesh) -> TrainState:
     running mean of the parameters where one is kept.
 
     Raises:
-        UserError: as `Run.restore`.
+        UserError: as `restore`.
     """
     _, parameters, batch_stats = graph_of(run.config, len(run.class_names))
     average = parameters if keeps_average(run.config) else None
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    state = run.restore(abstract_on(TrainState(step, parameters, batch_stats, None, average), devices))
+    state = restore(run, abstract_on(TrainState(step, parameters, batch_stats, None, average), devices))
     return in_use(state)._replace(average=None)
 
 
