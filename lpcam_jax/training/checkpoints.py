@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ..errors import UserError
+from .checksums import find_damage, write_checksums
 from .run import Run
 
 
@@ -43,13 +44,17 @@ def restore(run: Run, abstract: TrainState) -> TrainState:
     steps = run.steps()
     if not steps:
         raise UserError(f"{run.directory} has no checkpoint yet; run train.py --workdir {run.directory} first.")
-    place = run.checkpoints / str(steps[-1]) / "default"
-    damaged = f"delete the folder {place.parent} to use the one before, or train again."
+    folder = run.checkpoints / str(steps[-1])
+    place = folder / "default"
+    use_another = f"to use the one of step {steps[-2]} before it, or train again" if steps[1:] else "and train again"
+    remedy = f"delete the folder {folder} {use_another}."
+    if damage := find_damage(folder):
+        raise UserError(f"checkpoint {folder} is damaged ({damage}); {remedy}")
     wanted = {name: value for name, value in abstract._asdict().items() if value is not None}
     try:
         stored = ocp.PyTreeCheckpointHandler().metadata(epath.Path(place)).tree
     except Exception as error:  # Orbax raises what its storage raises
-        raise UserError(f"checkpoint {place} cannot be read ({_first_line(error)}); {damaged}") from None
+        raise UserError(f"checkpoint {place} cannot be read ({_first_line(error)}); {remedy}") from None
     if problems := _other_model(wanted, stored):
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise UserError(
@@ -63,10 +68,10 @@ def restore(run: Run, abstract: TrainState) -> TrainState:
             )
             values = checkpointer.restore(place, args=arguments)
     except Exception as error:
-        raise UserError(f"checkpoint {place} cannot be restored ({_first_line(error)}); {damaged}") from None
+        raise UserError(f"checkpoint {place} cannot be restored ({_first_line(error)}); {remedy}") from None
     model = jax.tree.leaves((values["parameters"], values["batch_stats"]))
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in model):
-        raise UserError(f"checkpoint {place} holds values that are not finite; {damaged}")
+        raise UserError(f"checkpoint {place} holds values that are not finite; {remedy}")
     return TrainState(**{name: values.get(name) for name in TrainState._fields})
 
 
@@ -79,6 +84,7 @@ class CheckpointWriter:
 
     def __init__(self, run: Run):
         self._run = run
+        self._unsealed: int | None = None  # step of the checkpoint that has no checksums yet
         options = ocp.CheckpointManagerOptions(max_to_keep=2, step_prefix=None, cleanup_tmp_directories=True)
         with self._errors_in_one_line():
             self._manager = ocp.CheckpointManager(run.checkpoints, options=options)
@@ -92,7 +98,10 @@ class CheckpointWriter:
 
     def __exit__(self, kind: type | None, *_) -> None:
         with self._errors_in_one_line():
-            self._manager.close()
+            try:
+                self._finish()
+            finally:
+                self._manager.close()
         if kind is None:  # after a failure, some of its writes end later
             sys.unraisablehook = self._hook
 
@@ -100,22 +109,33 @@ class CheckpointWriter:
         """Begin to write the checkpoint of a step, once the one before is written."""
         present = {name: value for name, value in state._asdict().items() if value is not None}
         with self._errors_in_one_line():
-            self._manager.save(step, args=ocp.args.PyTreeSave(present))
+            self._finish()
+            if self._manager.save(step, args=ocp.args.PyTreeSave(present)):
+                self._unsealed = step
 
     def wait(self) -> None:
         """Wait until all is written."""
         with self._errors_in_one_line():
-            self._manager.wait_until_finished()
+            self._finish()
 
     def check(self) -> None:
         """Learn, without waiting, whether the last one could be written."""
         if not self._manager.is_saving_in_progress():
             self.wait()
 
+    def _finish(self) -> None:
+        """Wait until the last one is written, and add its checksums: until it has its name, Orbax changes its files."""
+        step, self._unsealed = self._unsealed, None
+        self._manager.wait_until_finished()
+        if step is not None and jax.process_index() == 0:
+            write_checksums(self._run.checkpoints / str(step))
+
     @contextmanager
     def _errors_in_one_line(self) -> Iterator[None]:
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:  # Orbax raises what its storage raises
             last = max(self._run.steps(), default=0)
             raise UserError(

@@ -1,7 +1,7 @@
 """A run's directory: all that resuming and `infer.py` need, and nothing else.
 
     config.json        the resolved config, the class names, the version
-    checkpoints/STEP/  parameters, batch statistics, optimizer state (Orbax; the last two steps)
+    checkpoints/STEP/  parameters, batch statistics, optimizer state (Orbax; the last two steps), with `checksums`
     prototypes.npz     the prototypes, once clustered (no pickle; keys as in `Prototypes`, and `step`)
     prototypes.json    what they look like, with prototypes/*.jpg (`prototype_patches`)
     metrics.jsonl      one JSON object a line: training loss, validation mAP or mIoU
