@@ -2,8 +2,10 @@
 
 import errno
 import os
+import re
 import secrets
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ _REMEDIES = {
     errno.EISDIR: "a folder has the name of the file: move it or choose another folder",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+_TEMPORARY = re.compile(r"\.lpcam_jax\.[0-9a-f]{16}\.tmp")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -29,7 +32,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises UserError, with nothing left behind, when the file cannot be written.
     """
     # A sibling is on the same disk, as a rename needs; its short name fits wherever the file's own does.
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / f".lpcam_jax.{secrets.token_hex(8)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -43,6 +46,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         remedy = _REMEDIES.get(error.errno, "choose another place for the output")
         raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}; {remedy}") from error
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Delete what `write_atomically` was writing there, at any depth, when a kill left it no time to clean up.
+
+    Only for whoever alone writes there (`locks`): another's file that is just being written would be deleted, too.
+    """
+    for folder, _, names in os.walk(directory):
+        for name in filter(_TEMPORARY.fullmatch, names):
+            with suppress(OSError):  # whoever cannot write there is told so by what is written first
+                os.unlink(os.path.join(folder, name))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import UserError
+from .files import remove_leftovers
 
 try:
     import fcntl
@@ -20,7 +21,8 @@ def in_use(directory: str | Path, program: str, *, flag: str) -> Iterator[None]:
     """Keep other programs that write from a folder while the `with` block lasts; those that only read do not ask.
 
     The lock is a file in the folder, locked and not merely there: one that a killed program left behind holds nobody
-    up. Where no lock can be had (some network disks, a folder that cannot be written), the block runs without.
+    up, and what else that one left is deleted (`remove_leftovers`). Where no lock can be had (some network disks, a
+    folder that cannot be written), the block runs without.
 
     Args:
         directory: made when it is not there.
@@ -31,6 +33,7 @@ def in_use(directory: str | Path, program: str, *, flag: str) -> Iterator[None]:
         UserError: another process is at it.
     """
     path = Path(directory) / NAME
+    left_behind = path.exists()
     try:
         descriptor = _take(path)
     except BlockingIOError:
@@ -40,6 +43,8 @@ def in_use(directory: str | Path, program: str, *, flag: str) -> Iterator[None]:
     except OSError:  # whoever cannot write there is told so by what is written first
         descriptor = None
     try:
+        if left_behind and descriptor is not None:
+            remove_leftovers(path.parent)
         yield
     finally:
         if descriptor is not None:

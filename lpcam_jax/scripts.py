@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,7 +106,8 @@ def check_numbers(part: str, values: Any) -> None:
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Run a program: a UserError is one line on stderr and exit code 2; Ctrl-C is exit code 130."""
+    """Run a program: a UserError is one line on stderr and exit code 2; Ctrl-C is one and 130, SIGTERM one and 143."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
     except UserError as error:
@@ -114,9 +116,19 @@ def run_program(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopped; the same command continues where it was.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if isinstance(stop, _Terminated) else 130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, with which schedulers announce that they will kill; whatever minds Ctrl-C minds it, too."""
+
+
+def _terminate(*_: Any) -> None:
+    raise _Terminated
 
 
 def value_of_flag(flag: str, words: Sequence[str]) -> str | None:

@@ -185,3 +185,4 @@ def driver():
 def pytest_addoption(parser):
     parser.addoption("--heatmaps", help="a folder of infer.py to look at in the browser, instead of the tests' own")
     parser.addoption("--screenshots", help="a folder for pictures of what the browser shows")
+    parser.addoption("--kills", type=int, default=2, help="how often tests/test_kills.py kills each program")

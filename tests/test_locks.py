@@ -44,6 +44,35 @@ def test_a_file_that_was_left_behind_holds_nobody_up(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+LEFTOVER = ".lpcam_jax.0123456789abcdef.tmp"
+
+
+def test_what_a_killed_program_was_writing_is_deleted_and_nothing_else(tmp_path):
+    folder, outside = tmp_path / "out", tmp_path / "outside"
+    for place in (folder, folder / "maps", folder / "maps" / "deeper", outside):
+        place.mkdir()
+        (place / LEFTOVER).write_text("half a pict")
+        for name in ("a.tmp", ".0123456789abcdef.tmp", ".lpcam_jax.0123456789abcdef.npz", ".lpcam_jax.0123.tmp"):
+            (place / name).write_text("of somebody else")
+    (folder / "link").symlink_to(outside)
+    with in_use(folder, "infer.py", flag="--out"):
+        pass
+    assert (folder / LEFTOVER).exists()  # nobody was killed here: somebody may be writing it
+    (folder / NAME).write_text("4194304000")
+    before = {path for path in tmp_path.rglob("*") if path.name not in (NAME, LEFTOVER)}
+    with in_use(folder, "infer.py", flag="--out"):
+        pass
+    assert set(tmp_path.rglob("*")) == before | {outside / LEFTOVER}
+
+
+def test_what_the_program_that_is_there_is_writing_is_not_deleted(tmp_path):
+    with in_use(tmp_path, "train.py", flag="--workdir"):
+        (tmp_path / LEFTOVER).write_text("half a pict")
+        with pytest.raises(UserError), in_use(tmp_path, "train.py", flag="--workdir"):
+            raise AssertionError
+        assert (tmp_path / LEFTOVER).exists()
+
+
 def test_a_link_in_place_of_the_file_is_not_followed(tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("text")

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import json
 import shutil
-import time
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -118,23 +117,6 @@ def test_a_finished_run_is_not_trained_again(program, recipe, copy):
     assert "is ready" in finished.out
     changed = {path.name for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert changed <= {"config.json"}
-
-
-@pytest.mark.slow
-def test_a_killed_program_ends_with_the_same_bytes(start_program, recipe, trained, mesh, tmp_path):
-    workdir = tmp_path / "killed"
-    process = start_program("train.py", recipe, "--workdir", workdir)
-    while process.poll() is None and not list(workdir.glob("checkpoints/2*")):
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-    assert not (workdir / "prototypes.npz").exists()
-    again = start_program("train.py", recipe, "--workdir", workdir)
-    _, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
-    assert_same_bits(checkpoint(workdir, 6, mesh), checkpoint(trained, 6, mesh))
-    assert_same_bits(prototypes_of(workdir), prototypes_of(trained))
-    assert (workdir / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
 
 
 def test_a_run_that_was_stopped_in_its_last_validation_has_the_whole_log(tiny, trained, mesh, monkeypatch, tmp_path):
