@@ -1,11 +1,14 @@
 """A disk that is full or read-only: one line, nothing half-written, and with space again the same command goes on.
 
-A limit on the size of a file stands for the full disk: it fails the same calls, and needs no disk of its own.
+A limit on the size of a file stands for the full disk: it fails the same calls, and needs no disk of its own. For root,
+who may write into any folder, a disk of its own is mounted read-only.
 """
 
 import contextlib
 import os
+import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -102,15 +105,64 @@ def test_inference_ends_in_one_line_and_goes_on_to_the_same_maps(program, traine
             np.testing.assert_array_equal(found[name], expected[name], err_msg=f"{name} of {path.name}")
 
 
-def test_a_folder_that_may_not_be_written_is_one_line(program, recipe, trained, tmp_path):
-    folder = tmp_path / "locked"
-    folder.mkdir(mode=0o555)
-    if os.access(folder, os.W_OK):
-        pytest.skip("root may write everywhere")
-    for place in (folder, folder / "new"):
-        for words in (("train.py", recipe, "--workdir", place), ("infer.py", "--ckpt", trained, "--out", place)):
-            ended = program(*words)
-            assert ended.code == 2
-            message = ended.err.splitlines()[-1]
-            assert message.startswith(f"error: cannot write '{place}")
-            assert message.endswith("Permission denied; choose a folder you may write to")
+@pytest.fixture(scope="module")
+def read_only(trained, tmp_path_factory):
+    """A folder that cannot be written, with a finished run in it."""
+    folder = tmp_path_factory.mktemp("disk") / "disk"
+    folder.mkdir()
+    if os.geteuid():
+        shutil.copytree(trained, folder / "run")
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(path.stat().st_mode & 0o555)
+        yield folder
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(path.stat().st_mode | 0o200)
+        return
+    # Root may write everywhere, but on such a disk.
+    mount = shutil.which("mount")
+    if (
+        not mount
+        or subprocess.run([mount, "-t", "tmpfs", "tmpfs", folder], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("this root may mount no disk")
+    shutil.copytree(trained, folder / "run")
+    subprocess.run([mount, "-o", "remount,ro", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+COMMANDS = (
+    "train.py {recipe} --workdir {out}",
+    "train.py {recipe} --workdir {disk}/run",
+    "infer.py --ckpt {run} --out {out}",
+    "lpcam_jax.__main__ seeds --maps {maps} --out {out}",
+    "lpcam_jax.__main__ evaluate {recipe} --predictions {maps} --out {out}",
+    "lpcam_jax.__main__ export --format irn --maps {maps} --out {out}",
+    "lpcam_jax.__main__ export --format coco --masks {maps} --out {out}/instances.json",
+    "lpcam_jax.__main__ export --format labelme --masks {maps} --out {out}",
+    "lpcam_jax.__main__ sweep --ckpt {run} --out {out}",
+    pytest.param(
+        "lpcam_jax.__main__ faithfulness --ckpt {run} --maps {maps} --limit 1 --out {out}", marks=pytest.mark.slow
+    ),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_that_cannot_be_written_is_one_line(program, recipe, trained, mapped, read_only, command):
+    places = {"recipe": recipe, "run": trained, "maps": mapped[0], "disk": read_only, "out": read_only / "new"}
+    ended = program(*(word.format_map(places) for word in command.split()))
+    assert ended.code == 2, ended
+    assert "Traceback" not in ended.err
+    message = re.split(r"[\r\n]+", ended.err.strip())[-1]
+    remedies = (
+        "Permission denied; choose a folder you may write to",
+        "Read-only file system; choose a folder on a writable disk",
+    )
+    assert message.startswith(f"error: cannot write '{read_only}/")
+    assert message.endswith(remedies)
+
+
+def test_a_run_is_used_where_nothing_can_be_written(program, read_only, tmp_path):
+    finished = program("infer.py", "--ckpt", read_only / "run", "--out", tmp_path, "--limit", 2)
+    assert finished.code == 0, finished.err
+    assert len(files_of(tmp_path / "maps")) == 2
