@@ -4,13 +4,14 @@ A program is killed again and again, the same command each time, and then let en
 an uninterrupted one left. `pytest tests/test_kills.py --kills 30 -s` kills each of them thirty times, and says when.
 """
 
+import contextlib
 import json
 import re
 import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,37 +40,36 @@ def kills(request) -> int:
 class Killed:
     """A program that writes into `folder` and is killed.
 
-    Its life has two parts, and moments are drawn from both: until it takes the folder's lock, when nothing of the
-    folder is touched, and the work itself. Their lengths are those of an uninterrupted program.
+    Its life has phases: the start, when nothing in the folder is touched; the work, from when it holds the folder's
+    lock; and a new one whenever one of the files or folders `marks` comes to be. Each is as long as in an uninterrupted
+    program.
     """
 
-    def __init__(self, start_program, folder: Path, *words):
+    def __init__(self, start_program, folder: Path, *words, marks: Sequence[str]):
         self._start = lambda: start_program(*words)
-        self.folder = folder
-        begin = time.monotonic()
-        process = self._start()
-        self._wait_for_lock(process)
-        taken = time.monotonic()
+        self.folder, self.phases = folder, ("start", "work", *marks)
+        process, times = self._start(), [time.monotonic()]
+        for phase in self.phases[1:]:
+            self._wait_for(phase, process)
+            times.append(time.monotonic())
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
-        self.preparation, self.work = taken - begin, time.monotonic() - taken
+        self.lengths = dict(zip(self.phases, np.diff([*times, time.monotonic()]), strict=True))
 
-    def send(self, number: int, moment: float) -> tuple[int, str]:
+    def send(self, number: int, phase: str, moment: float) -> tuple[int, str]:
         """Start the program, send it a signal, and see how it ends.
 
         Args:
             number: of the signal.
-            moment: in [-1, 0) of the preparation, in [0, 1) of the work.
+            phase: when.
+            moment: in [0, 1) of the phase.
 
         Returns:
             The exit code (0: it had ended before), and what it printed on stderr.
         """
         process = self._start()
-        if moment < 0:
-            time.sleep((1 + moment) * self.preparation)
-        else:
-            self._wait_for_lock(process)
-            time.sleep(moment * self.work)
+        self._wait_for(phase, process)
+        time.sleep(moment * self.lengths[phase])
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
         assert process.returncode in (0, -number, 128 + number), err
@@ -81,27 +81,34 @@ class Killed:
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
 
-    def _wait_for_lock(self, process) -> None:
-        lock = self.folder / LOCK
-        while process.poll() is None:
-            try:
-                if lock.read_text() == str(process.pid):
-                    return
-            except FileNotFoundError:
-                pass
+    def _wait_for(self, phase: str, process) -> None:
+        """Until it or a later one has begun, or the program has ended."""
+        later = self.phases[max(self.phases.index(phase), 2) :]
+
+        def has_begun() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                if (self.folder / LOCK).read_text() == str(process.pid):
+                    return phase == "work" or any((self.folder / mark).exists() for mark in later)
+            return phase == "start"
+
+        while process.poll() is None and not has_begun():
             time.sleep(0.001)
 
 
-def signals(kills: int, *, seed: int) -> Iterator[tuple[int, float]]:
-    """Signals and their moments: mostly SIGKILL, one in eight during the preparation, the others spread over the work;
-    every fourth is one of those that ask, during the work."""
+def lives(phases: Sequence[str], kills: int, *, seed: int) -> Iterator[list[tuple[int, str, float]]]:
+    """Signals with their phases and moments, up to four for a folder, the phases in order: each as often as any other.
+
+    Every fourth signal is one of those that ask, when the work has begun.
+    """
     rng = np.random.default_rng(seed)
-    spread = rng.permutation((np.arange(kills) + rng.random(kills)) / kills)
-    for n, moment in enumerate(spread):
-        if n % 4 == 1:
-            yield (signal.SIGTERM, signal.SIGINT)[(n // 4 + seed) % 2], moment
-        else:
-            yield signal.SIGKILL, moment if n % 8 != 7 else moment - 1
+    drawn = np.concatenate([rng.permutation(len(phases)) for _ in range(kills // len(phases) + 1)])[:kills]
+    for first in range(0, kills, 4):
+        life = []
+        for n, phase in enumerate(np.sort(drawn[first : first + 4]), first):
+            asks = n % 4 == 1
+            number = (signal.SIGTERM, signal.SIGINT)[(n // 4 + seed) % 2] if asks else signal.SIGKILL
+            life.append((number, phases[max(phase, 1) if asks else phase], rng.random()))
+        yield life
 
 
 def assert_whole(path: Path) -> None:
@@ -159,7 +166,7 @@ def flat(tree, prefix="") -> dict[str, np.ndarray]:
 
 
 def kill_often(program: Killed, expected: Path, kills: int, *, seed: int, finished: Callable[[], dict]) -> None:
-    """Kill, start again, and look, as often as is asked; then let it end.
+    """Kill, start again, and look, as often as is asked; let it end now and then, to start in a new folder.
 
     Args:
         program: the program.
@@ -168,33 +175,31 @@ def kill_often(program: Killed, expected: Path, kills: int, *, seed: int, finish
         seed: of the moments.
         finished: of everything that must be neither lost nor redone its name, and what would be another afterwards.
     """
-    folder, done, seen = program.folder, {}, Counter()
-    for number, moment in signals(kills, seed=seed):
-        code, err = program.send(number, moment)
-        assert_all_whole(folder)
-        now = finished()
-        assert done.items() <= now.items()
-        done = now
-        if code:
-            seen[f"after {signal.Signals(number).name} {len(now)} finished"] += 1
-        if code == 128 + number:
-            assert "Traceback" not in err
-            assert re.split(r"[\r\n]+", err.strip())[-1] == "stopped; the same command continues where it was."
-            assert not [path for path in files_of(folder).values() if ONES_OWN.fullmatch(path.name)]
-        elif code == 0:  # too late
-            assert_same_files(folder, expected)
-            shutil.rmtree(folder)
-            done = {}
-    program.finish()
-    assert done.items() <= finished().items()
-    assert_same_files(folder, expected)
-    assert seen.total() >= kills / 2, seen
+    folder, seen = program.folder, Counter()
+    for life in lives(program.phases, kills, seed=seed):
+        shutil.rmtree(folder, ignore_errors=True)
+        done = {}
+        for number, phase, moment in life:
+            code, err = program.send(number, phase, moment)
+            assert_all_whole(folder)
+            now = finished()
+            assert done.items() <= now.items()
+            done = now
+            seen[f"{signal.Signals(number).name if code else 'too late'} in {phase}"] += 1
+            if code == 128 + number:
+                assert "Traceback" not in err
+                assert re.split(r"[\r\n]+", err.strip())[-1] == "stopped; the same command continues where it was."
+                assert not [path for path in files_of(folder).values() if ONES_OWN.fullmatch(path.name)]
+        program.finish()
+        assert done.items() <= finished().items()
+        assert_same_files(folder, expected)
     print(*(f"{times} x {what}" for what, times in sorted(seen.items())), sep=", ")
 
 
 def test_training_ends_with_the_same_run(start_program, recipe, mesh, tmp_path, kills):
     workdir, expected = tmp_path / "run", tmp_path / "expected"
-    program = Killed(start_program, workdir, "train.py", recipe, "--workdir", workdir)
+    marks = ("metrics.jsonl", "checkpoints/2", "checkpoints/4", "checkpoints/6", "prototypes", "prototypes.npz")
+    program = Killed(start_program, workdir, "train.py", recipe, "--workdir", workdir, marks=marks)
     shutil.move(workdir, expected)
 
     def finished() -> dict[str, int]:
@@ -216,7 +221,8 @@ def test_training_ends_with_the_same_run(start_program, recipe, mesh, tmp_path, 
 
 def test_inference_ends_with_the_same_maps(start_program, trained, tmp_path, kills):
     out, expected = tmp_path / "out", tmp_path / "expected"
-    program = Killed(start_program, out, "infer.py", "--ckpt", trained, "--out", out)
+    marks = ("protocol.json", "maps", "metrics.json", "prototypes.html", "index.html")
+    program = Killed(start_program, out, "infer.py", "--ckpt", trained, "--out", out, marks=marks)
     shutil.move(out, expected)
 
     def finished() -> dict[str, tuple[int, int]]:
