@@ -1,11 +1,14 @@
 """The commands, given what people give them: one line that says what is wrong, or the work goes on."""
 
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from lpcam_jax.scripts import run_program
 from lpcam_jax.training.run import Run
 
 TINY_MODEL = ("--model.blocks", 1, 1, 1, 1, "--model.width", 4, "--model.stem-width", 4)
@@ -302,3 +305,21 @@ def test_a_process_of_its_own_ends_with_code_2_and_one_line(start_program, tmp_p
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
     assert re.fullmatch(r"error: [^\n]* holds no run [^\n]*\n", err)
+
+
+def ctrl_c():
+    raise KeyboardInterrupt
+
+
+def sigterm():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("main", "code"), [(ctrl_c, 130), (sigterm, 143)])
+def test_whoever_is_told_to_stop_says_how_to_go_on(capsys, main, code):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        run_program(main)
+    assert end.value.code == code
+    assert capsys.readouterr().err == "stopped; the same command continues where it was.\n"
+    assert signal.getsignal(signal.SIGTERM) == before

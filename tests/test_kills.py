@@ -32,6 +32,14 @@ pytestmark = [
 ONES_OWN = re.compile(r"\.lpcam_jax\.[0-9a-f]{16}\.tmp|\.lpcam_jax\.lock")
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_minded():
+    """Whoever runs the tests in the background may ignore SIGINT, and the programs that they start would with them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def kills(request) -> int:
     return request.config.getoption("--kills")
@@ -216,6 +224,7 @@ def test_training_ends_with_the_same_run(start_program, recipe, mesh, tmp_path, 
         return there | ({"prototypes": made.stat().st_mtime_ns} if made.exists() else {})
 
     kill_often(program, expected, kills, seed=0, finished=finished)
+    assert all(entry.name.isdigit() for entry in (workdir / "checkpoints").iterdir())
     assert_same_state(Run.open(workdir), Run.open(expected), mesh)
 
 
