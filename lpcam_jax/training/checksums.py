@@ -1,6 +1,8 @@
 """Checksums of a folder's files, kept in the folder: its storage notices some damage by itself, these all of it.
 
-checksums.json    {path within the folder: SHA-256 of the file}
+    checksums.json    {path within the folder: SHA-256 of the file}
+
+Written when all else is there. Files that are added later do not matter.
 """
 
 import hashlib
@@ -13,12 +15,22 @@ NAME = "checksums.json"
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the file, of all files that are there; UserError when it cannot be written."""
+    """Write the file.
+
+    Args:
+        folder: of a finished checkpoint; all files in it count, at any depth.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     write_atomically(folder / NAME, _text(_checksums(folder)))
 
 
 def find_damage(folder: Path) -> str | None:
     """Read all files that were there when the checksums were written.
+
+    Args:
+        folder: of a finished checkpoint.
 
     Returns:
         What is wrong with the first that is not the same, in words; None: all are, or there are no checksums (a program
