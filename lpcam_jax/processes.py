@@ -60,6 +60,11 @@ def share(indices: Iterable[int]) -> list[int]:
     return [int(index) for index in indices if index % jax.process_count() == jax.process_index()]
 
 
+def part() -> tuple[int, int]:
+    """(number of this process, how many there are)."""
+    return jax.process_index(), jax.process_count()
+
+
 def only_first(context: AbstractContextManager) -> AbstractContextManager:
     """The context for the first process, none for the others."""
     return context if is_first() else nullcontext()

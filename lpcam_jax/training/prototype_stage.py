@@ -15,7 +15,7 @@ from tqdm import tqdm
 from .. import processes
 from ..clustering import KMeans, cluster_classes
 from ..data.records import RecordSource
-from ..devices import classes_at_once, map_shards, split_over
+from ..devices import classes_at_once, local_mesh, map_shards, split_over
 from ..prototypes import Prototypes, class_scores, select_prototypes
 from .checkpoints import Run, TrainState
 from .feature_sampling import sample_features
@@ -37,7 +37,7 @@ def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, device
     Source: paper section 3.2; reference step "make_lpcam".
     """
     settings, weights = run.config.prototypes, np.asarray(state.parameters["head"])
-    (sample,) = sample_features(run.config, state, source, thresholds=(settings.threshold,), devices=devices)
+    (sample,) = sample_features(run.config, state, source, thresholds=(settings.threshold,), devices=local_mesh())
     keys = jax.random.split(jax.random.key(run.config.seed))
     options = {"k": settings.clusters, "update": settings.update, "restarts": settings.restarts}
     means, counts, nearest = [], [], []
