@@ -17,6 +17,8 @@ from jax.experimental import multihost_utils
 
 from .errors import UserError
 
+# Seconds after which a process that is not heard of is taken for dead, and the others end.
+_SILENCE = 40
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
@@ -33,7 +35,10 @@ def join() -> None:
     try:
         numbers = {name: int(os.environ[name]) for name in (_COUNT, _INDEX) if name in os.environ}
         jax.distributed.initialize(
-            os.environ.get(_ADDRESS), num_processes=numbers.get(_COUNT), process_id=numbers.get(_INDEX)
+            os.environ.get(_ADDRESS),
+            num_processes=numbers.get(_COUNT),
+            process_id=numbers.get(_INDEX),
+            heartbeat_timeout_seconds=_SILENCE,
         )
     except (ValueError, RuntimeError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -70,14 +75,8 @@ def only_first(context: AbstractContextManager) -> AbstractContextManager:
     return context if is_first() else nullcontext()
 
 
-def wait_for_all(what: str) -> None:
-    """Go on when all processes are here."""
-    if are_several():
-        multihost_utils.sync_global_devices(what)
-
-
 def gather(array: np.ndarray) -> list[np.ndarray]:
-    """The array of every process, in their order; they may differ in their first axis.
+    """The array of every process, in their order; they may differ in their first axis. All go on when all are here.
 
     Args:
         array: of any type and of at least one axis, the others alike in all processes.
