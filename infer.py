@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import tyro
 
-from lpcam_jax import devices, heatmaps, segmentation_masks
+from lpcam_jax import devices, heatmaps, processes, segmentation_masks
 from lpcam_jax.config import Inference, SegmentationConfig, SegmentationInference
 from lpcam_jax.data.records import RecordSource
 from lpcam_jax.data.sources import pictures_of
@@ -41,6 +41,8 @@ class Arguments:
     """which part of it, as --data.seeds of train.py; empty: that one"""
     limit: int | None = None
     """only the first pictures"""
+    distributed: bool = False
+    """one of several processes, each maps its share: see README"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +62,27 @@ class MaskArguments(Arguments):
 def main() -> None:
     """Compute, write, score, print."""
     arguments = parse(sys.argv[1:])
+    if arguments.distributed:
+        processes.join()
     devices.remember_compilations()
     mesh = devices.mesh()
     run = Run.open(arguments.ckpt)
-    options = {"inference": arguments.inference, "devices": mesh}
+    options = {"inference": arguments.inference, "devices": devices.local_mesh()}
     if isinstance(run.config, SegmentationConfig):
         state, source = trained_state(run, devices=mesh), source_of(arguments, run)
-        with in_use(arguments.out, "infer.py", flag="--out"):
+        with processes.only_first(in_use(arguments.out, "infer.py", flag="--out")):
             metrics = segmentation_masks.make_masks(run, state, source, arguments.out, **options)
-        lines, use = segmentation_masks.describe(metrics), "masks/"
+        describe, use = segmentation_masks.describe, "masks/"
     else:
         prototypes = run.load_prototypes()
         state, source = trained_state(run, devices=mesh), source_of(arguments, run)
-        with in_use(arguments.out, "infer.py", flag="--out"):
+        with processes.only_first(in_use(arguments.out, "infer.py", flag="--out")):
             metrics = heatmaps.make_heatmaps(run, state, prototypes, source, arguments.out, **options)
-        lines, use = heatmaps.describe(metrics), "seeds/ and maps/"
-    for text in lines:
-        print(text)
-    print(f"{metrics['pictures']} pictures are in {arguments.out}: look at index.html, use {use}.")
+        describe, use = heatmaps.describe, "seeds/ and maps/"
+    if metrics:
+        for text in describe(metrics):
+            print(text)
+        print(f"{metrics['pictures']} pictures are in {arguments.out}: look at index.html, use {use}.")
 
 
 def parse(words: list[str]) -> HeatMapArguments | MaskArguments:

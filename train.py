@@ -16,7 +16,7 @@ from pathlib import Path
 
 import tyro
 
-from lpcam_jax import devices
+from lpcam_jax import devices, processes
 from lpcam_jax.config import AnyConfig, SegmentationConfig
 from lpcam_jax.data.checks import check_labels
 from lpcam_jax.data.sources import masked_source, seed_source, training_sources, with_classes, with_labels
@@ -40,6 +40,8 @@ class Arguments:
     """file with get_config(), e.g. configs/shapes.py; the flags below override it"""
     workdir: str
     """where the run is kept; the same folder continues it"""
+    distributed: bool = False
+    """one of several processes: see README"""
     stages: str = "all"
     """comma-separated stages to run: classifier, prototypes; a segmentation recipe is one stage"""
 
@@ -48,6 +50,8 @@ def main() -> None:
     """Run the stages."""
     config, arguments = parse_with_recipe(Arguments, sys.argv[1:], description=__doc__)
     stages = chosen_stages(config, arguments.stages)
+    if arguments.distributed:
+        processes.join()
     devices.remember_compilations()
     if SEGMENTATION in stages:
         directory, out = segmentation(config, arguments.workdir), "masks/"
@@ -72,7 +76,7 @@ def classifier_and_prototypes(config: AnyConfig, workdir: str, stages: Sequence[
     if CLASSIFIER in stages:
         pictures, validation = training_sources(config)
         check_labels(with_classes(with_labels(pictures, config.data.train), seeds.class_names, config.data.train))
-    with in_use(workdir, "train.py", flag="--workdir"):  # of the processes of one job, the first alone would ask
+    with processes.only_first(in_use(workdir, "train.py", flag="--workdir")):
         run = Run.create(workdir, config, seeds.class_names)
         if CLASSIFIER in stages:
             state = train_classifier(run, pictures, with_labels(validation, config.data.validation), devices=mesh)
@@ -87,7 +91,7 @@ def segmentation(config: SegmentationConfig, workdir: str) -> Path:
     """Train a segmentation network; returns the run's folder."""
     pictures, validation = training_sources(config)
     pictures = masked_source(pictures, config.data)
-    with in_use(workdir, "train.py", flag="--workdir"):
+    with processes.only_first(in_use(workdir, "train.py", flag="--workdir")):
         run = Run.create(workdir, config, pictures.class_names)
         train_segmentation(run, pictures, validation, devices=devices.mesh())
     return run.directory

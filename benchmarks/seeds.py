@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from lpcam_jax import Prototypes, directions, select_prototypes, without_context
@@ -19,7 +20,7 @@ from lpcam_jax import devices as machine
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.report.sweep import spread
 from lpcam_jax.sensitivity import cluster_sets, score_directions
-from lpcam_jax.training.prototype_stage import sample_features
+from lpcam_jax.training.feature_sampling import sample_features
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
@@ -42,13 +43,13 @@ class Setting(NamedTuple):
         return f"{kind}, {self.update}, K = {self.clusters}, {size}{starts}{bound}"
 
 
-EVERYTHING = 1 << 20
+EVERYTHING = 1 << 18
 SETTINGS = [
     *(Setting(update=update, clusters=k) for update in ("spherical", "mean") for k in (4, 8, 12, 20)),
     Setting(use_context=False),
     Setting(low=-1.0),
     Setting(restarts=4),
-    Setting(sample=2048),
+    *(Setting(sample=size) for size in (256, 512, 1024, 2048, 4096)),
     Setting(sample=EVERYTHING),
     Setting(update="mean", sample=EVERYTHING),
 ]
@@ -74,17 +75,20 @@ def main() -> None:
     features = [sample.points(context=context) for context in (False, True)]
     del sample
     jobs = [(setting, seed) for setting in SETTINGS for seed in range(arguments.seeds)]
-    made = [make(setting, seed, features, state.parameters["head"]) for setting, seed in tqdm(jobs, desc="clustering")]
+    made = [
+        make(setting, seed, features, state.parameters["head"], mesh) for setting, seed in tqdm(jobs, desc="clustering")
+    ]
     del features
     _, scores = score_directions(config, state, source, [directions(one) for one in made], devices=mesh, skipped=[])
     report(run.class_names, made, scores, arguments.seeds)
 
 
-def make(setting: Setting, seed: int, features: list, weights: jax.Array) -> Prototypes:
+def make(setting: Setting, seed: int, features: list, weights: jax.Array, devices: Mesh) -> Prototypes:
     """The prototypes of one setting."""
     if setting.sample < EVERYTHING:
         features = [draw(*one, setting.sample, seed) for one in features]
-    means = cluster_sets(features, seed, clusters=setting.clusters, update=setting.update, restarts=setting.restarts)
+    options = {"clusters": setting.clusters, "update": setting.update, "restarts": setting.restarts}
+    means = cluster_sets(features, seed, devices=devices, **options)
     prototypes = select_prototypes(*means, weights, context=(setting.low, 0.9))
     return prototypes if setting.use_context else without_context(prototypes)
 

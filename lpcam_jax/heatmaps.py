@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from . import __version__
+from . import __version__, processes
 from .config import Inference
 from .data.pictures import picture_size
 from .data.records import Record, RecordSource
@@ -37,7 +37,7 @@ from .report.names import title
 from .report.overlays import panel, png
 from .report.palette import mask_png
 from .report.table import empty_maps_line, seed_tables
-from .results import ResultFolder, fingerprint, report_skipped, skipped_line, write_all
+from .results import ResultFolder, all_skipped, fingerprint, skipped_line, write_all
 from .scoring import FIXED, PictureScore, classes_in, score_maps
 from .seeds import seed_mask
 from .training.checkpoints import TrainState
@@ -172,7 +172,7 @@ def make_heatmaps(
     *,
     inference: Inference,
     devices: Mesh,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Map every picture that is not mapped yet, then score all of them.
 
     Args:
@@ -182,17 +182,17 @@ def make_heatmaps(
         source: the pictures.
         out: the folder.
         inference: scales and thresholds.
-        devices: the mesh.
+        devices: the mesh of this process.
 
     Returns:
-        What was written to metrics.json.
+        What was written to metrics.json; None in all processes but the first.
 
     Raises:
         UserError: the folder cannot be written, or no picture could be read.
     """
     folder = HeatMapFolder(out, run.class_names, protocol_of(run, state, prototypes, source, inference))
     skipped: list[str] = []
-    missing = [index for index, name in enumerate(source.ids) if not folder.is_done(name)]
+    missing = [index for index in processes.share(range(len(source))) if not folder.is_done(source.ids[index])]
     if missing:
         graph, *_ = graph_of(run.config, len(run.class_names))
         results = map_pictures(
@@ -207,7 +207,9 @@ def make_heatmaps(
             only=missing,
         )
         write_all(results, lambda _, record, maps: folder.write(record, maps, background=inference.background))
-    report_skipped(skipped, source)
+    skipped = all_skipped(skipped, source)
+    if not processes.is_first():
+        return None
     scores, of_pictures = score_maps(folder.maps, source)
     metrics = {
         "pictures": len(source) - len(skipped),

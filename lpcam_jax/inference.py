@@ -18,7 +18,7 @@ from .devices import jit_forward, replicate
 from .errors import UserError
 from .models.classifier import Classifier
 from .passes import Pass, run_passes
-from .prototype_activation import lpcam, without_context
+from .prototype_activation import directions, lpcam, without_context
 from .prototypes import Prototypes
 
 # Added to a map's maximum, as in the reference: to that of the CAM, and none to that of LPCAM.
@@ -105,7 +105,9 @@ def map_pictures(
     Source: paper Eq. 1, 5, 6; reference steps "make_cam" and "make_lpcam": features of the mirror image are added
     before the cosine; for CAM the maps are, after the ReLU.
     """
-    network, on_devices = _maps_network(model), replicate((*state, jax.tree.map(jnp.asarray, prototypes)), devices)
+    # LPCAM-F's directions beside LPCAM's: both are one product with the features.
+    both = jnp.concatenate([directions(without_context(prototypes)), directions(prototypes)])
+    network, on_devices = _maps_network(model), replicate((*state, both), devices)
 
     def of_pictures(pictures, sizes):
         return network(*on_devices, pictures, sizes)
@@ -133,17 +135,19 @@ def map_pictures(
 
 @cache  # so that a notebook that maps picture after picture compiles a shape once
 def _maps_network(model: nnx.GraphDef) -> Callable[..., dict[str, Any]]:
-    """The forward pass of every scale: parameters, statistics, prototypes, pictures and sizes -> maps on the grid."""
+    """The forward pass of every scale: parameters, statistics, directions without and with context (2 c, d), pictures
+    and sizes -> maps on the grid."""
 
     @jit_forward
-    def network(parameters, batch_stats, prototypes, pictures, sizes):
+    def network(parameters, batch_stats, both, pictures, sizes):
         classifier = nnx.merge(model, parameters, batch_stats)
         straight, mirrored, logits = features_of_both(classifier, pictures, sizes)
         weights = classifier.head[...]
+        lpcam_f, with_context = jnp.split(lpcam(straight + mirrored, both), 2, axis=-1)
         return {
             "cam": cam(straight, weights) + cam(mirrored, weights),
-            "lpcam_f": lpcam(straight + mirrored, without_context(prototypes)),
-            "lpcam": lpcam(straight + mirrored, prototypes),
+            "lpcam_f": lpcam_f,
+            "lpcam": with_context,
             "logits": logits,
             "grid": classifier.backbone.grid_sizes(sizes),
         }

@@ -33,23 +33,25 @@ class FeatureSample:
     """A uniform sample, of at most `size` rows, of the local features of each class and each context.
 
     Every feature draws a number that depends on the seed, its picture, class, set and position only; the rows
-    with the smallest numbers stay. So the sample does not depend on the order of the pictures. Each row knows its
-    picture and its place on the feature grid.
+    with the smallest numbers stay. So the sample does not depend on the order of the pictures, nor on how they are
+    shared out among samples that are put together in the end. Each row knows its picture and its place on the
+    feature grid.
 
-    Memory: 2 c size d float32, stated by `nbytes` before anything is allocated.
+    Memory: 2 c size d float32, stated by `nbytes`; what no row has filled yet is only set aside.
     """
 
     def __init__(self, classes: int, dimension: int, *, size: int = 8192, seed: int = 0):
         self.classes, self.dimension, self.size, self.seed = classes, dimension, size, seed
-        self._rows = [[np.empty((0, dimension), np.float32) for _ in range(2)] for _ in range(classes)]
-        self._positions = [[np.empty((0, 3), np.int32) for _ in range(2)] for _ in range(classes)]
-        self._draws = [[np.empty(0, np.float64) for _ in range(2)] for _ in range(classes)]
+        self._rows = np.zeros((2, classes, size, dimension), np.float32)
+        self._positions = np.full((2, classes, size, 3), -1, np.int32)
+        self._draws = np.empty((2, classes, size))
+        self._counts = np.zeros((2, classes), int)
         self.seen = np.zeros((classes, 2), np.int64)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the full sample."""
-        return 2 * self.classes * self.size * self.dimension * 4
+        return self._rows.nbytes
 
     def add(self, picture: int, features: np.ndarray, class_index: int, weights: np.ndarray, *, context: bool):
         """Offer one picture's features to the sample of a class or of its context.
@@ -64,39 +66,48 @@ class FeatureSample:
         which = int(context)
         chosen = np.flatnonzero(np.asarray(weights).reshape(-1) > 0)
         draws = np.random.default_rng([self.seed, picture, class_index, which]).random(weights.size)[chosen]
+        positions = np.stack([np.full_like(chosen, picture), *np.divmod(chosen, features.shape[1])], axis=1)
         self.seen[class_index, which] += len(chosen)
-        kept = self._draws[class_index][which]
-        if len(kept) == self.size:
-            better = draws < kept[-1]
-            chosen, draws = chosen[better], draws[better]
-        if not len(chosen):
-            return
-        rows = np.concatenate([self._rows[class_index][which], features.reshape(-1, self.dimension)[chosen]])
-        places = np.stack([np.full_like(chosen, picture), *np.divmod(chosen, features.shape[1])], axis=1)
-        positions = np.concatenate([self._positions[class_index][which], places.astype(np.int32)])
-        draws = np.concatenate([kept, draws])
-        order = np.argsort(draws, kind="stable")[: self.size]
-        self._rows[class_index][which], self._draws[class_index][which] = rows[order], draws[order]
-        self._positions[class_index][which] = positions[order]
+        self._offer(which, class_index, features.reshape(-1, self.dimension), chosen, positions, draws)
+
+    def part(self, class_index: int, *, context: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is kept of a class or of its context: rows (m, d), positions (m, 3), draws float64 (m,); for `unite`."""
+        which, kept = int(context), slice(self._counts[int(context), class_index])
+        return tuple(one[which, class_index, kept] for one in (self._rows, self._positions, self._draws))
+
+    def unite(self, class_index: int, part: tuple[np.ndarray, np.ndarray, np.ndarray], *, context: bool) -> None:
+        """Offer the `part` of a sample of other pictures."""
+        rows, positions, draws = part
+        self._offer(int(context), class_index, rows, np.arange(len(rows)), positions, draws)
+
+    def _offer(self, which, class_index, rows, chosen, positions, draws):
+        """Keep the smallest draws: rows[chosen[i]] drew draws[i] and stands at positions[i]."""
+        count = self._counts[which, class_index]
+        kept = self._draws[which, class_index]
+        if count + len(draws) <= self.size:
+            new, slots = slice(None), slice(count, count + len(draws))
+        else:
+            smallest = np.argpartition(np.concatenate([kept[:count], draws]), self.size - 1)[: self.size]
+            new = smallest[smallest >= count] - count
+            slots = np.setdiff1d(np.arange(self.size), smallest[smallest < count])
+        kept[slots] = draws[new]
+        self._rows[which, class_index, slots] = rows[chosen[new]]
+        self._positions[which, class_index, slots] = positions[new]
+        self._counts[which, class_index] = min(count + len(draws), self.size)
 
     def points(self, *, context: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The sample as one array.
+        """The sample as one array, in the order of the draws.
 
         Args:
             context: whether of the contexts B_n (else of the classes F_n).
 
         Returns:
-            points float32 (c, n, d), zero rows where a class has fewer than n; weights float32 (c, n), 1 or 0.
-            n is the largest count of a class, rounded up to a power of two: few compilations.
+            points float32 (c, n, d), a view of the sample, zero rows where a class has fewer than n; weights float32
+            (c, n), 1 or 0. n is the largest count of a class, rounded up to a power of two: few compilations.
         """
-        rows = [pair[int(context)] for pair in self._rows]
-        n = self._length(context)
-        points = np.zeros((self.classes, n, self.dimension), np.float32)
-        weights = np.zeros((self.classes, n), np.float32)
-        for index, one in enumerate(rows):
-            points[index, : len(one)] = one
-            weights[index, : len(one)] = 1
-        return points, weights
+        which, n = int(context), self._length(context)
+        self._sort(which)
+        return self._rows[which, :, :n], (np.arange(n) < self._counts[which, :, None]).astype(np.float32)
 
     def positions(self, *, context: bool) -> np.ndarray:
         """Where the rows of `points` come from.
@@ -107,12 +118,15 @@ class FeatureSample:
         Returns:
             int32 (c, n, 3): number of the picture, row and column on its feature grid; -1 where `points` has no row.
         """
-        places = [pair[int(context)] for pair in self._positions]
-        positions = np.full((self.classes, self._length(context), 3), -1, np.int32)
-        for index, one in enumerate(places):
-            positions[index, : len(one)] = one
-        return positions
+        self._sort(int(context))
+        return self._positions[int(context), :, : self._length(context)]
+
+    def _sort(self, which: int) -> None:
+        for n, count in enumerate(self._counts[which]):
+            order = np.argsort(self._draws[which, n, :count], kind="stable")
+            for values in (self._draws[which, n], self._rows[which, n], self._positions[which, n]):
+                values[:count] = values[order]
 
     def _length(self, context: bool) -> int:
-        longest = max(max(len(pair[int(context)]) for pair in self._rows), 1)
-        return min(1 << (longest - 1).bit_length(), max(self.size, longest))
+        longest = max(int(self._counts[int(context)].max()), 1)
+        return min(1 << (longest - 1).bit_length(), self.size)

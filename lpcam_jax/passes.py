@@ -52,23 +52,25 @@ def run_passes(
         passes: scales and their networks.
         source: the pictures.
         batches: limits of batches and shapes.
-        devices: the mesh; batches are split over it.
+        devices: the mesh of this process; batches are split over it.
         description: of the progress bar, which also says how many shapes there are and how much of the computed pixels
             is padding; None: there is none.
         skipped: gets one line for every picture that could not be read; those are left out.
-        only: indices to compute; None: all. Shapes and batches are chosen for the whole source all the same, so that
-            the parts of a run that was stopped fit together.
+        only: indices to compute, such as the share of one of several processes; None: all. Shapes and batches are
+            chosen for the whole source all the same, so that the parts of a run that was stopped fit together.
 
     Yields:
         (index, record, one dict of NumPy arrays a pass), each picture once, in the order they finish. Arrays of rank 3
         and more are cut to the valid grid.
     """
+    chosen = set(range(len(source)) if only is None else only)
     sizes = {}
     for index in range(len(source)):
         try:
             sizes[index] = source.size(index)
         except UserError as error:
-            skipped.append(str(error))
+            if index in chosen:
+                skipped.append(str(error))
     shapes = [scaled_size(size, one.scale) for size in sizes.values() for one in passes]
     buckets = choose_buckets(shapes, limit=batches.max_shapes)
     keys = {
@@ -77,7 +79,7 @@ def run_passes(
     }
     counts = Counter(key for of_picture in keys.values() for key in of_picture)
     batch_sizes = {key: _batch_size(key[1], count, batches, devices) for key, count in counts.items()}
-    wanted = list(sizes) if only is None else [index for index in only if index in sizes]
+    wanted = [index for index in sizes if index in chosen]
     items_left = Counter(key for index in wanted for key in keys[index])
     pixels = sum(math.prod(scaled_size(sizes[index], one.scale)) for index in wanted for one in passes)
     padding = _padding(items_left, batch_sizes, pixels)

@@ -40,13 +40,13 @@ def directions(prototypes: Prototypes) -> jax.Array:
 
 
 @jax.jit
-def lpcam(features: jax.Array, prototypes: Prototypes) -> jax.Array:
+def lpcam(features: jax.Array, prototypes: Prototypes | jax.Array) -> jax.Array:
     """LPCAM_n(x) = ReLU( unit(f(x)) . direction_n ).
 
     Args:
         features: float (*b, h, w, d); of any length, zero features give zero. For a picture and its mirror image add
             the (mirrored back) features first.
-        prototypes: of c classes.
+        prototypes: of c classes; or, made once for many blocks, their `directions`, float (c, d).
 
     Returns:
         float (*b, h, w, c), in [0, 2], on the feature grid. The ReLU is here, before scales are fused.
@@ -54,7 +54,8 @@ def lpcam(features: jax.Array, prototypes: Prototypes) -> jax.Array:
     Source: paper Eq. 5-6; reference step "make_lpcam" (the ReLU a scale is the code's; the paper has it once).
     """
     # Scaling the few maps instead of the many features saves a copy of the feature block.
-    activation = jnp.einsum("...d,cd->...c", features, directions(prototypes), precision="highest")
+    made = directions(prototypes) if isinstance(prototypes, Prototypes) else prototypes
+    activation = jnp.einsum("...d,cd->...c", features, made, precision="highest")
     return jax.nn.relu(activation * inverse_length(features)[..., None])
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from . import processes
 from .data.records import RecordSource
 from .errors import UserError
 from .files import write_atomically
@@ -74,12 +76,14 @@ def write_all(results: Iterator[tuple], write: Callable[..., None]) -> None:
             one.result()
 
 
-def report_skipped(skipped: Sequence[str], source: RecordSource) -> None:
-    """Print the pictures that could not be read; UserError when that is all of them."""
+def all_skipped(skipped: Sequence[str], source: RecordSource) -> list[str]:
+    """What every process skipped, once all are done, and printed; UserError when that is all pictures."""
+    skipped = list(chain(*processes.gather_values(list(skipped))))
     for line in skipped:
         tqdm.write(f"skipped: {line}")
     if len(skipped) == len(source):
         raise UserError(f"none of the {len(source)} pictures could be read; see the lines above.")
+    return skipped
 
 
 def skipped_line(skipped: Sequence[str]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from . import __version__
+from . import __version__, processes
 from .config import SegmentationInference
 from .data.masks import MaskFolder
 from .data.pictures import picture_size
@@ -29,7 +29,7 @@ from .report.layers import mask_layer, photo_layer, picture_colors
 from .report.overlays import mask_panel, png
 from .report.palette import mask_png
 from .report.table import mask_tables
-from .results import ResultFolder, fingerprint, report_skipped, skipped_line, write_all
+from .results import ResultFolder, all_skipped, fingerprint, skipped_line, write_all
 from .scoring import PictureScore, classes_in, score_masks
 from .segmentation import segment_pictures
 from .training.checkpoints import TrainState
@@ -47,7 +47,7 @@ def make_masks(
     *,
     inference: SegmentationInference,
     devices: Mesh,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Segment every picture that has no mask yet, then score all of them.
 
     Args:
@@ -56,10 +56,10 @@ def make_masks(
         source: the pictures.
         out: the folder.
         inference: scales and mirror images.
-        devices: the mesh.
+        devices: the mesh of this process.
 
     Returns:
-        What was written to metrics.json.
+        What was written to metrics.json; None in all processes but the first.
 
     Raises:
         UserError: the folder cannot be written, or no picture could be read.
@@ -71,7 +71,7 @@ def make_masks(
     def is_done(name: str) -> bool:
         return masks.file(name).exists() and layer_file(folder.directory, "photo", name).exists()
 
-    missing = [index for index, name in enumerate(source.ids) if not is_done(name)]
+    missing = [index for index in processes.share(range(len(source))) if not is_done(source.ids[index])]
     if missing:
         graph, *_ = graph_of(run.config, len(run.class_names))
         segment = segment_pictures(graph, inference=inference, devices=devices)
@@ -85,7 +85,9 @@ def make_masks(
             write_atomically(masks.file(record.id), mask_png(mask))
 
         write_all(results, write)
-    report_skipped(skipped, source)
+    skipped = all_skipped(skipped, source)
+    if not processes.is_first():
+        return None
     scores, of_pictures = score_masks(masks, source)
     metrics = {
         "pictures": len(source) - len(skipped),

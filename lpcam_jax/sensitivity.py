@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from . import config as config_module
 from .class_activation import cam
-from .clustering import cluster_classes, unit
+from .clustering import unit
 from .config import Config
 from .data.masks import IGNORE
 from .data.records import RecordSource
@@ -32,7 +32,8 @@ from .prototype_activation import directions
 from .prototypes import Prototypes, select_prototypes
 from .scoring import SeedScoring
 from .training.checkpoints import TrainState
-from .training.prototype_stage import sample_features
+from .training.feature_sampling import sample_features
+from .training.prototype_stage import cluster_in_groups
 from .training.state import graph_of
 
 GRIDS = {
@@ -103,6 +104,7 @@ def sweep_parameters(
         dict(zip(thresholds, samples, strict=True)),
         state.parameters["head"],
         prototypes=config.prototypes,
+        devices=devices,
     )
     skipped: list[str] = []
     scored, reports = score_directions(
@@ -143,6 +145,7 @@ def make_all(
     weights: jax.Array,
     *,
     prototypes: config_module.Prototypes,
+    devices: Mesh,
 ) -> dict[tuple[Setting, int], Prototypes]:
     """The prototypes of every setting and seed; settings of the same tau and K share their centres.
 
@@ -152,6 +155,7 @@ def make_all(
         samples: tau -> the sample of its features; emptied as they are clustered, to bound the memory.
         weights: float (d, c), the classifier's head.
         prototypes: how to cluster, and the lower bound of a context prototype's score.
+        devices: the mesh.
 
     Returns:
         {(setting, seed): Prototypes}.
@@ -168,7 +172,12 @@ def make_all(
             for clusters, group in by_clusters.items():
                 for seed in seeds:
                     means = cluster_sets(
-                        sets, seed, clusters=clusters, update=prototypes.update, restarts=prototypes.restarts
+                        sets,
+                        seed,
+                        clusters=clusters,
+                        update=prototypes.update,
+                        restarts=prototypes.restarts,
+                        devices=devices,
                     )
                     for setting in group:
                         bounds = {"mu_f": setting.mu_f, "context": (prototypes.context[0], setting.mu_b)}
@@ -178,8 +187,14 @@ def make_all(
 
 
 def cluster_sets(
-    sets: Sequence[tuple[np.ndarray, np.ndarray]], seed: int, *, clusters: int, update: str, restarts: int
-) -> list[jax.Array]:
+    sets: Sequence[tuple[np.ndarray, np.ndarray]],
+    seed: int,
+    *,
+    clusters: int,
+    update: str,
+    restarts: int,
+    devices: Mesh,
+) -> list[np.ndarray]:
     """Cluster the features of the classes and those of their contexts, as `make_prototypes` does with the same seed.
 
     Args:
@@ -188,16 +203,17 @@ def cluster_sets(
         clusters: K.
         update: see `kmeans`.
         restarts: see `cluster_classes`.
+        devices: the mesh.
 
     Returns:
         Raw means of the clusters, float32 (c, K, d), of the classes and of the contexts.
     """
     keys = jax.random.split(jax.random.key(seed))
     options = {"k": clusters, "update": update, "restarts": restarts}
-    results = [
-        cluster_classes(key, points, weights, **options) for key, (points, weights) in zip(keys, sets, strict=True)
+    return [
+        np.concatenate([found.means for _, found in cluster_in_groups(key, *one, devices, **options)])
+        for key, one in zip(keys, sets, strict=True)
     ]
-    return [jax.block_until_ready(one.means) for one in results]
 
 
 def score_directions(

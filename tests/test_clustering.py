@@ -331,8 +331,12 @@ def test_all_classes_at_once_equal_one_by_one(update):
     points, weights = (np.stack(x) for x in zip(*(p[:2] for p in problems), strict=True))
     weights[1, 20:] = 0  # classes need not be of one size
     together = cluster_classes(jax.random.key(7), points, weights, k=4, update=update)
-    for index, (key,) in enumerate(jax.random.split(jax.random.key(7), (3, 1))):
-        init = kmeans_plus_plus(key, points[index], weights[index], k=4)
+    keys = jax.random.split(jax.random.key(7), 3)
+    last_two = cluster_classes(keys[1:], points[1:], weights[1:], k=4, update=update)
+    for one, other in zip(together, last_two, strict=True):
+        np.testing.assert_allclose(one[1:], other, rtol=1e-4, atol=1e-5)
+    for index, key in enumerate(keys):
+        init = kmeans_plus_plus(jax.random.split(key, 1)[0], points[index], weights[index], k=4)
         alone = kmeans(points[index], weights[index], init, update=update)
         for one, other in zip(together, alone, strict=True):
             np.testing.assert_allclose(one[index], other, rtol=1e-4, atol=1e-5)
@@ -342,7 +346,9 @@ def test_the_best_of_the_restarts_is_kept():
     points, weights, _ = random_problem(6)
     key, restarts = jax.random.key(0), 6
     best = cluster_classes(key, points[None], weights[None], k=4, restarts=restarts)
-    inits = [kmeans_plus_plus(one, points, weights, k=4) for one in jax.random.split(key, (1, restarts))[0]]
+    inits = [
+        kmeans_plus_plus(one, points, weights, k=4) for one in jax.random.split(jax.random.split(key, 1)[0], restarts)
+    ]
     starts = [kmeans(points, weights, init) for init in inits]
     objectives = np.array([start.objective for start in starts])
     assert np.ptp(objectives) > 1e-4  # the starts do differ
@@ -394,6 +400,18 @@ def test_plus_plus_falls_back_to_repeats_when_there_are_too_few_points():
 def test_plus_plus_of_no_point_is_zeros():
     points = np.ones((4, 2), np.float32)
     np.testing.assert_array_equal(kmeans_plus_plus(jax.random.key(0), points, np.zeros(4, np.float32), k=3), 0)
+
+
+def test_plus_plus_of_many_points_looks_at_some_of_those_that_exist():
+    points, weights, _ = random_problem(3, n=600)
+    weights[300:] = 0
+    keys = jax.random.split(jax.random.key(0), 40)
+    chosen = np.concatenate([kmeans_plus_plus(key, points, weights, k=4, candidates=64) for key in keys])
+    rows = (chosen[:, None] == points[None]).all(axis=2).argmax(axis=1)
+    assert (rows < 300).all()
+    assert len(set(rows)) > 100  # of 160: others each time
+    few = kmeans_plus_plus(keys[0], points, weights, k=4, candidates=4)
+    assert len(np.unique(few, axis=0)) == 4  # all four candidates, each once
 
 
 def test_plus_plus_draws_the_first_by_weight_and_the_next_by_weight_and_distance():

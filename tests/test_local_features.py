@@ -106,6 +106,15 @@ def test_two_halves_of_a_data_set_hold_the_sample_of_the_whole():
     assert set(whole) < set(halves)
 
 
+@pytest.mark.parametrize("size", [7, 16, 200])
+def test_samples_of_other_pictures_united_are_the_sample_of_all(size):
+    whole, mine, theirs = (sampled(some, size=size) for some in (range(12), range(0, 12, 2), range(1, 12, 2)))
+    mine.unite(0, theirs.part(0, context=False), context=False)
+    for one, other in zip(whole.points(context=False), mine.points(context=False), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(whole.positions(context=False), mine.positions(context=False))
+
+
 def test_same_seed_same_bytes_and_another_seed_another_sample():
     first, again, other = (sampled(range(12), size=16, seed=seed) for seed in (5, 5, 6))
     assert first.points(context=False)[0].tobytes() == again.points(context=False)[0].tobytes()

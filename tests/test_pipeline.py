@@ -200,3 +200,13 @@ def test_a_later_start_continues_the_very_same_masks():
     for one, same_one, other_one in zip(expected[3:], resumed[:3], other[3:], strict=True):
         assert all(np.array_equal(one[name], same_one[name]) for name in ("image", "box", "mask"))
         assert not np.array_equal(one["mask"], other_one["mask"])
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("count", [11, 3])
+def test_the_parts_of_several_processes_are_the_batches_of_one(count, parts):
+    whole = batches(count, 7)
+    shares = [list(islice(batches_of(Numbered(count), AS_IT_IS, seed=0, part=(i, parts)), 7)) for i in range(parts)]
+    for number, batch in enumerate(whole):
+        for name, values in batch.items():
+            np.testing.assert_array_equal(np.concatenate([share[number][name] for share in shares]), values)

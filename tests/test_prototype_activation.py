@@ -61,6 +61,7 @@ def test_collapsed_form_equals_one_einsum_over_prototypes_equals_the_loop():
     of_context = masked_mean(similarity_maps(field, prototypes.context_centres), prototypes.context_mask)
     np.testing.assert_allclose(np.maximum(of_class - of_context, 0), expected, atol=1e-6)
     np.testing.assert_allclose(lpcam(field, prototypes), expected, atol=1e-6)
+    np.testing.assert_allclose(lpcam(field, directions(prototypes)), expected, atol=1e-6)
     assert (expected > 0).any(axis=(0, 1, 2)).all()
     assert (expected == 0).any(axis=(0, 1, 2)).all()
 

@@ -32,7 +32,7 @@ from lpcam_jax import (
 )
 from lpcam_jax.inference import on_picture
 from lpcam_jax.scoring import THRESHOLDS, SeedScoring
-from lpcam_jax.training.prototype_stage import draw_pictures
+from lpcam_jax.training.feature_sampling import draw_pictures
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 SIZES = [(47, 63), (96, 64), (33, 81)]

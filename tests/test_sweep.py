@@ -1,7 +1,6 @@
 """python -m lpcam_jax sweep: the method's parameters around those of a run."""
 
 import json
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from lpcam_jax.local_features import FeatureSample
 from lpcam_jax.report.sweep import spread, sweep_table
 from lpcam_jax.scoring import THRESHOLDS
 from lpcam_jax.sensitivity import GRIDS, Setting, cluster_sets, make_all, own_setting, settings_around
-from lpcam_jax.training.prototype_stage import sample_features
+from lpcam_jax.training.feature_sampling import sample_features
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
@@ -35,7 +34,9 @@ def swept(program, trained, tmp_path_factory):
     def refuse(constant):
         raise ValueError(f"{constant} is not JSON")
 
-    assert "features: at most 256 a class and set, " in finished.err  # the memory, before the work
+    assert (
+        "features: at most 256 of each class and of its context are kept, " in finished.err
+    )  # the memory, before the work
     return finished.out, out, json.loads((out / "sweep.json").read_text(encoding="utf-8"), parse_constant=refuse)
 
 
@@ -126,12 +127,13 @@ def test_the_runs_seed_gives_the_prototypes_of_the_run(trained, mesh):
         dict(zip(taus, samples, strict=True)),
         state.parameters["head"],
         prototypes=run.config.prototypes,
+        devices=mesh,
     )
     for found, expected in zip(made[own, run.config.seed], run.load_prototypes(), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_centres_are_shared_by_all_mu_and_each_tau_and_k_is_clustered_once(sample, weights, monkeypatch):
+def test_centres_are_shared_by_all_mu_and_each_tau_and_k_is_clustered_once(sample, weights, mesh, monkeypatch):
     calls = []
 
     def counted(*arguments, **options):
@@ -142,7 +144,7 @@ def test_centres_are_shared_by_all_mu_and_each_tau_and_k_is_clustered_once(sampl
     own = Setting(0.1, 0.9, 0.9, 3)
     settings = [own, own._replace(mu_f=0.5), own._replace(mu_b=0.6), own._replace(clusters=1)]
     samples = {0.1: sample}
-    made = make_all(settings, [0, 7], samples, weights, prototypes=Prototypes(clusters=3))
+    made = make_all(settings, [0, 7], samples, weights, prototypes=Prototypes(clusters=3), devices=mesh)
     assert sorted(calls) == [1, 1, 3, 3]
     assert not samples  # given back as soon as it is clustered
     assert list(dict.fromkeys(setting for setting, _ in made)) == settings
@@ -154,33 +156,32 @@ def test_centres_are_shared_by_all_mu_and_each_tau_and_k_is_clustered_once(sampl
     assert made[settings[1], 0].class_mask.sum() > made[own, 0].class_mask.sum()
 
 
-def test_a_setting_is_what_the_functions_of_the_method_give(sample, weights):
+def test_a_setting_is_what_the_functions_of_the_method_give(sample, weights, mesh):
     setting, config = Setting(0.2, 0.6, 0.7, 3), Prototypes(context=(0.1, 0.9))
     sets = [sample.points(context=context) for context in (False, True)]
     keys = jax.random.split(jax.random.key(5))
     means = [cluster_classes(key, *one, k=3).means for key, one in zip(keys, sets, strict=True)]
     expected = select_prototypes(*means, weights, mu_f=0.6, context=(0.1, 0.7))
-    made = make_all([setting], [5], {0.2: sample}, weights, prototypes=config)
+    made = make_all([setting], [5], {0.2: sample}, weights, prototypes=config, devices=mesh)
     for found, one in zip(made[setting, 5], expected, strict=True):
-        np.testing.assert_array_equal(found, one)
+        np.testing.assert_allclose(found, one, rtol=1e-5)
 
 
-def test_features_are_clustered_as_the_config_says(sample, weights, monkeypatch):
-    found = []
-
-    def noted(key, points, point_weights, **options):
-        found.append(options)
-        return SimpleNamespace(means=points[:, :3])
-
-    monkeypatch.setattr(sensitivity, "cluster_classes", noted)
-    config = Prototypes(update="mean", restarts=2)
-    make_all([Setting(0.2, 0.6, 0.7, 3)], [5], {0.2: sample}, weights, prototypes=config)
-    assert found == [{"k": 3, "update": "mean", "restarts": 2}] * 2
-
-
-def test_one_cluster_is_the_mean_of_all(sample):
+def test_features_are_clustered_as_the_config_says(sample, weights, mesh):
     sets = [sample.points(context=context) for context in (False, True)]
-    means = cluster_sets(sets, 0, clusters=1, update="spherical", restarts=1)
+    keys = jax.random.split(jax.random.key(5))
+    options = {"k": 3, "update": "mean", "restarts": 2}
+    means = [cluster_classes(key, *one, **options).means for key, one in zip(keys, sets, strict=True)]
+    config = Prototypes(update="mean", restarts=2)
+    made = make_all([Setting(0.2, 0.6, 0.7, 3)], [5], {0.2: sample}, weights, prototypes=config, devices=mesh)
+    ((_, found),) = made.items()
+    np.testing.assert_allclose(found.class_centres, means[0], rtol=1e-5)
+    np.testing.assert_allclose(found.context_centres, means[1], rtol=1e-5)
+
+
+def test_one_cluster_is_the_mean_of_all(sample, mesh):
+    sets = [sample.points(context=context) for context in (False, True)]
+    means = cluster_sets(sets, 0, clusters=1, update="spherical", restarts=1, devices=mesh)
     for found, (points, point_weights) in zip(means, sets, strict=True):
         expected = (points * point_weights[..., None]).sum(axis=1) / point_weights.sum(axis=1)[:, None]
         np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)

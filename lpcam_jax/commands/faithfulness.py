@@ -38,7 +38,7 @@ from ..faithfulness import (
 from ..files import write_atomically
 from ..predictions import MapFolder, open_maps, read_protocol
 from ..report.table import faithfulness_table
-from ..results import report_skipped, skipped_line
+from ..results import all_skipped, skipped_line
 from ..trained_model import TrainedModel
 
 _BATCH = 8  # a multiple of it are the pictures of each measure by default: few are computed to fill a batch
@@ -94,7 +94,7 @@ def main(words: list[str]) -> None:
     mapped = [index for index, name in enumerate(source.ids) if folder.file(name).exists()]
     skipped: list[str] = []
     scores = _score(model, source, mapped[: arguments.limit], folder, arguments, skipped)
-    report_skipped(skipped, source)
+    all_skipped(skipped, source)
     pairs = len(scores["random"])
     if not pairs:
         raise UserError(f"no picture with maps in {folder.directory} has a class: there is nothing to explain.")

@@ -19,7 +19,13 @@ Augmentation = Callable[[Record, np.random.Generator], Batch]
 
 
 def training_batches(
-    source: RecordSource, augmented: Augmentation, *, batch_size: int, seed: int, start: int = 0
+    source: RecordSource,
+    augmented: Augmentation,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Batches from step `start` on, without end; each epoch in a new order, its incomplete batch dropped.
 
@@ -29,9 +35,10 @@ def training_batches(
         batch_size: b.
         seed: of order and augmentation.
         start: first step.
+        part: (i, p), the i-th of p equal parts of every batch; p divides b. Only its records are read.
 
     Returns:
-        Iterator of the named arrays with a leading axis b.
+        Iterator of the named arrays with a leading axis b / p.
 
     Raises:
         UserError: from a record that cannot be read, naming its file.
@@ -42,7 +49,9 @@ def training_batches(
     order = grain.MapDataset.source(source).seed(seed).shuffle()
     if len(source) < batch_size:
         order = order.repeat(-(-batch_size // len(source)))
-    batches = order.random_map(augmented).batch(batch_size, drop_remainder=True).repeat(None)
+    index, parts = part
+    whole = order.random_map(augmented).slice(slice(0, len(order) // batch_size * batch_size))
+    batches = whole.batch(batch_size // parts, drop_remainder=True).slice(slice(index, None, parts)).repeat(None)
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4 * batch_size)
     return iter(batches.slice(slice(start, None)).to_iter_dataset(options))
 

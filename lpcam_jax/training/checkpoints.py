@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
+from .. import processes
 from ..errors import UserError
 from .checksums import find_damage, write_checksums
 from .run import Run
@@ -127,7 +128,7 @@ class CheckpointWriter:
         """Wait until the last one is written, and add its checksums: until it has its name, Orbax changes its files."""
         step, self._unsealed = self._unsealed, None
         self._manager.wait_until_finished()
-        if step is not None and jax.process_index() == 0:
+        if step is not None and processes.is_first():
             write_checksums(self._run.checkpoints / str(step))
 
     @contextmanager

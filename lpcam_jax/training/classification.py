@@ -14,10 +14,11 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from .. import processes
 from ..config import Config
 from ..data.pipeline import labelled_crops, training_batches
 from ..data.records import RecordSource
-from ..devices import jit_forward
+from ..devices import jit_forward, local_mesh, replicate
 from ..inference import features_of_both
 from ..metrics import average_precision
 from ..passes import Pass, run_passes
@@ -81,13 +82,18 @@ def train_classifier(run: Run, pictures: RecordSource, validation: RecordSource,
     steps = epochs * steps_per_epoch
     graph, *_ = graph_of(config, len(run.class_names))
     optimizer = classifier_optimizer(training, steps=steps)
-    measure = make_validation(config, graph, validation, devices=devices)
+    measure = make_validation(config, graph, validation, devices=local_mesh())
     return run_steps(
         run,
         first_state(run, optimizer, devices=devices),
         make_train_step(graph, optimizer, train_batch_norm=training.batch_norm == "train"),
         lambda start: training_batches(
-            pictures, labelled_crops(training), batch_size=training.batch_size, seed=config.seed, start=start
+            pictures,
+            labelled_crops(training),
+            batch_size=training.batch_size,
+            seed=config.seed,
+            start=start,
+            part=processes.part(),
         ),
         steps=steps,
         validation=Validation(steps // training.epochs, measure, "mAP") if len(validation) else None,
@@ -105,7 +111,7 @@ def make_validation(
         config: of the run.
         graph: of the classifier.
         validation: labelled pictures, seen whole, at the first inference scale; those that cannot be read are left out.
-        devices: the mesh.
+        devices: the mesh of this process, which computes its share of the pictures.
 
     Returns:
         state -> mAP in [0, 1]; NaN when no class occurs.
@@ -118,14 +124,22 @@ def make_validation(
         return {"logits": logits, "grid": model.backbone.grid_sizes(sizes)}
 
     def validate(state: TrainState) -> float:
-        one = Pass(config.inference.scales[0], partial(network, state.parameters, state.batch_stats))
+        on_devices = replicate((state.parameters, state.batch_stats), devices)
         results = run_passes(
-            [one], validation, batches=config.inference, devices=devices, description="validation", skipped=[]
+            [Pass(config.inference.scales[0], partial(network, *on_devices))],
+            validation,
+            batches=config.inference,
+            devices=devices,
+            description="validation",
+            skipped=[],
+            only=processes.share(range(len(validation))),
         )
-        seen = [(record.labels, outputs[0]["logits"]) for _, record, outputs in results]
-        if not seen:
+        classes = len(validation.class_names)
+        seen = [np.concatenate([record.labels, outputs[0]["logits"]]) for _, record, outputs in results]
+        seen = np.concatenate(processes.gather(np.array(seen, np.float32).reshape(-1, 2 * classes)))
+        if not len(seen):
             return math.nan
-        labels, logits = (np.stack(values) for values in zip(*seen, strict=True))
+        labels, logits = np.split(seen, 2, axis=1)
         return float(jnp.nanmean(jax.vmap(average_precision, in_axes=1)(labels, logits)))
 
     return validate

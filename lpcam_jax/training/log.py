@@ -54,3 +54,16 @@ class MetricsLog:
             yield
         except OSError as error:
             raise UserError(f"cannot write {self._path} ({error.strerror}); free some space and run again.") from None
+
+
+class Silence:
+    """The log of a process that is not the first."""
+
+    def write(self, values: dict[str, float]) -> None:
+        """Write nothing."""
+
+    def __enter__(self) -> "Silence":
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass

@@ -15,10 +15,11 @@ import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from .. import processes
 from ..devices import abstract_on, replicate, shard
 from ..errors import UserError
 from .checkpoints import CheckpointWriter, TrainState, restore
-from .log import MetricsLog
+from .log import MetricsLog, Silence
 from .run import Run
 from .state import initial_state, starts_blind, with_weights
 
@@ -109,7 +110,7 @@ def run_steps(
     if start >= steps:
         return state
     feed = batches(start)
-    log = MetricsLog(run.metrics_file, start=start)
+    log = MetricsLog(run.metrics_file, start=start) if processes.is_first() else Silence()
     b = training.batch_size
     bar = tqdm(total=steps * b, initial=start * b, desc=description, unit="img")
     with bar, log, CheckpointWriter(run) as checkpoints:

@@ -1,34 +1,26 @@
 """After the classifier: its local features, clustered, selected, stored with the run.
 
-pictures -> CAM (several scales) -> split of the features (scale 1, no mirror image) -> bounded sample
-         -> spherical k-means of every class and every context -> selection by the classifier
-         -> patches of the pictures that show what each centre is (`prototype_patches`)
+bounded sample (`feature_sampling`) -> spherical k-means of every class and every context
+         -> selection by the classifier -> patches of the pictures that show what each centre is (`prototype_patches`)
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator
+from functools import cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ..class_activation import cam, resize_nearest
-from ..clustering import cluster_classes
-from ..config import Config
+from .. import processes
+from ..clustering import KMeans, cluster_classes
 from ..data.records import RecordSource
-from ..devices import jit_forward
-from ..errors import UserError
-from ..inference import features_of_both, on_picture
-from ..local_features import FeatureSample, split
-from ..passes import Pass, run_passes
+from ..devices import classes_at_once, local_mesh, map_shards, split_over
 from ..prototypes import Prototypes, class_scores, select_prototypes
 from .checkpoints import TrainState
-from .prototype_patches import nearest_features, write_patches
+from .feature_sampling import sample_features
+from .prototype_patches import Nearest, nearest_features, write_patches
 from .run import Run
-from .state import graph_of
 
 
 def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, devices: Mesh) -> Prototypes:
@@ -46,128 +38,65 @@ def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, device
     Source: paper section 3.2; reference step "make_lpcam".
     """
     settings, weights = run.config.prototypes, np.asarray(state.parameters["head"])
-    (sample,) = sample_features(run.config, state, source, thresholds=(settings.threshold,), devices=devices)
+    (sample,) = sample_features(run.config, state, source, thresholds=(settings.threshold,), devices=local_mesh())
     keys = jax.random.split(jax.random.key(run.config.seed))
-    clusters, nearest = [], []
+    options = {"k": settings.clusters, "update": settings.update, "restarts": settings.restarts}
+    means, counts, nearest = [], [], []
     with tqdm(total=2 * len(source.class_names), desc="clustering", unit="class") as bar:
         for context in (False, True):
-            points, point_weights = map(jnp.asarray, sample.points(context=context))
-            result = cluster_classes(
-                keys[int(context)],
-                points,
-                point_weights,
-                k=settings.clusters,
-                update=settings.update,
-                restarts=settings.restarts,
-            )
-            clusters.append(result)
-            nearest.append(nearest_features(points, point_weights, sample.positions(context=context), result))
-            bar.update(len(source.class_names))
-    prototypes = select_prototypes(
-        *(one.means for one in clusters), weights, mu_f=settings.mu_f, context=settings.context
-    )
+            points, point_weights = sample.points(context=context)
+            positions = sample.positions(context=context)
+            found = []
+            for group, clusters in cluster_in_groups(keys[int(context)], points, point_weights, devices, **options):
+                shown = nearest_features(points[group], point_weights[group], positions[group], clusters)
+                found.append((clusters.means, clusters.counts, *shown))
+                bar.update(len(clusters.counts))
+            of_means, of_counts, *shown = map(np.concatenate, zip(*found, strict=True))
+            means.append(of_means)
+            counts.append(of_counts)
+            nearest.append(Nearest(*shown))
+    prototypes = select_prototypes(*means, weights, mu_f=settings.mu_f, context=settings.context)
     for line in selection_report(source.class_names, prototypes, weights, mu_f=settings.mu_f):
         tqdm.write(line)
-    write_patches(run.directory, run.config, source, prototypes, weights, [one.counts for one in clusters], nearest)
-    run.save_prototypes(prototypes, step=int(state.step))
+    if processes.is_first():
+        write_patches(run.directory, run.config, source, prototypes, weights, counts, nearest)
+        run.save_prototypes(prototypes, step=int(state.step))
     return prototypes
 
 
-def sample_features(
-    config: Config, state: TrainState, source: RecordSource, *, thresholds: Sequence[float], devices: Mesh
-) -> list[FeatureSample]:
-    """The bounded sample of every class's features and its context's (`local_features`), at each threshold.
+def cluster_in_groups(
+    key: jax.Array, points: np.ndarray, weights: np.ndarray, devices: Mesh, **options
+) -> Iterator[tuple[slice, KMeans]]:
+    """`cluster_classes` of some classes at a time, split over the devices: only their points are there.
 
     Args:
-        config: of the run.
-        state: the trained classifier.
-        source: labelled pictures; those that cannot be read are left out and named.
-        thresholds: tau, one for each sample.
+        key: random key.
+        points: float32 (c, n, d), on the host.
+        weights: float32 (c, n).
         devices: the mesh.
+        options: of `cluster_classes`.
 
-    Returns:
-        A FeatureSample for each threshold.
+    Yields:
+        (which classes, KMeans of them, NumPy arrays). The numbers do not depend on the groups.
     """
-    settings = config.prototypes
-    graph, *_ = graph_of(config, len(source.class_names))
-
-    def network(parameters, batch_stats, pictures, sizes, *, keep_features):
-        model = nnx.merge(graph, parameters, batch_stats)
-        straight, mirrored, _ = features_of_both(model, pictures, sizes)
-        weights = model.head[...]
-        outputs = {"cam": cam(straight, weights) + cam(mirrored, weights)}
-        if keep_features:
-            outputs["features"] = straight
-        return outputs | {"grid": model.backbone.grid_sizes(sizes)}
-
-    compiled = {keep: jit_forward(partial(network, keep_features=keep)) for keep in (False, True)}
-    at_scale = {keep: partial(function, state.parameters, state.batch_stats) for keep, function in compiled.items()}
-    scales = sorted({1.0, *settings.cam_scales})
-    passes = [Pass(scale, at_scale[scale == 1.0]) for scale in scales]
-    dimension = state.parameters["head"].shape[0]
-    samples = [
-        FeatureSample(len(source.class_names), dimension, size=settings.sample, seed=config.seed) for _ in thresholds
-    ]
-    size = sum(sample.nbytes for sample in samples) / 2**20
-    tqdm.write(f"features: at most {settings.sample} a class and set, {size:,.0f} MiB when full")
-    skipped: list[str] = []
-    drawn = draw_pictures(source.labels, settings.pictures, seed=config.seed)
-    only = np.flatnonzero(drawn.any(axis=1))
-    if not len(only):
-        raise UserError(f"none of the {len(source)} pictures to cluster has a class; choose others with --data.seeds.")
-    results = run_passes(
-        passes,
-        source,
-        batches=config.inference,
-        devices=devices,
-        description="features",
-        skipped=skipped,
-        only=[int(index) for index in only],
-    )
-    read = 0
-    for index, record, outputs in results:
-        read += 1
-        features = outputs[scales.index(1.0)]["features"]
-        for n in np.flatnonzero(drawn[index]):
-            maps = [
-                one["cam"][..., n : n + 1]
-                for one, scale in zip(outputs, scales, strict=True)
-                if scale in settings.cam_scales
-            ]
-            picture_map = on_picture(maps, record.image.shape[:2], stride=config.model.output_stride)
-            on_grid = resize_nearest(picture_map, features.shape[:2])[..., 0]
-            for sample, threshold in zip(samples, thresholds, strict=True):
-                for context, chosen in enumerate(split(on_grid, threshold=threshold)):
-                    for _ in range(drawn[index, n]):
-                        sample.add(index, features, int(n), chosen, context=bool(context))
-    for line in skipped:
-        tqdm.write(f"skipped: {line}")
-    if not read:
-        raise UserError(f"none of the {len(only)} pictures with a class could be read; see the lines above.")
-    return samples
+    keys = np.asarray(jax.random.key_data(jax.random.split(key, len(points))))
+    size = classes_at_once(devices, points[0].nbytes)
+    cluster = _on_shards(devices, tuple(sorted(options.items())))
+    for start in range(0, len(points), size):
+        group = slice(start, min(start + size, len(points)))
+        count = group.stop - start
+        missing = size - count  # of the last group, filled up with classes of weight 0
+        full = [np.pad(x[group], [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in (keys, points, weights)]
+        result = cluster(*split_over(full, devices))
+        yield group, jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], result)
 
 
-def draw_pictures(labels: np.ndarray, count: int | None, *, seed: int) -> np.ndarray:
-    """How often the features of each picture are used for each class.
+@cache
+def _on_shards(devices: Mesh, options: tuple):
+    def cluster(keys, points, weights):
+        return cluster_classes(jax.random.wrap_key_data(keys), points, weights, **dict(options))
 
-    Args:
-        labels: 0/1 (n, c).
-        count: pictures drawn for each class among those that have it, with replacement; None: each once.
-        seed: of the draw.
-
-    Returns:
-        int (n, c).
-
-    Source: reference step "make_lpcam" on COCO: 100 pictures a class, and one drawn twice counts twice.
-    """
-    if count is None:
-        return labels.astype(int)
-    drawn = np.zeros(labels.shape, int)
-    for n in range(labels.shape[1]):
-        having = np.flatnonzero(labels[:, n])
-        if len(having):
-            np.add.at(drawn[:, n], np.random.default_rng([seed, n]).choice(having, count), 1)
-    return drawn
+    return map_shards(cluster, devices)
 
 
 def selection_report(

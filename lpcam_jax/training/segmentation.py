@@ -15,9 +15,11 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from .. import processes
 from ..config import SegmentationConfig, SegmentationTraining
 from ..data.pipeline import masked_crops, training_batches
 from ..data.records import RecordSource
+from ..devices import local_mesh
 from ..metrics import iou
 from ..models.deeplab import build_deeplab
 from ..scoring import picture_confusion
@@ -99,13 +101,18 @@ def train_segmentation(run: Run, pictures: RecordSource, validation: RecordSourc
     _note_untrained_reach(config)
     optimizer = segmentation_optimizer(training)
     has_truth = len(validation) and validation.has_masks
-    measure = make_validation(config, graph, validation, devices=devices)
+    measure = make_validation(config, graph, validation, devices=local_mesh())
     return run_steps(
         run,
         first_state(run, optimizer, devices=devices),
         make_train_step(graph, optimizer, training, seed=config.seed),
         lambda start: training_batches(
-            pictures, masked_crops(training), batch_size=training.batch_size, seed=config.seed, start=start
+            pictures,
+            masked_crops(training),
+            batch_size=training.batch_size,
+            seed=config.seed,
+            start=start,
+            part=processes.part(),
         ),
         steps=training.steps,
         validation=Validation(training.validate_every, measure, "mIoU") if has_truth else None,
@@ -134,7 +141,7 @@ def make_validation(
         config: of the run.
         graph: of the network.
         validation: pictures with true masks, seen whole; those that cannot be read are left out.
-        devices: the mesh.
+        devices: the mesh of this process, which computes its share of the pictures.
 
     Returns:
         state -> mIoU in [0, 1]; NaN when no pixel has a label.
@@ -144,10 +151,14 @@ def make_validation(
 
     def validate(state: TrainState) -> float:
         used, matrix = in_use(state), np.zeros((classes, classes))
-        results = segment((used.parameters, used.batch_stats), validation, skipped=[], description="validation")
+        share = processes.share(range(len(validation)))
+        results = segment(
+            (used.parameters, used.batch_stats), validation, skipped=[], description="validation", only=share
+        )
         for _, record, mask in results:
             if record.mask is not None:
                 matrix += picture_confusion(record.mask, mask, classes)
+        matrix = np.sum(processes.gather(matrix), axis=0)
         return float(np.nanmean(iou(matrix.astype(np.float32)))) if matrix.any() else math.nan
 
     return validate

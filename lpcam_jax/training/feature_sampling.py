@@ -1,0 +1,147 @@
+"""The bounded sample of the local features of every class and of every context, over all pictures.
+
+pictures -> CAM (several scales) -> split of the features (scale 1, no mirror image) -> `FeatureSample`
+
+Only the pictures of a few batches and the sample are in memory, however many pictures there are. Of several processes
+each samples the features of its share of the pictures; together these are the sample of all.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from .. import processes
+from ..class_activation import cam, resize_nearest
+from ..config import Config
+from ..data.records import RecordSource
+from ..devices import jit_forward, replicate
+from ..errors import UserError
+from ..inference import features_of_both, on_picture
+from ..local_features import FeatureSample, split
+from ..passes import Pass, run_passes
+from .checkpoints import TrainState
+from .state import graph_of
+
+
+def sample_features(
+    config: Config, state: TrainState, source: RecordSource, *, thresholds: Sequence[float], devices: Mesh
+) -> list[FeatureSample]:
+    """The bounded sample of every class's features and its context's (`local_features`), at each threshold.
+
+    Args:
+        config: of the run.
+        state: the trained classifier.
+        source: labelled pictures; those that cannot be read are left out and named.
+        thresholds: tau, one for each sample.
+        devices: the mesh of this process.
+
+    Returns:
+        A FeatureSample for each threshold, of the pictures of all processes.
+
+    Raises:
+        UserError: no picture has a class, or none with one could be read.
+    """
+    settings = config.prototypes
+    graph, *_ = graph_of(config, len(source.class_names))
+
+    def network(parameters, batch_stats, pictures, sizes, *, keep_features):
+        model = nnx.merge(graph, parameters, batch_stats)
+        straight, mirrored, _ = features_of_both(model, pictures, sizes)
+        weights = model.head[...]
+        outputs = {"cam": cam(straight, weights) + cam(mirrored, weights)}
+        if keep_features:
+            outputs["features"] = straight
+        return outputs | {"grid": model.backbone.grid_sizes(sizes)}
+
+    compiled = {keep: jit_forward(partial(network, keep_features=keep)) for keep in (False, True)}
+    on_devices = replicate((state.parameters, state.batch_stats), devices)
+    at_scale = {keep: partial(function, *on_devices) for keep, function in compiled.items()}
+    scales = sorted({1.0, *settings.cam_scales})
+    passes = [Pass(scale, at_scale[scale == 1.0]) for scale in scales]
+    dimension = state.parameters["head"].shape[0]
+    samples = [
+        FeatureSample(len(source.class_names), dimension, size=settings.sample, seed=config.seed) for _ in thresholds
+    ]
+    size = sum(sample.nbytes for sample in samples) / 2**20
+    tqdm.write(
+        f"features: at most {settings.sample:,} of each class and of its context are kept, {size:,.0f} MiB of memory "
+        "(--prototypes.sample)"
+    )
+    skipped: list[str] = []
+    drawn = draw_pictures(source.labels, settings.pictures, seed=config.seed)
+    only = np.flatnonzero(drawn.any(axis=1))
+    if not len(only):
+        raise UserError(f"none of the {len(source)} pictures to cluster has a class; choose others with --data.seeds.")
+    results = run_passes(
+        passes,
+        source,
+        batches=config.inference,
+        devices=devices,
+        description="features",
+        skipped=skipped,
+        only=processes.share(only),
+    )
+    read = 0
+    for index, record, outputs in results:
+        read += 1
+        features = outputs[scales.index(1.0)]["features"]
+        for n in np.flatnonzero(drawn[index]):
+            maps = [
+                one["cam"][..., n : n + 1]
+                for one, scale in zip(outputs, scales, strict=True)
+                if scale in settings.cam_scales
+            ]
+            picture_map = on_picture(maps, record.image.shape[:2], stride=config.model.output_stride)
+            on_grid = resize_nearest(picture_map, features.shape[:2])[..., 0]
+            for sample, threshold in zip(samples, thresholds, strict=True):
+                for context, chosen in enumerate(split(on_grid, threshold=threshold)):
+                    for _ in range(drawn[index, n]):
+                        sample.add(index, features, int(n), chosen, context=bool(context))
+    for line in chain(*processes.gather_values(skipped)):
+        tqdm.write(f"skipped: {line}")
+    if not sum(processes.gather_values(read)):
+        raise UserError(f"none of the {len(only)} pictures with a class could be read; see the lines above.")
+    if processes.are_several():
+        for sample in samples:
+            _unite(sample)
+    return samples
+
+
+def _unite(sample: FeatureSample) -> None:
+    """Make every process's sample that of all processes."""
+    for n in range(sample.classes):
+        for context in (False, True):
+            parts = zip(*map(processes.gather, sample.part(n, context=context)), strict=True)
+            for process, part in enumerate(parts):
+                if process != jax.process_index():
+                    sample.unite(n, part, context=context)
+    sample.seen = np.sum(processes.gather(sample.seen), axis=0)
+
+
+def draw_pictures(labels: np.ndarray, count: int | None, *, seed: int) -> np.ndarray:
+    """How often the features of each picture are used for each class.
+
+    Args:
+        labels: 0/1 (n, c).
+        count: pictures drawn for each class among those that have it, with replacement; None: each once.
+        seed: of the draw.
+
+    Returns:
+        int (n, c).
+
+    Source: reference step "make_lpcam" on COCO: 100 pictures a class, and one drawn twice counts twice.
+    """
+    if count is None:
+        return labels.astype(int)
+    drawn = np.zeros(labels.shape, int)
+    for n in range(labels.shape[1]):
+        having = np.flatnonzero(labels[:, n])
+        if len(having):
+            np.add.at(drawn[:, n], np.random.default_rng([seed, n]).choice(having, count), 1)
+    return drawn
