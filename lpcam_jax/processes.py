@@ -32,6 +32,7 @@ def join() -> None:
     Raises:
         UserError: they cannot be found, or do not come.
     """
+    jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM for itself, and train on
     try:
         numbers = {name: int(os.environ[name]) for name in (_COUNT, _INDEX) if name in os.environ}
         jax.distributed.initialize(
