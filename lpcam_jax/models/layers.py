@@ -117,6 +117,23 @@ class BatchNorm(nnx.Module):
         mean, factor, bias = (values.reshape(1, 1, 1, -1) for values in (mean, factor, self.bias[...]))
         return (x - mean) * factor + bias
 
+    def factor_and_bias(self) -> tuple[jax.Array, jax.Array]:
+        """Outside training the norm is x * factor + bias; float32 (d,) each."""
+        factor = jax.lax.rsqrt(self.var[...] + 1e-5) * self.scale[...]
+        return factor, self.bias[...] - self.mean[...] * factor
+
+
+class Shift(nnx.Module):
+    """What stays of a batch norm that is folded into its convolution (`folding`): a bias, added in float32."""
+
+    def __init__(self, bias: jax.Array):
+        self.bias = nnx.Param(bias)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if train:
+            raise ValueError("A network whose batch norm is folded cannot be trained.")
+        return x.astype(jnp.float32) + self.bias[...].reshape(1, 1, 1, -1)
+
 
 def pooled_sizes(sizes: Sizes, padding: PoolPadding) -> Sizes:
     """Valid sizes after `max_pool`."""

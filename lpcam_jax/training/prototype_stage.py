@@ -23,6 +23,7 @@ from ..devices import jit_forward
 from ..errors import UserError
 from ..inference import features_of_both, on_picture
 from ..local_features import FeatureSample, split
+from ..models.folding import fold_batch_norm
 from ..passes import Pass, run_passes
 from ..prototypes import Prototypes, class_scores, select_prototypes
 from .checkpoints import Run, TrainState
@@ -89,6 +90,7 @@ def sample_features(
     """
     settings = config.prototypes
     graph, *_ = graph_of(config, len(source.class_names))
+    graph, *folded = fold_batch_norm(graph, state.parameters, state.batch_stats)
 
     def network(parameters, batch_stats, pictures, sizes, *, keep_features):
         model = nnx.merge(graph, parameters, batch_stats)
@@ -100,7 +102,7 @@ def sample_features(
         return outputs | {"grid": model.backbone.grid_sizes(sizes)}
 
     compiled = {keep: jit_forward(partial(network, keep_features=keep)) for keep in (False, True)}
-    at_scale = {keep: partial(function, state.parameters, state.batch_stats) for keep, function in compiled.items()}
+    at_scale = {keep: partial(function, *folded) for keep, function in compiled.items()}
     scales = sorted({1.0, *settings.cam_scales})
     passes = [Pass(scale, at_scale[scale == 1.0]) for scale in scales]
     dimension = state.parameters["head"].shape[0]
