@@ -45,5 +45,5 @@ def _fold(module: nnx.Module, conv: str, norm: str) -> None:
     """Fold a norm of a module into its convolution."""
     before, after = getattr(module, conv), getattr(module, norm)
     factor, bias = after.factor_and_bias()
-    before.kernel[...] = before.kernel[...] * factor.reshape(1, 1, 1, -1)
+    before.for_inference(factor)
     setattr(module, norm, Shift(bias))
