@@ -91,6 +91,11 @@ def abstract_on(tree: Any, devices: Mesh) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree)
 
 
+def convolves_by_products() -> bool:
+    """Whether convolutions are best written as matrix products: on CPUs; GPUs and TPUs have units for convolutions."""
+    return jax.default_backend() == "cpu"
+
+
 def jit_forward(function: Callable, **options: Any) -> Callable:
     """`jax.jit` for a network's forward pass, with the compiler options that are fastest on this backend."""
     return jax.jit(function, compiler_options=_forward_options(), **options)

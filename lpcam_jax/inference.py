@@ -17,6 +17,7 @@ from .data.records import Record, RecordSource
 from .devices import jit_forward, replicate
 from .errors import UserError
 from .models.classifier import Classifier
+from .models.folding import fold_batch_norm
 from .passes import Pass, run_passes
 from .prototype_activation import directions, lpcam, without_context
 from .prototypes import Prototypes
@@ -85,7 +86,7 @@ def map_pictures(
     """CAM, LPCAM-F and LPCAM of every picture, for its labels or else for the classes that are predicted.
 
     Args:
-        model: graph of the classifier.
+        model: graph of the classifier; its batch norm is folded here, if it is not yet.
         state: its parameters and batch statistics.
         prototypes: of its classes.
         source: the pictures.
@@ -105,9 +106,10 @@ def map_pictures(
     Source: paper Eq. 1, 5, 6; reference steps "make_cam" and "make_lpcam": features of the mirror image are added
     before the cosine; for CAM the maps are, after the ReLU.
     """
+    model, *folded = fold_batch_norm(model, *replicate(state, devices))
     # LPCAM-F's directions beside LPCAM's: both are one product with the features.
     both = jnp.concatenate([directions(without_context(prototypes)), directions(prototypes)])
-    network, on_devices = _maps_network(model), replicate((*state, both), devices)
+    network, on_devices = _maps_network(model), replicate((*folded, both), devices)
 
     def of_pictures(pictures, sizes):
         return network(*on_devices, pictures, sizes)

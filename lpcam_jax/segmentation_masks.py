@@ -23,6 +23,7 @@ from .data.masks import MaskFolder
 from .data.pictures import picture_size
 from .data.records import Record, RecordSource
 from .files import write_atomically
+from .models.folding import fold_batch_norm
 from .report.confusion import confusion_picture
 from .report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layer
 from .report.layers import mask_layer, photo_layer, picture_colors
@@ -74,8 +75,9 @@ def make_masks(
     missing = [index for index in processes.share(range(len(source))) if not is_done(source.ids[index])]
     if missing:
         graph, *_ = graph_of(run.config, len(run.class_names))
+        graph, *folded = fold_batch_norm(graph, state.parameters, state.batch_stats)
         segment = segment_pictures(graph, inference=inference, devices=devices)
-        results = segment((state.parameters, state.batch_stats), source, skipped=skipped, only=missing)
+        results = segment(folded, source, skipped=skipped, only=missing)
 
         def write(_: int, record: Record, mask: np.ndarray) -> None:
             picture = mask_panel(record.image, mask, record.mask, run.class_names)

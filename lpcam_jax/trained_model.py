@@ -20,6 +20,7 @@ from .data.records import Record
 from .devices import jit_forward, mesh
 from .errors import UserError
 from .inference import map_pictures
+from .models.folding import fold_batch_norm
 from .passes import Pass, run_passes
 from .prototypes import Prototypes
 from .training.run import Run
@@ -61,8 +62,8 @@ class TrainedModel:
         self.class_names = run.class_names
         self._devices = mesh()
         state = trained_state(run, devices=self._devices)
-        self._state = state.parameters, state.batch_stats
-        self._graph, *_ = graph_of(run.config, len(run.class_names))
+        graph, *_ = graph_of(run.config, len(run.class_names))
+        self._graph, *self._state = fold_batch_norm(graph, state.parameters, state.batch_stats)
         self.head: jax.Array = state.parameters["head"]
         self.prototypes = Prototypes(*map(jnp.asarray, run.load_prototypes()))
 

@@ -18,6 +18,7 @@ from lpcam_jax.data.augment import resize, scaled_size
 from lpcam_jax.data.records import Record
 from lpcam_jax.inference import features_of_both
 from lpcam_jax.models.classifier import build_classifier
+from lpcam_jax.models.folding import fold_batch_norm
 from lpcam_jax.passes import Pass, run_passes
 
 CLASSES = 3
@@ -103,12 +104,13 @@ def features_alone(images: np.ndarray, parameters: dict, stats: dict) -> np.ndar
 
 def test_every_picture_gets_what_it_gets_alone(classifier, mesh):
     graph, parameters, batch_stats, prototypes = classifier
+    folded_graph, *folded = fold_batch_norm(graph, parameters, batch_stats)  # as inference has it
     compiled, batches = [], []
 
     @jax.jit
     def forward(parameters, batch_stats, pictures, sizes):
         compiled.append(pictures.shape)
-        model = nnx.merge(graph, parameters, batch_stats)
+        model = nnx.merge(folded_graph, parameters, batch_stats)
         straight, mirrored, _ = features_of_both(model, pictures, sizes)
         return {
             "straight": straight,
@@ -120,7 +122,7 @@ def test_every_picture_gets_what_it_gets_alone(classifier, mesh):
 
     def network(pictures, sizes):
         batches.append({tuple(size) for size in np.asarray(sizes).tolist()})
-        return forward(parameters, batch_stats, pictures, sizes)
+        return forward(*folded, pictures, sizes)
 
     skipped, passes = [], [Pass(scale, network) for scale in INFERENCE.scales]
     results = list(run_passes(passes, Noise(), batches=INFERENCE, devices=mesh, description=None, skipped=skipped))

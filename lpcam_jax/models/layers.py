@@ -16,6 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..devices import convolves_by_products
+from .winograd import trainable_winograd, transformed, winograd
+
 Sizes = jax.Array | None
 PoolPadding = Literal["symmetric", "ceil", "symmetric_ceil"]
 HE_NORMAL = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -63,15 +66,33 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (size, size, inputs, outputs), jnp.float32))
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32)) if use_bias else None
         self.size, self.stride, self.dilation, self.dtype = size, stride, dilation, dtype
+        self.transformed = False
+
+    def for_inference(self, factor: jax.Array) -> None:
+        """Scale the outputs by a factor (outputs,), and bring the kernel to the form that is applied fastest."""
+        kernel = self.kernel[...] * factor.reshape(1, 1, 1, -1)
+        self.transformed = convolves_by_products() and self._suits_winograd(128)
+        self.kernel = nnx.Param(transformed(kernel) if self.transformed else kernel)
+
+    def _suits_winograd(self, channels: int) -> bool:
+        """Whether it is 3x3 in float32, of stride 1, with so many channels that the transforms pay."""
+        whole = (self.size, self.stride, self.dilation, self.dtype) == (3, 1, 1, jnp.float32)
+        return whole and min(self.kernel.shape[-2:]) >= channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self._product(x)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
 
     def _product(self, x: jax.Array) -> jax.Array:
-        x, kernel = x.astype(self.dtype), self._reaching(x.shape)
-        if kernel.shape[:2] == (1, 1) and jax.default_backend() == "cpu":
-            # Twice as fast as XLA's CPU convolution; on GPU and TPU the convolution is the faster form.
+        x = x.astype(self.dtype)
+        if self.transformed:
+            return winograd(x, self.kernel[...])
+        # The kernel is transformed at every step: only of maps larger than it does that pay.
+        if convolves_by_products() and self._suits_winograd(64) and x.shape[1] * x.shape[2] >= self.kernel.shape[2]:
+            return trainable_winograd(x, self.kernel[...])
+        kernel = self._reaching(x.shape)
+        if kernel.shape[:2] == (1, 1) and convolves_by_products():
+            # Twice as fast as XLA's CPU convolution.
             return jnp.matmul(x[:, :: self.stride, :: self.stride], kernel[0, 0])
         return jax.lax.conv_general_dilated(
             x,
@@ -117,6 +138,23 @@ class BatchNorm(nnx.Module):
         mean, factor, bias = (values.reshape(1, 1, 1, -1) for values in (mean, factor, self.bias[...]))
         return (x - mean) * factor + bias
 
+    def factor_and_bias(self) -> tuple[jax.Array, jax.Array]:
+        """Outside training the norm is x * factor + bias; float32 (d,) each."""
+        factor = jax.lax.rsqrt(self.var[...] + 1e-5) * self.scale[...]
+        return factor, self.bias[...] - self.mean[...] * factor
+
+
+class Shift(nnx.Module):
+    """What stays of a batch norm that is folded into its convolution (`folding`): a bias, added in float32."""
+
+    def __init__(self, bias: jax.Array):
+        self.bias = nnx.Param(bias)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if train:
+            raise ValueError("A network whose batch norm is folded cannot be trained.")
+        return x.astype(jnp.float32) + self.bias[...].reshape(1, 1, 1, -1)
+
 
 def pooled_sizes(sizes: Sizes, padding: PoolPadding) -> Sizes:
     """Valid sizes after `max_pool`."""
@@ -144,8 +182,24 @@ def max_pool(x: jax.Array, sizes: Sizes, *, padding: PoolPadding) -> tuple[jax.A
         "ceil": lambda length: (0, max(3 - length, 1)),
         "symmetric_ceil": lambda length: (1, 2),
     }[padding]
-    pooled = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=[pads(length) for length in x.shape[1:3]])
+    margins = [pads(length) for length in x.shape[1:3]]
+    if convolves_by_products():  # where XLA's gradient of a pool is ten times as slow
+        pooled = _max_of_three(_max_of_three(x, 1, margins[0]), 2, margins[1])
+    else:
+        pooled = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=margins)
     return pooled, pooled_sizes(sizes, padding)
+
+
+def _max_of_three(x: jax.Array, axis: int, margins: tuple[int, int]) -> jax.Array:
+    """The largest of three along an axis, at every second position, with zeros around; by pairs, without a window."""
+    length, (before, after) = x.shape[axis], margins
+    count = (length + before + after - 3) // 2 + 1
+    padding = [(before, max(2 * count + 2 - before - length, 0)) if one == axis else (0, 0) for one in range(x.ndim)]
+    x = jax.lax.slice_in_dim(jnp.pad(x, padding), 0, 2 * count + 2, axis=axis)
+    pairs = x.reshape(*x.shape[:axis], count + 1, 2, *x.shape[axis + 1 :])
+    first, second = (jax.lax.index_in_dim(pairs, place, axis + 1, keepdims=False) for place in range(2))
+    of_pairs = jax.lax.slice_in_dim(jnp.maximum(first, second), 0, count, axis=axis)
+    return jnp.maximum(of_pairs, jax.lax.slice_in_dim(first, 1, count + 1, axis=axis))
 
 
 def resize(x: jax.Array, sizes: Sizes, shape: tuple[int, int], target_sizes: Sizes) -> jax.Array:

@@ -24,6 +24,7 @@ from ..devices import jit_forward, replicate
 from ..errors import UserError
 from ..inference import features_of_both, on_picture
 from ..local_features import FeatureSample, split
+from ..models.folding import fold_batch_norm
 from ..passes import Pass, run_passes
 from .checkpoints import TrainState
 from .state import graph_of
@@ -49,6 +50,7 @@ def sample_features(
     """
     settings = config.prototypes
     graph, *_ = graph_of(config, len(source.class_names))
+    graph, *folded = fold_batch_norm(graph, *replicate((state.parameters, state.batch_stats), devices))
 
     def network(parameters, batch_stats, pictures, sizes, *, keep_features):
         model = nnx.merge(graph, parameters, batch_stats)
@@ -60,7 +62,7 @@ def sample_features(
         return outputs | {"grid": model.backbone.grid_sizes(sizes)}
 
     compiled = {keep: jit_forward(partial(network, keep_features=keep)) for keep in (False, True)}
-    on_devices = replicate((state.parameters, state.batch_stats), devices)
+    on_devices = replicate(tuple(folded), devices)
     at_scale = {keep: partial(function, *on_devices) for keep, function in compiled.items()}
     scales = sorted({1.0, *settings.cam_scales})
     passes = [Pass(scale, at_scale[scale == 1.0]) for scale in scales]
