@@ -142,6 +142,8 @@ class Batches:
     """pixels of one device's batch, mirror images included: bounds the memory"""
     max_shapes: int = 12
     """at most this many picture shapes are compiled"""
+    precision: Literal["", "float32", "bfloat16"] = ""
+    """of the convolutions, where results are written; empty: the model's. bfloat16 is for GPUs and TPUs"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +268,13 @@ KINDS: dict[str, type[AnyConfig]] = {"classifier": Config, "segmentation": Segme
 def kind_of(config: AnyConfig) -> str:
     """What a run of this config trains, a key of KINDS."""
     return next(kind for kind, its_type in KINDS.items() if isinstance(config, its_type))
+
+
+def at_precision(config: AnyConfig, batches: Batches) -> AnyConfig:
+    """The config with the precision that results are to have, if any is asked for."""
+    if not batches.precision:
+        return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, precision=batches.precision))
 
 
 def with_network_of(model: Model, other: Model) -> Model:

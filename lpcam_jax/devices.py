@@ -5,7 +5,9 @@ asks which devices there are.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -93,7 +95,20 @@ def abstract_on(tree: Any, devices: Mesh) -> Any:
 
 def convolves_by_products() -> bool:
     """Whether convolutions are best written as matrix products: on CPUs; GPUs and TPUs have units for convolutions."""
-    return jax.default_backend() == "cpu"
+    return jax.default_backend() == "cpu" and not _portable.get()
+
+
+_portable = ContextVar("portable", default=False)
+
+
+@contextmanager
+def portable() -> Iterator[None]:
+    """Within, networks are traced in a form for any backend, not in the fastest of this one: to be exported."""
+    before = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(before)
 
 
 def jit_forward(function: Callable, **options: Any) -> Callable:

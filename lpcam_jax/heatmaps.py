@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from . import __version__, processes
-from .config import Inference
+from .config import Inference, at_precision
 from .data.pictures import picture_size
 from .data.records import Record, RecordSource
 from .files import write_atomically
@@ -194,7 +194,7 @@ def make_heatmaps(
     skipped: list[str] = []
     missing = [index for index in processes.share(range(len(source))) if not folder.is_done(source.ids[index])]
     if missing:
-        graph, *_ = graph_of(run.config, len(run.class_names))
+        graph, *_ = graph_of(at_precision(run.config, inference), len(run.class_names))
         results = map_pictures(
             graph,
             (state.parameters, state.batch_stats),
@@ -268,6 +268,7 @@ def protocol_of(
         "class_names": list(run.class_names),
         "classes": "predicted" if source.labels is None else "labels",
         "scales": list(inference.scales),
+        "precision": at_precision(run.config, inference).model.precision,
         "mirror": True,
         "crf": False,
         "background": inference.background,

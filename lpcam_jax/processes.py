@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -27,7 +27,8 @@ def join() -> None:
 
     Who they are is found on a TPU pod slice and under Slurm or Open MPI; elsewhere three environment variables say it:
     JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0). After this only the
-    first process prints, the others only what they fail of.
+    first process prints, the others only what they fail of. When one ends before its time, so do the others, at the
+    latest after 40 seconds.
 
     Raises:
         UserError: they cannot be found, or do not come.
@@ -47,8 +48,22 @@ def join() -> None:
             f"--distributed: the other processes cannot be joined ({first_line}); set {_ADDRESS}=HOST:PORT, "
             f"{_COUNT} and {_INDEX} for each, or leave the flag away to use this machine alone."
         ) from None
+    global _are_joined
+    _are_joined = True
     if not is_first():
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+
+
+_are_joined = False
+
+
+def end(line: str, code: int) -> NoReturn:
+    """End this process with a line on the real stderr, and the others with it: they would wait for it."""
+    if not _are_joined:
+        print(line, file=sys.stderr)
+        sys.exit(code)
+    print(f"{line} (process {jax.process_index()} of {jax.process_count()})", file=sys.__stderr__, flush=True)
+    os._exit(code)  # an orderly end would first wait for the others
 
 
 def is_first() -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 
+from . import processes
 from .config import AnyConfig, Config, with_network_of
 from .errors import UserError
 
@@ -111,14 +112,13 @@ def run_program(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        sys.exit(2)
+        processes.end(f"error: {' '.join(str(error).splitlines())}", 2)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except KeyboardInterrupt as stop:
-        print("stopped; the same command continues where it was.", file=sys.stderr)
-        sys.exit(143 if isinstance(stop, _Terminated) else 130)
+        code = 143 if isinstance(stop, _Terminated) else 130
+        processes.end("stopped; the same command continues where it was.", code)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from . import __version__, processes
-from .config import SegmentationInference
+from .config import SegmentationInference, at_precision
 from .data.masks import MaskFolder
 from .data.pictures import picture_size
 from .data.records import Record, RecordSource
@@ -74,7 +74,7 @@ def make_masks(
 
     missing = [index for index in processes.share(range(len(source))) if not is_done(source.ids[index])]
     if missing:
-        graph, *_ = graph_of(run.config, len(run.class_names))
+        graph, *_ = graph_of(at_precision(run.config, inference), len(run.class_names))
         graph, *folded = fold_batch_norm(graph, state.parameters, state.batch_stats)
         segment = segment_pictures(graph, inference=inference, devices=devices)
         results = segment(folded, source, skipped=skipped, only=missing)
@@ -118,6 +118,7 @@ def protocol_of(run: Run, state: TrainState, inference: SegmentationInference) -
         "trained_on": Path(run.config.data.masks).name or run.config.data.masks or "true masks",
         "class_names": list(run.class_names),
         "scales": list(inference.scales),
+        "precision": at_precision(run.config, inference).model.precision,
         "mirror": inference.mirror,
         "crf": False,
     }

@@ -336,3 +336,18 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "protocol.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"protocol.json cannot be read"):
         HeatMapFolder(tmp_path, ("cat",), {})
+
+
+def test_bfloat16_is_an_option_of_the_maps_and_says_so(program, trained, mapped, tmp_path):
+    words = ("--ckpt", trained, "--out", tmp_path / "maps", "--limit", 3, "--inference.precision", "bfloat16")
+    finished = program("infer.py", *words)
+    assert finished.code == 0, finished.err
+    assert strictly_parsed(tmp_path / "maps" / "protocol.json")["precision"] == "bfloat16"
+    assert strictly_parsed(mapped[0] / "protocol.json")["precision"] == "float32"
+    difference = 0.0
+    for file in (tmp_path / "maps" / "maps").iterdir():
+        rounded, exact = (
+            arrays_of(folder / "maps" / file.name)["probabilities"] for folder in (file.parents[1], mapped[0])
+        )
+        difference = max(difference, np.abs(rounded - exact).max())
+    assert 0 < difference < 0.05

@@ -17,6 +17,7 @@ from jax import export
 
 from .. import __version__
 from ..class_activation import cam
+from ..devices import portable
 from ..inference import on_picture
 from ..prototype_activation import lpcam
 from ..prototypes import Prototypes
@@ -61,7 +62,8 @@ def export_classifier(run: Run, state: TrainState, prototypes: Prototypes, size:
 
     shape = export.symbolic_shape(f"b, {size[0]}, {size[1]}, 3")
     # Not `devices.jit_forward`: its compiler options are of this machine.
-    return export.export(jax.jit(classify_and_map), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
+    with portable():
+        return export.export(jax.jit(classify_and_map), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
 
 
 def description(run: Run, state: TrainState, size: tuple[int, int], file_name: str) -> dict[str, Any]:
