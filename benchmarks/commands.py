@@ -1,7 +1,7 @@
 """Whole commands as contestants: started, waited for, their time and memory measured."""
 
+import math
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.contestant import Ready
 
 WORK = Path(__file__).parents[1] / ".bench"
+_PATIENCE = 300  # seconds
 
 
 def command(words: list[str], out: Path, *, warm_up: Callable[[], None], cache: Path | None = None) -> Ready:
@@ -21,36 +22,42 @@ def command(words: list[str], out: Path, *, warm_up: Callable[[], None], cache: 
     facts = {}
 
     def run():
-        start_command(words, out, cache=cache)()
-        facts["peak memory, MB"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        facts["peak memory, MB"] = start_command(words, out, cache=cache)()
 
     return Ready(run, lambda _: first_maps(out), facts, warm_up=warm_up)
 
 
-def start_command(words: list[str], out: Path, *, cache: Path | None = None) -> Callable[[], None]:
-    """Start it; the result waits for its end, and raises what it said when it failed."""
+def start_command(words: list[str], out: Path, *, cache: Path | None = None) -> Callable[[], float]:
+    """Start `python WORDS`; `cache` is where ours keeps what it compiles.
+
+    Returns:
+        A function that waits for its end and gives its peak memory in MB. When the command fails this process ends too,
+        so that the command's last line on stderr is the last one.
+    """
     shutil.rmtree(out, ignore_errors=True)
-    environment = os.environ | ({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})
+    environment = os.environ | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
     process = subprocess.Popen([sys.executable, *words], env=environment, stdout=subprocess.DEVNULL)
 
     def wait():
-        if process.wait():
-            raise SystemExit(f"{' '.join(words[:3])} ended with exit code {process.returncode}")
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(process.returncode)
+        return usage.ru_maxrss / 1024
 
     return wait
 
 
-def seconds_until_first_map(words: list[str], out: Path, *, cache: Path) -> float:
-    """From the start of the command until there is a heat map."""
+def until_first_map(words: list[str], out: Path, *, cache: Path) -> tuple[float, float]:
+    """Seconds from the start of the command until there is a heat map, and its peak memory in MB."""
     start = time.perf_counter()
     wait = start_command(words, out, cache=cache)
-    seconds = None
-    while seconds is None and time.perf_counter() - start < 300:
+    seconds = math.nan
+    while math.isnan(seconds) and time.perf_counter() - start < _PATIENCE:
         if any((out / "maps").glob("*.npz")):
             seconds = time.perf_counter() - start
         time.sleep(0.01)
-    wait()
-    return seconds
+    return seconds, wait()
 
 
 def first_maps(out: Path, count: int = 3) -> dict[str, np.ndarray]:

@@ -32,7 +32,7 @@ def prototypes(dimension: int = 2048, count: int = 12) -> tuple[np.ndarray, np.n
 def points(count: int, clusters: int) -> tuple[np.ndarray, np.ndarray]:
     """Points around more directions than are looked for, float32 (count, 2048), and the first centres."""
     rng = np.random.default_rng(3)
-    around = 0.2 * rng.standard_normal((3 * clusters, 2048), np.float32)[rng.integers(0, 3 * clusters, count)]
+    around = 0.3 * rng.standard_normal((3 * clusters, 2048), np.float32)[rng.integers(0, 3 * clusters, count)]
     around += rng.standard_normal(around.shape, np.float32)
     return np.maximum(around, 0, out=around), around[:clusters].copy()
 
@@ -105,7 +105,7 @@ def photographs(count: int) -> Path:
         grain = rng.normal(0, 8, (height, width, 3))
         picture = Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8))
         picture.save(folder / "images" / f"{number:04d}.jpg", quality=90)
-        chosen = {number % CLASSES, (7 * number + 3) % CLASSES}
+        chosen = {(number + step) % CLASSES for step in (0, 8, 16)}  # all classes are in eight pictures
         rows.append((f"{number:04d}", " ".join(CLASS_NAMES[n] for n in sorted(chosen))))
     with (folder / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("name", "labels"), *rows])

@@ -132,14 +132,14 @@ def _network(*, short: bool) -> list[Contest]:
             "network",
             "ResNet-50 at output stride 16, forward, two pictures of 512x512",
             entries("forward", {"batch": 2, "side": 512}, AS_FAST),
-            turns=9,
+            turns=7,
             tolerance=1e-4,
         ),
         Contest(
             "network",
             "ResNet-50, a training step, two pictures of 256x256",
             entries("step", {"batch": 2, "side": 256}, Goal("≥ 0.9", least=0.9)),
-            turns=9,
+            turns=7,
             tolerance=1e-4,
         ),
     ]
@@ -161,12 +161,12 @@ def _inference(*, short: bool) -> list[Contest]:
             tolerance=5e-3,
             note=(
                 "Whole commands, with what they compile already in their caches: decoding, scales 1, 0.5, 1.5 and 2 "
-                "with mirror images, maps as float16 in an npz. infer.py also writes overlays, seed masks and the gallery's "
-                "pictures and page; the torch script does not."
+                "with mirror images, maps as float16 in an npz. infer.py also writes overlays, seed masks and the "
+                "gallery; the torch script does not."
             ),
         )
 
-    return [one(64, 40, 1, "ResNet-50"), one(32, 8, 3, "half as wide")]
+    return [one(64, 40, 1, "ResNet-50"), one(32, 8, 2, "half as wide")]
 
 
 def _start_up(*, short: bool) -> list[Contest]:

@@ -11,4 +11,5 @@ def infer(pictures: int, width: int, compiled: bool) -> Ready:
     out = WORK / f"torch_{width}_{pictures}{'_compiled' * compiled}"
     words = ["-m", "benchmarks.peers.infer_torch", "--pictures", str(pictures), "--width", str(width)]
     words += ["--out", str(out)] + ["--compile"] * compiled
-    return command(words, out, warm_up=lambda: start_command([*words, "--limit", "2"], out)())
+    shown = len(draws.SIZES) if compiled else 1  # all sizes are compiled
+    return command(words, out, warm_up=lambda: start_command([*words, "--limit", str(shown)], out)())
