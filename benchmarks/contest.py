@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +102,11 @@ class Contestant:
                 text=True,
             )
         self._answer = folder / "answer.npz"
-        ready = self._read()
+        try:
+            ready = self._read()
+        except OutOfContest:
+            self.close()
+            raise
         self._times, self.facts = 1, ready["facts"]
         if ready["seconds"]:
             self._times = int(np.clip(_TURN / ready["seconds"], 1, _MOST_A_TURN))
@@ -121,7 +125,8 @@ class Contestant:
 
     def close(self) -> None:
         """End the process."""
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it may have ended before
+            self._process.stdin.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

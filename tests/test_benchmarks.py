@@ -1,6 +1,7 @@
 """Benchmarks: contestants take turns and answer alike, what got slower is noticed, the report says what happened."""
 
 import copy
+import itertools
 import json
 import math
 import time
@@ -69,7 +70,7 @@ def test_only_one_works_at_a_time_and_they_take_turns(tmp_path):
     hold(fast_and_slow(diary=str(diary)), say=lambda _: None)
     rows = [list(map(float, line.split())) for line in diary.read_text().splitlines()]
     assert [row[0] for row in rows] == [60, 60, 120, 120] + [60, 120] * 3, "each warms up twice, then in turn"
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in itertools.pairwise(rows):
         assert before[2] <= after[1]
 
 
