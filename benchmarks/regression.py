@@ -6,7 +6,7 @@ _WORSE = 1.2
 
 
 def slower(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
-    """A line for each ratio of a contest that is more than 20 % worse than it was, and for each that is missing.
+    """A line for each ratio of a contest that is more than 20 % worse than it was; rows that either lacks are left out.
 
     Args:
         now, before: results of the same contest, from `contest.hold`.
