@@ -63,9 +63,9 @@ def main() -> int:
         "contests": results,
     }
     if arguments.write:
-        made["contests"] = [*(one for one in before.values() if one["stage"] not in stages), *results]
-        made["contests"].sort(key=lambda one: STAGES.index(one["stage"]))
-        made["command"] = command.replace(" --write", "")
+        kept = [one for one in before.values() if one["stage"] not in stages]
+        made["contests"] = sorted([*kept, *results], key=lambda one: STAGES.index(one["stage"]))
+        made["command"] = "python -m benchmarks --only STAGE, stage by stage" if kept else command
         write({**committed, kind: made}, made, short=arguments.short)
     print(f"{len(results)} contests in {time.perf_counter() - start:.0f} s.")
     if not before:
