@@ -26,11 +26,11 @@ format: .venv/ready-dev    ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: .venv/ready-dev ## time the kernels beside what they replace
-	$(BIN)/python -m benchmarks.kernels
+benchmark: .venv/ready-dev .venv-bench/ready ## time every stage beside its peers; fails when we got slower
+	$(BIN)/python -m benchmarks
 
 clean:           ## remove .venv and all results
-	rm -rf .venv runs heatmaps masks
+	rm -rf .venv .venv-bench .bench runs heatmaps masks
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lpcam_jax needs Python 3.11 or newer; set PYTHON=python3.12")'
@@ -40,4 +40,13 @@ clean:           ## remove .venv and all results
 
 .venv/ready-dev: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	touch $@
+
+# The peers that benchmarks compare with, apart from everything else.
+.venv-bench/ready: requirements-bench.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt || \
+		for peer in $$(sed 's/ *#.*//' requirements-bench.txt); do \
+			.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check $$peer || echo "no $$peer"; \
+		done
 	touch $@

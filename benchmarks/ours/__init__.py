@@ -1,0 +1,1 @@
+"""Our side of every contest; runs in .venv."""

@@ -1,0 +1,64 @@
+"""ResNet-50: the forward pass of the features, and a training step."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import draws
+from benchmarks.contestant import Ready
+from benchmarks.ours.trained import with_drawn_weights
+from lpcam_jax.config import Config, Model, Training
+from lpcam_jax.devices import jit_forward
+from lpcam_jax.training.classification import make_train_step
+from lpcam_jax.training.optimizers import classifier_optimizer
+from lpcam_jax.training.state import graph_of
+
+from flax import nnx  # isort: skip
+
+
+def forward(batch: int, side: int) -> Ready:
+    """Pictures to features at output stride 16."""
+    config = Config(model=Model())
+    graph, *_ = graph_of(config, draws.CLASSES)
+    state = with_drawn_weights(config, classifier_optimizer(config.training, steps=1))
+    pictures = jax.device_put(draws.images(batch, side))
+    boxes = jnp.tile(jnp.int32([[0, 0, side, side]]), (batch, 1))
+
+    @jit_forward
+    def features(parameters, batch_stats, pictures, boxes):
+        model = nnx.merge(graph, parameters, batch_stats)
+        return model.features(model.preprocessing(pictures, boxes))
+
+    arguments = (state.parameters, state.batch_stats, pictures, boxes)
+    compiled, seconds = _compiled(features, *arguments)
+    return Ready(
+        lambda: jax.block_until_ready(compiled(*arguments)),
+        lambda result: {"features": np.asarray(result)},
+        {"compilation, s": seconds},
+    )
+
+
+def step(batch: int, side: int) -> Ready:
+    """A step of SGD with frozen batch norm, conv1 and bn1 frozen; the answer is the loss of the first."""
+    config = Config(training=Training(learning_rate=1e-3))
+    graph, *_ = graph_of(config, draws.CLASSES)
+    optimizer = classifier_optimizer(config.training, steps=1000)
+    box = np.tile(np.int32([[0, 0, side, side]]), (batch, 1))
+    data = jax.device_put({"image": draws.images(batch, side), "box": box, "labels": draws.labels(batch)})
+    state, losses = with_drawn_weights(config, optimizer), []
+    compiled, seconds = _compiled(make_train_step(graph, optimizer, train_batch_norm=False), state, data)
+
+    def run():
+        nonlocal state
+        state, metrics = compiled(state, data)
+        losses.append(float(metrics["loss"]))
+
+    return Ready(run, lambda _: {"losses": losses[:2]}, {"compilation, s": seconds})
+
+
+def _compiled(function, *arguments):
+    """The program for these arguments, and the seconds it took to make."""
+    start = time.perf_counter()
+    return function.lower(*arguments).compile(), time.perf_counter() - start

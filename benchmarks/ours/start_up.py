@@ -1,0 +1,27 @@
+"""The embedded data set's commands: how long until something is seen, and how much memory."""
+
+import shutil
+
+from benchmarks.commands import WORK, start_command, until_first_map
+from benchmarks.contestant import Ready
+
+SCENES = "48"
+
+
+def first_map(cold: bool) -> Ready:
+    """From the start of infer.py until the first heat map is on the disk; cold: without compiled programs."""
+    kind = "cold" if cold else "warm"
+    run, out, cache = (WORK / f"start_up_{kind}" / part for part in ("run", "maps", "compiled"))
+    shutil.rmtree(cache, ignore_errors=True)
+    words = ["configs/shapes.py", "--workdir", str(run), "--data.scenes", SCENES, "--training.epochs", "1"]
+    facts = {"peak memory of train.py, MB": start_command(["train.py", *words], run, cache=cache)()}
+    words = ["infer.py", "--ckpt", str(run), "--out", str(out)]
+
+    def run_once():
+        if cold:
+            shutil.rmtree(cache, ignore_errors=True)
+        seconds, facts["peak memory, MB"] = until_first_map(words, out, cache=cache)
+        return seconds
+
+    warm_up = (lambda: None) if cold else None
+    return Ready(run_once, facts=facts, clock=lambda seconds: seconds, warm_up=warm_up)

@@ -1,0 +1,41 @@
+"""A run of train.py that was never trained: drawn weights and prototypes, as `infer.py` reads them."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import draws
+from lpcam_jax import Prototypes, devices
+from lpcam_jax.config import Config, Data, Model
+from lpcam_jax.training.checkpoints import CheckpointWriter, Run, TrainState
+from lpcam_jax.training.optimizers import classifier_optimizer
+from lpcam_jax.training.state import initial_state, with_weights
+
+
+def with_drawn_weights(config: Config, optimizer: optax.GradientTransformation) -> TrainState:
+    """Step 0 with the weights of `draws.classifier`."""
+    arrays = draws.classifier(config.model.width, config.model.blocks)
+    state = jax.jit(lambda: initial_state(config, draws.CLASSES, optimizer))()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "weights.npz"
+        np.savez(file, **arrays)
+        state = with_weights(state, str(file), devices=devices.mesh())
+    return state._replace(parameters={**state.parameters, "head": jnp.asarray(arrays["fc.weight"].T)})
+
+
+def write_run(folder: Path, pictures: Path, width: int) -> None:
+    """The run's folder, anew, with `pictures` as its data set."""
+    shutil.rmtree(folder, ignore_errors=True)
+    config = Config(data=Data(source="folder", root=str(pictures)), model=Model(width=width))
+    state = with_drawn_weights(config, classifier_optimizer(config.training, steps=1))
+    run = Run.create(folder, config, draws.CLASS_NAMES)
+    with CheckpointWriter(run) as checkpoints:
+        checkpoints.save(1, state._replace(step=jnp.int32(1)))
+    of_class, of_context = draws.prototypes(32 * width)
+    all_of_them = np.ones(of_class.shape[:2], bool)
+    run.save_prototypes(Prototypes(of_class, all_of_them, of_context, all_of_them), step=1)

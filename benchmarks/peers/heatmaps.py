@@ -1,0 +1,15 @@
+"""The torch script beside `infer.py`, as a whole command."""
+
+from benchmarks import draws
+from benchmarks.commands import WORK, command, start_command
+from benchmarks.contestant import Ready
+
+
+def infer(pictures: int, width: int, compiled: bool) -> Ready:
+    """Eager, or compiled for any size of picture; torch keeps what it compiled in its own cache."""
+    draws.photographs(pictures)
+    out = WORK / f"torch_{width}_{pictures}{'_compiled' * compiled}"
+    words = ["-m", "benchmarks.peers.infer_torch", "--pictures", str(pictures), "--width", str(width)]
+    words += ["--out", str(out)] + ["--compile"] * compiled
+    shown = len(draws.SIZES) if compiled else 1  # all sizes are compiled
+    return command(words, out, warm_up=lambda: start_command([*words, "--limit", str(shown)], out)())

@@ -1,0 +1,37 @@
+"""Whether we got slower: ratios beside those that were committed, on the same kind of machine."""
+
+from typing import Any
+
+_WORSE = 1.2
+
+
+def slower(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    """A line for each ratio of a contest that is more than 20 % worse than it was; rows that either lacks are left out.
+
+    Args:
+        now, before: results of the same contest, from `contest.hold`.
+
+    Returns:
+        Lines; none of a contest whose ratios have no better and worse.
+    """
+    if not now["better"]:
+        return []
+    lines, rows = [], {row["name"]: row for row in now["rows"]}
+    for old in before["rows"]:
+        new = rows.get(old["name"], {})
+        if "ratio" not in old or old is before["rows"][0] or "ratio" not in new:
+            continue
+        worse = old["ratio"] / new["ratio"] if now["better"] == "up" else new["ratio"] / old["ratio"]
+        if worse > _WORSE:
+            lines.append(
+                f"{now['title']}: {old['name']} was {old['ratio']:.3g} times ours, is now {new['ratio']:.3g}: "
+                f"{100 * (worse - 1):.0f} % worse"
+            )
+    return lines
+
+
+def errors(result: dict[str, Any]) -> list[str]:
+    """A line for ours when it failed, and for each answer that disagrees. A peer that does not run is only missing."""
+    first, *others = result["rows"]
+    wrong = [first] * ("error" in first) + [row for row in others if row.get("error", "").startswith("disagrees")]
+    return [f"{result['title']}: {row['name']} {row['error']}" for row in wrong]
