@@ -76,7 +76,7 @@ def _kmeans(*, short: bool) -> list[Contest]:
                 goals={"extra memory, % of the points": Goal("< 15", most=15)},
             )
         )
-    options = {"count": 20_000, "clusters": 12, "iterations": 5}
+    options = {"count": 20_000, "clusters": 12, "iterations": 10}
     contests.append(
         Contest(
             "kmeans",
