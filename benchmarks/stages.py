@@ -122,9 +122,10 @@ def _network(*, short: bool) -> list[Contest]:
         "compiled": "torch, compiled, channels last",
     }
 
-    def entries(what, options, goal):
+    def entries(what, options, goal, **more):
         peers = [
-            Entry(name, f"benchmarks.peers.network:{what}", {**options, "how": how}, goal) for how, name in ways.items()
+            Entry(name, f"benchmarks.peers.network:{what}", {**options, "how": how}, goal)
+            for how, name in (ways | more).items()
         ]
         return (Entry("ours", f"benchmarks.ours.network:{what}", options), *peers)
 
@@ -132,7 +133,9 @@ def _network(*, short: bool) -> list[Contest]:
         Contest(
             "network",
             "ResNet-50 at output stride 16, forward, two pictures of 512x512",
-            entries("forward", {"batch": 2, "side": 512}, AS_FAST),
+            entries(
+                "forward", {"batch": 2, "side": 512}, AS_FAST, frozen="torch, compiled, channels last, weights frozen"
+            ),
             turns=7,
             tolerance=1e-4,
         ),

@@ -71,12 +71,26 @@ class FeatureSample:
         self._offer(which, class_index, features.reshape(-1, self.dimension), chosen, positions, draws)
 
     def part(self, class_index: int, *, context: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What is kept of a class or of its context: rows (m, d), positions (m, 3), draws float64 (m,); for `unite`."""
+        """What is kept of a class or of its context, to be united with another sample.
+
+        Args:
+            class_index: n.
+            context: whether of B_n (else of F_n).
+
+        Returns:
+            rows float32 (m, d), positions int32 (m, 3), draws float64 (m,).
+        """
         which, kept = int(context), slice(self._counts[int(context), class_index])
         return tuple(one[which, class_index, kept] for one in (self._rows, self._positions, self._draws))
 
     def unite(self, class_index: int, part: tuple[np.ndarray, np.ndarray, np.ndarray], *, context: bool) -> None:
-        """Offer the `part` of a sample of other pictures."""
+        """Offer what a sample of other pictures kept: the smallest draws of both stay.
+
+        Args:
+            class_index: n.
+            part: its `part`: rows float32 (m, d), positions int32 (m, 3), draws float64 (m,).
+            context: whether of B_n (else of F_n).
+        """
         rows, positions, draws = part
         self._offer(int(context), class_index, rows, np.arange(len(rows)), positions, draws)
 

@@ -12,8 +12,9 @@ import optax
 from benchmarks import draws
 from lpcam_jax import Prototypes, devices
 from lpcam_jax.config import Config, Data, Model
-from lpcam_jax.training.checkpoints import CheckpointWriter, Run, TrainState
+from lpcam_jax.training.checkpoints import CheckpointWriter, TrainState
 from lpcam_jax.training.optimizers import classifier_optimizer
+from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import initial_state, with_weights
 
 

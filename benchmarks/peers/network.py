@@ -12,7 +12,7 @@ def _laid_out(network, how: str):
 
 
 def forward(batch: int, side: int, how: str) -> Ready:
-    """Pictures to features; how: eager, channels_last or compiled."""
+    """Pictures to features; how: eager, channels_last, compiled, or frozen: compiled with constant weights."""
     network = _laid_out(drawn(), how)
     pictures = torch.from_numpy(draws.images(batch, side))
 
@@ -20,10 +20,11 @@ def forward(batch: int, side: int, how: str) -> Ready:
         images = normalized(pictures)
         return network.features(images.contiguous() if how == "eager" else images)["layer4"]
 
-    function = torch.compile(features) if how == "compiled" else features
+    torch._inductor.config.freezing = how == "frozen"
+    function = torch.compile(features) if how in ("compiled", "frozen") else features
 
     def run():
-        with torch.inference_mode():
+        with torch.no_grad():
             return function(pictures)
 
     return Ready(run, lambda result: {"features": result.permute(0, 2, 3, 1).numpy()})
