@@ -90,7 +90,7 @@ class ConvNormRelu(nnx.Module):
         self.bn = BatchNorm(outputs)
 
     def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
-        return keep_valid(nnx.relu(self.bn(self.conv(x), train=train)), sizes)
+        return keep_valid(nnx.relu(self.bn.after(self.conv, x, train=train)), sizes)
 
 
 class AtrousPyramid(nnx.Module):

@@ -79,21 +79,23 @@ class Conv(nnx.Module):
         whole = (self.size, self.stride, self.dilation, self.dtype) == (3, 1, 1, jnp.float32)
         return whole and min(self.kernel.shape[-2:]) >= channels
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = self._product(x)
+    def __call__(self, x: jax.Array, factor: jax.Array | float = 1.0) -> jax.Array:
+        """The convolution of x (b, h, w, inputs), times a factor (1, 1, 1, outputs) before the bias."""
+        y = self._product(x, self.kernel[...] * factor)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
 
-    def _product(self, x: jax.Array) -> jax.Array:
-        x = x.astype(self.dtype)
+    def _product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.transformed:
-            return winograd(x, self.kernel[...])
+            return winograd(x, kernel)
         # The kernel is transformed at every step: only of maps larger than it does that pay.
         if convolves_by_products() and self._suits_winograd(64) and x.shape[1] * x.shape[2] >= self.kernel.shape[2]:
-            return trainable_winograd(x, self.kernel[...])
-        kernel = self._reaching(x.shape)
+            return trainable_winograd(x, kernel)
+        kernel = self._reaching(kernel, x.shape)
         if kernel.shape[:2] == (1, 1) and convolves_by_products():
-            # Twice as fast as XLA's CPU convolution.
-            return jnp.matmul(x[:, :: self.stride, :: self.stride], kernel[0, 0])
+            # Twice as fast as XLA's CPU convolution; as matrices, so that no transposed copy is made for the gradient.
+            x = x[:, :: self.stride, :: self.stride]
+            return jnp.matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:3], -1)
         return jax.lax.conv_general_dilated(
             x,
             kernel,
@@ -103,9 +105,9 @@ class Conv(nnx.Module):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
-    def _reaching(self, shape: tuple[int, ...]) -> jax.Array:
+    def _reaching(self, kernel: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """The part of the kernel that meets more than padding: on a map smaller than its dilation, the centre."""
-        kernel, centre = self.kernel[...].astype(self.dtype), slice(self.size // 2, self.size // 2 + 1)
+        centre = slice(self.size // 2, self.size // 2 + 1)
         rows, columns = (centre if self.dilation >= length else slice(None) for length in shape[1:3])
         return kernel[rows, columns]
 
@@ -138,6 +140,13 @@ class BatchNorm(nnx.Module):
         mean, factor, bias = (values.reshape(1, 1, 1, -1) for values in (mean, factor, self.bias[...]))
         return (x - mean) * factor + bias
 
+    def after(self, conv: Conv, x: jax.Array, *, train: bool) -> jax.Array:
+        """The norm of conv(x). Outside train mode the kernel is scaled, not the outputs: they are many more."""
+        if train:
+            return self(conv(x), train=True)
+        factor, bias = self.factor_and_bias()
+        return conv(x, factor.reshape(1, 1, 1, -1)).astype(jnp.float32) + bias.reshape(1, 1, 1, -1)
+
     def factor_and_bias(self) -> tuple[jax.Array, jax.Array]:
         """Outside training the norm is x * factor + bias; float32 (d,) each."""
         factor = jax.lax.rsqrt(self.var[...] + 1e-5) * self.scale[...]
@@ -150,10 +159,11 @@ class Shift(nnx.Module):
     def __init__(self, bias: jax.Array):
         self.bias = nnx.Param(bias)
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def after(self, conv: Conv, x: jax.Array, *, train: bool) -> jax.Array:
+        """conv(x) and the bias."""
         if train:
             raise ValueError("A network whose batch norm is folded cannot be trained.")
-        return x.astype(jnp.float32) + self.bias[...].reshape(1, 1, 1, -1)
+        return conv(x).astype(jnp.float32) + self.bias[...].reshape(1, 1, 1, -1)
 
 
 def pooled_sizes(sizes: Sizes, padding: PoolPadding) -> Sizes:

@@ -33,7 +33,7 @@ class Shortcut(nnx.Module):
         self.bn = BatchNorm(outputs)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return self.bn(self.conv(x), train=train)
+        return self.bn.after(self.conv, x, train=train)
 
 
 class Bottleneck(nnx.Module):
@@ -63,10 +63,10 @@ class Bottleneck(nnx.Module):
         self.first_stride, self.stride = first, stride
 
     def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
-        y = nnx.relu(self.bn1(self.conv1(x), train=train))
+        y = nnx.relu(self.bn1.after(self.conv1, x, train=train))
         y = keep_valid(y, strided(sizes, self.first_stride))
-        y = nnx.relu(self.bn2(self.conv2(y), train=train))
-        y = self.bn3(self.conv3(y), train=train)
+        y = nnx.relu(self.bn2.after(self.conv2, y, train=train))
+        y = self.bn3.after(self.conv3, y, train=train)
         shortcut = x if self.downsample is None else self.downsample(x, train=train)
         return nnx.relu(y + shortcut)
 
@@ -142,8 +142,8 @@ class ResNet(nnx.Module):
             "stem" (after the pool), "layer1" .. "layer4": float32 (b, h_s, w_s, d_s), >= 0, zero outside the valid
             region of `grid_sizes`.
         """
-        x, sizes = self.conv1(images), strided(sizes, 2)
-        x = keep_valid(nnx.relu(self.bn1(x, train=train)), sizes)
+        sizes = strided(sizes, 2)
+        x = keep_valid(nnx.relu(self.bn1.after(self.conv1, images, train=train)), sizes)
         x, sizes = max_pool(x, sizes, padding=self.stem_pool)
         outputs = {"stem": keep_valid(x, sizes)}
         for name in ("layer1", "layer2", "layer3", "layer4"):
