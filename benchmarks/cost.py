@@ -1,53 +1,178 @@
-"""What a training step of DeepLabV2 costs, from the compiler: flops, and peak bytes of this backend.
+"""What every stage costs on paper: flops, bytes, peak memory, and the least time that chips could take for it.
 
     python -m benchmarks.cost
 
-ResNet-101, 321x321 pictures, 21 classes. Nothing is trained: the step is lowered for every platform, and compiled for
-this one. Prints Markdown for RESULTS.md.
+Nothing is run: programs are lowered for every platform and compiled for this one, with plain convolutions, and the
+compiler is asked. The roofline is max(flops / peak flops, bytes / bandwidth); bytes are those that this CPU's compiler
+counts, which fuses less than that of an accelerator. Prints Markdown for RESULTS.md.
 """
 
 import dataclasses
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import nnx
 
-from lpcam_jax.config import SegmentationConfig
-from lpcam_jax.training.optimizers import segmentation_optimizer
-from lpcam_jax.training.segmentation import make_train_step
+from lpcam_jax import cam, kmeans, lpcam
+from lpcam_jax.config import Config, SegmentationConfig
+from lpcam_jax.devices import portable
+from lpcam_jax.inference import features_of_both
+from lpcam_jax.models.folding import fold_batch_norm
+from lpcam_jax.training.classification import make_train_step
+from lpcam_jax.training.optimizers import classifier_optimizer, segmentation_optimizer
+from lpcam_jax.training.segmentation import make_train_step as make_segmentation_step
 from lpcam_jax.training.state import graph_of, initial_state
 
-CLASSES = 20
-PLATFORMS = ("cpu", "cuda", "tpu")
+CLASSES, PLATFORMS = 20, ("cpu", "cuda", "tpu")
+# Flops a second and bytes a second. Float32 on the H100 without tensor cores; a v5e multiplies in bfloat16 only, and
+# takes six passes for a float32 product of full precision.
+CHIPS = {
+    "v5e": {"bfloat16": 197e12, "float32": 197e12 / 6, "bytes": 819e9},
+    "H100": {"bfloat16": 989e12, "float32": 67e12, "bytes": 3.35e12},
+}
+
+
+class Program(NamedTuple):
+    """What is lowered: a function of arguments that are shapes; how often it runs, and in which precision."""
+
+    name: str
+    function: Callable
+    arguments: tuple
+    times: int = 1
+    precision: str = "float32"
 
 
 def main() -> None:
     """Lower, compile, print."""
-    print("| step | GFLOP | peak GB (this CPU) | lowered for |\n|---|---|---|---|")
-    for accumulate, precision in ((2, "float32"), (1, "float32"), (2, "bfloat16")):
-        config = SegmentationConfig()
-        training = dataclasses.replace(config.training, accumulate=accumulate)
-        model = dataclasses.replace(config.model, precision=precision)
-        config = dataclasses.replace(config, training=training, model=model)
-        graph, *_ = graph_of(config, CLASSES)
-        optimizer = segmentation_optimizer(training)
-        state = jax.eval_shape(partial(initial_state, config, CLASSES, optimizer))
-        step = make_train_step(graph, optimizer, training, seed=0)
-        b, side = training.batch_size, training.crop
-        batch = {
-            "image": jax.ShapeDtypeStruct((b, side, side, 3), jnp.uint8),
-            "box": jax.ShapeDtypeStruct((b, 4), jnp.int32),
-            "mask": jax.ShapeDtypeStruct((b, side, side), jnp.uint8),
-        }
-        exported = jax.export.export(step, platforms=PLATFORMS)(state, batch)
-        lowered = step.lower(state, batch)
-        compiled = lowered.compile()
-        memory = compiled.memory_analysis()
+    here = {"float32": products_a_second(), "bytes": reads_a_second()}
+    chips = CHIPS | {"here": here | {"bfloat16": here["float32"]}}
+    print(f"These cores: {here['float32'] / 1e9:,.0f} GFLOP/s (float32 product), {here['bytes'] / 1e9:.0f} GB/s (sum).")
+    columns = ["GFLOP", "GB", "peak GB", *(f"{chip}, ms" for chip in chips)]
+    print(f"\n| program | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}", flush=True)
+    for program in programs():
+        with portable():
+            function = program.function if hasattr(program.function, "lower") else jax.jit(program.function)
+            jax.export.export(function, platforms=PLATFORMS)(*program.arguments)
+            compiled = function.lower(*program.arguments).compile()
+        cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+        flops, nbytes = program.times * cost["flops"], program.times * cost["bytes accessed"]
         peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
         peak -= memory.alias_size_in_bytes  # what is donated
-        parts = f", in {accumulate} parts" if accumulate > 1 else ""
-        flops, platforms = compiled.cost_analysis()["flops"], ", ".join(exported.platforms)
-        print(f"| batch {b}{parts}, {precision} | {flops / 1e9:,.0f} | {peak / 1e9:.1f} | {platforms} |", flush=True)
+        times = (roofline(flops, nbytes, chip, program.precision) for chip in chips.values())
+        cells = [
+            f"{flops / 1e9:,.1f}",
+            f"{nbytes / 1e9:,.2f}",
+            f"{peak / 1e9:,.2f}",
+            *(f"{1000 * t:,.2f}" for t in times),
+        ]
+        print(f"| {program.name} | {' | '.join(cells)} |", flush=True)
+
+
+def roofline(flops: float, nbytes: float, chip: dict[str, float], precision: str) -> float:
+    """Seconds that the chip needs at least."""
+    return max(flops / chip[precision], nbytes / chip["bytes"])
+
+
+def programs() -> Iterator[Program]:
+    """Every stage."""
+    features = _floats(32, 32, 2048)
+    for classes in (CLASSES, 80):
+        yield Program(f"plain CAM, {classes} classes", cam, (features, _floats(2048, classes)))
+        yield Program(f"LPCAM, {classes} classes", lpcam, (features, _floats(classes, 2048)))
+    for classes in (CLASSES, 80):
+        one = partial(kmeans, tol=0.0, max_iterations=1)
+        points = (_floats(8192, 2048), _floats(8192), _floats(12, 2048))
+        yield Program(
+            f"k-means of {classes} classes, 8,192 features each: an iteration and the result",
+            one,
+            points,
+            times=classes,
+        )
+    for precision in ("float32", "bfloat16"):
+        config = Config()
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, precision=precision))
+        graph, *state = graph_of(config, CLASSES)
+        with portable():
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), state)
+            graph, *folded = fold_batch_norm(graph, *zeros)
+        for scale in config.inference.scales:
+            shape = tuple(-(-round(length * scale) // 32) * 32 for length in (375, 500))
+            network = partial(_maps, graph)
+            arguments = (*folded, _floats(2 * CLASSES, 2048), _bytes(1, *shape, 3), _integers(1, 2))
+            name = f"maps of a picture of 500x375, scale {scale:g}, with its mirror image, {precision}"
+            yield Program(name, network, arguments, precision=precision)
+    for precision in ("float32", "bfloat16"):
+        yield _classifier_step(precision)
+    yield _segmentation_step()
+
+
+def _maps(graph, parameters, batch_stats, directions, pictures, sizes):
+    model = nnx.merge(graph, parameters, batch_stats)
+    straight, mirrored, logits = features_of_both(model, pictures, sizes)
+    head = model.head[...]
+    return cam(straight, head) + cam(mirrored, head), lpcam(straight + mirrored, directions), logits
+
+
+def _classifier_step(precision: str) -> Program:
+    config = Config()
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, precision=precision))
+    optimizer, graph = classifier_optimizer(config.training, steps=1000), graph_of(config, CLASSES)[0]
+    state = jax.eval_shape(partial(initial_state, config, CLASSES, optimizer))
+    b, side = config.training.batch_size, config.training.crop
+    batch = {"image": _bytes(b, side, side, 3), "box": _integers(b, 4), "labels": _floats(b, CLASSES)}
+    step = make_train_step(graph, optimizer, train_batch_norm=False)
+    return Program(f"classifier step, {b} pictures of {side}x{side}, {precision}", step, (state, batch), 1, precision)
+
+
+def _segmentation_step() -> Program:
+    config = SegmentationConfig()
+    training, graph = config.training, graph_of(config, CLASSES)[0]
+    optimizer = segmentation_optimizer(training)
+    state = jax.eval_shape(partial(initial_state, config, CLASSES, optimizer))
+    b, side = training.batch_size, training.crop
+    batch = {"image": _bytes(b, side, side, 3), "box": _integers(b, 4), "mask": _bytes(b, side, side)}
+    step = make_segmentation_step(graph, optimizer, training, seed=0)
+    name = f"DeepLabV2 step, ResNet-101, {b} pictures of {side}x{side} in {training.accumulate} parts, float32"
+    return Program(name, step, (state, batch))
+
+
+def products_a_second() -> float:
+    """Flops a second of a float32 product on these cores."""
+    x = jnp.ones((2048, 2048))
+    return 2 * 2048**3 / _least_time(jax.jit(lambda x: x @ x), x)
+
+
+def reads_a_second() -> float:
+    """Bytes a second of a sum over more than the caches hold, on these cores."""
+    x = jnp.ones(1 << 28)
+    return x.nbytes / _least_time(jax.jit(jnp.sum), x)
+
+
+def _least_time(function: Callable, x: jax.Array) -> float:
+    jax.block_until_ready(function(x))
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        jax.block_until_ready(function(x))
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _floats(*shape: int) -> Any:
+    return jax.ShapeDtypeStruct(shape, np.float32)
+
+
+def _bytes(*shape: int) -> Any:
+    return jax.ShapeDtypeStruct(shape, np.uint8)
+
+
+def _integers(*shape: int) -> Any:
+    return jax.ShapeDtypeStruct(shape, np.int32)
 
 
 if __name__ == "__main__":
