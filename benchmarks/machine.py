@@ -36,10 +36,11 @@ def is_same_kind(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _cpu() -> str:
-    """Model name, as Linux tells it; else what Python knows."""
+    """Name and model number, as Linux tells them (names of virtual machines say little); else what Python knows."""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        told = [line.partition(":") for line in info.read_text().splitlines()]
+        first = {name.strip(): value.strip() for name, _, value in reversed(told)}
+        if "model name" in first:
+            return f"{first['model name']}, model {first.get('model')}-{first.get('stepping')}"
     return platform.processor() or platform.machine()

@@ -6,7 +6,9 @@ _WORSE = 1.2
 
 
 def slower(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
-    """A line for each ratio of a contest that is more than 20 % worse than it was; rows that either lacks are left out.
+    """A line for each ratio of a contest that is more than 20 % worse than it was, even at the better of its quartiles.
+
+    Rows that either lacks are left out, and those that were timed once, of which no spread is known.
 
     Args:
         now, before: results of the same contest, from `contest.hold`.
@@ -19,9 +21,13 @@ def slower(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
     lines, rows = [], {row["name"]: row for row in now["rows"]}
     for old in before["rows"]:
         new = rows.get(old["name"], {})
-        if "ratio" not in old or old is before["rows"][0] or "ratio" not in new:
+        if "ratio" not in old or old is before["rows"][0] or "ratio" not in new or new["turns"] == 1:
             continue
-        worse = old["ratio"] / new["ratio"] if now["better"] == "up" else new["ratio"] / old["ratio"]
+        own = now["rows"][0]
+        if now["better"] == "up":
+            worse = old["ratio"] / (new["ratio"] * new["high"] / new["median"] * own["median"] / own["low"])
+        else:
+            worse = new["ratio"] * new["low"] / new["median"] * own["median"] / own["high"] / old["ratio"]
         if worse > _WORSE:
             lines.append(
                 f"{now['title']}: {old['name']} was {old['ratio']:.3g} times ours, is now {new['ratio']:.3g}: "
