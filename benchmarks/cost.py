@@ -1,13 +1,17 @@
 """What every stage costs on paper: flops, bytes, peak memory, and the least time that chips could take for it.
 
     python -m benchmarks.cost
+    TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu python -m benchmarks.cost --tpu    # ahead of time for a v5e; needs libtpu
 
 Nothing is run: programs are lowered for every platform and compiled for this one, with plain convolutions, and the
 compiler is asked. The roofline is max(flops / peak flops, bytes / bandwidth); bytes are those that this CPU's compiler
-counts, which fuses less than that of an accelerator. Prints Markdown for RESULTS.md.
+counts, which fuses less than that of an accelerator; with --tpu the TPU's own does, of all but the training steps,
+which take it minutes. Prints Markdown for RESULTS.md.
 """
 
+import argparse
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,6 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lpcam_jax import cam, kmeans, lpcam
 from lpcam_jax.config import Config, SegmentationConfig
@@ -49,28 +55,44 @@ class Program(NamedTuple):
 
 def main() -> None:
     """Lower, compile, print."""
-    here = dict.fromkeys(("highest", "float32", "bfloat16"), products_a_second()) | {"bytes": reads_a_second()}
-    chips = CHIPS | {"here": here}
-    print(f"These cores: {here['float32'] / 1e9:,.0f} GFLOP/s (float32 product), {here['bytes'] / 1e9:.0f} GB/s (sum).")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tpu", action="store_true", help="compile for a TPU v5e, which need not be here")
+    if parser.parse_args().tpu:
+        everywhere, chips = NamedSharding(one_v5e(), PartitionSpec()), {"v5e": CHIPS["v5e"]}
+    else:
+        here = dict.fromkeys(("highest", "float32", "bfloat16"), products_a_second()) | {"bytes": reads_a_second()}
+        everywhere, chips = None, CHIPS | {"here": here}
+        print(f"These cores: {here['float32'] / 1e9:,.0f} GFLOP/s (product), {here['bytes'] / 1e9:.0f} GB/s (sum).")
     columns = ["GFLOP", "GB", "peak GB", *(f"{chip}, ms" for chip in chips)]
     print(f"\n| program | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}", flush=True)
-    for program in programs():
+    for program in programs(steps=everywhere is None):
         with portable():
             function = program.function if hasattr(program.function, "lower") else jax.jit(program.function)
-            jax.export.export(function, platforms=PLATFORMS)(*program.arguments)
-            compiled = function.lower(*program.arguments).compile()
+            arguments = jax.tree.map(partial(_placed, sharding=everywhere), program.arguments)
+            if everywhere is None:
+                jax.export.export(function, platforms=PLATFORMS)(*arguments)
+            compiled = function.lower(*arguments).compile()
         cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
         flops, nbytes = program.times * cost["flops"], program.times * cost["bytes accessed"]
         peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
         peak -= memory.alias_size_in_bytes  # what is donated
-        times = (roofline(flops, nbytes, chip, program.precision) for chip in chips.values())
-        cells = [
-            f"{flops / 1e9:,.1f}",
-            f"{nbytes / 1e9:,.2f}",
-            f"{peak / 1e9:,.2f}",
-            *(f"{1000 * t:,.0f}" if t >= 0.1 else f"{1000 * t:.3g}" for t in times),
-        ]
+        times = (1000 * roofline(flops, nbytes, chip, program.precision) for chip in chips.values())
+        cells = [f"{flops / 1e9:,.1f}", f"{nbytes / 1e9:,.2f}", f"{peak / 1e9:,.2f}"]
+        cells += [f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}" for ms in times]
         print(f"| {program.name} | {' | '.join(cells)} |", flush=True)
+
+
+def one_v5e() -> Mesh:
+    """A chip of a topology that is only described: programs can be compiled for it, not run."""
+    try:
+        topology = topologies.get_topology_desc("v5e:2x2", platform="tpu")
+    except Exception as error:  # without libtpu, JAX says so in several ways
+        sys.exit(f"error: no TPU compiler here ({str(error).splitlines()[0]}); pip install 'libtpu==0.0.42.*'.")
+    return Mesh(np.array(topology.devices).reshape(-1)[:1], ("data",))
+
+
+def _placed(leaf, *, sharding):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def roofline(flops: float, nbytes: float, chip: dict[str, float], precision: str) -> float:
@@ -78,8 +100,8 @@ def roofline(flops: float, nbytes: float, chip: dict[str, float], precision: str
     return max(flops / chip[precision], nbytes / chip["bytes"])
 
 
-def programs() -> Iterator[Program]:
-    """Every stage."""
+def programs(*, steps: bool) -> Iterator[Program]:
+    """Every stage; the training steps, if they are wanted."""
     features = _floats(32, 32, 2048)
     for classes in (CLASSES, 80):
         yield Program(f"plain CAM, {classes} classes", cam, (features, _floats(2048, classes)))
@@ -106,9 +128,10 @@ def programs() -> Iterator[Program]:
             arguments = (*folded, _floats(2 * CLASSES, 2048), _bytes(1, *shape, 3), _integers(1, 2))
             name = f"maps of a picture of 500x375, scale {scale:g}, with its mirror image, {precision}"
             yield Program(name, network, arguments, precision=precision)
-    for precision in ("float32", "bfloat16"):
-        yield _classifier_step(precision)
-    yield _segmentation_step()
+    if steps:
+        yield _classifier_step("float32")
+        yield _classifier_step("bfloat16")
+        yield _segmentation_step()
 
 
 def _maps(graph, parameters, batch_stats, directions, pictures, sizes):
