@@ -146,7 +146,7 @@ class DeepLabV3Plus(nnx.Module):
         options, finer_width = {"dtype": dtype, "rngs": rngs}, self.finer_width
         self.rates = _scaled(rates, 16, backbone)
         self.pyramid = AtrousPyramid(backbone.features, width, rates=self.rates, **options)
-        self.finer = ConvNormRelu(backbone.layer1_features, finer_width, 1, **options)
+        self.finer = ConvNormRelu(backbone.channels[1], finer_width, 1, **options)
         self.decoder = nnx.List([ConvNormRelu(inputs, width, 3, **options) for inputs in (width + finer_width, width)])
         self.classifier = Conv(width, classes, 1, use_bias=True, kernel_init=CLASSIFIER_INIT, rngs=rngs)
 

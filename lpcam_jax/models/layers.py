@@ -1,4 +1,4 @@
-"""Convolution, pooling, batch norm and resizing that are exact on padded pictures.
+"""Convolution, pooling, norms and resizing that are exact on padded pictures.
 
 Pictures of many sizes share one shape: padded right and bottom to a bucket, with the true sizes beside them. A
 convolution pads with zeros; so as long as everything outside the valid region is zero, the valid region equals that
@@ -166,6 +166,37 @@ class Shift(nnx.Module):
         return conv(x).astype(jnp.float32) + self.bias[...].reshape(1, 1, 1, -1)
 
 
+class GroupNorm(nnx.Module):
+    """Group norm in float32 that does what torch's does, of each picture's valid region.
+
+        y = (x - mean) / sqrt(variance + 1e-5) * scale + bias
+
+    Mean and biased variance are those of a picture over the channels of a group and all valid positions. What is
+    outside the valid region is not looked at, and not zero afterwards.
+    """
+
+    def __init__(self, features: int, groups: int):
+        self.scale = nnx.Param(jnp.ones(features, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
+        self.groups = groups
+
+    def __call__(self, x: jax.Array, sizes: Sizes = None) -> jax.Array:
+        """The norm of x (b, h, w, d), valid int32 (b, 2) -> float32 (b, h, w, d)."""
+        centred = x.astype(jnp.float32)
+        centred = centred - self._mean(centred, sizes)
+        factor = jax.lax.rsqrt(self._mean(centred**2, sizes) + 1e-5)
+        scale, bias = (values[...].reshape(1, 1, 1, -1) for values in (self.scale, self.bias))
+        return centred * (factor * scale) + bias
+
+    def _mean(self, x: jax.Array, sizes: Sizes) -> jax.Array:
+        """Of each group, for each of its channels: (b, 1, 1, d)."""
+        b, h, w, d = x.shape
+        positions = h * w if sizes is None else sizes.prod(axis=1)[:, None]
+        of_channels = keep_valid(x, sizes).sum(axis=(1, 2)) / positions
+        of_groups = of_channels.reshape(b, self.groups, -1).mean(axis=-1)
+        return jnp.repeat(of_groups, d // self.groups, axis=-1).reshape(b, 1, 1, d)
+
+
 def pooled_sizes(sizes: Sizes, padding: PoolPadding) -> Sizes:
     """Valid sizes after `max_pool`."""
     if sizes is None:
@@ -233,12 +264,12 @@ def resize(x: jax.Array, sizes: Sizes, shape: tuple[int, int], target_sizes: Siz
 
 
 def rescale(x: jax.Array, sizes: Sizes, scale: float) -> tuple[jax.Array, Sizes]:
-    """Bilinear shrinking by a factor: position i comes from (i + 1/2) / scale - 1/2, whatever the size.
+    """Bilinear resize by a factor: position i comes from (i + 1/2) / scale - 1/2, whatever the size.
 
     Args:
         x: float (b, h, w, d).
         sizes: int32 (b, 2), valid; None: all.
-        scale: new over old length, at most 1; a fraction of small numbers, such as 0.75.
+        scale: new over old length; a fraction of small numbers, such as 0.75 or 4.
 
     Returns:
         float32 (b, floor(scale h), floor(scale w), d), at least one row and column, zero outside the valid region; and

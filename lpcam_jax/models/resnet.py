@@ -6,6 +6,8 @@
 Names are torchvision's (conv1, bn1, layer1.0.conv2, ...), so weights map one to one.
 """
 
+from itertools import accumulate
+from operator import mul
 from typing import Literal
 
 import jax
@@ -15,6 +17,7 @@ from flax import nnx
 from ..config import Model
 from .layers import BatchNorm, Conv, PoolPadding, Sizes, keep_valid, max_pool, pooled_sizes, strided
 
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 # Strides of layer2..4.
 STRIDES = {32: (2, 2, 2), 16: (2, 2, 1), 8: (2, 1, 1)}
 # Dilations of layer1..4. A stage whose stride is taken out is dilated by the reference at output stride 8, but not at
@@ -86,6 +89,8 @@ class ResNet(nnx.Module):
             In the Caffe layout these are all blocks of the stage (DeepLabV2); in torchvision's, where the stride is on
             the first 3x3 itself, all but the first, which has the dilation of the stage before (DeepLabV3+).
         dtype: of the convolutions; parameters and norms stay float32.
+
+    Attributes: `channels` and `strides` (pixels a position) of each of STAGES; `features`, the channels of layer4.
     """
 
     def __init__(
@@ -101,13 +106,15 @@ class ResNet(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.stem_pool, self.output_stride, self.layer1_features = stem_pool, output_stride, 4 * width
+        self.stem_pool, self.output_stride = stem_pool, output_stride
+        self.channels = (stem_width, *(4 * width * 2**stage for stage in range(4)))
         self.conv1 = Conv(3, stem_width, 7, stride=2, dtype=dtype, rngs=rngs)
         self.bn1 = BatchNorm(stem_width)
         strides, dilations = (1, *STRIDES[output_stride]), DILATIONS[dilation][output_stride]
         first_dilations = dilations if layout == "caffe" else (1, *dilations[:-1])
         if dilation == "reference":
             first_dilations = (1, 1, 1, 1)
+        self.strides = tuple(accumulate((4, *strides), mul))
         inputs = stem_width
         stages = []
         for count, stage_stride, first, others in zip(blocks, strides, first_dilations, dilations, strict=True):
@@ -156,6 +163,11 @@ class ResNet(nnx.Module):
     def stem_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of the stem and of layer1 for pictures of these sizes, int32 (b, 2) each."""
         return pooled_sizes(strided(sizes, 2), self.stem_pool)
+
+    def stage_sizes(self, sizes: Sizes) -> dict[str, Sizes]:
+        """Valid sizes of every stage for pictures of these sizes, int32 (b, 2) each."""
+        stem = self.stem_sizes(sizes)
+        return {stage: strided(stem, stride // 4) for stage, stride in zip(STAGES, self.strides, strict=True)}
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of layer4 for pictures of these sizes, int32 (b, 2) each."""

@@ -13,12 +13,12 @@ KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running
 def torch_name(path: tuple) -> str:
     """Torch's name of a leaf of ours: layer1/0/downsample/bn/var -> layer1.0.downsample.1.running_var.
 
-    The backbone's names stand alone; a `conv` and its `bn` are the first two of a Sequential.
+    The backbone's names stand alone; a `conv` and its `bn` or `gn` are the first two of a Sequential.
     """
     *module, kind = [str(entry.key) for entry in path if entry.key != "backbone"]
     if kind == "head":
         return "fc.weight"
-    return ".".join([*({"conv": "0", "bn": "1"}.get(name, name) for name in module), KINDS[kind]])
+    return ".".join([*({"conv": "0", "bn": "1", "gn": "1"}.get(name, name) for name in module), KINDS[kind]])
 
 
 def to_jax(array: torch.Tensor) -> np.ndarray:
