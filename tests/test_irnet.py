@@ -1,6 +1,7 @@
 """IRNet: padded pictures, sizes, what learns and what does not; test_irnet_parity.py has its numbers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -16,9 +17,9 @@ from lpcam_jax.models.irnet import build_irnet
 from lpcam_jax.models.layers import GroupNorm, rescale
 
 BUCKET = (48, 66)
-SIZES = ((1, 1), (7, 33), (33, 49), (48, 66))
-TINY = Model(blocks=(1, 1, 1, 2), width=4, stem_width=8)
-BFLOAT16 = Model(blocks=(1, 1, 1, 2), width=4, stem_width=8, precision="bfloat16")
+SIZES = ((1, 1), (7, 33), (33, 49))
+TINY = Model(blocks=(1, 1, 1, 1), width=4, stem_width=8)
+BFLOAT16 = replace(TINY, precision="bfloat16")
 
 
 class Network(NamedTuple):
@@ -77,8 +78,8 @@ def relative_difference(values: np.ndarray, expected: np.ndarray) -> float:
 
 def test_edges_and_displacements_are_of_every_fourth_pixel():
     edges, displacements, _ = outputs_of(network(), *padded())
-    assert (edges.shape, edges.dtype) == ((4, 12, 17), np.float32)
-    assert (displacements.shape, displacements.dtype) == ((4, 12, 17, 2), np.float32)
+    assert (edges.shape, edges.dtype) == ((3, 12, 17), np.float32)
+    assert (displacements.shape, displacements.dtype) == ((3, 12, 17, 2), np.float32)
     assert edges.std() > 0.1
     assert displacements.std() > 0.1
 
@@ -144,13 +145,36 @@ def test_bfloat16_is_about_the_same():
         assert 0 < np.abs(values - expected).mean() < 0.05 * expected.std()
 
 
-def test_an_untrained_edge_branch_is_sure_of_nothing():
+def test_the_branches_start_as_torch_s_convolutions_do():
     @jax.jit
-    def logits(images):
+    def kernels():
         model = build_irnet(TINY)
-        return model.edges(model.taps(images))
+        convs = model.edge.logit, model.edge.layer4.conv, model.displacement.coarse.conv, model.displacement.vector
+        return [conv.kernel[...] for conv in convs]
 
-    assert np.abs(logits(image_of((48, 66))[None])).max() < 5
+    for kernel in kernels():
+        bound = kernel.shape[-2] ** -0.5
+        assert 0.9 * bound < np.abs(kernel).max() <= bound
+
+
+@pytest.mark.parametrize("pool", ["symmetric", "ceil", "symmetric_ceil"])
+@pytest.mark.parametrize("output_stride", [32, 16, 8])
+def test_everything_is_on_the_grid_of_layer1_at_every_output_stride(output_stride, pool):
+    model = nnx.eval_shape(lambda: build_irnet(replace(TINY, output_stride=output_stride, stem_pool=pool)))
+    graph, *trees = nnx.split(model, nnx.Param, nnx.BatchStat)
+
+    def taps_and_both(parameters, batch_stats, images):
+        model = nnx.merge(graph, parameters, batch_stats)
+        taps = model.taps(images)
+        return taps, model.edges(taps), model.displacements(taps)
+
+    for size in ((1, 1), (34, 65)):
+        images, sizes = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32), np.int32([size])
+        taps, edges, displacements = jax.eval_shape(taps_and_both, *trees, images)
+        for stage, valid in model.backbone.stage_sizes(sizes).items():
+            assert taps[stage].features.shape[1:3] == tuple(valid[0]), stage
+        grid = tuple(model.grid_sizes(sizes)[0])
+        assert edges.shape[1:] == displacements.shape[1:3] == taps["layer1"].features.shape[1:3] == grid
 
 
 def test_the_forward_pass_exports_for_every_platform():
@@ -201,7 +225,7 @@ def test_group_norm_of_a_flat_picture_is_its_bias():
 @pytest.mark.parametrize("factor", [2, 4])
 def test_enlarging_is_by_the_factor_whatever_the_size(factor):
     ramp = np.arange(5, dtype=np.float32).reshape(1, 5, 1, 1)
-    enlarged, sizes = rescale(ramp, jnp.int32([[4, 1]]), factor)
+    enlarged, sizes = jax.jit(rescale, static_argnums=2)(ramp, np.int32([[4, 1]]), factor)
     expected = np.clip((np.arange(4 * factor) + 0.5) / factor - 0.5, 0, 3)
     np.testing.assert_allclose(enlarged[0, : 4 * factor, 0, 0], expected, rtol=1e-6)
     assert sizes.tolist() == [[4 * factor, factor]]

@@ -35,7 +35,7 @@ class Tap(NamedTuple):
 
 
 class Projection(nnx.Module):
-    """1x1 convolution without bias, group norm, bilinear enlargement, ReLU."""
+    """1x1 convolution without bias, group norm, bilinear enlargement by a factor, ReLU: in this order."""
 
     def __init__(self, inputs: int, outputs: int, *, groups: int, enlarge: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.conv = Conv(inputs, outputs, 1, kernel_init=TORCH_UNIFORM, dtype=dtype, rngs=rngs)
@@ -96,7 +96,7 @@ class DisplacementBranch(nnx.Module):
 class IRNet(nnx.Module):
     """Edges and displacements; the backbone is frozen, its batch norm too.
 
-    `edges(taps(images))` runs the backbone once; so do `taps`, and then `edges` and `displacements` of them.
+    `taps` runs the backbone, once for both branches; `edges` and `displacements` are functions of what it returns.
 
     Args:
         backbone: with output stride 16 to be IRN's, ImageNet's parameters, and any width.
