@@ -1,0 +1,148 @@
+"""Affinity of pixels: two are alike when no edge lies on the path between them.
+
+    a(i, j) = 1 - max over the cells x of the path from i to j  edge(x)
+
+Each pixel i of the grid is paired with those j = i + d that are below it, or right of it, and nearer than the radius.
+The pixels that have all their partners inside an (h, w) grid are its sources: rows 0 .. h - r - 1 and columns
+r .. w - r - 1, where r, the reach of the paths, is the radius - 1. What is known of pairs comes as one plane of
+sources for each direction d, (p, *b, h - r, w - 2r): every plane is a window of the grid, shifted, and nothing is
+gathered.
+"""
+
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class Path(NamedTuple):
+    """The way from a pixel to a partner.
+
+    direction: (rows, columns) from the source to its partner.
+    cells: (rows, columns) from the source of all cells that count: those of the box between the two that are nearer
+        than one cell to the line, both ends included, the partner first.
+    """
+
+    direction: tuple[int, int]
+    cells: tuple[tuple[int, int], ...]
+
+
+@cache
+def search_paths(radius: int) -> tuple[Path, ...]:
+    """The paths from a pixel to all partners nearer than the radius, one for each pair.
+
+    Args:
+        radius: in pixels of the grid, at least 2.
+
+    Returns:
+        The paths by ascending length: 34 at radius 5, 152 at radius 10.
+
+    Source: IRN, misc/indexing.py; equal in number and order.
+    """
+    around = range(-radius + 1, radius)
+    directions = [(0, x) for x in range(1, radius)]
+    directions += [(y, x) for y in range(1, radius) for x in around if y * y + x * x < radius * radius]
+    return tuple(sorted((Path(d, _cells(*d)) for d in directions), key=lambda path: len(path.cells)))
+
+
+def reach(paths: Sequence[Path]) -> int:
+    """Rows and columns that the paths extend: the radius - 1.
+
+    Args:
+        paths: of `search_paths`.
+
+    Returns:
+        r.
+    """
+    return max(path.direction[1] for path in paths)
+
+
+def window(grid: jax.Array, offset: tuple[int, int] | jax.Array, r: int) -> jax.Array:
+    """What is at x = i + offset, for all sources i.
+
+    Args:
+        grid: (*b, h, w).
+        offset: (2,), (rows, columns), 0 .. r and -r .. r.
+        r: the reach of the paths.
+
+    Returns:
+        (*b, h - r, w - 2r).
+    """
+    *batch, h, w = grid.shape
+    return lax.dynamic_slice(grid, _corner(grid, offset, r), (*batch, h - r, w - 2 * r))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def affinity(edges: jax.Array, paths: tuple[Path, ...]) -> jax.Array:
+    """One less the strongest edge on the way, for all sources and directions.
+
+    The gradient goes to the strongest cell of each path, to the first if there are several. Neither way holds more
+    than the planes of the result: one path after the other is followed cell by cell.
+
+    Args:
+        edges: float (*b, h, w), probabilities of an edge in [0, 1].
+        paths: p of them, of `search_paths`.
+
+    Returns:
+        float (p, *b, h - r, w - 2r), in [0, 1].
+
+    Source: IRN, net/resnet50_irn.py (there a gather of all cells of all paths).
+    """
+    cells, spans = _flat(paths)
+    return lax.map(lambda span: 1 - _strongest(edges, cells, span, reach(paths)), spans)
+
+
+def _affinity_forward(edges, paths):
+    return affinity(edges, paths), edges
+
+
+def _affinity_backward(paths, edges, cotangents):
+    (cells, spans), r = _flat(paths), reach(paths)
+
+    def follow(total, path):
+        span, cotangent = path
+        strongest = _strongest(edges, cells, span, r)
+
+        def visit(index, state):
+            total, left = state
+            here = jnp.where(window(edges, cells[index], r) == strongest, left, 0)
+            corner = _corner(total, cells[index], r)
+            return lax.dynamic_update_slice(total, window(total, cells[index], r) - here, corner), left - here
+
+        return lax.fori_loop(span[0], span[1], visit, (total, cotangent))[0], None
+
+    return (lax.scan(follow, jnp.zeros_like(edges), (spans, cotangents))[0],)
+
+
+affinity.defvjp(_affinity_forward, _affinity_backward)
+
+
+def _cells(row: int, column: int) -> tuple[tuple[int, int], ...]:
+    """The cells of the path to (row, column), the farthest first."""
+    box = [(y, x) for y in range(row + 1) for x in range(min(0, column), max(0, column) + 1)]
+    near = [(y, x) for y, x in box if (row * x - column * y) ** 2 < row * row + column * column]
+    return tuple(sorted(near, key=lambda cell: -abs(cell[0]) - abs(cell[1])))
+
+
+def _flat(paths):
+    """The cells of all paths in a row, (m, 2), and where each path begins and ends among them, (p, 2)."""
+    ends = jnp.cumsum(jnp.array([len(path.cells) for path in paths]))
+    starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
+    return jnp.array([cell for path in paths for cell in path.cells]), jnp.stack([starts, ends], axis=-1)
+
+
+def _strongest(edges, cells, span, r):
+    """The largest edge on one path, for all sources."""
+
+    def visit(index, strongest):
+        return jnp.maximum(strongest, window(edges, cells[index], r))
+
+    return lax.fori_loop(span[0] + 1, span[1], visit, window(edges, cells[span[0]], r))
+
+
+def _corner(grid, offset, r):
+    """Where the window of all i + offset begins."""
+    return (*[0] * (grid.ndim - 2), offset[0], r + offset[1])
