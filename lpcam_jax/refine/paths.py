@@ -108,9 +108,9 @@ def _affinity_backward(paths, edges, cotangents):
 
         def visit(index, state):
             total, left = state
-            here = jnp.where(window(edges, cells[index], r) == strongest, left, 0)
-            corner = _corner(total, cells[index], r)
-            return lax.dynamic_update_slice(total, window(total, cells[index], r) - here, corner), left - here
+            cell = _at(cells, index)
+            here = jnp.where(window(edges, cell, r) == strongest, left, 0)
+            return lax.dynamic_update_slice(total, window(total, cell, r) - here, _corner(total, cell, r)), left - here
 
         return lax.fori_loop(span[0], span[1], visit, (total, cotangent))[0], None
 
@@ -138,9 +138,14 @@ def _strongest(edges, cells, span, r):
     """The largest edge on one path, for all sources."""
 
     def visit(index, strongest):
-        return jnp.maximum(strongest, window(edges, cells[index], r))
+        return jnp.maximum(strongest, window(edges, _at(cells, index), r))
 
-    return lax.fori_loop(span[0] + 1, span[1], visit, window(edges, cells[span[0]], r))
+    return lax.fori_loop(span[0] + 1, span[1], visit, window(edges, _at(cells, span[0]), r))
+
+
+def _at(cells, index):
+    # Without the barrier and under jax.vmap, XLA (of jax 0.10.2) fails to compile the look-up and the window as one.
+    return lax.optimization_barrier(cells[index])
 
 
 def _corner(grid, offset, r):

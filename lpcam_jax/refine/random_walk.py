@@ -54,7 +54,7 @@ def random_walk(
         radius: neighbours are nearer than this.
         beta: the power of the affinities; the larger, the more an edge holds back.
         steps: of the walk.
-        size: int (*b, 2) or (2,), rows and columns that are a picture, from the top left; None: all. The result is
+        size: int (*b, 2), rows and columns that are the picture, from the top left; None: all. The result there is
             that of the picture alone, and 0 beyond.
 
     Returns:
@@ -65,14 +65,15 @@ def random_walk(
     """
     *_, h, w = edges.shape
     if size is not None:
-        rows, columns = jnp.arange(h)[:, None] < size[..., 0, None, None], jnp.arange(w) < size[..., 1, None, None]
-        edges = jnp.where(rows & columns, edges, 1)
+        row, column = (lax.broadcasted_iota(size.dtype, edges.shape, edges.ndim - axis) for axis in (2, 1))
+        inside = (row < size[..., 0, None, None]) & (column < size[..., 1, None, None])
+        edges = jnp.where(inside, edges, 1)
     paths = search_paths(radius)
     r = reach(paths)
-    # All around is edge, so wide that every pixel is a source, and so is everyone whose partner it is.
+    # All around is edge, so wide that every pixel is a source, and so is whatever has it for a partner.
     around = [(0, 0)] * (edges.ndim - 2) + [(r, r), (2 * r, 2 * r)]
     planes = affinity(jnp.pad(edges, around, constant_values=1), paths)[..., None, :, :] ** beta
-    heat = jnp.moveaxis(maps * (1 - edges)[..., None], -1, -3)
+    start = jnp.moveaxis(maps * (1 - edges)[..., None], -1, -3)
 
     def shifted(grid, row, column):
         return grid[..., row : row + h, r + column : r + column + w]
@@ -97,8 +98,10 @@ def random_walk(
         return (heat, following, total + coefficient * following), None
 
     first, *others = _chebyshev_coefficients(steps)
-    terms = jnp.array(others, heat.dtype), jnp.array([1, *[2] * len(others)][: len(others)], heat.dtype)
-    (_, _, total), _ = lax.scan(step, (heat, heat, first * heat), terms)
+    factors = np.full(len(others), 2.0)
+    factors[:1] = 1  # C_1(t) = t, then C_k+1(t) = 2 t C_k(t) - C_k-1(t)
+    terms = jnp.array(others, start.dtype), jnp.array(factors, start.dtype)
+    (_, _, total), _ = lax.scan(step, (start, start, first * start), terms)
     return jnp.moveaxis(total, -3, -1)
 
 
