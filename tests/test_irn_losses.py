@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lpcam_jax import confident_labels, ir_labels, seed_mask
-from lpcam_jax.refine.irn import PairTargets, affinity_loss, displacement_loss, pair_targets
-from lpcam_jax.refine.paths import affinity, search_paths
+from lpcam_jax.refine.irn import affinity_loss, displacement_loss, pair_targets
+from lpcam_jax.refine.paths import reach, search_paths, window
 
 RADIUS, CLASSES = 5, 3
 PATHS = search_paths(RADIUS)
@@ -18,8 +18,10 @@ SIZE = (2, 12, 15)
 
 @jax.jit
 def losses(edges, displacements, labels):
-    targets = pair_targets(labels, PATHS, classes=CLASSES)
-    return affinity_loss(affinity(edges, PATHS), targets), displacement_loss(displacements, targets, PATHS)
+    return (
+        affinity_loss(edges, labels, PATHS, classes=CLASSES),
+        displacement_loss(displacements, labels, PATHS, classes=CLASSES),
+    )
 
 
 def scene(seed):
@@ -54,33 +56,32 @@ def test_ir_labels_of_two_seeds_are_the_confident_labels():
 
 
 def test_pairs_exact_small_example():
-    # Of radius 2 the middle pixels of the first row are sources, their partners at the right, below and askew.
-    labels = jnp.array([[0, 0, 1, 255], [2, 0, 1, 2]])
-    targets = pair_targets(labels, search_paths(2), classes=2)
-    #                               (0, 1)           (1, 0)           (1, -1)           (1, 1)
-    assert targets.background[:, 0].tolist() == [[False, False], [True, False], [False, False], [False, False]]
-    assert targets.foreground[:, 0].tolist() == [[False, False], [False, True], [False, False], [False, False]]
-    assert targets.different[:, 0].tolist() == [[True, False], [False, False], [True, True], [True, True]]
+    source, partner = jnp.array([[0, 0, 1, 2, 1, 255]]), jnp.array([[0, 1, 1, 1, 255, 255]])
+    targets = pair_targets(source, partner, classes=2)
+    assert targets.background.tolist() == [[True, False, False, False, False, False]]
+    assert targets.foreground.tolist() == [[False, False, True, False, False, False]]
+    assert targets.different.tolist() == [[False, True, False, True, False, False]]
 
 
 def test_labels_above_the_classes_are_unsure():
-    labels = jnp.array([[0, 3, 3], [3, 3, 3]], jnp.uint8)
-    for classes, pairs in ((3, 4), (2, 0)):
-        targets = pair_targets(labels, search_paths(2), classes=classes)
-        assert sum(int(kind.sum()) for kind in targets) == pairs
+    source, partner = jnp.array([[3, 3]], jnp.uint8), jnp.array([[3, 0]], jnp.uint8)
+    assert [kind.tolist() for kind in pair_targets(source, partner, classes=3)] == [
+        [[False, False]], [[True, False]], [[False, True]],
+    ]  # fmt: skip
+    assert not any(kind.any() for kind in pair_targets(source, partner, classes=2))
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_pairs_are_the_reference_s(seed):
-    pytest.importorskip("torch")
-    import torch
-    from reference import torch_irn as reference
+def test_pairs_are_the_reference_s():
+    torch = pytest.importorskip("torch")
+    from reference import torch_irn
 
-    labels = scene(seed)[2]
-    expected = reference.pair_labels(torch.tensor(labels), RADIUS, CLASSES + 1)
-    for ours, theirs in zip(pair_targets(jnp.asarray(labels), PATHS, classes=CLASSES), expected, strict=True):
-        assert ours.any()
-        np.testing.assert_array_equal(np.moveaxis(ours, 0, 1).reshape(2, 34, -1), theirs)
+    labels = jnp.asarray(scene(0)[2])
+    expected = torch_irn.pair_labels(torch.tensor(np.asarray(labels)), RADIUS, CLASSES + 1)
+    for number, path in enumerate(PATHS):
+        source, partner = (window(labels, offset, reach(PATHS)) for offset in ((0, 0), path.direction))
+        targets = pair_targets(source, partner, classes=CLASSES)
+        for ours, theirs in zip(targets, expected, strict=True):
+            np.testing.assert_array_equal(ours.reshape(2, -1), theirs[:, number])
 
 
 # Losses.
@@ -88,14 +89,13 @@ def test_pairs_are_the_reference_s(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_losses_and_gradients_are_the_reference_s(seed):
-    pytest.importorskip("torch")
-    import torch
-    from reference import torch_irn as reference
+    torch = pytest.importorskip("torch")
+    from reference import torch_irn
 
     edges, displacements, labels = scene(seed)
     edge = torch.tensor(edges, dtype=torch.float64, requires_grad=True)
     field = torch.tensor(np.moveaxis(displacements, -1, 1), dtype=torch.float64, requires_grad=True)
-    expected = reference.losses(edge, field, torch.tensor(labels), RADIUS, CLASSES + 1)
+    expected = torch_irn.losses(edge, field, torch.tensor(labels), RADIUS, CLASSES + 1)
     sum(expected).backward()
 
     result = losses(edges, displacements, labels)
@@ -106,34 +106,38 @@ def test_losses_and_gradients_are_the_reference_s(seed):
 
 
 def test_affinity_loss_by_hand():
-    # One pair of each kind, and one that is unsure.
-    kinds = [jnp.array(kind, bool).reshape(4, 1, 1) for kind in ([1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0])]
-    affinities = jnp.array([0.5, 0.25, 0.75, 0.1]).reshape(4, 1, 1)
-    expected = (math.log(2) / 2 + math.log(4) / 2 + math.log(4)) / 2
-    assert float(affinity_loss(affinities, PairTargets(*kinds))) == pytest.approx(expected, abs=1e-4)
+    # Of radius 2 the only source is the middle of the first row; its partners are at its right and three below.
+    labels = jnp.array([[255, 1, 1], [0, 255, 2]])
+    edges = jnp.array([[0.0, 0.25, 0.5], [0.875, 0.75, 0.5]])
+    # Right: alike, a = 1/2. Below: unsure. Below to the left: different, a = 1/8; to the right: different, a = 1/4.
+    expected = (math.log(2) / 2 - (math.log(7 / 8) + math.log(3 / 4)) / 2) / 2
+    result = affinity_loss(edges, labels, search_paths(2), classes=2)
+    assert float(result) == pytest.approx(expected, abs=1e-4)
 
 
 def test_displacements_that_point_to_the_middle_of_the_object_cost_nothing():
     labels = jnp.zeros((12, 15), jnp.int32).at[2:9, 3:12].set(1)
     rows, columns = jnp.mgrid[:12, :15]
     to_middle = jnp.where((labels == 1)[..., None], jnp.stack([5 - rows, 7 - columns], axis=-1), 0).astype(jnp.float32)
-    targets = pair_targets(labels, PATHS, classes=1)
     # D(i) - D(j) is then j - i.
-    assert float(displacement_loss(to_middle, targets, PATHS)) == 0
-    assert float(displacement_loss(to_middle[..., ::-1], targets, PATHS)) > 0.5
-    assert float(displacement_loss(-to_middle, targets, PATHS)) > 0.5
-
-
-def test_right_edges_cost_less_than_none_and_none_less_than_wrong_ones():
-    labels = jnp.zeros((12, 15), jnp.int32).at[2:9, 5:12].set(1)
-    inside = jnp.zeros((12, 15)).at[3:8, 6:11].set(1)
-    border = (labels - inside) > 0
-    targets = pair_targets(jnp.where(border, 255, labels), PATHS, classes=1)
-    right, none, wrong = (
-        float(affinity_loss(affinity(edges.astype(jnp.float32), PATHS), targets))
-        for edges in (border, jnp.zeros((12, 15)), ~border)
+    right, mixed_up, reversed_ = (
+        float(displacement_loss(field, labels, PATHS, classes=1))
+        for field in (to_middle, to_middle[..., ::-1], -to_middle)
     )
-    assert right < none < wrong
+    assert right == 0
+    assert mixed_up > 0.5
+    assert reversed_ > 0.5
+
+
+def test_edges_around_an_object_cost_nothing_but_none_and_edges_elsewhere_do():
+    labels = jnp.zeros((12, 15), jnp.int32).at[:, 8:].set(1).at[:, 7].set(255)
+    around = jnp.zeros((12, 15)).at[:, 7].set(1)
+    right, none, elsewhere = (
+        float(affinity_loss(edges, labels, PATHS, classes=1)) for edges in (around, 0 * around, 1 - around)
+    )
+    assert right == pytest.approx(0, abs=1e-4)
+    assert none > 1
+    assert elsewhere > 1
 
 
 def test_without_any_label_the_losses_are_zero_and_not_nan():
@@ -150,6 +154,14 @@ def test_means_are_over_the_batch_not_over_pictures():
     both = losses(edges, displacements, labels)
     alone = losses(edges[:1], displacements[:1], labels[:1])
     np.testing.assert_allclose(both, alone, rtol=1e-5)
+
+
+def test_no_plane_of_pairs_is_held():
+    batch, paths = (4, 64, 64), search_paths(10)
+    loss = lambda edges, labels: affinity_loss(edges, labels, paths, classes=CLASSES)  # noqa: E731
+    shapes = jax.ShapeDtypeStruct(batch, jnp.float32), jax.ShapeDtypeStruct(batch, jnp.uint8)
+    memory = jax.jit(jax.value_and_grad(loss)).lower(*shapes).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 10 * 4 * math.prod(batch)  # there are 152 planes
 
 
 def test_the_losses_lower_for_every_platform():

@@ -11,18 +11,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from .paths import Path, reach, window
+from .paths import Path, over_paths, reach, window
 
 EPSILON = 1e-5
 
 
 class PairTargets(NamedTuple):
-    """What the labels say of pairs of pixels; a pair with an unsure pixel is in none of the three.
+    """What two labels say of a pair of pixels; a pair with an unsure pixel is in none of the three.
 
-    background, foreground: bool (p, *b, h - r, w - 2r), both pixels are background, or both of the same class.
-    different: bool (p, *b, h - r, w - 2r), their labels differ.
+    background, foreground: bool (*b, h, w), both pixels are background, or both of the same class.
+    different: bool (*b, h, w), their labels differ.
     """
 
     background: jax.Array
@@ -30,12 +29,13 @@ class PairTargets(NamedTuple):
     different: jax.Array
 
 
-def pair_targets(labels: jax.Array, paths: tuple[Path, ...], *, classes: int) -> PairTargets:
+def pair_targets(source: jax.Array, partner: jax.Array, *, classes: int) -> PairTargets:
     """Which pairs are alike, and which are not.
 
     Args:
-        labels: int (*b, h, w), 0 for background, n + 1 for class n; anything above `classes`, such as 255, is unsure.
-        paths: p of them, of `search_paths`.
+        source: int (*b, h, w), labels of the one pixel: 0 for background, n + 1 for class n; anything above `classes`,
+            such as 255, is unsure.
+        partner: int (*b, h, w), of the other.
         classes: how many there are.
 
     Returns:
@@ -43,18 +43,11 @@ def pair_targets(labels: jax.Array, paths: tuple[Path, ...], *, classes: int) ->
 
     Source: IRN, voc12/dataloader.py, GetAffinityLabelFromIndices.
     """
-    r = reach(paths)
-    source = window(labels, (0, 0), r)
-
-    def compare(direction):
-        partner = window(labels, direction, r)
-        valid, same = (source <= classes) & (partner <= classes), source == partner
-        return PairTargets(valid & same & (source == 0), valid & same & (source > 0), valid & ~same)
-
-    return lax.map(compare, _directions(paths))
+    known, same = (source <= classes) & (partner <= classes), source == partner
+    return PairTargets(known & same & (source == 0), known & same & (source > 0), known & ~same)
 
 
-def affinity_loss(affinities: jax.Array, targets: PairTargets) -> jax.Array:
+def affinity_loss(edges: jax.Array, labels: jax.Array, paths: tuple[Path, ...], *, classes: int) -> jax.Array:
     """Cross entropy of the affinities; background, foreground and different pairs have fixed shares.
 
         1/2 (1/2 mean_background -log(a + e) + 1/2 mean_foreground -log(a + e) + mean_different -log(1 + e - a))
@@ -63,24 +56,32 @@ def affinity_loss(affinities: jax.Array, targets: PairTargets) -> jax.Array:
     the whole batch.
 
     Args:
-        affinities: float (p, *b, h - r, w - 2r), of `paths.affinity`, in [0, 1].
-        targets: of `pair_targets`, of the same shape.
+        edges: float (*b, h, w), probabilities of an edge in [0, 1].
+        labels: int (*b, h, w), 0 for background, n + 1 for class n; anything above `classes`, such as 255, is unsure.
+        paths: of `search_paths`; IRN's have radius 10.
+        classes: how many there are.
 
     Returns:
         float ().
 
     Source: IRN, step/train_irn.py.
     """
+    r = reach(paths)
+    source = window(labels, (0, 0), r)
 
-    def mean(losses, pairs):
-        return jnp.where(pairs, losses, 0).sum() / (pairs.sum() + EPSILON)
+    def measure(direction, along):
+        targets = pair_targets(source, window(labels, direction, r), classes=classes)
+        a = along(edges)
+        losses = -jnp.log(jnp.where(targets.different, 1 + EPSILON - a, a + EPSILON))
+        return [_sum(losses, kind) for kind in targets]
 
-    alike, different = -jnp.log(affinities + EPSILON), -jnp.log(1 + EPSILON - affinities)
-    positive = mean(alike, targets.background) / 2 + mean(alike, targets.foreground) / 2
-    return (positive + mean(different, targets.different)) / 2
+    background, foreground, different = _means(over_paths(measure, paths))
+    return (background / 2 + foreground / 2 + different) / 2
 
 
-def displacement_loss(displacements: jax.Array, targets: PairTargets, paths: tuple[Path, ...]) -> jax.Array:
+def displacement_loss(
+    displacements: jax.Array, labels: jax.Array, paths: tuple[Path, ...], *, classes: int
+) -> jax.Array:
     """Pixels of an object point to the same place, those of the background nowhere in particular.
 
         1/2 mean_foreground |D(i) - D(j) - (j - i)| + 1/2 mean_background |D(i) - D(j)|
@@ -90,8 +91,9 @@ def displacement_loss(displacements: jax.Array, targets: PairTargets, paths: tup
 
     Args:
         displacements: float (*b, h, w, 2), D, in rows and columns.
-        targets: of `pair_targets`, (p, *b, h - r, w - 2r).
-        paths: those of the targets.
+        labels: int (*b, h, w), 0 for background, n + 1 for class n; anything above `classes`, such as 255, is unsure.
+        paths: of `search_paths`; IRN's have radius 10.
+        classes: how many there are.
 
     Returns:
         float ().
@@ -100,24 +102,23 @@ def displacement_loss(displacements: jax.Array, targets: PairTargets, paths: tup
     """
     r = reach(paths)
     fields = jnp.moveaxis(displacements, -1, 0)
-    source = window(fields, (0, 0), r)
+    source, source_label = window(fields, (0, 0), r), window(labels, (0, 0), r)
 
-    @jax.checkpoint  # the differences of all directions would be twice the size of the affinities
-    def add(sums, pairs):
-        direction, background, foreground = pairs
+    def measure(direction, _):
+        targets = pair_targets(source_label, window(labels, direction, r), classes=classes)
         difference = source - window(fields, direction, r)
-        wanted = direction.astype(difference.dtype).reshape(2, *[1] * (difference.ndim - 1))
-        on_objects = jnp.where(foreground[None], jnp.abs(difference - wanted), 0).sum()
-        elsewhere = jnp.where(background[None], jnp.abs(difference), 0).sum()
-        return (sums[0] + on_objects, sums[1] + elsewhere), None
+        wanted = direction.astype(fields.dtype).reshape(2, *[1] * (fields.ndim - 1))
+        elsewhere, on_objects = (jnp.abs(difference - offset).sum(axis=0) for offset in (0, wanted))
+        return [_sum(elsewhere, targets.background, 2), _sum(on_objects, targets.foreground, 2)]
 
-    zero = jnp.zeros((), fields.dtype)
-    pairs = (_directions(paths), targets.background, targets.foreground)
-    (on_objects, elsewhere), _ = lax.scan(add, (zero, zero), pairs)
-    on_objects /= 2 * targets.foreground.sum() + EPSILON
-    elsewhere /= 2 * targets.background.sum() + EPSILON
-    return (on_objects + elsewhere) / 2
+    background, foreground = _means(over_paths(measure, paths))
+    return (background + foreground) / 2
 
 
-def _directions(paths):
-    return jnp.array([path.direction for path in paths])
+def _sum(losses, pairs, values=1):
+    """The sum of the losses of these pairs, of so many values each, and the number of values."""
+    return jnp.where(pairs, losses, 0).sum(), values * pairs.sum()
+
+
+def _means(sums):
+    return [total.sum() / (count.sum() + EPSILON) for total, count in sums]

@@ -4,14 +4,14 @@
 
 Each pixel i of the grid is paired with those j = i + d that are below it, or right of it, and nearer than the radius.
 The pixels that have all their partners inside an (h, w) grid are its sources: rows 0 .. h - r - 1 and columns
-r .. w - r - 1, where r, the reach of the paths, is the radius - 1. What is known of pairs comes as one plane of
-sources for each direction d, (p, *b, h - r, w - 2r): every plane is a window of the grid, shifted, and nothing is
-gathered.
+r .. w - r - 1, where r, the reach of the paths, is the radius - 1. What is known of the pairs of one direction d is a
+plane of sources, (*b, h - r, w - 2r): windows of the grid, shifted, and nothing is gathered. There are many directions,
+so `over_paths` makes one plane after the other, and a loss needs to hold none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,12 +75,34 @@ def window(grid: jax.Array, offset: tuple[int, int] | jax.Array, r: int) -> jax.
     return lax.dynamic_slice(grid, _corner(grid, offset, r), (*batch, h - r, w - 2 * r))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def over_paths(measure: Callable[[jax.Array, Callable[[jax.Array], jax.Array]], Any], paths: tuple[Path, ...]) -> Any:
+    """What is measured along every path, one path after the other.
+
+    Nothing that is made on the way is held, also not for the gradient, for which it is made again.
+
+    Args:
+        measure: called with the direction of a path, int (2,), and with a function that gives the affinities along it,
+            float (*b, h - r, w - 2r), of edges, float (*b, h, w). The gradient of the affinities goes to the strongest
+            cell of the path, to the first if there are several.
+        paths: p of them, of `search_paths`.
+
+    Returns:
+        The arrays that `measure` gives, with p in front.
+    """
+    r = reach(paths)
+    cells = jnp.array([cell for path in paths for cell in path.cells])
+    ends = jnp.cumsum(jnp.array([len(path.cells) for path in paths]))
+    spans = jnp.stack([jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]]), ends], axis=-1)
+
+    @jax.checkpoint
+    def follow(span):
+        return measure(_at(cells, span[0]), lambda edges: 1 - _strongest(edges, cells, span, r))
+
+    return lax.map(follow, spans)
+
+
 def affinity(edges: jax.Array, paths: tuple[Path, ...]) -> jax.Array:
     """One less the strongest edge on the way, for all sources and directions.
-
-    The gradient goes to the strongest cell of each path, to the first if there are several. Neither way holds more
-    than the planes of the result: one path after the other is followed cell by cell.
 
     Args:
         edges: float (*b, h, w), probabilities of an edge in [0, 1].
@@ -91,33 +113,38 @@ def affinity(edges: jax.Array, paths: tuple[Path, ...]) -> jax.Array:
 
     Source: IRN, net/resnet50_irn.py (there a gather of all cells of all paths).
     """
-    cells, spans = _flat(paths)
-    return lax.map(lambda span: 1 - _strongest(edges, cells, span, reach(paths)), spans)
+    return over_paths(lambda _, along: along(edges), paths)
 
 
-def _affinity_forward(edges, paths):
-    return affinity(edges, paths), edges
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _strongest(edges, cells, span, r):
+    """The largest edge among the cells of the span, for all sources."""
+
+    def visit(index, strongest):
+        return jnp.maximum(strongest, window(edges, _at(cells, index), r))
+
+    return lax.fori_loop(span[0] + 1, span[1], visit, window(edges, _at(cells, span[0]), r))
 
 
-def _affinity_backward(paths, edges, cotangents):
-    (cells, spans), r = _flat(paths), reach(paths)
-
-    def follow(total, path):
-        span, cotangent = path
-        strongest = _strongest(edges, cells, span, r)
-
-        def visit(index, state):
-            total, left = state
-            cell = _at(cells, index)
-            here = jnp.where(window(edges, cell, r) == strongest, left, 0)
-            return lax.dynamic_update_slice(total, window(total, cell, r) - here, _corner(total, cell, r)), left - here
-
-        return lax.fori_loop(span[0], span[1], visit, (total, cotangent))[0], None
-
-    return (lax.scan(follow, jnp.zeros_like(edges), (spans, cotangents))[0],)
+def _strongest_forward(edges, cells, span, r):
+    strongest = _strongest(edges, cells, span, r)
+    return strongest, (edges, cells, span, strongest)
 
 
-affinity.defvjp(_affinity_forward, _affinity_backward)
+def _strongest_backward(r, inputs, cotangent):
+    edges, cells, span, strongest = inputs
+
+    def visit(index, state):
+        total, left = state
+        cell = _at(cells, index)
+        here = jnp.where(window(edges, cell, r) == strongest, left, 0)
+        return lax.dynamic_update_slice(total, window(total, cell, r) + here, _corner(total, cell, r)), left - here
+
+    total, _ = lax.fori_loop(span[0], span[1], visit, (jnp.zeros_like(edges), cotangent))
+    return total, None, None
+
+
+_strongest.defvjp(_strongest_forward, _strongest_backward)
 
 
 def _cells(row: int, column: int) -> tuple[tuple[int, int], ...]:
@@ -125,22 +152,6 @@ def _cells(row: int, column: int) -> tuple[tuple[int, int], ...]:
     box = [(y, x) for y in range(row + 1) for x in range(min(0, column), max(0, column) + 1)]
     near = [(y, x) for y, x in box if (row * x - column * y) ** 2 < row * row + column * column]
     return tuple(sorted(near, key=lambda cell: -abs(cell[0]) - abs(cell[1])))
-
-
-def _flat(paths):
-    """The cells of all paths in a row, (m, 2), and where each path begins and ends among them, (p, 2)."""
-    ends = jnp.cumsum(jnp.array([len(path.cells) for path in paths]))
-    starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
-    return jnp.array([cell for path in paths for cell in path.cells]), jnp.stack([starts, ends], axis=-1)
-
-
-def _strongest(edges, cells, span, r):
-    """The largest edge on one path, for all sources."""
-
-    def visit(index, strongest):
-        return jnp.maximum(strongest, window(edges, _at(cells, index), r))
-
-    return lax.fori_loop(span[0] + 1, span[1], visit, window(edges, _at(cells, span[0]), r))
 
 
 def _at(cells, index):
