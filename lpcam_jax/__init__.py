@@ -16,6 +16,7 @@ from .prototypes import Prototypes, class_scores, select_prototypes
 from .seeds import (
     bounding_boxes,
     confident_labels,
+    ir_labels,
     largest_component,
     otsu_threshold,
     percentile_threshold,
@@ -43,6 +44,7 @@ __all__ = [
     "fuse",
     "inverse_length",
     "iou",
+    "ir_labels",
     "kmeans",
     "kmeans_plus_plus",
     "largest_component",

@@ -44,11 +44,25 @@ def confident_labels(maps: Array, labels: Array, *, foreground: float = 0.45, ba
     Returns:
         int32 (*b, H, W): n + 1, 0, or 255 (unsure).
 
-    Source: reference step "cam_to_ir_label", before its CRF.
+    Source: reference step "cam_to_ir_label" without its CRF.
     """
     sure = seed_mask(maps, labels, background=foreground)
-    possible = seed_mask(maps, labels, background=background)
-    xp = maps.__array_namespace__()
+    return ir_labels(sure, seed_mask(maps, labels, background=background))
+
+
+def ir_labels(sure: Array, possible: Array) -> Array:
+    """The classes of one mask, the background of another; the pixels of neither are unsure.
+
+    Args:
+        sure: int (*b, H, W), a mask at a high threshold, possibly after a CRF: its classes are kept.
+        possible: int (*b, H, W), at a low threshold: what is background in both is background.
+
+    Returns:
+        int32 (*b, H, W): n + 1, 0, or 255 (unsure).
+
+    Source: reference step "cam_to_ir_label".
+    """
+    xp = sure.__array_namespace__()
     return xp.where(sure > 0, sure, xp.where(possible > 0, UNSURE, 0)).astype(xp.int32)
 
 

@@ -1,0 +1,112 @@
+"""Time and memory of IRN's random walk on pictures of 256 to 1024 pixels, and of the dense matrix in its place.
+
+    python -m benchmarks.random_walk
+
+Random maps of three classes and random edges at stride 4. The walk, each size in a process of its own: its seconds after
+compilation, and how much it adds to the peak of the process's memory (ru_maxrss), compilation included. The dense
+matrix, as IRN has it, T squared eight times, with NumPy in float32: the same two numbers at 256 pixels, where both
+walk in turn; beyond, the memory is that of the two matrices that squaring needs. Prints Markdown for RESULTS.md.
+"""
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+SIZES = (256, 384, 512, 768, 1024)
+CLASSES, STRIDE, RADIUS, BETA, DOUBLINGS = 3, 4, 5, 10, 8
+REPETITIONS = 5
+
+
+def main() -> None:
+    """Start a process for each size and kind of walk, and print the table."""
+    if len(sys.argv) == 4 and sys.argv[1] == "--one":
+        print(*measure(KINDS[sys.argv[2]], int(sys.argv[3]) // STRIDE))
+        return
+    print("| picture | walk, s | memory, MB | dense matrix, s | memory, MB | dense / walk: time | memory |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for size in SIZES:
+        seconds, peak = in_a_process("stencil", size)
+        row = f"| {size} x {size} | {seconds:.3f} | {peak:,.0f} | "
+        if size == SIZES[0]:
+            dense_seconds, dense_peak = in_a_process("dense", size)
+            row += (
+                f"{dense_seconds:.1f} | {dense_peak:,.0f} | {dense_seconds / seconds:,.0f} | {dense_peak / peak:,.0f} |"
+            )
+        else:
+            formula = 2 * 4 * (size // STRIDE) ** 4 / 2**20
+            row += f"| {formula:,.0f} (formula) | | {formula / peak:,.0f} |"
+        print(row, flush=True)
+
+
+def in_a_process(kind: str, size: int) -> tuple[float, float]:
+    """Seconds, and megabytes more than before, of a walk in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.random_walk", "--one", kind, str(size)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seconds, peak = map(float, output.splitlines()[-1].split())
+    return seconds, peak
+
+
+def measure(make, grid: int) -> tuple[float, float]:
+    """Median seconds of a walk, and megabytes that its process needs more than before."""
+    random = np.random.default_rng(0)
+    maps, edges = random.random((grid, grid, CLASSES), np.float32), random.random((grid, grid), np.float32) ** 3
+    walk = make()
+    before = peak_memory()
+    walk(maps, edges)
+    seconds = []
+    for _ in range(REPETITIONS):
+        start = time.perf_counter()
+        walk(maps, edges)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), peak_memory() - before
+
+
+def peak_memory() -> float:
+    """Of this process so far, in megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def stencil():
+    """The package's walk, with JAX started."""
+    import jax
+
+    from lpcam_jax.refine.random_walk import random_walk
+
+    jax.numpy.zeros(1).block_until_ready()
+    return lambda maps, edges: random_walk(maps, edges).block_until_ready()
+
+
+def dense():
+    """T as a matrix, squared; its affinities come from the package, their making is little beside the squaring."""
+    from lpcam_jax.refine.paths import affinity, reach, search_paths
+
+    paths = search_paths(RADIUS)
+    r = reach(paths)
+
+    def walk(maps, edges):
+        h, w = edges.shape
+        planes = np.asarray(affinity(np.pad(edges, ((0, r), (r, r)), constant_values=1), paths)) ** BETA
+        matrix = np.eye(h * w, dtype=np.float32)
+        rows, columns = np.indices((h, w))
+        for plane, ((y, x), _) in zip(planes, paths, strict=True):
+            inside = (rows + y < h) & (columns + x >= 0) & (columns + x < w)
+            i = (rows * w + columns)[inside]
+            j = i + y * w + x
+            matrix[i, j] = matrix[j, i] = plane[inside]
+        matrix /= matrix.sum(axis=0)
+        for _ in range(DOUBLINGS):
+            matrix = matrix @ matrix
+        weak = (maps * (1 - edges)[..., None]).reshape(h * w, -1)
+        return (weak.T @ matrix).T.reshape(maps.shape)
+
+    return walk
+
+
+KINDS = {"stencil": stencil, "dense": dense}
+
+if __name__ == "__main__":
+    main()

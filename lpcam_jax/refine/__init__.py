@@ -1,0 +1,1 @@
+"""From heat maps to pseudo masks: dense CRF, IRN's random walk, saliency."""
