@@ -35,20 +35,20 @@ TILE_ROWS, TILE_COLUMNS = 128, 1024
 class CRF(NamedTuple):
     """Two kernels and their weights; sizes are standard deviations, in pixels and in steps of 0 to 255."""
 
-    gaussian_size: float = 3
-    gaussian_weight: float = 3
-    bilateral_size: float = 50
-    bilateral_color: float = 5
-    bilateral_weight: float = 10
+    gaussian_size: float = 3.0
+    gaussian_weight: float = 3.0
+    bilateral_size: float = 50.0
+    bilateral_color: float = 5.0
+    bilateral_weight: float = 10.0
     iterations: int = 10
 
 
 CRFS = {
     "irn": CRF(),  # labels for IRN, also of LPCAM and AMN
-    "psa": CRF(bilateral_size=80, bilateral_color=13),
-    "edam": CRF(bilateral_size=80, bilateral_color=13, iterations=3),
-    "deeplabv2": CRF(gaussian_size=1, bilateral_size=67, bilateral_color=3, bilateral_weight=4),
-    "mctformer": CRF(gaussian_size=4, bilateral_size=83, bilateral_weight=3),
+    "psa": CRF(bilateral_size=80.0, bilateral_color=13.0),
+    "edam": CRF(bilateral_size=80.0, bilateral_color=13.0, iterations=3),
+    "deeplabv2": CRF(gaussian_size=1.0, bilateral_size=67.0, bilateral_color=3.0, bilateral_weight=4.0),
+    "mctformer": CRF(gaussian_size=4.0, bilateral_size=83.0, bilateral_weight=3.0),
 }
 
 

@@ -75,16 +75,23 @@ def with_gaussian_sums(points: jax.Array, exists: jax.Array, use: Callable[[Call
 def _sums(lattice: Lattice, values: jax.Array) -> jax.Array:
     """Splat, blur, slice: (n, c) -> (n, c)."""
     corners = jnp.zeros((lattice.neighbours.shape[2], values.shape[1]), values.dtype)
-    for rows, weights in zip(lattice.rows, lattice.weights, strict=True):
-        corners = corners.at[rows].add(weights[:, None] * values)
+    kinds = lattice.rows, lattice.weights
+
+    def splat(corners, kind):
+        rows, weights = kind
+        return corners.at[rows].add(weights[:, None] * values), None
 
     def blur(corners, neighbours):
         before, after = neighbours
         return corners + (corners[before] + corners[after]) / 2, None
 
+    def slice_(sums, kind):
+        rows, weights = kind
+        return sums + weights[:, None] * corners[rows], None
+
+    corners, _ = jax.lax.scan(splat, corners, kinds)
     corners, _ = jax.lax.scan(blur, corners, lattice.neighbours)
-    pairs = zip(lattice.rows, lattice.weights, strict=True)
-    return sum(weights[:, None] * corners[rows] for rows, weights in pairs)
+    return jax.lax.scan(slice_, jnp.zeros_like(values), kinds)[0]
 
 
 def _corners(points: jax.Array, exists: jax.Array) -> Corners:
