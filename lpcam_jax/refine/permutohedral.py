@@ -27,21 +27,20 @@ NOWHERE = np.uint32(2**32 - 1)
 
 
 class Corners(NamedTuple):
-    """The corners around n points: those of a kind are numbered from 0, in the order of their codes."""
+    """The corners around n points."""
 
-    numbers: jax.Array  # int32 (d + 1, n), of the corner of each kind of each point
+    codes: jax.Array  # uint32 (d + 1, n), of the corner of each kind of each point
     weights: jax.Array  # float32 (d + 1, n), barycentric; 0 for points that do not exist
-    sorted_codes: jax.Array  # uint32 (d + 1, n), of each corner as often as points have it
-    sorted_numbers: jax.Array  # int32 (d + 1, n), their numbers
-    places: jax.Array  # uint32 (d + 1,), what a step along each direction subtracts from a code
-    count: jax.Array  # int32 (), of the kind that has the most
+    sorted_codes: jax.Array  # uint32 (d + 1, n), the same codes
+    sorted_numbers: jax.Array  # int32 (d + 1, n), of their corners: from 0, in each kind
+    steps: jax.Array  # uint32 (d + 1,), what a step along each direction takes from a code
 
 
 class Lattice(NamedTuple):
-    """Room for so many corners of every kind: number i of kind k is row (d + 1) i + k. The last row is always empty."""
+    """Room for so many corners of every kind: number i of kind k is row room k + i. The last row is always empty."""
 
     rows: jax.Array  # int32 (d + 1, n), of the corner of each kind of each point
-    weights: jax.Array  # float32 (d + 1, n)
+    weights: jax.Array  # float32 (d + 1, n), barycentric; 0 for points that do not exist
     neighbours: jax.Array  # int32 (d + 1, 2, rows), the rows before and after in each direction; the last for none
 
 
@@ -66,7 +65,7 @@ def with_gaussian_sums(points: jax.Array, exists: jax.Array, use: Callable[[Call
     corners = _corners(points, exists)
     room = n // 4 + 1
     return jax.lax.cond(
-        corners.count < room,
+        corners.sorted_numbers.max() + 1 < room,
         lambda: use(partial(_sums, _lattice(corners, room))),
         lambda: use(partial(_sums, _lattice(corners, n + 1))),
     )
@@ -96,24 +95,20 @@ def _sums(lattice: Lattice, values: jax.Array) -> jax.Array:
 
 def _corners(points: jax.Array, exists: jax.Array) -> Corners:
     """The corners around the points that exist."""
-    n, d = points.shape
+    d = points.shape[1]
     somewhere = points[jnp.argmax(exists)]
     corners, weights = _simplices(jnp.where(exists[:, None], points, somewhere[None]))
     lowest, highest = corners.min(axis=(0, 2), keepdims=True), corners.max(axis=(0, 2), keepdims=True)
-    # A code has a digit for every coordinate, with room for a neighbour at either end.
+    # A code has a digit for every coordinate but the last, with room for a neighbour at either end.
     bases = (highest - lowest + 3).reshape(d).astype(jnp.uint32)
     places = jnp.concatenate([jnp.ones(1, jnp.uint32), jnp.cumprod(bases[:-1], dtype=jnp.uint32)])
     digits = (corners - lowest + 1).astype(jnp.uint32)
     codes = jnp.sum(digits * places[None, :, None], axis=1, dtype=jnp.uint32)
-
-    order = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32)[None], codes.shape)
-    codes, order = jax.lax.sort_key_val(codes, order)
-    fresh = jnp.pad(codes[:, 1:] != codes[:, :-1], ((0, 0), (1, 0)))
-    sorted_numbers = jnp.cumsum(fresh, axis=1, dtype=jnp.int32)
-    numbers = jnp.zeros_like(order).at[np.arange(d + 1)[:, None], order].set(sorted_numbers)
-    weights = jnp.where(exists[None], weights, 0)
-    places = jnp.append(places, jnp.uint32(0))  # the last coordinate has no digit
-    return Corners(numbers, weights, codes, sorted_numbers, places, sorted_numbers.max() + 1)
+    # The codes alone are sorted, and looked up later: to sort each with its point would take four times as long.
+    ordered = jnp.sort(codes, axis=1)
+    fresh = jnp.pad(ordered[:, 1:] != ordered[:, :-1], ((0, 0), (1, 0)))
+    numbers = jnp.cumsum(fresh, axis=1, dtype=jnp.int32)
+    return Corners(codes, jnp.where(exists[None], weights, 0), ordered, numbers, jnp.append(places, jnp.uint32(0)))
 
 
 def _simplices(points: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -151,21 +146,21 @@ def _lattice(corners: Corners, room: int) -> Lattice:
     One step along direction k adds 1 to all coordinates and takes d + 1 from coordinate k. The kind grows by 1; after
     the last comes the first, with all whole numbers one higher.
     """
-    kinds = np.arange(len(corners.places), dtype=np.int32)
-    codes = jnp.full((room, kinds.size), NOWHERE)
-    codes = codes.at[corners.sorted_numbers.T, kinds[None]].set(corners.sorted_codes.T, mode="drop")
-    following, following_kind = jnp.roll(codes, -1, axis=1), np.roll(kinds, -1)
-    carry = jnp.where(following_kind == 0, corners.places.sum(dtype=jnp.uint32), 0)
-    search = jax.vmap(jnp.searchsorted, in_axes=1, out_axes=1)
-    nowhere = room * kinds.size - 1
+    kinds = np.arange(len(corners.steps), dtype=np.int32)[:, None]
+    codes = jnp.full((kinds.size, room), NOWHERE)
+    codes = codes.at[kinds, corners.sorted_numbers].set(corners.sorted_codes, mode="drop")
+    search = jax.vmap(jnp.searchsorted)
+    following, following_kinds = jnp.roll(codes, -1, axis=0), np.roll(kinds, -1)
+    carry = jnp.where(following_kinds == 0, corners.steps.sum(dtype=jnp.uint32), 0)
+    nowhere = kinds.size * room - 1
 
-    def neighbours(place):
-        wanted = codes + (carry - place)[None]
-        number = search(following, wanted)
-        hit = (jnp.take_along_axis(following, number, axis=0, mode="clip") == wanted) & (codes != NOWHERE)
-        after = jnp.where(hit, kinds.size * number + following_kind[None], nowhere).reshape(-1)
+    def neighbours(step):
+        wanted = codes + (carry - step)
+        numbers = search(following, wanted)
+        hit = (jnp.take_along_axis(following, numbers, axis=1, mode="clip") == wanted) & (codes != NOWHERE)
+        after = jnp.where(hit, room * following_kinds + numbers, nowhere).reshape(-1)
         before = jnp.full_like(after, nowhere).at[after].set(jnp.arange(after.size, dtype=after.dtype))
         return jnp.stack([before.at[nowhere].set(nowhere), after])
 
-    rows = kinds.size * corners.numbers + kinds[:, None]
-    return Lattice(rows, corners.weights, jax.lax.map(neighbours, corners.places))
+    rows = room * kinds + search(codes, corners.codes)
+    return Lattice(rows, corners.weights, jax.lax.map(neighbours, corners.steps))
