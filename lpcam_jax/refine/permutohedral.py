@@ -84,13 +84,13 @@ def _sums(lattice: Lattice, values: jax.Array) -> jax.Array:
         before, after = neighbours
         return corners + (corners[before] + corners[after]) / 2, None
 
-    def slice_(sums, kind):
+    def read(sums, kind):
         rows, weights = kind
         return sums + weights[:, None] * corners[rows], None
 
     corners, _ = jax.lax.scan(splat, corners, kinds)
     corners, _ = jax.lax.scan(blur, corners, lattice.neighbours)
-    return jax.lax.scan(slice_, jnp.zeros_like(values), kinds)[0]
+    return jax.lax.scan(read, jnp.zeros_like(values), kinds)[0]
 
 
 def _corners(points: jax.Array, exists: jax.Array) -> Corners:
