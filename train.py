@@ -1,10 +1,13 @@
-"""Train a classifier and cluster its prototypes, or train a segmentation network: the recipe says which.
+"""Train a classifier and cluster its prototypes, or IRNet, or a segmentation network: the recipe says which.
 
     python train.py configs/shapes.py --workdir runs/demo
     python train.py configs/folder.py --data.root my_data --workdir runs/my_data
     python train.py configs/voc12.py --data.root DIR --model.weights resnet50.pth --workdir runs/voc12
     python infer.py --ckpt runs/voc12 --out heatmaps_aug/ --split train_aug
-    python train.py configs/voc12_deeplabv2.py --data.root DIR --data.masks heatmaps_aug/seeds --workdir runs/seg
+    python train.py configs/voc12_irn.py --data.root DIR --data.maps heatmaps_aug/ --model.weights resnet50.pth \
+        --workdir runs/irn
+    python infer.py --ckpt runs/irn --maps heatmaps_aug/ --out pseudo_masks/ --split train_aug
+    python train.py configs/voc12_deeplabv2.py --data.root DIR --data.masks pseudo_masks/masks --workdir runs/seg
 
 The same command continues a run that was stopped, and does nothing when all is done.
 """
@@ -17,19 +20,29 @@ from pathlib import Path
 import tyro
 
 from lpcam_jax import devices, processes
-from lpcam_jax.config import AnyConfig, SegmentationConfig
+from lpcam_jax.config import AnyConfig, Config, IRNConfig, SegmentationConfig
 from lpcam_jax.data.checks import check_labels
-from lpcam_jax.data.sources import masked_source, seed_source, training_sources, with_classes, with_labels
+from lpcam_jax.data.sources import (
+    masked_source,
+    seed_source,
+    training_source,
+    training_sources,
+    with_classes,
+    with_labels,
+)
 from lpcam_jax.errors import UserError
 from lpcam_jax.locks import in_use
 from lpcam_jax.scripts import parse_with_recipe, run_program
 from lpcam_jax.training.classification import train_classifier
+from lpcam_jax.training.irn import train_irn
 from lpcam_jax.training.prototype_stage import make_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.segmentation import train_segmentation
 from lpcam_jax.training.state import trained_state
+from lpcam_jax.training.sure_labels import label_pictures
 
-CLASSIFIER, PROTOTYPES, SEGMENTATION = "classifier", "prototypes", "segmentation"
+CLASSIFIER, PROTOTYPES, LABELS, IRNET, SEGMENTATION = "classifier", "prototypes", "labels", "irnet", "segmentation"
+STAGES = {Config: (CLASSIFIER, PROTOTYPES), IRNConfig: (LABELS, IRNET), SegmentationConfig: (SEGMENTATION,)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +56,7 @@ class Arguments:
     distributed: bool = False
     """one of several processes: see README"""
     stages: str = "all"
-    """comma-separated stages to run: classifier, prototypes; a segmentation recipe is one stage"""
+    """comma-separated stages to run: classifier, prototypes; of IRNet: labels, irnet; a segmentation recipe is one"""
 
 
 def main() -> None:
@@ -53,8 +66,10 @@ def main() -> None:
     if arguments.distributed:
         processes.join()
     devices.remember_compilations()
-    if SEGMENTATION in stages:
+    if isinstance(config, SegmentationConfig):
         directory, out = segmentation(config, arguments.workdir), "masks/"
+    elif isinstance(config, IRNConfig):
+        directory, out = irnet(config, arguments.workdir, stages), f"pseudo_masks/ --maps {config.data.maps}"
     else:
         directory, out = classifier_and_prototypes(config, arguments.workdir, stages), "heatmaps/"
     print(f"{directory} is ready: python infer.py --ckpt {arguments.workdir} --out {out}")
@@ -62,7 +77,7 @@ def main() -> None:
 
 def chosen_stages(config: AnyConfig, text: str) -> tuple[str, ...]:
     """The stages that are wanted; UserError for one that the recipe does not have."""
-    known = (SEGMENTATION,) if isinstance(config, SegmentationConfig) else (CLASSIFIER, PROTOTYPES)
+    known = STAGES[type(config)]
     stages = known if text == "all" else tuple(text.split(","))
     if unknown := sorted(set(stages) - set(known)):
         raise UserError(f"--stages {text}: this recipe has no stage {unknown[0]!r}; it has {', '.join(known)}.")
@@ -84,6 +99,19 @@ def classifier_and_prototypes(config: AnyConfig, workdir: str, stages: Sequence[
             state = trained_state(run, devices=mesh)
         if PROTOTYPES in stages and not run.has_prototypes():
             make_prototypes(run, state, seeds, devices=mesh)
+    return run.directory
+
+
+def irnet(config: IRNConfig, workdir: str, stages: Sequence[str]) -> Path:
+    """Label what the heat maps are sure of and train IRNet; returns the run's folder."""
+    if not config.data.maps:
+        raise UserError("IRNet is trained from heat maps; name the folder that infer.py wrote with --data.maps DIR.")
+    pictures = training_source(config)
+    with processes.only_first(in_use(workdir, "train.py", flag="--workdir")):
+        run = Run.create(workdir, config, pictures.class_names)
+        labelled = label_pictures(run, pictures)
+        if IRNET in stages:
+            train_irn(run, labelled, devices=devices.mesh())
     return run.directory
 
 

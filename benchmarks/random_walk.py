@@ -2,7 +2,7 @@
 
     python -m benchmarks.random_walk
 
-Random maps of three classes and random edges at stride 4. The walk, each size in a process of its own: its seconds after
+Random maps of three classes and random edges at stride 4. The walk, each size in a process of its own: seconds after
 compilation, and how much it adds to the peak of the process's memory (ru_maxrss), compilation included. The dense
 matrix, as IRN has it, T squared eight times, with NumPy in float32: the same two numbers at 256 pixels, where both
 walk in turn; beyond, the memory is that of the two matrices that squaring needs. Prints Markdown for RESULTS.md.

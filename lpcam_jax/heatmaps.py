@@ -4,6 +4,7 @@
                       probabilities (c,) of all classes. No pickle.
     overlays/ID.png   picture, seed, truth, and every class's maps side by side
     seeds/ID.png      seed mask of LPCAM as a palette PNG: 0 background, class n + 1
+    pseudo_masks/     the same, refined (`refinement`), unless that is not wanted
     index.html        all of them, to filter, sort and threshold; gallery/ holds its pictures
     prototypes.html   what each class is made of (`prototype_gallery`)
     metrics.json      Table 1, confusion matrices, and what they were made with; thresholds.png its curve (both where
@@ -13,16 +14,16 @@
 The npz is written last: where it stands, the picture is done. (A folder from before there was a gallery is made anew.)
 """
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jax.sharding import Mesh
 
 from . import __version__, processes
 from .config import Inference, at_precision
+from .data.masks import MaskFolder
 from .data.pictures import picture_size
 from .data.records import Record, RecordSource
 from .files import write_atomically
@@ -30,6 +31,7 @@ from .inference import METHODS, PictureMaps, map_pictures
 from .predictions import MapFolder
 from .prototype_gallery import write_prototype_page
 from .prototypes import Prototypes
+from .refinement import Refiner, cut, refinement_protocol, refiner
 from .report.curve import seed_curves
 from .report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layer
 from .report.layers import map_layer, mask_layer, photo_layer, picture_colors, seed_layer
@@ -38,8 +40,7 @@ from .report.overlays import panel, png
 from .report.palette import mask_png
 from .report.table import empty_maps_line, seed_tables
 from .results import ResultFolder, all_skipped, fingerprint, skipped_line, write_all
-from .scoring import FIXED, PictureScore, classes_in, score_maps
-from .seeds import seed_mask
+from .scoring import FIXED, PictureScore, classes_in, score_maps, score_masks
 from .training.checkpoints import TrainState
 from .training.run import Run
 from .training.state import graph_of
@@ -51,10 +52,13 @@ _PANES = (
     Pane("truth", "ground truth", "mask"),
     Pane("seed_cam", "seed of CAM", "seed", "cam"),
     Pane("seed_lpcam", "seed of LPCAM", "seed", "lpcam"),
+    Pane("refined", "pseudo mask", "mask"),
 )
 _LOOKS = (
     Look("heat maps", ("cam", "lpcam")),
     Look("seeds", ("seed_cam", "seed_lpcam")),
+    Look("seed and pseudo mask", ("seed_lpcam", "refined")),
+    Look("pseudo mask and ground truth", ("refined", "truth")),
     Look("seed and ground truth", ("seed_lpcam", "truth")),
 )
 
@@ -66,15 +70,24 @@ class HeatMapFolder(ResultFolder):
         directory: made when it is not there.
         class_names: c names.
         protocol: plain JSON values that say how the maps are made; a folder with another protocol is refused.
+        refined: what becomes of LPCAM's maps beside their seeds; None: nothing.
 
     Raises:
         UserError: as `ResultFolder`.
     """
 
-    def __init__(self, directory: str | Path, class_names: tuple[str, ...], protocol: dict[str, Any]):
+    def __init__(
+        self,
+        directory: str | Path,
+        class_names: tuple[str, ...],
+        protocol: dict[str, Any],
+        *,
+        refined: Refiner | None = None,
+    ):
         super().__init__(directory, protocol, what="heat maps")
-        self.class_names = class_names
+        self.class_names, self.refined = class_names, refined
         self.maps = MapFolder(self.directory / "maps", METHODS)
+        self.pseudo_masks = MaskFolder(self.directory / "pseudo_masks")
 
     def is_done(self, name: str) -> bool:
         """Whether the picture's outputs are all there."""
@@ -88,10 +101,9 @@ class HeatMapFolder(ResultFolder):
             result: its maps.
             background: seed threshold.
         """
-        seed = np.zeros(record.image.shape[:2], np.uint8)
-        if len(result.classes):
-            values = np.concatenate([[0], result.classes + 1]).astype(np.uint8)
-            seed = values[seed_mask(result.maps["lpcam"], np.ones(len(result.classes)), background=background)]
+        values = np.concatenate([[0], result.classes + 1]).astype(np.uint8)
+        seed = values[cut(result.maps["lpcam"], background)]
+        refined = values[self.refined(record, result.maps["lpcam"])] if self.refined else None
         stored = {method: np.moveaxis(result.maps[method], -1, 0) for method in METHODS}
         names = [self.class_names[n] for n in result.classes]
         if record.labels is None:
@@ -102,21 +114,17 @@ class HeatMapFolder(ResultFolder):
             names,
             seed,
             record.mask,
+            refined=refined,
             class_values=[int(n) + 1 for n in result.classes],
         )
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            classes=result.classes.astype(np.int16),
-            names=np.array([self.class_names[n] for n in result.classes], dtype=str),
-            probabilities=result.probabilities.astype(np.float32),
-            **{method: maps.astype(np.float16) for method, maps in stored.items()},
-        )
-        for key, layer in _layers(record, result.classes, stored):
+        for key, layer in _layers(record, result.classes, stored, refined):
             write_layer(self.directory, key, record.id, layer)
         write_atomically(self.file("overlays", record.id, "png"), png(picture))
         write_atomically(self.file("seeds", record.id, "png"), mask_png(seed))
-        write_atomically(self.maps.file(record.id), buffer.getvalue())
+        if refined is not None:
+            write_atomically(self.pseudo_masks.file(record.id), mask_png(refined))
+        probabilities = result.probabilities.astype(np.float32)
+        self.maps.write(record.id, result.classes, self.class_names, stored, probabilities=probabilities)
 
     def entry(self, name: str, score: PictureScore, *, predicted: bool) -> Entry:
         """The picture in the gallery.
@@ -149,7 +157,9 @@ def _shown_classes(mapped: np.ndarray, truth: np.ndarray) -> list[int]:
     return [*map(int, mapped), *(int(n) for n in truth if n not in mapped)]
 
 
-def _layers(record: Record, classes: np.ndarray, maps: dict[str, np.ndarray]) -> Iterator[tuple[str, bytes]]:
+def _layers(
+    record: Record, classes: np.ndarray, maps: dict[str, np.ndarray], refined: np.ndarray | None
+) -> Iterator[tuple[str, bytes]]:
     """What the gallery lays over the photograph, and that; maps are float (n, H, W)."""
     truth = classes_in(record.mask)
     shown = _shown_classes(classes, truth)
@@ -159,8 +169,9 @@ def _layers(record: Record, classes: np.ndarray, maps: dict[str, np.ndarray]) ->
         for method in ("cam", "lpcam"):
             yield method, map_layer(maps[method])
             yield f"seed_{method}", seed_layer(maps[method], colors[: len(classes)])
-    if record.mask is not None:
-        yield "truth", mask_layer(record.mask, shown, colors)
+    for key, mask in (("refined", refined), ("truth", record.mask)):
+        if mask is not None:
+            yield key, mask_layer(mask, shown, colors)
 
 
 def make_heatmaps(
@@ -170,6 +181,8 @@ def make_heatmaps(
     source: RecordSource,
     out: str | Path,
     *,
+    refine: Literal["crf", "none"],
+    saliency: str = "",
     inference: Inference,
     devices: Mesh,
 ) -> dict[str, Any] | None:
@@ -181,6 +194,8 @@ def make_heatmaps(
         prototypes: its prototypes.
         source: the pictures.
         out: the folder.
+        refine: how pseudo masks are made, as for `refiner`; "none": there are none.
+        saliency: folder of saliency maps, or empty, as for `refiner`.
         inference: scales and thresholds.
         devices: the mesh of this process.
 
@@ -190,7 +205,9 @@ def make_heatmaps(
     Raises:
         UserError: the folder cannot be written, or no picture could be read.
     """
-    folder = HeatMapFolder(out, run.class_names, protocol_of(run, state, prototypes, source, inference))
+    protocol = protocol_of(run, state, prototypes, source, inference) | refinement_protocol(refine, saliency)
+    refined = None if refine == "none" else refiner(refine, background=inference.background, saliency=saliency)
+    folder = HeatMapFolder(out, run.class_names, protocol, refined=refined)
     skipped: list[str] = []
     missing = [index for index in processes.share(range(len(source))) if not folder.is_done(source.ids[index])]
     if missing:
@@ -217,6 +234,8 @@ def make_heatmaps(
         "protocol": folder.protocol,
         **scores,
     }
+    if "scores" in metrics and folder.refined:
+        metrics["pseudo_masks"] = score_masks(folder.pseudo_masks, source)[0]["scores"]
     if "scores" in metrics:
         seed_curves(Path(out) / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
     folder.write_json("metrics.json", metrics)
@@ -226,19 +245,20 @@ def make_heatmaps(
     ]
     has_prototypes = write_prototype_page(run, state, prototypes, source, out, devices=devices)
     links = [("What the maps are made of: the prototypes of every class", "prototypes.html")] if has_prototypes else []
-    gallery = _gallery(metrics, source.has_masks)._replace(links=links)
+    gallery = _gallery(metrics, source.has_masks, bool(folder.refined))._replace(links=links)
     write_gallery(folder.directory / "index.html", gallery, entries)
     return metrics
 
 
-def _gallery(metrics: dict[str, Any], has_masks: bool) -> Gallery:
+def _gallery(metrics: dict[str, Any], has_masks: bool, is_refined: bool) -> Gallery:
     """Each method's seeds are cut at its own best threshold at first, where that is known."""
     scores = metrics.get("scores")
+    absent = {key for key, is_there in (("truth", has_masks), ("refined", is_refined)) if not is_there}
     thresholds = {method: scores[method]["best"]["threshold"] if scores else FIXED for method in ("cam", "lpcam")}
     return Gallery(
         "CAM and LPCAM",
-        [one for one in _PANES if one.key != "truth" or has_masks],
-        [one for one in _LOOKS if "truth" not in one.panes or has_masks],
+        [one for one in _PANES if one.key not in absent],
+        [one for one in _LOOKS if not absent & set(one.panes)],
         thresholds,
         rank="lpcam",
         against="cam",
@@ -252,6 +272,7 @@ def _summary(metrics: dict[str, Any]) -> Iterator[str]:
         best = {method: metrics["scores"][method]["best"] for method in ("cam", "lpcam")}
         found = (f"{title(method)} {100 * one['miou']:.1f} at {one['threshold']:.2f}" for method, one in best.items())
         yield f"mIoU of the seeds of {metrics['scored']} pictures, at the best threshold: {', '.join(found)}"
+        yield from _pseudo_mask_line(metrics)
     else:
         yield "There are no masks to score against: thresholds start at 0.3 and are yours to choose."
     yield from skipped_line(metrics["skipped"])
@@ -276,6 +297,16 @@ def protocol_of(
     }
 
 
+def _pseudo_mask_line(metrics: dict[str, Any]) -> Iterator[str]:
+    """What the refinement made of the seeds; no line where it is not known."""
+    if "pseudo_masks" in metrics:
+        protocol = metrics["protocol"]
+        cut_at = "" if protocol["saliency"] else f" at {protocol['background']:g}"
+        how = "CRF and saliency" if protocol["saliency"] else "CRF"
+        miou = 100 * metrics["pseudo_masks"]["miou"]
+        yield f"mIoU of the pseudo masks, LPCAM{cut_at} and {how}: {miou:.1f}"
+
+
 def describe(metrics: dict[str, Any]) -> Iterator[str]:
     """What a person wants to read of the metrics, line by line."""
     if "scores" in metrics:
@@ -286,5 +317,6 @@ def describe(metrics: dict[str, Any]) -> Iterator[str]:
             f"LPCAM against CAM on {metrics['scored']} pictures: {best:+.1f} points of mIoU, each at its own best "
             f"threshold; {fixed:+.1f} at {scores['cam']['fixed']['threshold']:g}."
         )
+        yield from _pseudo_mask_line(metrics)
     yield from empty_maps_line(metrics["empty_maps"])
     yield from skipped_line(metrics["skipped"])

@@ -6,17 +6,20 @@
 An ID may have folders in it. The folder that infer.py writes holds maps of this kind in its maps/, or masks in masks/.
 """
 
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from .data.masks import MaskFolder
 from .data.pictures import shown
+from .data.records import Record, RecordSource, Subset
 from .errors import UserError
-from .files import read_arrays
+from .files import read_arrays, write_atomically
 
 
 class MapFolder:
@@ -33,6 +36,36 @@ class MapFolder:
     def file(self, name: str) -> Path:
         """Where the maps of a picture are, or would be."""
         return self.directory / f"{name}.npz"
+
+    def write(
+        self,
+        name: str,
+        classes: np.ndarray,
+        class_names: Sequence[str],
+        maps: Mapping[str, np.ndarray],
+        **more: np.ndarray,
+    ) -> None:
+        """Write the maps of one picture.
+
+        Args:
+            name: its id.
+            classes: int (n,), of the maps.
+            class_names: names of all classes.
+            maps: for each method float (n, H, W); stored as float16.
+            more: other arrays.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            classes=classes.astype(np.int16),
+            names=np.array([class_names[n] for n in classes], dtype=str),
+            **more,
+            **{method: stack.astype(np.float16) for method, stack in maps.items()},
+        )
+        write_atomically(self.file(name), buffer.getvalue())
 
     def read(self, name: str, *, classes: int) -> tuple[tuple[np.ndarray, dict[str, np.ndarray]], tuple[int, int]]:
         """The maps of one picture.
@@ -64,6 +97,29 @@ class MapFolder:
         if len(sizes) > 1:
             raise UserError(f"{shown(file)} holds maps of different sizes; store all in the size of the picture.")
         return (numbers.astype(int), maps), sizes.pop()
+
+    def read_for(self, record: Record, method: str, *, classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """The maps of a picture that is at hand.
+
+        Args:
+            record: the picture.
+            method: one of the methods.
+            classes: c, how many there are.
+
+        Returns:
+            Its classes int (n,), and their maps float32 (H, W, n).
+
+        Raises:
+            UserError: as `read`, or they are of another size than the picture.
+        """
+        (numbers, arrays), size = self.read(record.id, classes=classes)
+        if size != record.image.shape[:2]:
+            raise UserError(
+                f"{shown(self.file(record.id))}: the maps are {size[1]}x{size[0]}, the picture "
+                f"{record.image.shape[1]}x{record.image.shape[0]} (width x height); name the folder of maps of these "
+                "pictures."
+            )
+        return numbers, np.moveaxis(arrays[method], 0, -1)
 
     def read_one(self, name: str, array: str) -> np.ndarray:
         """One array of a picture's file, such as `classes` or `probabilities`; the maps themselves are not read.
@@ -97,6 +153,14 @@ def open_maps(directory: str | Path, methods: Sequence[str] = (), *, ids: Sequen
     if unknown := [method for method in methods if method not in folder.methods]:
         raise UserError(f"{shown(folder.directory)} has no maps {unknown[0]!r}; it has {', '.join(folder.methods)}.")
     return MapFolder(folder.directory, methods or folder.methods)
+
+
+def with_maps(source: RecordSource, maps: MapFolder) -> RecordSource:
+    """The pictures of a source that have maps; how many have none is said."""
+    kept = [index for index, name in enumerate(source.ids) if maps.file(name).exists()]
+    if left_out := len(source) - len(kept):
+        tqdm.write(f"{left_out} of {len(source)} pictures have no maps in {shown(maps.directory)}: left out")
+    return Subset(source, kept) if left_out else source
 
 
 def ids_in(directory: Path, suffix: str) -> list[str]:

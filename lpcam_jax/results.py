@@ -26,12 +26,13 @@ class ResultFolder:
         directory: made when it is not there.
         protocol: plain JSON values that say how the results are made; a folder with another protocol is refused.
         what: the results, in words.
+        flag: of the command line that says where they go.
 
     Raises:
         UserError: the folder cannot be written, or holds results made otherwise.
     """
 
-    def __init__(self, directory: str | Path, protocol: dict[str, Any], *, what: str):
+    def __init__(self, directory: str | Path, protocol: dict[str, Any], *, what: str, flag: str = "--out"):
         self.directory, self.protocol = Path(directory), protocol
         file = self.directory / "protocol.json"
         text = json.dumps(protocol, indent=2, ensure_ascii=False)
@@ -40,10 +41,10 @@ class ResultFolder:
         except (FileNotFoundError, NotADirectoryError):
             before = None
         except (OSError, ValueError) as error:
-            raise UserError(f"{file} cannot be read ({error}); choose another --out.") from None
+            raise UserError(f"{file} cannot be read ({error}); choose another {flag}.") from None
         if before is not None and before != text:
             raise UserError(
-                f"{directory} holds {what} of another model or protocol; choose another --out or delete it."
+                f"{directory} holds {what} of another model or protocol; choose another {flag} or delete it."
             )
         write_atomically(file, text.encode())
 

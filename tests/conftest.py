@@ -60,6 +60,21 @@ def get_config():
 """
 
 
+# Six training steps, checkpoints at 2, 4 and 6, of which the last two stay.
+TINY_IRN_RECIPE = """
+from lpcam_jax.config import Data, IRNConfig, IRNTraining, Model
+
+def get_config():
+    return IRNConfig(
+        data=Data(source="shapes", scenes=24),
+        model=Model(blocks=(1, 1, 1, 1), width=4, stem_width=4),
+        training=IRNTraining(
+            epochs=2, batch_size=8, crop=64, scale_range=(1.0, 1.5), radius=4, learning_rate=0.01, checkpoint_every=2
+        ),
+    )
+"""
+
+
 class Finished(NamedTuple):
     """How a program ended, and what it printed."""
 
@@ -100,6 +115,13 @@ def tiny(recipe):
 def segmentation_recipe(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("recipe") / "tiny_segmentation.py"
     path.write_text(TINY_SEGMENTATION_RECIPE)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def irn_recipe(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("recipe") / "tiny_irn.py"
+    path.write_text(TINY_IRN_RECIPE)
     return str(path)
 
 
@@ -163,6 +185,17 @@ def mapped(program, trained, tmp_path_factory) -> tuple[Path, str]:
     finished = program("infer.py", "--ckpt", trained, "--out", out)
     assert finished.code == 0, finished.err
     return out, finished.out
+
+
+@pytest.fixture(scope="session")
+def irn_trained(program, irn_recipe, mapped, trained, tmp_path_factory) -> Path:
+    """A finished run of the tiny recipe of IRNet, on the backbone of `trained`; look, do not touch."""
+    workdir = tmp_path_factory.mktemp("runs") / "irn"
+    finished = program(
+        "train.py", irn_recipe, "--data.maps", mapped[0], "--model.weights", trained, "--workdir", workdir
+    )
+    assert finished.code == 0, finished.err
+    return workdir
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,10 @@ def folder(tmp_path):
         ("def get_config(: pass", r"cannot be used: SyntaxError"),
         ("from lpcam_jax import nothing", r"cannot be used: ImportError"),
         ("x = 1", r"cannot be used: AttributeError"),
-        ("def get_config(): return {}", r"returns dict, not a Config or SegmentationConfig of lpcam_jax.config"),
+        (
+            "def get_config(): return {}",
+            r"returns dict, not a Config, IRNConfig or SegmentationConfig of lpcam_jax.config",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_used(program, tmp_path, content, pattern):

@@ -67,6 +67,15 @@ def test_two_processes_train_cluster_and_map_as_one(together, trained, mapped, r
     assert scores[0]["lpcam"]["best"]["miou"] == pytest.approx(scores[1]["lpcam"]["best"]["miou"], abs=1e-3)
 
 
+def test_one_that_fails_says_so_and_ends_the_others_with_it(together, trained):
+    first, second = together("infer.py", "--ckpt", trained, "--out", "/proc/nothing/can/be/here")
+    assert first[0] == 2
+    (line,) = [line for line in first[2].splitlines() if line.startswith("error:")]
+    assert "cannot write" in line
+    assert line.endswith("(process 0 of 2)")
+    assert second[0] != 0  # and it has ended, within the timeout
+
+
 def test_processes_that_do_not_find_each_other_say_so_in_one_line(start_program, recipe, tmp_path):
     without = {name: "" for name in os.environ if name.startswith(("SLURM", "OMPI"))}
     process = start_program("train.py", recipe, "--workdir", tmp_path / "run", "--distributed", **without)

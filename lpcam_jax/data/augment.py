@@ -47,7 +47,7 @@ def random_long_side(rng: np.random.Generator, image: np.ndarray, *, low: int, h
 
 
 def random_mirror(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Left becomes right in half of the calls: uint8 (H, W, 3) -> uint8 (H, W, 3)."""
+    """Left becomes right in half of the calls: uint8 (H, W, d) -> uint8 (H, W, d)."""
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
@@ -56,13 +56,13 @@ def random_crop(rng: np.random.Generator, image: np.ndarray, *, crop: int) -> tu
 
     Args:
         rng: random generator.
-        image: uint8 (H, W, 3).
+        image: uint8 (H, W, d); a mask may be its last channel.
         crop: side of the square.
 
     Returns:
-        canvas uint8 (crop, crop, 3), and int32 (4,): top, left, bottom, right of the picture on it.
+        canvas uint8 (crop, crop, d), and int32 (4,): top, left, bottom, right of the picture on it.
     """
-    canvas = np.zeros((crop, crop, 3), np.uint8)
+    canvas = np.zeros((crop, crop, image.shape[2]), np.uint8)
     source, target = [], []
     for length in image.shape[:2]:
         room = crop - length
@@ -117,8 +117,12 @@ def random_scale(
     if scale == 1:
         return image, mask
     size = tuple(max(int(length * scale), 1) for length in mask.shape)
-    labels = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST)
-    return resize_linear(image, size), np.asarray(labels)
+    return resize_linear(image, size), resize_mask(mask, size)
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize to the nearest label: uint8 (H, W), (rows, columns) -> uint8 (rows, columns)."""
+    return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 def random_window(

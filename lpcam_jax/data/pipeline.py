@@ -9,8 +9,17 @@ import grain
 import numpy as np
 from absl import flags
 
-from ..config import SegmentationTraining, Training
-from .augment import random_crop, random_long_side, random_mirror, random_scale, random_window
+from ..config import IRNTraining, SegmentationTraining, Training
+from .augment import (
+    random_crop,
+    random_long_side,
+    random_mirror,
+    random_scale,
+    random_window,
+    resize,
+    resize_mask,
+    scaled_size,
+)
 from .masks import IGNORE
 from .records import Record, RecordSource
 
@@ -81,5 +90,25 @@ def masked_crops(training: SegmentationTraining) -> Augmentation:
             canvas, labels = canvas[:, ::-1], labels[:, ::-1]
             box = np.int32([box[0], training.crop - box[3], box[2], training.crop - box[1]])
         return {"image": canvas, "box": box, "mask": labels}
+
+    return augmented
+
+
+def pair_crops(training: IRNTraining) -> Augmentation:
+    """Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; mask uint8 (crop/4, crop/4).
+
+    The mask is that of every fourth pixel, on the grid of IRNet's edges; it has no label (255) beyond the picture.
+
+    Source: IRN's step "train_irn".
+    """
+
+    def augmented(record: Record, rng: np.random.Generator) -> Batch:
+        size = scaled_size(record.mask.shape, rng.uniform(*training.scale_range))
+        both = np.dstack([resize(record.image, size), resize_mask(record.mask, size)])
+        canvas, box = random_crop(rng, random_mirror(rng, both), crop=training.crop)
+        beyond = np.ones(canvas.shape[:2], bool)
+        beyond[box[0] : box[2], box[1] : box[3]] = False
+        mask = np.where(beyond, np.uint8(IGNORE), canvas[..., 3])
+        return {"image": canvas[..., :3], "box": box, "mask": mask[2::4, 2::4]}
 
     return augmented

@@ -24,12 +24,21 @@ def training_sources(config: AnyConfig) -> tuple[RecordSource, RecordSource]:
     Raises:
         UserError: the data set is not there, or its files contradict each other.
     """
-    source = _open(config, config.data.train)
+    source = training_source(config)
     if config.data.validation:
         validation = _open(config, config.data.validation)
         return source, with_classes(validation, source.class_names, config.data.validation)
     kept, held = hold_out(len(source), config.data.held_out, seed=config.seed)
     return Subset(source, kept), Subset(source, held)
+
+
+def training_source(config: AnyConfig) -> RecordSource:
+    """All the pictures to train on, none held out.
+
+    Raises:
+        UserError: the data set is not there, or its files contradict each other.
+    """
+    return _open(config, config.data.train)
 
 
 def masked_source(source: RecordSource, data: Data) -> RecordSource:

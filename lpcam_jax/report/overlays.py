@@ -51,19 +51,23 @@ def panel(
     seed: np.ndarray,
     truth: np.ndarray | None = None,
     *,
+    refined: np.ndarray | None = None,
     class_values: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Draw one labelled picture, uint8 (H', W', 3): photograph, seed and truth, then the maps, a row for each class.
+    """Draw one labelled picture, uint8 (H', W', 3): photograph and masks, then the maps, a row for each class.
 
     image:        uint8 (H, W, 3)
     maps:         method -> float (n, H, W) in [0, 1]
     class_names:  the n classes of this picture
     seed, truth:  uint8 (H, W) masks; truth may be unknown
+    refined:      the seed, refined; there may be none
     class_values: the n values of these classes in the masks; their colours then stand beside the names
     """
     photo = _fitted(image)
     size = photo.shape[1::-1]
     rows = [[("picture", None, photo), ("seed", None, _tinted(photo, seed))]]
+    if refined is not None:
+        rows[0].append(("pseudo mask", None, _tinted(photo, refined)))
     if truth is not None:
         rows[0].append(("ground truth", None, _tinted(photo, truth)))
     for k, name in enumerate(class_names):
@@ -73,15 +77,23 @@ def panel(
     return _grid(rows, (max(size[0], _NARROWEST), size[1]))
 
 
-def mask_panel(image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None, class_names: Sequence[str]) -> np.ndarray:
+def mask_panel(
+    image: np.ndarray,
+    mask: np.ndarray,
+    truth: np.ndarray | None,
+    class_names: Sequence[str],
+    *,
+    caption: str = "segmentation",
+) -> np.ndarray:
     """Draw one labelled picture, uint8 (H', W', 3): photograph, mask, truth, and the colours of the mask's classes.
 
     image:       uint8 (H, W, 3)
     mask, truth: uint8 (H, W), 0 background, n + 1 class n, 255 ignored; truth may be unknown
     class_names: names of all classes
+    caption:     over the mask
     """
     photo = _fitted(image)
-    row = [("picture", None, photo), ("segmentation", None, _tinted(photo, mask))]
+    row = [("picture", None, photo), (caption, None, _tinted(photo, mask))]
     if truth is not None:
         row.append(("ground truth", None, _tinted(photo, truth)))
     shown = [value for value in np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256)[:255]) if value]

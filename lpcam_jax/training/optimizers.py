@@ -1,8 +1,9 @@
 """Parameter groups and the poly schedule, in plain optax on nested dicts.
 
 classifier     head 10x, backbone 1x
+irn            displacement branch 10x, edge branch 1x, backbone frozen
 segmentation   head 10x, its biases 20x and without decay, backbone 1x
-both           frozen: no update (and no gradient is computed: nothing asks for it)
+all            frozen: no update (and no gradient is computed: nothing asks for it)
 
 rate(step) = initial * (1 - step / steps) ** power
 """
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from ..config import SegmentationTraining, Training
+from ..config import IRNTraining, SegmentationTraining, Training
 
 Path = tuple[str | int, ...]
 
@@ -44,6 +45,28 @@ def classifier_optimizer(training: Training, *, steps: int) -> optax.GradientTra
         if path[0] != "backbone":
             return "head"
         return "frozen" if path[1] in training.frozen else "backbone"
+
+    return _grouped(groups, group, training, steps=steps, hold=1)
+
+
+def irn_optimizer(training: IRNTraining, *, steps: int) -> optax.GradientTransformation:
+    """The optimizer of IRNet, for parameters {"backbone": ..., "edge": ..., "displacement": ...}.
+
+    Args:
+        training: rates, decay, whether the displacement branch is trained.
+        steps: after which the rate is 0.
+
+    Returns:
+        optax.GradientTransformation.
+
+    Source: IRN's "PolyOptimizer", as `classifier_optimizer`.
+    """
+    decay = training.weight_decay
+    groups = {"edge": Group(1.0, decay), "displacement": Group(training.displacement_multiplier, decay)}
+    trained = groups if training.displacement else ("edge",)
+
+    def group(path: Path) -> str:
+        return path[0] if path[0] in trained else "frozen"
 
     return _grouped(groups, group, training, steps=steps, hold=1)
 
@@ -79,7 +102,7 @@ def segmentation_optimizer(training: SegmentationTraining) -> optax.GradientTran
 def _grouped(
     groups: dict[str, Group],
     group: Callable[[Path], str],
-    training: Training | SegmentationTraining,
+    training: Training | IRNTraining | SegmentationTraining,
     *,
     steps: int,
     hold: int,

@@ -4,6 +4,7 @@
     checkpoints/STEP/  parameters, batch statistics, optimizer state (Orbax; the last two steps), with `checksums`
     prototypes.npz     the prototypes, once clustered (no pickle; keys as in `Prototypes`, and `step`)
     prototypes.json    what they look like, with prototypes/*.jpg (`prototype_patches`)
+    labels/            of IRNet: what it is trained on (`sure_labels`)
     metrics.jsonl      one JSON object a line: training loss, validation mAP or mIoU
 
 Every file appears whole or not at all, so a run may be killed at any moment.
@@ -22,7 +23,7 @@ from ..files import read_arrays, write_atomically
 from ..prototypes import Prototypes
 
 # What training under other settings of these would have done just the same.
-_MAY_CHANGE = ("root", "prepared", "checkpoint_every", "validate_every")
+_MAY_CHANGE = ("root", "prepared", "maps", "checkpoint_every", "validate_every")
 
 
 class Run:
@@ -150,10 +151,10 @@ class Run:
             return [f"{before.kind} -> {self.kind}"]
         found = [] if before.class_names == self.class_names else ["class names"]
         mine, theirs = config_module.to_json(self.config), config_module.to_json(before.config)
-        for part in ("data", "model", "training"):
+        for part in ("data", "model", "labels", "training"):
             found += [
                 f"{part}.{name} {theirs[part][name]!r} -> {value!r}"
-                for name, value in mine[part].items()
+                for name, value in mine.get(part, {}).items()
                 if json.dumps(theirs[part][name]) != json.dumps(value) and name not in _MAY_CHANGE
             ]
         return found + [name for name in ("seed", "limit") if mine[name] != theirs[name]]

@@ -11,11 +11,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ..config import AnyConfig, SegmentationConfig
+from ..config import AnyConfig, IRNConfig, SegmentationConfig
 from ..devices import abstract_on
 from ..errors import UserError
 from ..models.classifier import Classifier, build_classifier
 from ..models.deeplab import DeepLabV2, DeepLabV3Plus, build_deeplab
+from ..models.irnet import IRNet, build_irnet
 from ..models.weights import load_deeplab
 from .checkpoints import TrainState, restore
 from .run import Run
@@ -46,6 +47,8 @@ def keeps_average(config: AnyConfig) -> bool:
 
 def starts_blind(config: AnyConfig) -> bool:
     """Whether a random network is trained with frozen batch norm: good for a dry run, and for nothing else."""
+    if isinstance(config, IRNConfig):
+        return not config.model.weights
     return not config.model.weights and config.training.batch_norm != "train"
 
 
@@ -110,9 +113,11 @@ def _backbone_of(run: Run, state: TrainState, devices: Mesh) -> dict[str, Any]:
     return {"backbone": backbones[0]}
 
 
-def _build(config: AnyConfig, classes: int) -> Classifier | DeepLabV2 | DeepLabV3Plus:
+def _build(config: AnyConfig, classes: int) -> Classifier | IRNet | DeepLabV2 | DeepLabV3Plus:
     if isinstance(config, SegmentationConfig):
         return build_deeplab(config.model, classes + 1, seed=config.seed)
+    if isinstance(config, IRNConfig):
+        return build_irnet(config.model, seed=config.seed)
     return build_classifier(config.model, classes, head_init=config.training.head_init, seed=config.seed)
 
 

@@ -1,0 +1,17 @@
+"""The embedded data set, pseudo masks: IRNet trained on the heat maps of configs/shapes.py, in a minute or two.
+
+python train.py configs/shapes_irn.py --data.maps heatmaps/ --model.weights runs/demo --workdir runs/demo_irn
+python infer.py --ckpt runs/demo_irn --maps heatmaps/ --out pseudo_masks/
+"""
+
+from lpcam_jax.config import Data, IRNConfig, IRNTraining, Model
+
+
+def get_config() -> IRNConfig:
+    """The recipe."""
+    return IRNConfig(
+        data=Data(source="shapes", scenes=400),
+        model=Model(blocks=(1, 1, 1, 1), width=16, stem_width=16, output_stride=16),
+        training=IRNTraining(epochs=6, batch_size=16, crop=128, scale_range=(1.0, 2.0), displacement=False),
+        seed=2,
+    )

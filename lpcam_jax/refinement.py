@@ -1,0 +1,157 @@
+"""One picture's heat maps refined: NumPy in, NumPy out, and a few compiled shapes for pictures of any size.
+
+Pictures are padded right and bottom to multiples of 64 pixels, and the labels to a power of two: neither has any
+influence on what is computed. Pictures of more than a million pixels are refined at half their size, a third, and so
+on: that bounds the memory.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from .class_activation import resize_bilinear
+from .data.augment import resize, resize_mask
+from .data.records import Record
+from .data.saliency_maps import SaliencyFolder
+from .refine.crf import CRF, CRFS, label_unary, mean_field, softmax_unary
+from .refine.random_walk import STRIDE, on_picture, random_walk
+from .refine.saliency import background_scores, saliency_mask
+from .seeds import seed_mask
+
+# Of one picture: its record and its maps float32 (H, W, n) -> uint8 (H, W), 0 background, k + 1 the k-th map.
+Refiner = Callable[[Record, np.ndarray], np.ndarray]
+
+_GRID = 64
+_MOST_PIXELS = 1 << 20
+
+
+def refiner(refine: Literal["crf", "none"], *, background: float, saliency: str = "") -> Refiner:
+    """A refinement that needs no training.
+
+    Args:
+        refine: "crf": the seeds, put right by a CRF; "none": the seeds.
+        background: their threshold.
+        saliency: folder of saliency maps, with "crf": EDAM's rule, which has no threshold; empty: none.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if refine == "none":
+        return lambda record, maps: cut(maps, background)
+    if saliency:
+        salient = SaliencyFolder(saliency)
+        return lambda record, maps: salient_labels(record.image, maps, salient.read(record.id, maps.shape[:2]))
+    return lambda record, maps: crf_labels(record.image, [cut(maps, background)], 1 + maps.shape[-1])[0]
+
+
+def refinement_protocol(refine: str, saliency: str = "") -> dict[str, Any]:
+    """How pseudo masks are made, as plain JSON values."""
+    return {"refine": refine, "saliency": bool(saliency)}
+
+
+def cut(maps: np.ndarray, background: float) -> np.ndarray:
+    """The seed of maps, float (H, W, n): uint8 (H, W), 0 background, k + 1 the k-th map; without maps, background."""
+    if not maps.shape[-1]:
+        return np.zeros(maps.shape[:2], np.uint8)
+    return seed_mask(maps, np.ones(maps.shape[-1]), background=background).astype(np.uint8)
+
+
+def crf_labels(image: np.ndarray, labels: Sequence[np.ndarray], count: int, *, crf: CRF = CRFS["irn"]) -> np.ndarray:
+    """Labellings of a picture, each put right by a CRF along the edges of the photograph.
+
+    Args:
+        image: uint8 (H, W, 3).
+        labels: m arrays int (H, W), 0 .. count - 1.
+        count: how many labels there are, the background included.
+        crf: its parameters.
+
+    Returns:
+        uint8 (m, H, W).
+
+    Source: IRN's step "cam_to_ir_label".
+    """
+    if count == 1:
+        return np.zeros((len(labels), *image.shape[:2]), np.uint8)
+    size, small = image.shape[:2], _bounded(image.shape[:2])
+    shrunk = np.stack([resize_mask(np.uint8(one), small) for one in labels])
+    scores = _mean_field(resize(image, small), np.asarray(label_unary(shrunk, count)), crf)
+    return np.stack([resize_mask(one.argmax(axis=-1).astype(np.uint8), size) for one in scores])
+
+
+def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) -> np.ndarray:
+    """The best class where a picture is salient, background elsewhere, unless a class is certain there.
+
+    Args:
+        image: uint8 (H, W, 3).
+        maps: float32 (H, W, n), in [0, 1].
+        saliency: uint8 (H, W).
+
+    Returns:
+        uint8 (H, W), 0 background, k + 1 the k-th map.
+
+    Source: EDAM's evaluation, step "CRF and saliency".
+    """
+    size, small = image.shape[:2], _bounded(image.shape[:2])
+    unary = softmax_unary(background_scores(resize_bilinear(maps, small)))
+    scores = _mean_field(resize(image, small), np.asarray(unary)[None], CRFS["edam"])[0]
+    return np.asarray(saliency_mask(resize_bilinear(scores, size), saliency)).astype(np.uint8)
+
+
+def walked_maps(
+    maps: np.ndarray, edges: np.ndarray, *, radius: int = 5, beta: float = 10.0, steps: int = 256
+) -> np.ndarray:
+    """Heat maps spread by a random walk that edges hold back.
+
+    Args:
+        maps: float32 (H, W, n), in [0, 1].
+        edges: float32 (ceil(H / 4), ceil(W / 4)), probabilities.
+        radius: of a step, on the grid of the edges.
+        beta: power of the affinities.
+        steps: how many.
+
+    Returns:
+        float32 (H, W, n), the largest value of all maps 1; of maps that are zero, zeros.
+
+    Source: IRN's step "make_sem_seg_labels".
+    """
+    size, grid, count = maps.shape[:2], edges.shape, maps.shape[-1]
+    if not count:
+        return maps
+    canvas = _padded_size(grid, _GRID // STRIDE)
+    low = _padded(resize_bilinear(maps, grid), canvas, labels=_labels_for(count))
+    options = {"radius": radius, "beta": beta, "steps": steps, "size": np.int32(grid)}
+    walked = np.asarray(random_walk(low, _padded(edges, canvas), **options))
+    return on_picture(walked[: grid[0], : grid[1], :count], size)
+
+
+def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF) -> np.ndarray:
+    """`mean_field` of energies (m, H, W, n), padded and cut again."""
+    *size, count = unary.shape[1:]
+    canvas, labels = _padded_size(size, _GRID), _labels_for(count)
+    energies = np.full((len(unary), *canvas, labels), np.inf, np.float32)
+    energies[:, : size[0], : size[1], :count] = unary
+    scores = mean_field(_padded(image, canvas), energies, crf, size=np.int32(size))
+    return np.asarray(scores)[:, : size[0], : size[1], :count]
+
+
+def _bounded(size: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) over the smallest whole number with which it is a million pixels at most."""
+    factor = math.ceil(math.sqrt(size[0] * size[1] / _MOST_PIXELS))
+    return max(size[0] // factor, 1), max(size[1] // factor, 1)
+
+
+def _padded_size(size: tuple[int, int], grid: int) -> tuple[int, int]:
+    return tuple(-(-length // grid) * grid for length in size)
+
+
+def _padded(array: np.ndarray, canvas: tuple[int, int], *, labels: int | None = None) -> np.ndarray:
+    """Zeros right and below, up to the canvas, and up to so many labels."""
+    shape = (*canvas, *array.shape[2:]) if labels is None else (*canvas, labels)
+    return np.pad(array, [(0, whole - length) for whole, length in zip(shape, array.shape, strict=True)])
+
+
+def _labels_for(count: int) -> int:
+    """A power of two that is at least the count."""
+    return 1 << (count - 1).bit_length()
