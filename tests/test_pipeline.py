@@ -5,8 +5,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from lpcam_jax.config import SegmentationTraining, Training
-from lpcam_jax.data.pipeline import labelled_crops, masked_crops, training_batches
+from lpcam_jax.config import IRNTraining, SegmentationTraining, Training
+from lpcam_jax.data.pipeline import labelled_crops, masked_crops, pair_crops, training_batches
 from lpcam_jax.data.records import Record
 from lpcam_jax.errors import UserError
 
@@ -210,3 +210,32 @@ def test_the_parts_of_several_processes_are_the_batches_of_one(count, parts):
     for number, batch in enumerate(whole):
         for name, values in batch.items():
             np.testing.assert_array_equal(np.concatenate([share[number][name] for share in shares]), values)
+
+
+def test_pairs_have_the_label_of_every_fourth_pixel_and_none_beyond_the_picture():
+    augmented = pair_crops(IRNTraining(crop=20, scale_range=(1.0, 1.0)))
+    rng, source = np.random.default_rng(0), Numbered(3, has_masks=True)
+    mirrored = set()
+    for record in [source[index % 3] for index in range(30)]:
+        batch = augmented(record, rng)
+        image, box, mask = batch["image"], batch["box"], batch["mask"]
+        assert (image.shape, mask.shape) == ((20, 20, 3), (5, 5))
+        inside = np.zeros((20, 20), bool)
+        inside[box[0] : box[2], box[1] : box[3]] = True
+        assert not image[~inside].any()
+        # A pixel names its place, so a mask that moved otherwise than its picture would not fit.
+        np.testing.assert_array_equal(mask, np.where(inside, mask_of(image), 255)[2::4, 2::4])
+        columns = image[box[0], box[1] : box[3], 2].astype(int)
+        mirrored.add(int(np.sign(np.diff(columns)[0])))
+        assert len(set(np.diff(columns))) == 1
+    assert mirrored == {-1, 1}
+
+
+def test_pairs_are_resized_between_the_two_scales():
+    augmented = pair_crops(IRNTraining(crop=64, scale_range=(0.5, 1.5)))
+    rng, record = np.random.default_rng(0), Numbered(3, has_masks=True)[2]
+    boxes = np.array([augmented(record, rng)["box"] for _ in range(40)])
+    sides = boxes[:, 2] - boxes[:, 0]
+    assert sides.min() >= 12
+    assert sides.max() <= 36
+    assert len(set(sides)) > 10

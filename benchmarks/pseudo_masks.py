@@ -1,0 +1,73 @@
+"""What refinement makes of seeds: CRF and IRN, for CAM and for LPCAM.
+
+    python -m benchmarks.pseudo_masks configs/voc_animals_irn.py --ckpt runs/voc_animals --maps heatmaps/ \
+        --workdir runs/refined -- --data.root DIR --model.weights thin_resnet50.npz
+
+heatmaps/ is what infer.py made of labelled pictures with masks, --ckpt the run that made it. Seeds are cut at the
+threshold that is best on these pictures, and so are the maps after the random walk; the CRF starts from the seeds. An
+IRNet is trained for each method, from labels that two thresholds around the seed's agree on (--sure). What follows --
+goes to train.py. Prints Markdown for RESULTS.md; a stopped comparison goes on.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .segmentation import run
+
+METHODS = {"cam": "CAM", "lpcam": "LPCAM"}
+
+
+def main() -> None:
+    """Compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="a recipe of IRNet")
+    parser.add_argument("--ckpt", required=True, help="the run that made the heat maps")
+    parser.add_argument("--maps", required=True, help="its heat maps, with scores")
+    parser.add_argument("--workdir", required=True, help="where runs and masks are kept")
+    parser.add_argument("--sure", nargs=2, type=float, default=(0.1, 0.15), metavar=("BELOW", "ABOVE"))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    words = sys.argv[1:]
+    own, more = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    arguments = parser.parse_args(own)
+    seeds = json.loads(Path(arguments.maps, "metrics.json").read_text())
+    rows = {method: refined(method, seeds["scores"][method]["best"], arguments, more) for method in arguments.methods}
+    report(rows, seeds["scored"])
+
+
+def refined(method: str, seed: dict, arguments: argparse.Namespace, more: list[str]) -> dict[str, dict]:
+    """The scores of a method's seeds, of these after the CRF, and of its maps after the random walk."""
+    workdir, threshold = Path(arguments.workdir), seed["threshold"]
+    crf, irn, masks = (workdir / f"{method}_{kind}" for kind in ("crf", "irn", "irn_masks"))
+    below, above = arguments.sure
+    sure = {"background": max(threshold - below, 0.01), "foreground": min(threshold + above, 0.99)}
+    labels = [word for name, value in sure.items() for word in (f"--labels.{name}", f"{value:.2f}")]
+    cut = ("--inference.method", method, "--inference.background", threshold)
+    run("infer.py", "--ckpt", arguments.ckpt, "--maps", arguments.maps, "--out", crf, "--refine", "crf", *cut)
+    run(
+        *("train.py", arguments.recipe, "--data.maps", arguments.maps, "--labels.method", method, *labels),
+        *("--workdir", irn, *more),
+    )
+    run("infer.py", "--ckpt", irn, "--maps", arguments.maps, "--out", masks)
+    crf_scores, irn_scores = (json.loads((one / "metrics.json").read_text()) for one in (crf, masks))
+    return {
+        "seed": seed,
+        "CRF": crf_scores["scores"] | {"threshold": threshold},
+        "IRN": irn_scores["maps"]["scores"]["irn"]["best"],
+    }
+
+
+def report(rows: dict[str, dict[str, dict]], pictures: int) -> None:
+    """Print the Markdown."""
+    steps = list(next(iter(rows.values())))
+    print(f"\n| mIoU of {pictures} pictures | {' | '.join(steps)} |\n|{'---|' * (1 + len(steps))}")
+    for method, row in rows.items():
+        cells = [f"{100 * one['miou']:.1f} (threshold {one['threshold']:g})" for one in row.values()]
+        print(f"| {METHODS[method]} | {' | '.join(cells)} |")
+    print("\nmIoU with the background, 255 ignored; thresholds are the best on these pictures; the CRF starts from the")
+    print("seeds; after the random walk there is no CRF.")
+
+
+if __name__ == "__main__":
+    main()
