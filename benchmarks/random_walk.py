@@ -4,8 +4,8 @@
 
 Random maps of three classes and random edges at stride 4, each walk in a process of its own. Of the package's walk:
 the median seconds after compilation, and how much it adds to the peak of the process's memory (ru_maxrss), compilation
-included. Of the dense matrix, as IRN has it, squared eight times, with NumPy in float32: the same of one walk at 256
-pixels; beyond, the memory of the two matrices that squaring needs, by formula. Prints Markdown for RESULTS.md.
+included. Of the dense matrix, squared eight times, as IRN does it, here by XLA too and in float32: the same of one walk
+at 256 pixels; beyond, the memory of the two matrices that squaring needs, by formula. Prints Markdown for RESULTS.md.
 """
 
 import resource
@@ -79,10 +79,13 @@ def stencil():
 
 def dense():
     """T as a matrix, squared; its affinities come from the package, their making is little beside the squaring."""
+    import jax
+
     from lpcam_jax.refine.paths import affinity, reach, search_paths
 
     paths = search_paths(RADIUS)
     r = reach(paths)
+    square = jax.jit(lambda matrix: jax.numpy.matmul(matrix, matrix, precision="highest"))
 
     def walk(maps, edges):
         h, w = edges.shape
@@ -96,9 +99,9 @@ def dense():
             matrix[i, j] = matrix[j, i] = plane[inside]
         matrix /= matrix.sum(axis=0)
         for _ in range(DOUBLINGS):
-            matrix = matrix @ matrix
+            matrix = square(matrix)
         weak = (maps * (1 - edges)[..., None]).reshape(h * w, -1)
-        return (weak.T @ matrix).T.reshape(maps.shape)
+        return (weak.T @ np.asarray(matrix)).T.reshape(maps.shape)
 
     return walk
 
