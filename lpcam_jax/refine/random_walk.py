@@ -6,8 +6,8 @@ A the symmetric matrix of affinities a(i, j)^beta of all pairs of pixels, and 1 
     T = A / its column sums          walk(x) = x T^steps
 
 T has a row and a column for every pixel, but each row only 69 entries at radius 5. It is never built: the 34 planes of
-affinities are all there is of it, 34 (h + 4) (w + 8) floats, 9 MB for a picture of 1024 x 1024 pixels (256 x 256 at
-stride 4), where T has 17 GB.
+affinities are all there is of it, 34 (h + 4) (w + 8) floats (twice that while they are made): 9 MB for a picture of
+1024 x 1024 pixels, 256 x 256 at stride 4, where T has 17 GB.
 
 Two identities make the walk short and exact in float32:
 
