@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--ckpt", required=True, help="the run that made the heat maps")
     parser.add_argument("--maps", required=True, help="its heat maps, with scores")
     parser.add_argument("--workdir", required=True, help="where runs and masks are kept")
-    parser.add_argument("--sure", nargs=2, type=float, default=(0.1, 0.15), metavar=("BELOW", "ABOVE"))
+    parser.add_argument("--sure", nargs=2, type=float, default=(0.07, 0.15), metavar=("BELOW", "ABOVE"))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     words = sys.argv[1:]
     own, more = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])

@@ -22,7 +22,7 @@ from lpcam_jax.scoring import THRESHOLDS, SeedScoring, score_maps
 from lpcam_jax.seeds import seed_mask
 from lpcam_jax.training.run import Run
 
-KINDS = {"maps": "npz", "overlays": "png", "seeds": "png"}
+KINDS = {"maps": "npz", "overlays": "png", "seeds": "png", "pseudo_masks": "png"}
 
 
 def arrays_of(path) -> dict[str, np.ndarray]:
