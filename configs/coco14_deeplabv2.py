@@ -6,7 +6,7 @@ configs/coco14.py, with val2014.zip beside train2014.zip.
 
     python train.py configs/coco14.py --data.root DIR --model.weights resnet50.pth --workdir runs/coco14
     python infer.py --ckpt runs/coco14 --out heatmaps/
-    python train.py configs/coco14_deeplabv2.py --data.root DIR --data.masks heatmaps/seeds \
+    python train.py configs/coco14_deeplabv2.py --data.root DIR --data.masks heatmaps/pseudo_masks \
         --model.weights resnet101_caffe.pth --workdir runs/coco14_seg
     python infer.py --ckpt runs/coco14_seg --out masks/
 

@@ -5,7 +5,7 @@ of the pictures is held out; where they have true masks, mIoU is printed while t
 
     python train.py configs/folder.py --data.root my_data --model.weights resnet50.pth --workdir runs/my_data
     python infer.py --ckpt runs/my_data --out heatmaps_mine/
-    python train.py configs/folder_deeplab.py --data.root my_data --data.masks heatmaps_mine/seeds \
+    python train.py configs/folder_deeplab.py --data.root my_data --data.masks heatmaps_mine/pseudo_masks \
         --model.weights resnet50.pth --workdir runs/my_data_seg
     python infer.py --ckpt runs/my_data_seg --out masks_mine/
 """

@@ -11,7 +11,7 @@ torchvision's ResNet-101 is another network: --model.layout torchvision --model.
 
     python train.py configs/voc12.py --data.root DIR --model.weights resnet50.pth --workdir runs/voc12
     python infer.py --ckpt runs/voc12 --out heatmaps/ --split train_aug
-    python train.py configs/voc12_deeplabv2.py --data.root DIR --data.masks heatmaps/seeds \
+    python train.py configs/voc12_deeplabv2.py --data.root DIR --data.masks heatmaps/pseudo_masks \
         --model.weights resnet101_caffe.pth --workdir runs/seg
     python infer.py --ckpt runs/seg --out masks/
 

@@ -181,11 +181,12 @@ def flags_of(program, runs):
     def of_command(words: list[str]) -> frozenset[str]:
         match words:
             case ["infer.py", *_]:
-                return frozenset().union(*(flags("infer.py", "--ckpt", str(run)) for run in runs.values()))
+                maps = ["--maps", "heatmaps/"] if "--maps" in words else []
+                return frozenset().union(*(flags("infer.py", "--ckpt", str(run), *maps) for run in runs.values()))
             case ["train.py", *rest]:
                 recipe = next((word for word in rest if word.endswith(".py")), "configs/folder.py")
                 kind = config.kind_of(load_recipe(str(REPOSITORY / recipe)))
-                example = {"classifier": "folder", "segmentation": "folder_deeplab"}[kind]
+                example = {"classifier": "folder", "irn": "folder_irn", "segmentation": "folder_deeplab"}[kind]
                 return flags("train.py", str(REPOSITORY / "configs" / f"{example}.py"))
             case ["-m", "lpcam_jax", "export", "--format", kind, *_]:
                 return flags("lpcam_jax.__main__", "export", "--format", kind)
@@ -198,7 +199,7 @@ def flags_of(program, runs):
 
 @pytest.fixture(scope="module")
 def all_flags(flags_of):
-    examples = ["infer.py", "train.py configs/folder.py", "train.py configs/folder_deeplab.py"]
+    examples = ["infer.py", *(f"train.py configs/folder{kind}.py" for kind in ("", "_irn", "_deeplab"))]
     examples += [f"-m lpcam_jax {name}" for name in COMMANDS]
     examples += [f"-m lpcam_jax export --format {name}" for name in ("irn", "coco", "labelme", "stablehlo")]
     return frozenset().union(*(flags_of(example.split()) for example in examples))

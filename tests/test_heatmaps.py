@@ -17,6 +17,7 @@ from lpcam_jax.errors import UserError
 from lpcam_jax.heatmaps import HeatMapFolder
 from lpcam_jax.inference import METHODS, PictureMaps
 from lpcam_jax.predictions import MapFolder
+from lpcam_jax.refinement import refiner
 from lpcam_jax.report.gallery import layer_file
 from lpcam_jax.scoring import THRESHOLDS, SeedScoring, score_maps
 from lpcam_jax.seeds import seed_mask
@@ -317,7 +318,7 @@ def test_a_damaged_map_is_named(program, trained, copy, source):
 
 @pytest.mark.parametrize("classes", [[1], []])
 def test_folders_in_ids_become_folders_inside_the_output(tmp_path, classes):
-    folder = HeatMapFolder(tmp_path, ("cat", "dog"), {})
+    folder = HeatMapFolder(tmp_path, ("cat", "dog"), {}, refined=refiner("none", background=0.3))
     image = np.zeros((20, 30, 3), np.uint8)
     maps = {method: np.ones((20, 30, len(classes)), np.float32) for method in METHODS}
     record = Record("holiday/day 1/IMG.1", image, None, None)
