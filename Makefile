@@ -2,14 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo demo-segmentation test lint format benchmark clean
+.PHONY: help demo demo-pseudo-masks demo-segmentation test lint format benchmark clean
 
 help:            ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 22
 
 demo: .venv/ready          ## train on the embedded data set, cluster, write heatmaps/, compare CAM and LPCAM
 	$(BIN)/python train.py configs/shapes.py --workdir runs/demo
 	$(BIN)/python infer.py --ckpt runs/demo --out heatmaps/
+
+demo-pseudo-masks: demo    ## refine the demo's seeds, of CAM and of LPCAM, by the CRF and by IRN, and compare
+	$(BIN)/python -m benchmarks.pseudo_masks configs/shapes_irn.py --ckpt runs/demo --maps heatmaps/ \
+		--workdir runs/demo_refined -- --model.weights runs/demo
 
 demo-segmentation: demo    ## the last step: train DeepLab on the demo's seeds, of CAM and of LPCAM, and compare
 	$(BIN)/python -m benchmarks.segmentation configs/shapes_deeplab.py --maps heatmaps/ --workdir runs/demo_seg \

@@ -10,9 +10,6 @@ can be imported (pip install cython pydensecrf2, needs a compiler). Prints Markd
 
 import argparse
 import importlib.util
-import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +23,6 @@ from lpcam_jax import resize_bilinear, seed_mask
 from lpcam_jax.refine.crf import CRF, CRFS, label_unary, mean_field, softmax_unary
 
 THRESHOLDS = (0.25, 0.45)
-SIZES = (64, 256, 512, 768, 1024)
 
 
 class Picture(NamedTuple):
@@ -58,19 +54,10 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=0.5, help="of the pictures (default 0.5)")
     parser.add_argument("--sets", nargs="+", choices=CRFS, default=list(CRFS), help="parameter sets (default all)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names = sorted(path.stem for path in arguments.maps.glob("*.npz"))
     drawn = [names[i] for i in np.random.default_rng(arguments.seed).permutation(len(names))[: arguments.pictures]]
-    if arguments.one:
-        return one_size(read(arguments, drawn[0]), arguments.one)
     agreement(arguments, drawn)
-    print("\n| picture | peak memory of the process, MB | time, s |\n|---|---|---|", flush=True)
-    for size in SIZES:
-        command = [sys.executable, "-m", "benchmarks.crf", *sys.argv[1:], "--one", str(size)]
-        words = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        print(f"| {size} x {size} | {float(words[0]):,.0f} | {float(words[1]):.2f} |", flush=True)
-    return None
 
 
 def read(arguments: argparse.Namespace, name: str) -> Picture:
@@ -164,15 +151,6 @@ def pydensecrf(image: np.ndarray, unary: np.ndarray, parameters: CRF) -> np.ndar
         field.addPairwiseBilateral(sxy=size, srgb=color, rgbim=np.array(image), compat=weight)
         results.append(np.array(field.inference(parameters.iterations)).T.reshape(height, width, n))
     return np.stack(results)
-
-
-def one_size(picture: Picture, size: int) -> None:
-    """Prints the peak memory of this process in MB, and the seconds of one picture of this size with three labels."""
-    image = np.asarray(Image.fromarray(picture.image).resize((size, size), Image.Resampling.BICUBIC))
-    unary = np.random.default_rng(0).random((size, size, 3), np.float32)
-    function = compiled(image, unary, CRFS["irn"], exact=False)
-    _, seconds = timed(function, image, unary, CRFS["irn"])
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, seconds)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,15 @@ def get_config() -> IRNConfig:
     return IRNConfig(
         data=Data(source="shapes", scenes=400),
         model=Model(blocks=(1, 1, 1, 1), width=16, stem_width=16, output_stride=16),
-        training=IRNTraining(epochs=6, batch_size=16, crop=128, scale_range=(1.0, 2.0), displacement=False),
+        training=IRNTraining(
+            epochs=10,
+            batch_size=16,
+            crop=128,
+            scale_range=(1.0, 2.0),
+            radius=5,
+            displacement=False,
+            optimizer="adamw",
+            learning_rate=3e-3,
+        ),
         seed=2,
     )
