@@ -70,9 +70,7 @@ def report(rows: dict[str, dict[str, dict]], pictures: int) -> None:
     for method, row in rows.items():
         cells = [f"{100 * one['miou']:.1f} (threshold {one['threshold']:g})" for one in row.values()]
         print(f"| {METHODS[method]} | {' | '.join(cells)} |")
-    print(
-        "\nmIoU with the background, 255 ignored; thresholds are the best on these pictures, for the CRF of two; there is"
-    )
+    print("\nmIoU with the background, 255 ignored; thresholds are the best on these pictures, for the CRF of two;")
     print("no CRF after the random walk.")
 
 
