@@ -1,5 +1,5 @@
-"""Two training steps, prototypes and maps of the tiny recipe in one folder, and two steps of a segmentation network, on
-all devices there are.
+"""Two training steps, prototypes and maps of the tiny recipe in one folder, and two steps of a segmentation network and
+of IRNet, on all devices there are.
 
 `test_inference.py` calls `run_all` on one device and starts this file on four.
 """
@@ -11,19 +11,21 @@ import jax
 import numpy as np
 
 from lpcam_jax import devices
-from lpcam_jax.config import DeepLab, SegmentationConfig, SegmentationTraining
+from lpcam_jax.config import DeepLab, IRNConfig, IRNTraining, Model, SegmentationConfig, SegmentationTraining
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import training_sources
 from lpcam_jax.inference import map_pictures
 from lpcam_jax.scripts import load_recipe
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.classification import train_classifier
-from lpcam_jax.training.optimizers import segmentation_optimizer
+from lpcam_jax.training.irn import make_train_step as make_irn_step
+from lpcam_jax.training.optimizers import irn_optimizer, segmentation_optimizer
 from lpcam_jax.training.prototype_stage import make_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.segmentation import make_train_step
 from lpcam_jax.training.state import graph_of
 
+CLASSES = 2
 SEGMENTATION = SegmentationConfig(
     model=DeepLab(blocks=(1, 1, 1, 1), width=4, stem_width=4),
     training=SegmentationTraining(
@@ -35,6 +37,11 @@ SEGMENTATION = SegmentationConfig(
         batch_norm="train",
         frozen=("conv1", "bn1", "layer1", "layer2", "layer3"),  # half as much to compile
     ),
+)
+
+IRN = IRNConfig(
+    model=Model(blocks=(1, 1, 1, 1), width=4, stem_width=4),
+    training=IRNTraining(batch_size=8, crop=32, radius=3, learning_rate=1e-3),
 )
 
 
@@ -66,24 +73,42 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
     )
     for index, _, result in results:
         numbers |= {f"{method} of picture {index}": maps for method, maps in result.maps.items()}
-    numbers |= segmentation()
+    numbers |= segmentation() | irnet()
     return {"devices": np.array(mesh.size)} | {name: np.asarray(value) for name, value in numbers.items()}
 
 
 def segmentation() -> dict[str, np.ndarray]:
     """Losses, parameters and statistics of two steps of DeepLabV2, of pictures with more and less labels."""
-    mesh, classes, training = devices.mesh(), 2, SEGMENTATION.training
-    optimizer, rng = segmentation_optimizer(training), np.random.default_rng(0)
-    masks = rng.integers(0, classes + 1, (8, 33, 33), np.uint8)
+    training, batch = SEGMENTATION.training, labelled_batch(33, grid=33)
+    optimizer = segmentation_optimizer(training)
+    graph, *trees = graph_of(SEGMENTATION, CLASSES)
+    return two_steps("segmentation", make_train_step(graph, optimizer, training, seed=0), optimizer, trees, batch)
+
+
+def irnet() -> dict[str, np.ndarray]:
+    """The same of IRNet; which of the pictures the pairs are in makes no difference."""
+    training, batch = IRN.training, labelled_batch(32, grid=8)
+    optimizer = irn_optimizer(training, steps=2)
+    graph, *trees = graph_of(IRN, CLASSES)
+    return two_steps("IRNet", make_irn_step(graph, optimizer, training, classes=CLASSES), optimizer, trees, batch)
+
+
+def labelled_batch(side: int, *, grid: int) -> dict[str, np.ndarray]:
+    """Eight pictures of more and less labels, on canvases of this side."""
+    rng = np.random.default_rng(0)
+    masks = rng.integers(0, CLASSES + 1, (8, grid, grid), np.uint8)
     for number, mask in enumerate(masks):
-        mask[: 4 * number] = 255
-    batch = {
-        "image": rng.integers(0, 256, (8, 33, 33, 3), np.uint8),
-        "box": np.int32([[0, 0, 33, 33 - i] for i in range(8)]),
+        mask[: grid * number // 8] = 255
+    return {
+        "image": rng.integers(0, 256, (8, side, side, 3), np.uint8),
+        "box": np.int32([[0, 0, side, side - i] for i in range(8)]),
         "mask": masks,
     }
-    graph, *trees = graph_of(SEGMENTATION, classes)
-    step = make_train_step(graph, optimizer, training, seed=0)
+
+
+def two_steps(name: str, step, optimizer, trees: list[dict], batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Losses of two steps from random parameters and statistics of these shapes, and what becomes of them."""
+    mesh, rng = devices.mesh(), np.random.default_rng(1)
     parameters, batch_stats = jax.tree.map(  # `initial_state` takes as long to compile as the step
         lambda leaf: rng.normal(0.1, 0.2, leaf.shape).astype(np.float32), trees
     )
@@ -92,9 +117,9 @@ def segmentation() -> dict[str, np.ndarray]:
     numbers = {}
     for number in (1, 2):
         state, metrics = step(state, devices.shard(batch, mesh))
-        numbers[f"segmentation loss {number}"] = metrics["loss"]
+        numbers[f"{name} loss {number}"] = metrics["loss"]
     for path, leaf in jax.tree_util.tree_leaves_with_path((state.parameters, state.batch_stats)):
-        numbers[f"segmentation {jax.tree_util.keystr(path)}"] = leaf
+        numbers[f"{name} {jax.tree_util.keystr(path)}"] = leaf
     return numbers
 
 
