@@ -109,7 +109,8 @@ def main() -> None:
                 describe, use = pseudo_masks.describe, "masks/"
             case HeatMapArguments():
                 metrics = heatmaps.make_heatmaps(run, state, prototypes, source, arguments.out, **options)
-                describe, use = heatmaps.describe, "seeds/, pseudo_masks/ and maps/"
+                describe, masks = heatmaps.describe, "seeds/" if arguments.refine == "none" else "pseudo_masks/"
+                use = f"{masks} and maps/"
     if metrics:
         for text in describe(metrics):
             print(text)

@@ -5,7 +5,7 @@
 `--root` has the pictures, `JPEGImages/ID.jpg`; `--maps` the heat maps `ID.npz` of infer.py. The energies are those each
 parameter set is made for: of seed masks at two thresholds for "irn", of the maps as probabilities for the others. The
 sum over all pairs takes minutes a picture, so pictures are halved unless `--scale 1`. pydensecrf is measured where it
-can be imported (pip install cython pydensecrf2, needs a compiler). Prints Markdown for RESULTS.md.
+can be imported (pip install -e '.[bench]', needs a compiler). Prints Markdown for RESULTS.md.
 """
 
 import argparse
