@@ -22,8 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lpcam_jax.errors import UserError
-
+from ..errors import UserError
 from .permutohedral import with_gaussian_sums
 
 Array = jax.Array | np.ndarray
