@@ -52,10 +52,12 @@ def test_training_ends_in_one_line_and_goes_on_to_the_same_numbers(start_program
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2, err
     assert "Traceback" not in err
-    assert err.splitlines()[-1] == (
+    line = (
         f"error: cannot write a checkpoint into {workdir / 'checkpoints'} (File too large; those up to step 4 are "
         "intact); free some space, or make the folder writable, and run again."
     )
+    # On a busy machine Orbax's own thread may be later than we are with a line of what went wrong.
+    assert line in err.splitlines()[-2:]
     assert Run.open(workdir).steps() == [4]
     again = program(*words)
     assert again.code == 0, again.err
