@@ -1,4 +1,4 @@
-"""The embedded data set, from scratch: the whole method in two minutes on two CPU cores, with nothing to download.
+"""The embedded data set, from scratch: the whole method in three minutes on two CPU cores, with nothing to download.
 
 Six kinds of stuffed animals in scenes drawn by the package (`lpcam_jax/data/shapes.py`). A small ResNet is trained from
 random weights, so batch norm trains too; the scenes are small, so they are enlarged and the output stride is 8. What is
