@@ -93,6 +93,8 @@ def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) ->
 
     Source: EDAM's evaluation, step "CRF and saliency".
     """
+    if not maps.shape[-1]:
+        return np.zeros(maps.shape[:2], np.uint8)
     size, small = image.shape[:2], _bounded(image.shape[:2])
     unary = softmax_unary(background_scores(resize_bilinear(maps, small)))
     scores = _mean_field(resize(image, small), np.asarray(unary)[None], CRFS["edam"])[0]

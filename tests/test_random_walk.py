@@ -172,3 +172,8 @@ def test_zero_maps_give_zeros():
     assert (on_picture(random_walk(jnp.asarray(zeros), jnp.zeros((4, 5))), (15, 18)) == 0).all()
     assert on_picture(zeros, (15, 18)).shape == (15, 18, 2)
     assert not math.isnan(float(on_picture(-zeros, (16, 20)).sum()))
+
+
+def test_a_grid_that_drops_the_last_pixels_still_fills_the_picture():
+    maps = on_picture(np.ones((3, 4, 2), np.float32), (14, 17))
+    np.testing.assert_allclose(maps, np.ones((14, 17, 2)), rtol=1e-6)

@@ -6,6 +6,7 @@ from PIL import Image
 
 from lpcam_jax.data.saliency_maps import SaliencyFolder
 from lpcam_jax.errors import UserError
+from lpcam_jax.refinement import crf_labels, salient_labels, walked_maps
 
 GREY = np.arange(6, dtype=np.uint8).reshape(2, 3) * 50
 
@@ -28,3 +29,10 @@ def test_what_is_no_map_of_the_picture_is_named(tmp_path):
         folder.read("b", (2, 3))
     with pytest.raises(UserError, match="no such folder of saliency maps"):
         SaliencyFolder(tmp_path / "none")
+
+
+def test_a_picture_of_no_class_is_background_however_it_is_refined():
+    image, maps = np.full((20, 30, 3), 99, np.uint8), np.zeros((20, 30, 0), np.float32)
+    assert not salient_labels(image, maps, np.full((20, 30), 255, np.uint8)).any()
+    assert not crf_labels(image, [np.zeros((20, 30), np.uint8)], 1).any()
+    assert walked_maps(maps, np.zeros((5, 8), np.float32)).shape == (20, 30, 0)

@@ -110,7 +110,7 @@ def on_picture(walked: Array, size: tuple[int, int]) -> Array:
 
     Args:
         walked: float (*b, h, w, n), of `random_walk`, without padding.
-        size: (H, W) of the picture, at most (4 h, 4 w).
+        size: (H, W) of the picture; beyond (4 h, 4 w), where a backbone's pool drops the last pixels, it is stretched.
 
     Returns:
         float (*b, H, W, n), at most 1; zeros where nothing is above zero, never NaN. `walked` in NumPy gives NumPy.
@@ -119,7 +119,7 @@ def on_picture(walked: Array, size: tuple[int, int]) -> Array:
     """
     xp = walked.__array_namespace__()
     h, w = walked.shape[-3:-1]
-    maps = resize_bilinear(walked, (STRIDE * h, STRIDE * w), crop=size)
+    maps = resize_bilinear(walked, (max(STRIDE * h, size[0]), max(STRIDE * w, size[1])), crop=size)
     top = xp.max(maps, axis=(-3, -2, -1), keepdims=True)
     return xp.where(top > 0, maps / xp.where(top > 0, top, xp.ones_like(top)), xp.zeros_like(maps))
 
