@@ -85,8 +85,9 @@ class Finished(NamedTuple):
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory):
-    """Everything is compiled once a session, also for the programs that tests start."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
+    """Everything is compiled once a session, also for the programs that tests start, and for all its workers."""
+    own = tmp_path_factory.getbasetemp()
+    folder = str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled")
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
