@@ -134,6 +134,9 @@ class Prototypes:
     """a class prototype's score is above this"""
     context: tuple[float, float] = (0.05, 0.9)
     """a context prototype's score is between these"""
+    taught: int | None = None
+    """beyond the paper, LPCAM-T: pictures from whose refined seeds one direction a class is taught; bounds the memory.
+    None: the prototypes alone"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """A folder of heat maps: written picture by picture, continued after a stop, scored as a whole.
 
-    maps/ID.npz       classes (n,) and their names; cam, lpcam_f, lpcam: float16 (n, H, W), in [0, 1];
-                      probabilities (c,) of all classes. No pickle.
+    maps/ID.npz       classes (n,) and their names; cam, lpcam_f, lpcam, and taught where that was: float16 (n, H, W),
+                      in [0, 1]; probabilities (c,) of all classes. No pickle.
     overlays/ID.png   picture, seed, truth, and every class's maps side by side
-    seeds/ID.png      seed mask of LPCAM as a palette PNG: 0 background, class n + 1
+    seeds/ID.png      seed mask of the last of these as a palette PNG: 0 background, class n + 1
     pseudo_masks/     the same, refined (`refinement`), unless that is not wanted
     index.html        all of them, to filter, sort and threshold; gallery/ holds its pictures
     prototypes.html   what each class is made of (`prototype_gallery`)
@@ -14,7 +14,7 @@
 The npz is written last: where it stands, the picture is done. (A folder from before there was a gallery is made anew.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from .data.masks import MaskFolder
 from .data.pictures import picture_size
 from .data.records import Record, RecordSource
 from .files import write_atomically
-from .inference import METHODS, PictureMaps, map_pictures
+from .inference import PictureMaps, map_pictures, methods_of
 from .predictions import MapFolder
 from .prototype_gallery import write_prototype_page
 from .prototypes import Prototypes
@@ -45,22 +45,27 @@ from .training.checkpoints import TrainState
 from .training.run import Run
 from .training.state import graph_of
 
-# What the gallery shows of a picture beside the photograph.
-_PANES = (
-    Pane("cam", "CAM", "map", "cam"),
-    Pane("lpcam", "LPCAM", "map", "lpcam"),
-    Pane("truth", "ground truth", "mask"),
-    Pane("seed_cam", "seed of CAM", "seed", "cam"),
-    Pane("seed_lpcam", "seed of LPCAM", "seed", "lpcam"),
-    Pane("refined", "pseudo mask", "mask"),
-)
-_LOOKS = (
-    Look("heat maps", ("cam", "lpcam")),
-    Look("seeds", ("seed_cam", "seed_lpcam")),
-    Look("seed and pseudo mask", ("seed_lpcam", "refined")),
-    Look("pseudo mask and ground truth", ("refined", "truth")),
-    Look("seed and ground truth", ("seed_lpcam", "truth")),
-)
+
+def _panes(shown: Sequence[str]) -> list[Pane]:
+    """What the gallery shows of a picture beside the photograph, of these methods."""
+    return [
+        *(Pane(method, title(method), "map", method) for method in shown),
+        Pane("truth", "ground truth", "mask"),
+        *(Pane(f"seed_{method}", f"seed of {title(method)}", "seed", method) for method in shown),
+        Pane("refined", "pseudo mask", "mask"),
+    ]
+
+
+def _looks(shown: Sequence[str]) -> list[Look]:
+    """Which of them side by side; the last method is the one that is refined."""
+    seed = f"seed_{shown[-1]}"
+    return [
+        Look("heat maps", tuple(shown)),
+        Look("seeds", tuple(f"seed_{method}" for method in shown)),
+        Look("seed and pseudo mask", (seed, "refined")),
+        Look("pseudo mask and ground truth", ("refined", "truth")),
+        Look("seed and ground truth", (seed, "truth")),
+    ]
 
 
 class HeatMapFolder(ResultFolder):
@@ -69,8 +74,9 @@ class HeatMapFolder(ResultFolder):
     Args:
         directory: made when it is not there.
         class_names: c names.
+        methods: of the maps; seeds are cut from the last.
         protocol: plain JSON values that say how the maps are made; a folder with another protocol is refused.
-        refined: what becomes of LPCAM's maps beside their seeds; None: nothing.
+        refined: what becomes of the last method's maps beside their seeds; None: nothing.
 
     Raises:
         UserError: as `ResultFolder`.
@@ -80,13 +86,15 @@ class HeatMapFolder(ResultFolder):
         self,
         directory: str | Path,
         class_names: tuple[str, ...],
+        methods: tuple[str, ...],
         protocol: dict[str, Any],
         *,
         refined: Refiner | None = None,
     ):
         super().__init__(directory, protocol, what="heat maps")
         self.class_names, self.refined = class_names, refined
-        self.maps = MapFolder(self.directory / "maps", METHODS)
+        self.maps = MapFolder(self.directory / "maps", methods)
+        self.shown = [method for method in methods if method != "lpcam_f"]
         self.pseudo_masks = MaskFolder(self.directory / "pseudo_masks")
 
     def is_done(self, name: str) -> bool:
@@ -102,9 +110,10 @@ class HeatMapFolder(ResultFolder):
             background: seed threshold.
         """
         values = np.concatenate([[0], result.classes + 1]).astype(np.uint8)
-        seed = values[cut(result.maps["lpcam"], background)]
-        refined = values[self.refined(record, result.maps["lpcam"])] if self.refined else None
-        stored = {method: np.moveaxis(result.maps[method], -1, 0) for method in METHODS}
+        best = result.maps[self.maps.methods[-1]]
+        seed = values[cut(best, background)]
+        refined = values[self.refined(record, best)] if self.refined else None
+        stored = {method: np.moveaxis(result.maps[method], -1, 0) for method in self.maps.methods}
         names = [self.class_names[n] for n in result.classes]
         if record.labels is None:
             names = [f"{name} {result.probabilities[n]:.0%}" for name, n in zip(names, result.classes, strict=True)]
@@ -117,7 +126,7 @@ class HeatMapFolder(ResultFolder):
             refined=refined,
             class_values=[int(n) + 1 for n in result.classes],
         )
-        for key, layer in _layers(record, result.classes, stored, refined):
+        for key, layer in _layers(record, result.classes, {method: stored[method] for method in self.shown}, refined):
             write_layer(self.directory, key, record.id, layer)
         write_atomically(self.file("overlays", record.id, "png"), png(picture))
         write_atomically(self.file("seeds", record.id, "png"), mask_png(seed))
@@ -145,9 +154,9 @@ class HeatMapFolder(ResultFolder):
             tuple(self.class_names[n] for n in classes),
             tuple(picture_colors(classes)),
             len(score.classes),
-            {method: score.miou[method] for method in ("cam", "lpcam") if method in score.miou},
+            {method: score.miou[method] for method in self.shown if method in score.miou},
             score.disagreement,
-            tuple(one.key for one in _PANES if not layer_file(self.directory, one.key, name).exists()),
+            tuple(one.key for one in _panes(self.shown) if not layer_file(self.directory, one.key, name).exists()),
             note,
         )
 
@@ -166,9 +175,9 @@ def _layers(
     colors = picture_colors(shown)
     yield "photo", photo_layer(record.image)
     if len(classes):
-        for method in ("cam", "lpcam"):
-            yield method, map_layer(maps[method])
-            yield f"seed_{method}", seed_layer(maps[method], colors[: len(classes)])
+        for method, of_method in maps.items():
+            yield method, map_layer(of_method)
+            yield f"seed_{method}", seed_layer(of_method, colors[: len(classes)])
     for key, mask in (("refined", refined), ("truth", record.mask)):
         if mask is not None:
             yield key, mask_layer(mask, shown, colors)
@@ -207,7 +216,7 @@ def make_heatmaps(
     """
     protocol = protocol_of(run, state, prototypes, source, inference) | refinement_protocol(refine, saliency)
     refined = None if refine == "none" else refiner(refine, background=inference.background, saliency=saliency)
-    folder = HeatMapFolder(out, run.class_names, protocol, refined=refined)
+    folder = HeatMapFolder(out, run.class_names, methods_of(prototypes), protocol, refined=refined)
     skipped: list[str] = []
     missing = [index for index in processes.share(range(len(source))) if not folder.is_done(source.ids[index])]
     if missing:
@@ -245,31 +254,31 @@ def make_heatmaps(
     ]
     has_prototypes = write_prototype_page(run, state, prototypes, source, out, devices=devices)
     links = [("What the maps are made of: the prototypes of every class", "prototypes.html")] if has_prototypes else []
-    gallery = _gallery(metrics, source.has_masks, bool(folder.refined))._replace(links=links)
+    gallery = _gallery(metrics, folder.shown, source.has_masks, bool(folder.refined))._replace(links=links)
     write_gallery(folder.directory / "index.html", gallery, entries)
     return metrics
 
 
-def _gallery(metrics: dict[str, Any], has_masks: bool, is_refined: bool) -> Gallery:
+def _gallery(metrics: dict[str, Any], shown: Sequence[str], has_masks: bool, is_refined: bool) -> Gallery:
     """Each method's seeds are cut at its own best threshold at first, where that is known."""
     scores = metrics.get("scores")
     absent = {key for key, is_there in (("truth", has_masks), ("refined", is_refined)) if not is_there}
-    thresholds = {method: scores[method]["best"]["threshold"] if scores else FIXED for method in ("cam", "lpcam")}
+    thresholds = {method: scores[method]["best"]["threshold"] if scores else FIXED for method in shown}
     return Gallery(
-        "CAM and LPCAM",
-        [one for one in _PANES if one.key not in absent],
-        [one for one in _LOOKS if not absent & set(one.panes)],
+        " and ".join(map(title, shown)),
+        [one for one in _panes(shown) if one.key not in absent],
+        [one for one in _looks(shown) if not absent & set(one.panes)],
         thresholds,
-        rank="lpcam",
+        rank=shown[-1],
         against="cam",
-        summary=list(_summary(metrics)),
+        summary=list(_summary(metrics, shown)),
     )
 
 
-def _summary(metrics: dict[str, Any]) -> Iterator[str]:
+def _summary(metrics: dict[str, Any], shown: Sequence[str]) -> Iterator[str]:
     """Lines of text for the top of the page."""
     if "scores" in metrics:
-        best = {method: metrics["scores"][method]["best"] for method in ("cam", "lpcam")}
+        best = {method: metrics["scores"][method]["best"] for method in shown}
         found = (f"{title(method)} {100 * one['miou']:.1f} at {one['threshold']:.2f}" for method, one in best.items())
         yield f"mIoU of the seeds of {metrics['scored']} pictures, at the best threshold: {', '.join(found)}"
         yield from _pseudo_mask_line(metrics)
@@ -304,7 +313,7 @@ def _pseudo_mask_line(metrics: dict[str, Any]) -> Iterator[str]:
         cut_at = "" if protocol["saliency"] else f" at {protocol['background']:g}"
         how = "CRF and saliency" if protocol["saliency"] else "CRF"
         miou = 100 * metrics["pseudo_masks"]["miou"]
-        yield f"mIoU of the pseudo masks, LPCAM{cut_at} and {how}: {miou:.1f}"
+        yield f"mIoU of the pseudo masks, {title(list(metrics['scores'])[-1])}{cut_at} and {how}: {miou:.1f}"
 
 
 def describe(metrics: dict[str, Any]) -> Iterator[str]:
@@ -312,11 +321,12 @@ def describe(metrics: dict[str, Any]) -> Iterator[str]:
     if "scores" in metrics:
         scores = metrics["scores"]
         yield from seed_tables(scores, metrics["protocol"]["class_names"])
-        best, fixed = (100 * (scores["lpcam"][at]["miou"] - scores["cam"][at]["miou"]) for at in ("best", "fixed"))
-        yield (
-            f"LPCAM against CAM on {metrics['scored']} pictures: {best:+.1f} points of mIoU, each at its own best "
-            f"threshold; {fixed:+.1f} at {scores['cam']['fixed']['threshold']:g}."
-        )
+        for one, other in zip([*scores][2:], ("cam", "lpcam"), strict=False):
+            best, fixed = (100 * (scores[one][at]["miou"] - scores[other][at]["miou"]) for at in ("best", "fixed"))
+            yield (
+                f"{title(one)} against {title(other)} on {metrics['scored']} pictures: {best:+.1f} points of mIoU, "
+                f"each at its own best threshold; {fixed:+.1f} at {scores['cam']['fixed']['threshold']:g}."
+            )
         yield from _pseudo_mask_line(metrics)
     yield from empty_maps_line(metrics["empty_maps"])
     yield from skipped_line(metrics["skipped"])

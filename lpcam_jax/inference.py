@@ -23,8 +23,9 @@ from .prototype_activation import directions, lpcam, without_context
 from .prototypes import Prototypes
 
 # Added to a map's maximum, as in the reference: to that of the CAM, and none to that of LPCAM.
-_EPSILON = {"cam": 1e-5, "lpcam_f": 0.0, "lpcam": 0.0}
-METHODS = tuple(_EPSILON)
+_EPSILON = {"cam": 1e-5, "lpcam_f": 0.0, "lpcam": 0.0, "taught": 0.0}
+# The paper's, and those of a run that was taught more (`teaching`).
+METHODS, TAUGHT_METHODS = tuple(_EPSILON)[:3], tuple(_EPSILON)
 
 
 class PictureMaps(NamedTuple):
@@ -32,12 +33,17 @@ class PictureMaps(NamedTuple):
 
     classes:       int (n,), the classes that are mapped
     probabilities: float32 (c,), of all classes, at the first scale
-    maps:          for each of METHODS float32 (H, W, n), normalized, in [0, 1]
+    maps:          for each of `methods_of` the prototypes float32 (H, W, n), normalized, in [0, 1]
     """
 
     classes: np.ndarray
     probabilities: np.ndarray
     maps: dict[str, np.ndarray]
+
+
+def methods_of(prototypes: Prototypes) -> tuple[str, ...]:
+    """The maps that are made with these prototypes; seeds are cut from the last."""
+    return METHODS if prototypes.taught is None else TAUGHT_METHODS
 
 
 def features_of_both(
@@ -107,9 +113,11 @@ def map_pictures(
     before the cosine; for CAM the maps are, after the ReLU.
     """
     model, *folded = fold_batch_norm(model, *replicate(state, devices))
-    # LPCAM-F's directions beside LPCAM's: both are one product with the features.
-    both = jnp.concatenate([directions(without_context(prototypes)), directions(prototypes)])
-    network, on_devices = _maps_network(model), replicate((*folded, both), devices)
+    # LPCAM-F's directions beside LPCAM's and those that were taught: all are one product with the features.
+    methods = methods_of(prototypes)
+    made = [directions(without_context(prototypes)), directions(prototypes)]
+    made += [] if prototypes.taught is None else [prototypes.taught]
+    network, on_devices = _maps_network(model, methods), replicate((*folded, jnp.concatenate(made)), devices)
 
     def of_pictures(pictures, sizes):
         return network(*on_devices, pictures, sizes)
@@ -129,27 +137,32 @@ def map_pictures(
             classes = mapped_classes(record, probabilities, inference.probability)
             size = record.image.shape[:2]
             maps = {
-                method: on_picture([one[method][..., classes] for one in outputs], size, stride=stride, epsilon=epsilon)
-                for method, epsilon in _EPSILON.items()
+                method: on_picture(
+                    [one[method][..., classes] for one in outputs],
+                    size,
+                    stride=stride,
+                    epsilon=_EPSILON[method],
+                )
+                for method in methods
             }
             yield index, record, PictureMaps(classes, probabilities, maps)
 
 
 @cache  # so that a notebook that maps picture after picture compiles a shape once
-def _maps_network(model: nnx.GraphDef) -> Callable[..., dict[str, Any]]:
-    """The forward pass of every scale: parameters, statistics, directions without and with context (2 c, d), pictures
-    and sizes -> maps on the grid."""
+def _maps_network(model: nnx.GraphDef, methods: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
+    """The forward pass of every scale: parameters, statistics, directions of all methods but CAM (m c, d), pictures and
+    sizes -> maps on the grid."""
 
     @jit_forward
-    def network(parameters, batch_stats, both, pictures, sizes):
+    def network(parameters, batch_stats, made, pictures, sizes):
         classifier = nnx.merge(model, parameters, batch_stats)
         straight, mirrored, logits = features_of_both(classifier, pictures, sizes)
         weights = classifier.head[...]
-        lpcam_f, with_context = jnp.split(lpcam(straight + mirrored, both), 2, axis=-1)
+        by_directions = methods[1:]
+        maps = jnp.split(lpcam(straight + mirrored, made), len(by_directions), axis=-1)
         return {
             "cam": cam(straight, weights) + cam(mirrored, weights),
-            "lpcam_f": lpcam_f,
-            "lpcam": with_context,
+            **dict(zip(by_directions, maps, strict=True)),
             "logits": logits,
             "grid": classifier.backbone.grid_sizes(sizes),
         }

@@ -24,12 +24,14 @@ class Prototypes(NamedTuple):
     class_mask:      bool (c, k), which of them are prototypes
     context_centres: float (c, k, d)
     context_mask:    bool (c, k)
+    taught:          float (c, d), one direction a class that learned from refined seeds (`teaching`); None: none did
     """
 
     class_centres: jax.Array
     class_mask: jax.Array
     context_centres: jax.Array
     context_mask: jax.Array
+    taught: jax.Array | None = None
 
 
 @jax.jit

@@ -22,7 +22,6 @@ from .errors import UserError
 from .inference import map_pictures
 from .models.folding import fold_batch_norm
 from .passes import Pass, run_passes
-from .prototypes import Prototypes
 from .training.run import Run
 from .training.state import graph_of, trained_state
 
@@ -38,7 +37,8 @@ class NamedMaps(NamedTuple):
     classes:       int (n,), the classes that are mapped, ascending
     names:         of these n classes
     probabilities: by name, of all classes, in [0, 1]
-    maps:          by method ("cam", "lpcam_f", "lpcam"), float32 (H, W, n), normalized, in [0, 1]
+    maps:          by method ("cam", "lpcam_f", "lpcam", and "taught" of a run that has it), float32 (H, W, n),
+                   normalized, in [0, 1]
     """
 
     image: np.ndarray
@@ -65,7 +65,7 @@ class TrainedModel:
         graph, *_ = graph_of(run.config, len(run.class_names))
         self._graph, *self._state = fold_batch_norm(graph, state.parameters, state.batch_stats)
         self.head: jax.Array = state.parameters["head"]
-        self.prototypes = Prototypes(*map(jnp.asarray, run.load_prototypes()))
+        self.prototypes = jax.tree.map(jnp.asarray, run.load_prototypes())
 
     @classmethod
     def open(cls, directory: str | Path) -> "TrainedModel":

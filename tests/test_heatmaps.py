@@ -318,7 +318,7 @@ def test_a_damaged_map_is_named(program, trained, copy, source):
 
 @pytest.mark.parametrize("classes", [[1], []])
 def test_folders_in_ids_become_folders_inside_the_output(tmp_path, classes):
-    folder = HeatMapFolder(tmp_path, ("cat", "dog"), {}, refined=refiner("none", background=0.3))
+    folder = HeatMapFolder(tmp_path, ("cat", "dog"), METHODS, {}, refined=refiner("none", background=0.3))
     image = np.zeros((20, 30, 3), np.uint8)
     maps = {method: np.ones((20, 30, len(classes)), np.float32) for method in METHODS}
     record = Record("holiday/day 1/IMG.1", image, None, None)
@@ -336,7 +336,7 @@ def test_folders_in_ids_become_folders_inside_the_output(tmp_path, classes):
 def test_a_folder_that_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "protocol.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"protocol.json cannot be read"):
-        HeatMapFolder(tmp_path, ("cat",), {})
+        HeatMapFolder(tmp_path, ("cat",), METHODS, {})
 
 
 def test_bfloat16_is_an_option_of_the_maps_and_says_so(program, trained, mapped, tmp_path):

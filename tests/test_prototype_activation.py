@@ -43,7 +43,7 @@ def lpcam_loop(field, prototypes):
     for index in np.ndindex(field.shape[:-1]):
         for n in range(C):
             terms = []
-            for centres, mask in (prototypes[:2], prototypes[2:]):
+            for centres, mask in (prototypes[:2], prototypes[2:4]):
                 cosines = [cosine(field[index], c) for c, keep in zip(centres[n], mask[n], strict=True) if keep]
                 terms.append(sum(cosines) / len(cosines) if cosines else 0)
             out[(*index, n)] = max(terms[0] - terms[1], 0)

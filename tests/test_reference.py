@@ -71,7 +71,7 @@ def random_prototypes(rng, k=6):
 
 def as_lists(prototypes):
     """What the transcription takes: (class prototypes, context prototypes) of every class."""
-    each = zip(*(np.asarray(leaf) for leaf in prototypes), strict=True)
+    each = zip(*(np.asarray(leaf) for leaf in prototypes[:4]), strict=True)
     return [(a[a_mask].astype(float), b[b_mask].astype(float)) for a, a_mask, b, b_mask in each]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-_TITLES = {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM"}
+_TITLES = {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM", "taught": "LPCAM-T"}
 
 
 def title(method: str) -> str:

@@ -2,6 +2,7 @@
 
 bounded sample (`feature_sampling`) -> spherical k-means of every class and every context
          -> selection by the classifier -> patches of the pictures that show what each centre is (`prototype_patches`)
+         -> directions taught by the CRF (`teaching_stage`), where they are wanted
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from .checkpoints import TrainState
 from .feature_sampling import sample_features
 from .prototype_patches import Nearest, nearest_features, write_patches
 from .run import Run
+from .teaching_stage import teach_directions
 
 
 def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, devices: Mesh) -> Prototypes:
@@ -58,6 +60,9 @@ def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, device
     prototypes = select_prototypes(*means, weights, mu_f=settings.mu_f, context=settings.context)
     for line in selection_report(source.class_names, prototypes, weights, mu_f=settings.mu_f):
         tqdm.write(line)
+    if settings.taught is not None:
+        taught = teach_directions(run, state, prototypes, source, devices=local_mesh())
+        prototypes = prototypes._replace(taught=taught)
     if processes.is_first():
         write_patches(run.directory, run.config, source, prototypes, weights, counts, nearest)
         run.save_prototypes(prototypes, step=int(state.step))

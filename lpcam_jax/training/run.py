@@ -14,6 +14,7 @@ import io
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from .. import config as config_module
@@ -89,7 +90,7 @@ class Run:
     def save_prototypes(self, prototypes: Prototypes, *, step: int) -> None:
         """Add the prototypes to the run; `step` is the checkpoint they were clustered from."""
         buffer = io.BytesIO()
-        arrays = {name: np.asarray(value) for name, value in prototypes._asdict().items()}
+        arrays = {name: np.asarray(value) for name, value in prototypes._asdict().items() if value is not None}
         np.savez(buffer, step=step, settings=self._prototype_settings, **arrays)
         write_atomically(self._prototypes_file, buffer.getvalue())
 
@@ -104,7 +105,7 @@ class Run:
             values = read_arrays(self._prototypes_file)
             step, _ = int(values.pop("step")), values.pop("settings")
             prototypes = Prototypes(**values)
-            if not all(np.isfinite(array).all() for array in prototypes):
+            if not all(np.isfinite(array).all() for array in jax.tree.leaves(prototypes)):
                 raise ValueError("values that are not finite")
         except FileNotFoundError:
             raise UserError(f"{self.directory} has no prototypes yet; {again}") from None

@@ -1,0 +1,23 @@
+"""Six animal classes of VOC 2012, beyond the paper: LPCAM-T, one direction a class that learned from refined seeds.
+
+As configs/voc_animals.py, whose CAM and LPCAM stand beside it in the maps, the scores and the gallery.
+
+Expected (`benchmarks/SEEDS.md`): seeds of the 437 pictures of train.txt, each at its best threshold, mIoU over 7:
+LPCAM-T REAL. PICTURES.
+
+    python train.py configs/voc_animals_plus.py --data.root DIR --model.weights thin_resnet50.npz \
+        --workdir runs/voc_animals_plus
+    python infer.py --ckpt runs/voc_animals_plus --out heatmaps/
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from lpcam_jax.config import Config
+from lpcam_jax.scripts import load_recipe
+
+
+def get_config() -> Config:
+    """The recipe."""
+    config = load_recipe(str(Path(__file__).with_name("voc_animals.py")))
+    return replace(config, prototypes=replace(config.prototypes, taught=437))

@@ -1,0 +1,84 @@
+"""A run with LPCAM-T: what it has more than another, and what it leaves as it is."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import lpcam_jax
+from lpcam_jax.inference import METHODS, TAUGHT_METHODS
+from lpcam_jax.training.run import Run
+
+
+@pytest.fixture(scope="module")
+def taught_run(program, recipe, trained, tmp_path_factory):
+    """The run of the tiny recipe, its directions taught by eight pictures, and what train.py said."""
+    workdir = shutil.copytree(trained, tmp_path_factory.mktemp("runs") / "taught")
+    finished = program("train.py", recipe, "--workdir", workdir, "--prototypes.taught", 8)
+    assert finished.code == 0, finished.err
+    return workdir, finished.err + finished.out
+
+
+@pytest.fixture(scope="module")
+def taught_maps(program, taught_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("heatmaps") / "taught"
+    finished = program("infer.py", "--ckpt", taught_run[0], "--out", out, "--refine", "none")
+    assert finished.code == 0, finished.err
+    return out, finished.out
+
+
+def arrays_of(file) -> dict[str, np.ndarray]:
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def test_the_prototypes_are_those_of_the_paper_and_the_classifier_is_not_trained_again(taught_run, trained):
+    workdir, said = taught_run
+    assert "teaching: 8 pictures" in said
+    assert "classifier" not in said
+    taught, plain = (Run.open(folder).load_prototypes() for folder in (workdir, trained))
+    for found, expected in zip(taught[:4], plain[:4], strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert plain.taught is None
+    np.testing.assert_allclose(np.linalg.norm(taught.taught, axis=1), 1, atol=1e-5)
+
+
+def test_the_same_command_has_nothing_to_do(program, recipe, taught_run):
+    before = (taught_run[0] / "prototypes.npz").read_bytes()
+    finished = program("train.py", recipe, "--workdir", taught_run[0], "--prototypes.taught", 8)
+    assert finished.code == 0
+    assert "teaching" not in finished.err
+    assert (taught_run[0] / "prototypes.npz").read_bytes() == before
+
+
+def test_its_maps_stand_beside_the_others_and_seeds_are_cut_from_them(taught_maps, mapped):
+    out, printed = taught_maps
+    names = {path.name for path in (mapped[0] / "maps").iterdir()}
+    assert {path.name for path in (out / "maps").iterdir()} == names
+    moved = 0
+    for name in names:
+        ours, plain = arrays_of(out / "maps" / name), arrays_of(mapped[0] / "maps" / name)
+        for method in METHODS:
+            np.testing.assert_allclose(ours[method], plain[method], atol=2e-3)
+        moved += np.abs(ours["taught"].astype(float) - ours["lpcam"]).max() > 0.01
+    assert moved
+    assert "LPCAM-T against LPCAM" in printed
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics["scores"]) == list(TAUGHT_METHODS)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "seed of LPCAM-T" in page
+    assert "seed of LPCAM-T" not in (mapped[0] / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_notebook_gets_them_too(taught_run, taught_maps):
+    model = lpcam_jax.load(taught_run[0])
+    result = model(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8), classes=model.class_names[0])
+    assert list(result.maps) == list(TAUGHT_METHODS)
+    assert result.maps["taught"].shape == (60, 80, 1)
+
+
+def test_no_picture_at_all_is_refused(program, recipe, tmp_path):
+    finished = program("train.py", recipe, "--workdir", tmp_path, "--prototypes.taught", 0)
+    assert finished.code == 2
+    assert "--prototypes.taught is 0; use at least 1" in finished.err

@@ -1,0 +1,134 @@
+import jax
+import numpy as np
+import pytest
+
+from lpcam_jax.prototype_activation import lpcam
+from lpcam_jax.teaching import Lesson, soft_seeds, teach, teaching_loss
+from lpcam_jax.training.teaching_stage import choose_pictures, make_lesson, target_of
+
+C, D = 2, 8
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Pictures of several sizes whose left columns show a head and a body, the others grass; two scales."""
+    rng = np.random.default_rng(0)
+    parts = np.abs(rng.normal(size=(C, 2, D)))
+    grass = np.abs(rng.normal(size=D))
+    features, targets, present = [], [], []
+    for number in range(12):
+        n, h, w = number % C, *rng.integers(4, 8, 2)
+        edge = w // 2
+        labels = np.zeros((h, w), int)
+        labels[:, :edge] = n + 1
+        scales = []
+        for factor in (1, 2):
+            field = np.abs(rng.normal(size=(factor * h, factor * w, D)) * 0.2) + grass
+            field[: factor * h // 2, : factor * edge] += parts[n, 0] - grass
+            field[factor * h // 2 :, : factor * edge] += parts[n, 1] - grass
+            scales.append(unit(field).astype(np.float16))
+        features.append(scales)
+        targets.append(np.eye(1 + C, dtype=np.float32)[labels])
+        present.append(np.arange(C) == n)
+    return parts, make_lesson(features, np.stack(present), targets)
+
+
+def test_the_seed_of_a_padded_picture_is_that_of_its_maps_alone(planted):
+    parts, lesson = planted
+    seeds = np.asarray(soft_seeds(parts[:, 0].astype(np.float32), lesson))
+    np.testing.assert_allclose(seeds.sum(axis=-1), 1, atol=1e-6)
+    for number, of_picture in enumerate(lesson.targets):
+        h, w = (of_picture.sum(axis=-1) > 0).nonzero()
+        h, w, n = h.max() + 1, w.max() + 1, number % C
+        fine = np.asarray(lpcam(lesson.features[1][number, : 2 * h, : 2 * w].astype(np.float32), unit(parts[:, 0])))
+        coarse = np.asarray(lpcam(lesson.features[0][number, :h, :w].astype(np.float32), unit(parts[:, 0])))
+        # A bilinear resize to half the size is the mean of four.
+        summed = (coarse + fine.reshape(h, 2, w, 2, C).mean(axis=(1, 3)))[..., n]
+        odds = np.exp((summed / (summed.max() + 1e-5) - 0.35) / 0.08)
+        np.testing.assert_allclose(seeds[number, :h, :w, 1 + n], odds / (1 + odds), atol=2e-3)
+        assert not seeds[number, ..., 2 - n].any()
+
+
+def test_a_direction_that_knew_the_head_learns_the_body(planted):
+    parts, lesson = planted
+    heads = parts[:, 0].astype(np.float32)
+    taught = teach(heads, lesson, steps=150, batch=8)
+    np.testing.assert_allclose(np.linalg.norm(taught, axis=1), 1, atol=1e-5)
+    assert teaching_loss(taught, lesson) < 0.6 * teaching_loss(heads, lesson)
+    body = np.asarray(soft_seeds(taught, lesson))[lesson.targets[..., 1:].sum(axis=-1) > 0][:, 1:].sum(axis=-1)
+    assert (body > 0.5).mean() > 0.9
+
+
+def test_seeds_that_are_the_targets_have_no_loss_and_unknown_positions_no_influence(planted):
+    parts, lesson = planted
+    heads = parts[:, 0].astype(np.float32)
+    seeds = np.asarray(soft_seeds(heads, lesson))
+    certain = np.eye(1 + C, dtype=np.float32)[seeds.argmax(axis=-1)]
+    assert teaching_loss(heads, lesson._replace(targets=certain)) < 0.3
+    unknown = lesson.targets.copy()
+    unknown[:, 0] = 0
+    other = [np.array(one) for one in lesson.features]
+    loss = teaching_loss(heads, lesson._replace(targets=unknown))
+    cut = Lesson(
+        tuple(other),
+        lesson.down,
+        lesson.across,
+        lesson.present,
+        np.where(np.arange(unknown.shape[1])[:, None, None] == 0, 0, lesson.targets),
+    )
+    assert loss == teaching_loss(heads, cut)
+    assert loss != teaching_loss(heads, lesson)
+
+
+def test_lengths_have_no_influence_and_what_cannot_learn_stays(planted):
+    parts, lesson = planted
+    heads = parts[:, 0].astype(np.float32)
+    np.testing.assert_allclose(teach(7 * heads, lesson, steps=3), teach(heads, lesson, steps=3), atol=1e-5)
+    no_second = lesson._replace(
+        present=lesson.present & np.array([True, False]), targets=lesson.targets * np.float32([1, 1, 0])
+    )
+    np.testing.assert_allclose(teach(heads, no_second, steps=3)[1], unit(heads[1]), atol=1e-6)
+    zero = teach(heads * np.float32([[1], [0]]), lesson, steps=3)
+    assert np.isfinite(zero).all()
+    assert not zero[1].any()
+
+
+def test_the_same_seed_teaches_the_same(planted):
+    parts, lesson = planted
+    once, again, other = (teach(parts[:, 0], lesson, steps=5, batch=4, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(once, again)
+    assert (once != other).any()
+
+
+def test_the_loss_exports_for_every_platform(planted):
+    _, lesson = planted
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), lesson)
+    step = jax.jit(jax.value_and_grad(teaching_loss))
+    jax.export.export(step, platforms=("cpu", "cuda", "tpu"))(jax.ShapeDtypeStruct((C, D), np.float32), shapes)
+
+
+def test_targets_are_shares_and_the_edge_of_the_picture_is_partly_unknown():
+    labels = np.zeros((6, 4), int)
+    labels[:2] = 1
+    labels[4:, 2:] = 2
+    expected = np.zeros((2, 1, 3))
+    expected[0, 0] = [0.5, 0.5, 0]
+    expected[1, 0] = [0.25, 0, 0.25]  # of the second block only the upper half is picture
+    np.testing.assert_array_equal(target_of(labels, 3, stride=4), expected)
+
+
+def test_pictures_of_rare_classes_are_chosen_and_none_twice():
+    labels = np.zeros((100, 3))
+    labels[:, 0] = 1
+    labels[[7, 8], 1] = 1
+    labels[50, :] = 0
+    chosen = choose_pictures(labels, 10, seed=0)
+    assert len(chosen) == len(set(chosen)) == 10
+    assert {7, 8} <= set(chosen)
+    assert chosen == sorted(chosen)
+    assert choose_pictures(labels, 10, seed=0) == chosen
+    assert len(choose_pictures(labels, 1000, seed=0)) == 99
