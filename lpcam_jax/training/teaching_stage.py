@@ -5,6 +5,7 @@ features of all scales -> LPCAM -> seeds -> CRF -> `Lesson` -> `teach`
 The features of the pictures that are learned from are in memory together, which bounds how many there can be.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from ..class_activation import resize_bilinear
 from ..clustering import unit
-from ..data.records import RecordSource
+from ..data.records import Record, RecordSource
 from ..devices import jit_forward, replicate
 from ..inference import features_of_both, on_picture
 from ..models.folding import fold_batch_norm
@@ -24,6 +25,7 @@ from ..passes import Pass, run_passes
 from ..prototype_activation import directions, lpcam
 from ..prototypes import Prototypes
 from ..refinement import crf_labels, cut
+from ..results import write_all
 from ..teaching import Lesson, teach
 from .checkpoints import TrainState
 from .run import Run
@@ -71,16 +73,17 @@ def teach_directions(
         only=chosen,
     )
     stride, background = config.model.output_stride, config.inference.background
-    features, targets, present = [], [], []
-    for _, record, outputs in results:
-        classes = np.flatnonzero(record.labels)
-        maps = on_picture(
-            [one["lpcam"][..., classes] for one in outputs], record.image.shape[:2], stride=stride, epsilon=0.0
-        )
+    learned: dict[int, tuple] = {}
+
+    def learn(index: int, record: Record, outputs: list[dict[str, np.ndarray]]) -> None:
+        classes, size = np.flatnonzero(record.labels), record.image.shape[:2]
+        maps = on_picture([one["lpcam"][..., classes] for one in outputs], size, stride=stride, epsilon=0.0)
         labels = crf_labels(record.image, [cut(maps, background)], 1 + len(classes))[0]
-        features.append([one["features"] for one in outputs])
-        targets.append(target_of(np.concatenate([[0], 1 + classes])[labels], 1 + len(start), stride=stride))
-        present.append(record.labels > 0)
+        target = target_of(np.concatenate([[0], 1 + classes])[labels], 1 + len(start), stride=stride)
+        learned[index] = [one["features"] for one in outputs], record.labels > 0, target
+
+    write_all(results, learn)
+    features, present, targets = zip(*(learned[index] for index in sorted(learned)), strict=True)
     lesson = make_lesson(features, np.stack(present), targets)
     mebibytes = sum(leaf.nbytes for leaf in jax.tree.leaves(lesson)) / 2**20
     tqdm.write(f"teaching: {len(present)} pictures, {mebibytes:,.0f} MiB of memory (--prototypes.taught)")
@@ -137,7 +140,7 @@ def target_of(labels: np.ndarray, count: int, *, stride: int) -> np.ndarray:
     return np.stack([(blocks == n).mean(axis=(1, 3), dtype=np.float32) for n in range(count)], axis=-1)
 
 
-def make_lesson(features: list[list[np.ndarray]], present: np.ndarray, targets: list[np.ndarray]) -> Lesson:
+def make_lesson(features: Sequence[Sequence[np.ndarray]], present: np.ndarray, targets: Sequence[np.ndarray]) -> Lesson:
     """Pad the pictures to the largest, and say how each scale is resized to its picture's own grid.
 
     Args:
