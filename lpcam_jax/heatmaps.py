@@ -265,7 +265,7 @@ def _gallery(metrics: dict[str, Any], shown: Sequence[str], has_masks: bool, is_
     absent = {key for key, is_there in (("truth", has_masks), ("refined", is_refined)) if not is_there}
     thresholds = {method: scores[method]["best"]["threshold"] if scores else FIXED for method in shown}
     return Gallery(
-        " and ".join(map(title, shown)),
+        f"{', '.join(map(title, shown[:-1]))} and {title(shown[-1])}",
         [one for one in _panes(shown) if one.key not in absent],
         [one for one in _looks(shown) if not absent & set(one.panes)],
         thresholds,

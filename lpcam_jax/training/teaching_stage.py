@@ -83,7 +83,7 @@ def teach_directions(
         learned[index] = [one["features"] for one in outputs], record.labels > 0, target
 
     write_all(results, learn)
-    features, present, targets = zip(*(learned[index] for index in sorted(learned)), strict=True)
+    features, present, targets = zip(*(learned.pop(index) for index in sorted(learned)), strict=True)
     lesson = make_lesson(features, np.stack(present), targets)
     mebibytes = sum(leaf.nbytes for leaf in jax.tree.leaves(lesson)) / 2**20
     tqdm.write(f"teaching: {len(present)} pictures, {mebibytes:,.0f} MiB of memory (--prototypes.taught)")
@@ -140,31 +140,30 @@ def target_of(labels: np.ndarray, count: int, *, stride: int) -> np.ndarray:
     return np.stack([(blocks == n).mean(axis=(1, 3), dtype=np.float32) for n in range(count)], axis=-1)
 
 
-def make_lesson(features: Sequence[Sequence[np.ndarray]], present: np.ndarray, targets: Sequence[np.ndarray]) -> Lesson:
+def make_lesson(features: Sequence[list[np.ndarray]], present: np.ndarray, targets: Sequence[np.ndarray]) -> Lesson:
     """Pad the pictures to the largest, and say how each scale is resized to its picture's own grid.
 
     Args:
-        features: for each of n pictures, for each scale, float16 (h_s, w_s, d).
+        features: for each of n pictures, for each scale, float16 (h_s, w_s, d). The lists are emptied as the features
+            are copied, so that they are not in memory twice.
         present: bool (n, c).
         targets: for each picture float32 (h, w, 1 + c).
     """
 
-    def padded(arrays: list[np.ndarray]) -> np.ndarray:
-        whole = np.zeros((len(arrays), *np.max([one.shape for one in arrays], axis=0)), arrays[0].dtype)
-        for slot, one in zip(whole, arrays, strict=True):
-            slot[tuple(map(slice, one.shape))] = one
-        return whole
-
     def resizes(axis: int, scale: int) -> np.ndarray:
         """The matrix of every picture: an identity, resized."""
         lengths = [(one[scale].shape[axis], target.shape[axis]) for one, target in zip(features, targets, strict=True)]
-        return padded([resize_bilinear(np.eye(a, dtype=np.float32)[..., None], (b, a))[..., 0] for a, b in lengths])
+        return _padded([resize_bilinear(np.eye(a, dtype=np.float32)[..., None], (b, a))[..., 0] for a, b in lengths])
 
     scales = range(len(features[0]))
-    return Lesson(
-        features=tuple(padded([one[scale] for one in features]) for scale in scales),
-        down=tuple(resizes(0, scale) for scale in scales),
-        across=tuple(resizes(1, scale) for scale in scales),
-        present=present,
-        targets=padded(targets),
-    )
+    down, across = (tuple(resizes(axis, scale) for scale in scales) for axis in (0, 1))
+    gathered = tuple(_padded([one.pop(0) for one in features]) for _ in scales)
+    return Lesson(gathered, down, across, present, _padded(targets))
+
+
+def _padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """All in one array, with zeros up to the largest."""
+    whole = np.zeros((len(arrays), *np.max([one.shape for one in arrays], axis=0)), arrays[0].dtype)
+    for slot, one in zip(whole, arrays, strict=True):
+        slot[tuple(map(slice, one.shape))] = one
+    return whole
