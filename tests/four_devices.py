@@ -59,7 +59,8 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
     run = Run.create(workdir, config, source.class_names)
     state = train_classifier(run, source, validation, devices=mesh)
     prototypes = make_prototypes(run, state, source, devices=mesh)
-    numbers = {"head": state.parameters["head"], **prototypes._asdict()}
+    made = {name: value for name, value in prototypes._asdict().items() if value is not None}
+    numbers = {"head": state.parameters["head"], **made}
     graph, *_ = graph_of(config, len(source.class_names))
     results = map_pictures(
         graph,
