@@ -5,7 +5,7 @@
     overlays/ID.png   picture, seed, truth, and every class's maps side by side
     seeds/ID.png      seed mask of the last of these as a palette PNG: 0 background, class n + 1
     pseudo_masks/     the same, refined (`refinement`), unless that is not wanted
-    index.html        all of them, to filter, sort and threshold; gallery/ holds its pictures
+    index.html        all of them (`heatmap_gallery`), to filter, sort and threshold; gallery/ holds its pictures
     prototypes.html   what each class is made of (`prototype_gallery`)
     metrics.json      Table 1, confusion matrices, and what they were made with; thresholds.png its curve (both where
                       there are masks)
@@ -14,7 +14,7 @@
 The npz is written last: where it stands, the picture is done. (A folder from before there was a gallery is made anew.)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,48 +24,25 @@ from jax.sharding import Mesh
 from . import __version__, processes
 from .config import Inference, at_precision
 from .data.masks import MaskFolder
-from .data.pictures import picture_size
 from .data.records import Record, RecordSource
 from .files import write_atomically
+from .heatmap_gallery import gallery_layers, pseudo_mask_line, write_heatmap_gallery
 from .inference import PictureMaps, map_pictures, methods_of
 from .predictions import MapFolder
 from .prototype_gallery import write_prototype_page
 from .prototypes import Prototypes
 from .refinement import Refiner, cut, refinement_protocol, refiner
 from .report.curve import seed_curves
-from .report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layer
-from .report.layers import map_layer, mask_layer, photo_layer, picture_colors, seed_layer
+from .report.gallery import layer_file, write_layer
 from .report.names import title
 from .report.overlays import panel, png
 from .report.palette import mask_png
 from .report.table import empty_maps_line, seed_tables
 from .results import ResultFolder, all_skipped, fingerprint, skipped_line, write_all
-from .scoring import FIXED, PictureScore, classes_in, score_maps, score_masks
+from .scoring import score_maps, score_masks
 from .training.checkpoints import TrainState
 from .training.run import Run
 from .training.state import graph_of
-
-
-def _panes(shown: Sequence[str]) -> list[Pane]:
-    """What the gallery shows of a picture beside the photograph, of these methods."""
-    return [
-        *(Pane(method, title(method), "map", method) for method in shown),
-        Pane("truth", "ground truth", "mask"),
-        *(Pane(f"seed_{method}", f"seed of {title(method)}", "seed", method) for method in shown),
-        Pane("refined", "pseudo mask", "mask"),
-    ]
-
-
-def _looks(shown: Sequence[str]) -> list[Look]:
-    """Which of them side by side; the last method is the one that is refined."""
-    seed = f"seed_{shown[-1]}"
-    return [
-        Look("heat maps", tuple(shown)),
-        Look("seeds", tuple(f"seed_{method}" for method in shown)),
-        Look("seed and pseudo mask", (seed, "refined")),
-        Look("pseudo mask and ground truth", ("refined", "truth")),
-        Look("seed and ground truth", (seed, "truth")),
-    ]
 
 
 class HeatMapFolder(ResultFolder):
@@ -94,7 +71,6 @@ class HeatMapFolder(ResultFolder):
         super().__init__(directory, protocol, what="heat maps")
         self.class_names, self.refined = class_names, refined
         self.maps = MapFolder(self.directory / "maps", methods)
-        self.shown = [method for method in methods if method != "lpcam_f"]
         self.pseudo_masks = MaskFolder(self.directory / "pseudo_masks")
 
     def is_done(self, name: str) -> bool:
@@ -126,7 +102,7 @@ class HeatMapFolder(ResultFolder):
             refined=refined,
             class_values=[int(n) + 1 for n in result.classes],
         )
-        for key, layer in _layers(record, result.classes, {method: stored[method] for method in self.shown}, refined):
+        for key, layer in gallery_layers(record, result.classes, stored, refined):
             write_layer(self.directory, key, record.id, layer)
         write_atomically(self.file("overlays", record.id, "png"), png(picture))
         write_atomically(self.file("seeds", record.id, "png"), mask_png(seed))
@@ -134,53 +110,6 @@ class HeatMapFolder(ResultFolder):
             write_atomically(self.pseudo_masks.file(record.id), mask_png(refined))
         probabilities = result.probabilities.astype(np.float32)
         self.maps.write(record.id, result.classes, self.class_names, stored, probabilities=probabilities)
-
-    def entry(self, name: str, score: PictureScore, *, predicted: bool) -> Entry:
-        """The picture in the gallery.
-
-        Args:
-            name: its id.
-            score: what is known of its maps.
-            predicted: whether its classes are; then their probabilities are noted.
-        """
-        classes = _shown_classes(score.classes, score.truth)
-        note = ""
-        if predicted:
-            probabilities = self.maps.read_one(name, "probabilities")
-            note = ", ".join(f"{self.class_names[n]} {probabilities[n]:.0%}" for n in score.classes)
-        return Entry(
-            name,
-            picture_size(layer_file(self.directory, "photo", name))[::-1],
-            tuple(self.class_names[n] for n in classes),
-            tuple(picture_colors(classes)),
-            len(score.classes),
-            {method: score.miou[method] for method in self.shown if method in score.miou},
-            score.disagreement,
-            tuple(one.key for one in _panes(self.shown) if not layer_file(self.directory, one.key, name).exists()),
-            note,
-        )
-
-
-def _shown_classes(mapped: np.ndarray, truth: np.ndarray) -> list[int]:
-    """The classes that have maps, and then those that only the truth has."""
-    return [*map(int, mapped), *(int(n) for n in truth if n not in mapped)]
-
-
-def _layers(
-    record: Record, classes: np.ndarray, maps: dict[str, np.ndarray], refined: np.ndarray | None
-) -> Iterator[tuple[str, bytes]]:
-    """What the gallery lays over the photograph, and that; maps are float (n, H, W)."""
-    truth = classes_in(record.mask)
-    shown = _shown_classes(classes, truth)
-    colors = picture_colors(shown)
-    yield "photo", photo_layer(record.image)
-    if len(classes):
-        for method, of_method in maps.items():
-            yield method, map_layer(of_method)
-            yield f"seed_{method}", seed_layer(of_method, colors[: len(classes)])
-    for key, mask in (("refined", refined), ("truth", record.mask)):
-        if mask is not None:
-            yield key, mask_layer(mask, shown, colors)
 
 
 def make_heatmaps(
@@ -248,43 +177,18 @@ def make_heatmaps(
     if "scores" in metrics:
         seed_curves(Path(out) / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
     folder.write_json("metrics.json", metrics)
-    predicted = source.labels is None
-    entries = [
-        folder.entry(name, one, predicted=predicted) for name, one in of_pictures.items() if folder.is_done(name)
-    ]
     has_prototypes = write_prototype_page(run, state, prototypes, source, out, devices=devices)
-    links = [("What the maps are made of: the prototypes of every class", "prototypes.html")] if has_prototypes else []
-    gallery = _gallery(metrics, folder.shown, source.has_masks, bool(folder.refined))._replace(links=links)
-    write_gallery(folder.directory / "index.html", gallery, entries)
-    return metrics
-
-
-def _gallery(metrics: dict[str, Any], shown: Sequence[str], has_masks: bool, is_refined: bool) -> Gallery:
-    """Each method's seeds are cut at its own best threshold at first, where that is known."""
-    scores = metrics.get("scores")
-    absent = {key for key, is_there in (("truth", has_masks), ("refined", is_refined)) if not is_there}
-    thresholds = {method: scores[method]["best"]["threshold"] if scores else FIXED for method in shown}
-    return Gallery(
-        f"{', '.join(map(title, shown[:-1]))} and {title(shown[-1])}",
-        [one for one in _panes(shown) if one.key not in absent],
-        [one for one in _looks(shown) if not absent & set(one.panes)],
-        thresholds,
-        rank=shown[-1],
-        against="cam",
-        summary=list(_summary(metrics, shown)),
+    write_heatmap_gallery(
+        folder.directory,
+        folder.maps,
+        run.class_names,
+        source,
+        metrics,
+        {name: one for name, one in of_pictures.items() if folder.is_done(name)},
+        refined=bool(folder.refined),
+        links=[("What the maps are made of: the prototypes of every class", "prototypes.html")] * has_prototypes,
     )
-
-
-def _summary(metrics: dict[str, Any], shown: Sequence[str]) -> Iterator[str]:
-    """Lines of text for the top of the page."""
-    if "scores" in metrics:
-        best = {method: metrics["scores"][method]["best"] for method in shown}
-        found = (f"{title(method)} {100 * one['miou']:.1f} at {one['threshold']:.2f}" for method, one in best.items())
-        yield f"mIoU of the seeds of {metrics['scored']} pictures, at the best threshold: {', '.join(found)}"
-        yield from _pseudo_mask_line(metrics)
-    else:
-        yield "There are no masks to score against: thresholds start at 0.3 and are yours to choose."
-    yield from skipped_line(metrics["skipped"])
+    return metrics
 
 
 def protocol_of(
@@ -306,27 +210,19 @@ def protocol_of(
     }
 
 
-def _pseudo_mask_line(metrics: dict[str, Any]) -> Iterator[str]:
-    """What the refinement made of the seeds; no line where it is not known."""
-    if "pseudo_masks" in metrics:
-        protocol = metrics["protocol"]
-        cut_at = "" if protocol["saliency"] else f" at {protocol['background']:g}"
-        how = "CRF and saliency" if protocol["saliency"] else "CRF"
-        miou = 100 * metrics["pseudo_masks"]["miou"]
-        yield f"mIoU of the pseudo masks, {title(list(metrics['scores'])[-1])}{cut_at} and {how}: {miou:.1f}"
-
-
 def describe(metrics: dict[str, Any]) -> Iterator[str]:
     """What a person wants to read of the metrics, line by line."""
     if "scores" in metrics:
         scores = metrics["scores"]
         yield from seed_tables(scores, metrics["protocol"]["class_names"])
-        for one, other in zip([*scores][2:], ("cam", "lpcam"), strict=False):
+        for one, other in (("lpcam", "cam"), ("taught", "lpcam")):
+            if one not in scores:
+                continue
             best, fixed = (100 * (scores[one][at]["miou"] - scores[other][at]["miou"]) for at in ("best", "fixed"))
             yield (
                 f"{title(one)} against {title(other)} on {metrics['scored']} pictures: {best:+.1f} points of mIoU, "
                 f"each at its own best threshold; {fixed:+.1f} at {scores['cam']['fixed']['threshold']:g}."
             )
-        yield from _pseudo_mask_line(metrics)
+        yield from pseudo_mask_line(metrics)
     yield from empty_maps_line(metrics["empty_maps"])
     yield from skipped_line(metrics["skipped"])

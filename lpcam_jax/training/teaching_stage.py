@@ -19,6 +19,7 @@ from ..class_activation import resize_bilinear
 from ..clustering import unit
 from ..data.records import Record, RecordSource
 from ..devices import jit_forward, replicate
+from ..errors import UserError
 from ..inference import features_of_both, on_picture
 from ..models.folding import fold_batch_norm
 from ..passes import Pass, run_passes
@@ -48,6 +49,9 @@ def teach_directions(
 
     Returns:
         float32 (c, d), of length 1, or 0 where LPCAM's is.
+
+    Raises:
+        UserError: none of these pictures could be read.
     """
     config, start = run.config, np.asarray(directions(prototypes))
     chosen = choose_pictures(source.labels, config.prototypes.taught, seed=config.seed)
@@ -83,6 +87,11 @@ def teach_directions(
         learned[index] = [one["features"] for one in outputs], record.labels > 0, target
 
     write_all(results, learn)
+    if not learned:
+        raise UserError(
+            f"none of the {len(chosen)} pictures to learn from could be read; see the lines above, or give "
+            "--prototypes.taught more."
+        )
     features, present, targets = zip(*(learned.pop(index) for index in sorted(learned)), strict=True)
     lesson = make_lesson(features, np.stack(present), targets)
     mebibytes = sum(leaf.nbytes for leaf in jax.tree.leaves(lesson)) / 2**20
