@@ -5,7 +5,7 @@ features of all scales -> LPCAM -> seeds -> CRF -> `Lesson` -> `teach`
 The features of the pictures that are learned from are in memory together, which bounds how many there can be.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -84,8 +84,7 @@ def teach_directions(
         maps = on_picture([one["lpcam"][..., classes] for one in outputs], size, stride=stride, epsilon=0.0)
         labels = crf_labels(record.image, [cut(maps, background)], 1 + len(classes))[0]
         target = target_of(np.concatenate([[0], 1 + classes])[labels], 1 + len(start), stride=stride)
-        # Copies: what a pass gives are views of whole batches.
-        learned[index] = [one["features"].copy() for one in outputs], record.labels > 0, target
+        learned[index] = [one["features"] for one in outputs], record.labels > 0, target
 
     write_all(results, learn)
     if not learned:
@@ -163,29 +162,17 @@ def make_lesson(features: Sequence[list[np.ndarray]], present: np.ndarray, targe
     def resizes(axis: int, scale: int) -> np.ndarray:
         """The matrix of every picture: an identity, resized."""
         lengths = [(one[scale].shape[axis], target.shape[axis]) for one, target in zip(features, targets, strict=True)]
-        return padded([resize_bilinear(np.eye(a, dtype=np.float32)[..., None], (b, a))[..., 0] for a, b in lengths])
-
-    def padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
-        return _filled(arrays, [one.shape for one in arrays], np.float32)
-
-    def gathered(scale: int) -> np.ndarray:
-        shapes = [of_picture[scale].shape for of_picture in features]
-        return _filled((_taken(of_picture, scale) for of_picture in features), shapes, np.float16)
+        return _padded([resize_bilinear(np.eye(a, dtype=np.float32)[..., None], (b, a))[..., 0] for a, b in lengths])
 
     scales = range(len(features[0]))
     down, across = (tuple(resizes(axis, scale) for scale in scales) for axis in (0, 1))
-    return Lesson(tuple(gathered(scale) for scale in scales), down, across, present, padded(targets))
+    gathered = tuple(_padded([one.pop(0) for one in features]) for _ in scales)
+    return Lesson(gathered, down, across, present, _padded(targets))
 
 
-def _filled(arrays: Iterable[np.ndarray], shapes: Sequence[tuple[int, ...]], dtype: type) -> np.ndarray:
-    """All in one array, with zeros up to the largest shape."""
-    whole = np.zeros((len(shapes), *np.max(shapes, axis=0)), dtype)
+def _padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """All in one array, with zeros up to the largest."""
+    whole = np.zeros((len(arrays), *np.max([one.shape for one in arrays], axis=0)), arrays[0].dtype)
     for slot, one in zip(whole, arrays, strict=True):
         slot[tuple(map(slice, one.shape))] = one
     return whole
-
-
-def _taken(features: list[np.ndarray], scale: int) -> np.ndarray:
-    """The features at a scale, which are gone from the list afterwards."""
-    one, features[scale] = features[scale], np.empty(0, np.float16)
-    return one
