@@ -6,7 +6,8 @@ needs the archives and an accelerator; what is expected is measured on animals o
     python train.py configs/voc12_plus.py --data.root DIR --model.weights resnet50.pth --workdir runs/voc12_plus
     python infer.py --ckpt runs/voc12_plus --out heatmaps/
 
-The features of the 200 pictures that are learned from take about 6 GB of the host's memory.
+The features of the 200 pictures that are learned from take about 6 GB of the host's memory
+(by their number), and a step of teaching some more.
 """
 
 from dataclasses import replace
