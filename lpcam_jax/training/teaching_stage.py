@@ -154,7 +154,7 @@ def make_lesson(features: Sequence[list[np.ndarray]], present: np.ndarray, targe
 
     Args:
         features: for each of n pictures, for each scale, float16 (h_s, w_s, d). The lists are emptied as the features
-            are copied, so that they are not in memory twice.
+            are copied, so that what is not needed can go.
         present: bool (n, c).
         targets: for each picture float32 (h, w, 1 + c).
     """
