@@ -271,7 +271,8 @@ class SureLabels:
     """Which pixels of a heat map IRNet learns from: those whose label two thresholds agree on, each after a CRF."""
 
     method: str = "lpcam"
-    """whose maps: cam, lpcam_f, lpcam, or the name of any other array in their files"""
+    """whose maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of any other array in their files; the two
+    thresholds below are those of lpcam"""
     foreground: float = 0.45
     """a pixel has a class when it still has one at this threshold"""
     background: float = 0.25
@@ -314,8 +315,8 @@ class Refinement(Batches):
     """How heat maps become pseudo masks."""
 
     method: str = ""
-    """whose maps: cam, lpcam_f, lpcam, or the name of any other array in their files; empty: those that IRNet was
-    trained on, or else lpcam"""
+    """whose maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of any other array in their files; empty: those
+    that IRNet was trained on, or else the last in each file: lpcam or, where a run was taught, taught"""
     background: float | None = None
     """where no map is above it there is background; none: 0.35 after the random walk, else 0.3"""
     radius: int = 5

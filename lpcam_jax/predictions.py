@@ -155,6 +155,24 @@ def open_maps(directory: str | Path, methods: Sequence[str] = (), *, ids: Sequen
     return MapFolder(folder.directory, methods or folder.methods)
 
 
+def open_method(directory: str | Path, method: str = "", *, ids: Sequence[str] = ()) -> MapFolder:
+    """A folder of the maps of one method.
+
+    Args:
+        directory: what infer.py wrote, or maps.
+        method: name of its array; empty: the last of each file, which for infer.py is that whose seeds it cuts.
+        ids: as `open_maps`.
+
+    Returns:
+        The folder; its `methods` are that one.
+
+    Raises:
+        UserError: as `open_maps`.
+    """
+    folder = open_maps(directory, (method,) if method else (), ids=ids)
+    return MapFolder(folder.directory, folder.methods[-1:])
+
+
 def with_maps(source: RecordSource, maps: MapFolder) -> RecordSource:
     """The pictures of a source that have maps; how many have none is said."""
     kept = [index for index, name in enumerate(source.ids) if maps.file(name).exists()]

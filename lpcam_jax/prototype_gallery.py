@@ -1,4 +1,4 @@
-"""The page of prototypes in a folder of heat maps: what each looks like, and where it is on some of the pictures.
+"""The page of prototypes in a folder of heat maps: what each looks like, where it is, and the heat maps made of them.
 
 prototypes.html                      the page
 prototypes/patches/STRIP.jpg         copies from the run, so that the folder can be sent as it is
@@ -23,15 +23,17 @@ from .data.records import RecordSource, Subset
 from .devices import jit_forward, replicate
 from .errors import UserError
 from .files import write_atomically
-from .inference import METHODS, features_of_both
+from .heatmap_gallery import shown_methods
+from .inference import features_of_both, methods_of
 from .passes import Pass, run_passes
 from .predictions import MapFolder
 from .prototype_activation import similarity_maps
 from .prototypes import Prototypes
 from .report.gallery import layer_file
+from .report.names import title
 from .report.overlays import png
 from .report.page import url
-from .report.prototype_page import MappedPicture, Prototype, PrototypeClass, write_prototypes
+from .report.prototype_page import HeatMap, MappedPicture, Prototype, PrototypeClass, write_prototypes
 from .training.checkpoints import TrainState
 from .training.prototype_patches import read_patches, strip_file, strip_name
 from .training.run import Run
@@ -63,14 +65,15 @@ def write_prototype_page(
     if patches is None:
         return False
     files = _Files(Path(out))
-    chosen = choose_pictures(_mapped(source, MapFolder(Path(out) / "maps", METHODS), len(run.class_names)))
+    maps = MapFolder(Path(out) / "maps", methods_of(prototypes))
+    chosen = choose_pictures(_mapped(source, maps, len(run.class_names)))
     _write_similarities(run, state, prototypes, source, files, chosen, devices=devices)
     classes = []
     sizes = _sizes(source, files, chosen)
     for n, one in enumerate(patches["classes"]):
         clusters = len(one["class"]) + len(one["context"])
         pictures = [
-            _picture(files, source.ids[index], size, n, clusters=clusters, stride=run.config.model.output_stride)
+            _picture(files, maps, source.ids[index], size, n, clusters=clusters, stride=run.config.model.output_stride)
             for index, size in sizes.items()
             if n in chosen[index]
         ]
@@ -220,7 +223,7 @@ def _sizes(source: RecordSource, files: _Files, chosen: dict[int, list[int]]) ->
 
 
 def _picture(
-    files: _Files, name: str, size: tuple[int, int], class_index: int, *, clusters: int, stride: int
+    files: _Files, maps: MapFolder, name: str, size: tuple[int, int], class_index: int, *, clusters: int, stride: int
 ) -> MappedPicture:
     """A picture as the page wants it."""
     file = files.similarity(class_index, name)
@@ -229,6 +232,7 @@ def _picture(
             grey = np.asarray(picture)
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error}); delete it and run infer.py again.") from None
+    classes = maps.read_one(name, "classes").tolist()
     return MappedPicture(
         id=name,
         photo=files.link(layer_file(files.out, "photo", name)),
@@ -237,4 +241,13 @@ def _picture(
         grid=(len(grey) // clusters - 2, grey.shape[1] - 2),
         stride=stride,
         range=(float(grey.min()) / 255, float(grey.max()) / 255),
+        maps=[
+            HeatMap(
+                title(method),
+                files.link(layer_file(files.out, method, name)),
+                cell=classes.index(class_index),
+                cells=len(classes),
+            )
+            for method in shown_methods(maps.methods)
+        ],
     )

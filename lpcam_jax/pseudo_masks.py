@@ -20,7 +20,7 @@ from .edges import detect_edges
 from .errors import UserError
 from .mask_results import MaskResults
 from .mask_results import describe as describe_masks
-from .predictions import MapFolder, open_maps, read_protocol, with_maps
+from .predictions import MapFolder, open_method, read_protocol, with_maps
 from .refinement import cut, refinement_protocol, refiner, walked_maps
 from .report.table import seed_tables
 from .results import fingerprint, write_all
@@ -64,8 +64,9 @@ def make_pseudo_masks(
     Raises:
         UserError: there are no such maps, they do not fit, or the folder cannot be written.
     """
-    method = inference.method or (run.config.labels.method if isinstance(run.config, IRNConfig) else "lpcam")
-    heatmaps = open_maps(maps, (method,), ids=source.ids)
+    trained_on = run.config.labels.method if isinstance(run.config, IRNConfig) else ""
+    heatmaps = open_method(maps, inference.method or trained_on, ids=source.ids)
+    [method] = heatmaps.methods
     source = with_maps(source, heatmaps)
     background = BACKGROUND[refine] if inference.background is None else inference.background
     protocol = {

@@ -20,13 +20,14 @@ from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.inference import features_of_both
 from lpcam_jax.prototype_gallery import atlas, choose_pictures, write_prototype_page
-from lpcam_jax.report.prototype_page import MappedPicture, Prototype, PrototypeClass, write_prototypes
+from lpcam_jax.report.prototype_page import HeatMap, MappedPicture, Prototype, PrototypeClass, write_prototypes
 from lpcam_jax.training.prototype_patches import read_patches
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import graph_of, trained_state
 
 HOSTILE = "</script><!--<script>alert(1)</script>&amp;\u2028{{data}}\"'"
 STRIP, MAPS = "prototypes/patches/0000_class_00.jpg", "prototypes/similarity/0000/x.png"
+HEAT = "gallery/lpcam/x.png"
 GRID = (3, 4)
 
 
@@ -35,7 +36,8 @@ def prototype(score=0.95, kept=True, share=0.5, strip=STRIP, patches=("t1", "t2"
 
 
 def picture(name, photo):
-    return MappedPicture(name, f"prototypes/photos/{photo}.jpg", (40, 60), MAPS, GRID, 16, (0.25, 0.75))
+    maps = [HeatMap(method, HEAT, 1, 3) for method in ("CAM", "LPCAM")]
+    return MappedPicture(name, f"prototypes/photos/{photo}.jpg", (40, 60), MAPS, GRID, 16, (0.25, 0.75), maps)
 
 
 EMPTY = prototype(1 / 3, False, 0, "", ())
@@ -92,7 +94,7 @@ def test_policy_allows_this_style_and_script_only(tmp_path):
         assert f"{tag}-src 'sha256-{digest}';" in policy
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
-    assert re.findall(r"url\([^)]*\)", page) == ["url(#heat)"]
+    assert re.findall(r"url\([^)]*\)", page) == ["url(#heat)", "url(#map)"]
     assert not re.search(r"https?:|//[a-z]+\.|@import|\bon\w+=|\sstyle=|innerHTML", page)
 
 
@@ -142,6 +144,15 @@ def test_the_page_of_a_run_holds_all_it_shows(mapped, trained):
                 assert image.mode == "L"
                 rows, columns = shown["grid"]
                 assert image.size == (columns + 2, (rows + 2) * 2 * len(one["class"]))
+            assert [one["title"] for one in shown["maps"]] == ["CAM", "LPCAM"]
+            with np.load(out / "maps" / f"{shown['id']}.npz", allow_pickle=False) as arrays:
+                names, maps = arrays["names"].tolist(), arrays["lpcam"]
+            heat = shown["maps"][1]
+            assert (names[heat["cell"]], len(names)) == (found["name"], heat["cells"])
+            with Image.open(out / unquote(heat["file"])) as image:
+                stacked = np.asarray(image) / 255
+            mine = np.split(stacked, heat["cells"])[heat["cell"]]
+            np.testing.assert_allclose(mine, maps[heat["cell"]], atol=0.01)  # small pictures are not resized
     files = {path.relative_to(out).as_posix() for path in (out / "prototypes").rglob("*") if path.is_file()}
     assert {unquote(link) for link in linked if link} == files
 
@@ -207,6 +218,7 @@ def browser(driver, tmp_path):
     for name, image in {
         STRIP: strip,
         MAPS: atlas(np.random.default_rng(0).random((*GRID, 6))),
+        HEAT: np.repeat(np.uint8([[0], [255], [0]]), 40, axis=0).repeat(60, axis=1),
         **{f"prototypes/photos/{name}.jpg": np.full((40, 60, 3), 99, np.uint8) for name in "ab"},
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -265,7 +277,7 @@ def test_pictures_are_shown_and_names_are_text(browser):
     assert browser.texts("#pictures span") == ["1: a", f"2: {HOSTILE}"]
     browser.run("document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })")
     browser.until("[...document.images].filter((image) => image.naturalWidth === 0).length", 0)
-    assert browser.run("return document.images.length") == 2 + 6 * 2 + 5 * 3 + 1
+    assert browser.run("return document.images.length") == 2 + 2 * 2 + 6 * 2 + 5 * 3 + 1
     assert browser.run("return document.scripts.length") == 2
     assert browser.find("a[href='index.html']").is_displayed()
 
@@ -313,6 +325,19 @@ def test_a_map_lies_where_its_features_are(browser, name, kind, cell):
         """
     )
     assert place == pytest.approx([-16, -16 * (cell * 5 + 1), 16 * 6, 16 * 5 * 6], abs=0.5)
+
+
+def test_heat_maps_of_the_class_stand_above_its_prototypes(browser):
+    from io import BytesIO
+
+    browser.load("#class=cat10")
+    assert browser.texts("#maps figcaption") == ["CAM", "LPCAM"]
+    browser.until("[...document.querySelectorAll('#maps img')].filter((image) => !image.naturalWidth).length", 0)
+    with Image.open(BytesIO(browser.find("#maps figure:last-child .map").screenshot_as_png)) as image:
+        shown = np.asarray(image.convert("RGB")).astype(int)[10:-10, 10:-10]
+    assert (shown[..., 0] > 180).all()  # the middle map of three is hot everywhere; the photograph is grey
+    browser.load(f"#class={quote(HOSTILE)}")
+    assert not browser.find("#maps").is_displayed()
 
 
 def test_opens_steps_and_closes(browser):

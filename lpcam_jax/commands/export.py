@@ -36,7 +36,7 @@ from ..exports.irn import irn_file
 from ..exports.labelme import labelme_document
 from ..exports.stablehlo import description, export_classifier
 from ..files import write_atomically
-from ..predictions import ids_in, open_maps
+from ..predictions import ids_in, open_method
 from ..scripts import value_of_flag
 from ..training.run import Run
 from ..training.state import trained_state
@@ -60,8 +60,9 @@ class MapArguments(Arguments):
 
     maps: str
     """folder of infer.py, or of maps (ID.npz: classes, and a float (n, H, W) array a method)"""
-    method: str = "lpcam"
-    """whose maps: cam, lpcam_f, lpcam, or the name of any other array"""
+    method: str = ""
+    """whose maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of any other array; empty: the last in each file,
+    which is lpcam or, where a run was taught, taught"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,16 +103,17 @@ def main(words: list[str]) -> None:
 
 
 def _write_irn(arguments: MapArguments, out: Path) -> None:
-    folder = open_maps(arguments.maps, (arguments.method,))
+    folder = open_method(arguments.maps, arguments.method)
+    [method] = folder.methods
     _keep_apart(out, folder.directory)
     names = ids_in(folder.directory, "npz")
 
     def write(name: str) -> None:
         (classes, maps), _ = folder.read(name, classes=_MOST_CLASSES)
-        write_atomically(out / f"{name}.npy", irn_file(classes, maps[arguments.method]))
+        write_atomically(out / f"{name}.npy", irn_file(classes, maps[method]))
 
     _for_each(names, write)
-    print(f"{len(names)} pictures, maps of {arguments.method}, are in {out}.")
+    print(f"{len(names)} pictures, maps of {method}, are in {out}.")
 
 
 def _write_coco(arguments: MaskArguments, out: Path) -> None:

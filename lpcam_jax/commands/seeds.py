@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import write_atomically
-from ..predictions import ids_in, open_maps
+from ..predictions import ids_in, open_method
 from ..report.palette import mask_png
 from ..seeds import confident_labels, otsu_threshold, seed_mask
 
@@ -37,8 +37,9 @@ class Arguments:
     """folder of infer.py, or of maps (ID.npz: classes, and a float (n, H, W) array a method)"""
     out: str
     """folder for the masks, ID.png: 0 background, n + 1 class n, 255 unsure"""
-    method: str = "lpcam"
-    """whose maps: cam, lpcam_f, lpcam, or the name of any other array"""
+    method: str = ""
+    """whose maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of any other array; empty: the last in each file,
+    which is lpcam or, where a run was taught, taught"""
     threshold: float | Literal["best", "otsu"] = 0.3
     """where no map is above it there is background; best: the one with the highest mIoU, where infer.py scored the
     maps; otsu: of each map its own, which separates its low values from its high ones (no truth is needed)"""
@@ -56,25 +57,28 @@ def main(words: list[str]) -> None:
         UserError: there are no such maps, or the masks cannot be written.
     """
     arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax seeds", description=__doc__)
-    folder, out = open_maps(arguments.maps, (arguments.method,)), Path(arguments.out)
+    folder, out = open_method(arguments.maps, arguments.method), Path(arguments.out)
+    [method] = folder.methods
     names = ids_in(folder.directory, "npz")
-    rule, mask_of = _rule(arguments, folder.directory.parent)
+    rule, mask_of = _rule(arguments, method, folder.directory.parent)
 
     def write(name: str) -> None:
         (classes, maps), size = folder.read(name, classes=_MOST_CLASSES)
-        write_atomically(out / f"{name}.png", mask_png(_mask(maps[arguments.method], classes, size, mask_of)))
+        write_atomically(out / f"{name}.png", mask_png(_mask(maps[method], classes, size, mask_of)))
 
     with ThreadPoolExecutor(4) as pool:
         for _ in tqdm(pool.map(write, names), "seeds", len(names), unit="img"):
             pass
-    print(f"{len(names)} seed masks of {arguments.method}, {rule}, are in {arguments.out}.")
+    print(f"{len(names)} seed masks of {method}, {rule}, are in {arguments.out}.")
 
 
-def _rule(arguments: Arguments, directory: Path) -> tuple[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+def _rule(
+    arguments: Arguments, method: str, directory: Path
+) -> tuple[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
     """The thresholds in words, and what makes a mask of maps (H, W, n) and labels (n,)."""
     if arguments.unsure is None and arguments.threshold == "otsu":
         return "each above its Otsu threshold", _above_otsu
-    low, high = arguments.unsure or (_threshold(arguments, directory),) * 2
+    low, high = arguments.unsure or (_threshold(arguments, method, directory),) * 2
     if not 0 <= low <= high <= 1:
         raise UserError(f"the thresholds {low:g} and {high:g} are not in order between 0 and 1.")
     if low == high:
@@ -87,16 +91,16 @@ def _above_otsu(maps: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return seed_mask(np.where(maps > otsu_threshold(maps), maps, 0), labels, background=0)
 
 
-def _threshold(arguments: Arguments, directory: Path) -> float:
+def _threshold(arguments: Arguments, method: str, directory: Path) -> float:
     if arguments.threshold != "best":
         return arguments.threshold
     file = directory / "metrics.json"
     try:
         scores = json.loads(file.read_text(encoding="utf-8"))["scores"]
-        return float(scores[arguments.method]["best"]["threshold"])
+        return float(scores[method]["best"]["threshold"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"--threshold best: {file} has no scores of {arguments.method}; give a number, or run infer.py on pictures "
+            f"--threshold best: {file} has no scores of {method}; give a number, or run infer.py on pictures "
             "with masks."
         ) from None
 

@@ -11,8 +11,23 @@ _SUMMARY = (
     "Each card is a cluster of local features of the training pictures: the patches are cut out around the features "
     "nearest to its centre, and the map shows where the picture you choose resembles it.",
     "LPCAM takes the mean of the maps of a class's kept clusters, its prototypes, and subtracts that of its kept "
-    "context prototypes: of what comes with the class and is not it.",
+    "context prototypes: of what comes with the class and is not it. The outcome stands on top, beside other methods.",
 )
+
+
+class HeatMap(NamedTuple):
+    """One method's map of a picture and a class.
+
+    title: of the method
+    file:  URL of the maps of all the picture's classes below each other, grey (`layers.map_layer`)
+    cell:  which of them is the class's
+    cells: how many there are
+    """
+
+    title: str
+    file: str
+    cell: int
+    cells: int
 
 
 class Prototype(NamedTuple):
@@ -42,6 +57,7 @@ class MappedPicture(NamedTuple):
     grid:       (h, w) of a map without the edge
     stride:     pixels of the picture a feature position
     range:      smallest and largest cosine, which get the darkest and the lightest colour
+    maps:       the heat maps of the class
     """
 
     id: str
@@ -51,6 +67,7 @@ class MappedPicture(NamedTuple):
     grid: tuple[int, int]
     stride: int
     range: tuple[float, float]
+    maps: Sequence[HeatMap]
 
 
 class PrototypeClass(NamedTuple):
@@ -91,7 +108,9 @@ def write_prototypes(
                 "name": one.name,
                 "class": [prototype._asdict() for prototype in one.prototypes],
                 "context": [prototype._asdict() for prototype in one.context],
-                "pictures": [picture._asdict() for picture in one.pictures],
+                "pictures": [
+                    picture._asdict() | {"maps": [one._asdict() for one in picture.maps]} for picture in one.pictures
+                ],
             }
             for one in classes
         ],

@@ -17,7 +17,7 @@ from ..data.masks import MaskFolder
 from ..data.records import RecordSource
 from ..data.relabelled import Relabelled
 from ..files import write_atomically
-from ..predictions import open_maps, read_protocol, with_maps
+from ..predictions import open_method, read_protocol, with_maps
 from ..refinement import crf_labels, cut
 from ..report.palette import mask_png
 from ..results import ResultFolder, write_all
@@ -41,7 +41,7 @@ def label_pictures(run: Run, pictures: RecordSource) -> Relabelled:
     Source: IRN's step "cam_to_ir_label".
     """
     config, settings = run.config, run.config.labels
-    maps = open_maps(config.data.maps, (settings.method,), ids=pictures.ids)
+    maps = open_method(config.data.maps, settings.method, ids=pictures.ids)
     pictures = with_maps(pictures, maps)
     protocol = {
         "maps": read_protocol(maps) or Path(config.data.maps).name,

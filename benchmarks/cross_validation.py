@@ -1,0 +1,316 @@
+"""LPCAM-T beside LPCAM and CAM on pictures that it did not learn from: five folds, several clustering seeds.
+
+    python -m benchmarks.cross_validation --ckpt runs/voc_animals --root DIR --out .bench/folds
+
+Features of all pictures are computed once and kept in memory. Then, for every seed and fold: prototypes, refined seeds,
+taught directions and the threshold come from the other four folds; the pictures of the fold are scored. Beside it the
+usual protocol: all pictures, learned from and scored; and what limits it: the same taught by the seeds as they are, by
+its own refined seeds once more, and by the true masks. What was counted is kept in --out, so that the command goes on
+where it was stopped. Prints Markdown for SEEDS.md.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from lpcam_jax import cam, directions, iou, select_prototypes
+from lpcam_jax import devices as machine
+from lpcam_jax.class_activation import resize_nearest
+from lpcam_jax.clustering import unit
+from lpcam_jax.config import Config
+from lpcam_jax.data.sources import seed_source
+from lpcam_jax.devices import jit_forward
+from lpcam_jax.inference import features_of_both, on_picture
+from lpcam_jax.local_features import FeatureSample, split
+from lpcam_jax.models.folding import fold_batch_norm
+from lpcam_jax.passes import Pass, run_passes
+from lpcam_jax.refinement import crf_labels, cut
+from lpcam_jax.report.sweep import spread
+from lpcam_jax.scoring import THRESHOLDS, SeedScoring
+from lpcam_jax.sensitivity import cluster_sets
+from lpcam_jax.teaching import Lesson, teach
+from lpcam_jax.training.run import Run
+from lpcam_jax.training.state import graph_of, trained_state
+from lpcam_jax.training.teaching_stage import make_lesson, target_of
+
+FOLDS = 5
+BOOTSTRAPS = 1000
+# What limits it: taught by these, of all pictures, with the first seed.
+LIMITS = {"seeds": "taught by LPCAM's seeds, no CRF", "again": "taught twice", "truth": "taught by the true masks"}
+
+
+class Picture(NamedTuple):
+    """What is kept of a picture.
+
+    image, truth: uint8 (H, W, 3), (H, W)
+    classes:      int (n,), its labels
+    features:     for each scale float16 (h, w, d), unit, those of the mirror image added
+    straight:     float16 (h, w, d), the features that are clustered
+    cam:          float32 (H, W, n)
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    classes: np.ndarray
+    features: list[np.ndarray]
+    straight: np.ndarray
+    cam: np.ndarray
+
+
+class Study:
+    """The pictures of a run, and how to learn from some of them."""
+
+    def __init__(self, run: Run, config: Config, devices: Mesh):
+        state = trained_state(run, devices=devices)
+        self.config, self.devices, self.class_names = config, devices, run.class_names
+        self.head = np.asarray(state.parameters["head"])
+        self.stride = config.model.output_stride
+        self.pictures = _gather(config, state, devices, len(self.class_names))
+        present = np.zeros((len(self.pictures), len(self.class_names)), bool)
+        for row, one in zip(present, self.pictures, strict=True):
+            row[one.classes] = True
+        self.truth = [target_of(one.truth, 1 + len(self.class_names), stride=self.stride) for one in self.pictures]
+        self.lesson = make_lesson([list(one.features) for one in self.pictures], present, self.truth)
+
+    def lpcam(self, chosen: Sequence[int], seed: int) -> np.ndarray:
+        """LPCAM's directions, (c, d), from the chosen pictures."""
+        settings = self.config.prototypes
+        sample = FeatureSample(len(self.class_names), self.head.shape[0], size=settings.sample, seed=seed)
+        for index in chosen:
+            one = self.pictures[index]
+            on_grid = resize_nearest(one.cam, one.straight.shape[:2])
+            for k, n in enumerate(one.classes):
+                for context, weights in enumerate(split(on_grid[..., k], threshold=settings.threshold)):
+                    sample.add(int(index), one.straight, int(n), np.asarray(weights), context=bool(context))
+        sets = [sample.points(context=context) for context in (False, True)]
+        options = {"clusters": settings.clusters, "update": settings.update, "restarts": settings.restarts}
+        means = cluster_sets(sets, seed, devices=self.devices, **options)
+        return np.asarray(
+            directions(select_prototypes(*means, self.head, mu_f=settings.mu_f, context=settings.context))
+        )
+
+    def maps(self, made: np.ndarray, index: int) -> np.ndarray:
+        """Those of one picture, (H, W, n)."""
+        one = self.pictures[index]
+        scales = [np.maximum(features.astype(np.float32) @ made[one.classes].T, 0) for features in one.features]
+        return on_picture(scales, one.truth.shape, stride=self.stride, epsilon=0.0)
+
+    def taught(
+        self, start: np.ndarray, by: np.ndarray, chosen: Sequence[int], seed: int, *, teacher: str
+    ) -> np.ndarray:
+        """Directions that start from LPCAM's; the teacher is "truth", the "seeds" of `by`, or these after a "crf"."""
+
+        def target(index: int) -> np.ndarray:
+            if teacher == "truth":
+                return self.truth[index]
+            one = self.pictures[index]
+            labels = cut(self.maps(by, index), self.config.inference.background)
+            if teacher == "crf":
+                labels = crf_labels(one.image, [labels], 1 + len(one.classes))[0]
+            return target_of(np.append(0, 1 + one.classes)[labels], 1 + len(start), stride=self.stride)
+
+        targets = np.zeros((len(chosen), *self.lesson.targets.shape[1:]), np.float32)
+        for slot, one in zip(targets, _in_threads(target, chosen, f"{teacher} teaches"), strict=True):
+            slot[tuple(map(slice, one.shape))] = one
+        lesson: Lesson = jax.tree.map(lambda leaf: leaf[chosen], self.lesson)
+        return teach(start, lesson._replace(targets=targets), seed=seed)
+
+    def counts(self, maps: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Confusion matrices of the seeds of every picture at all thresholds, float32 (n, 100, 1 + c, 1 + c)."""
+
+        def count(index: int) -> np.ndarray:
+            scoring, one = SeedScoring(len(self.class_names)), self.pictures[index]
+            scoring.add(maps(index), one.classes, one.truth)
+            return scoring.matrices.astype(np.float32)
+
+        return np.stack(_in_threads(count, range(len(self.pictures)), "scoring"))
+
+
+def _gather(config: Config, state, devices: Mesh, classes: int) -> list[Picture]:
+    """Features and CAMs of the pictures that have a mask and a label."""
+    source = seed_source(config)
+    graph, *_ = graph_of(config, classes)
+    graph, *folded = fold_batch_norm(graph, *machine.replicate((state.parameters, state.batch_stats), devices))
+
+    @jit_forward
+    def network(parameters, batch_stats, pictures, sizes):
+        model = nnx.merge(graph, parameters, batch_stats)
+        straight, mirrored, _ = features_of_both(model, pictures, sizes)
+        weights = model.head[...]
+        return {
+            "features": unit(straight + mirrored).astype(jnp.float16),
+            "straight": straight.astype(jnp.float16),
+            "cam": cam(straight, weights) + cam(mirrored, weights),
+            "grid": model.backbone.grid_sizes(sizes),
+        }
+
+    at_scale, scales = partial(network, *machine.replicate(tuple(folded), devices)), config.inference.scales
+    results = run_passes(
+        [Pass(scale, at_scale) for scale in scales],
+        source,
+        batches=config.inference,
+        devices=devices,
+        description="features",
+        skipped=[],
+    )
+    found = {}
+    for index, record, outputs in results:
+        classes_of = np.flatnonzero(record.labels)
+        if record.mask is None or not len(classes_of):
+            continue
+        maps = [one["cam"][..., classes_of] for one in outputs]
+        found[index] = Picture(
+            record.image,
+            record.mask,
+            classes_of,
+            [one["features"].copy() for one in outputs],
+            outputs[scales.index(1.0)]["straight"].copy(),
+            on_picture(maps, record.image.shape[:2], stride=config.model.output_stride),
+        )
+    return [found[index] for index in sorted(found)]
+
+
+def _in_threads(function: Callable, indices: Sequence[int], description: str) -> list:
+    with ThreadPoolExecutor() as pool:
+        return list(tqdm(pool.map(function, indices), total=len(indices), desc=description, unit="img", leave=False))
+
+
+class Held:
+    """Confusion matrices of all pictures, each at the threshold that is best on the pictures of the other folds."""
+
+    def __init__(self, counts: Sequence[np.ndarray], folds: np.ndarray):
+        self.at = np.zeros((len(folds), *counts[0].shape[2:]))
+        self.curve = np.zeros(counts[0].shape[1:])
+        self.thresholds = []
+        for fold, of_fold in enumerate(counts):
+            best = iou_of(of_fold[folds != fold].sum(axis=0, dtype=np.float64)).mean(axis=-1).argmax()
+            self.at[folds == fold] = of_fold[folds == fold, best]
+            self.curve += of_fold[folds == fold].sum(axis=0)
+            self.thresholds.append(float(THRESHOLDS[best]))
+
+
+def iou_of(matrices: np.ndarray) -> np.ndarray:
+    """IoU of background and each class, float64 (*, 1 + c), in per cent."""
+    return 100 * np.asarray(iou(jnp.asarray(matrices, jnp.float32)), np.float64)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt", required=True, help="the --workdir of a run with masks")
+    parser.add_argument("--root", default="", help="where its data set is now")
+    parser.add_argument("--seeds", type=int, default=3, help="clustering seeds (default 3)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for what was counted; of another run: another")
+    arguments = parser.parse_args()
+    machine.remember_compilations()
+    run = Run.open(arguments.ckpt)
+    data = dataclasses.replace(run.config.data, root=arguments.root or run.config.data.root)
+    study = Study(run, dataclasses.replace(run.config, data=data), machine.mesh())
+    everything = np.arange(len(study.pictures))
+    folds = np.random.default_rng(0).permutation(len(everything)) % FOLDS
+    arguments.out.mkdir(parents=True, exist_ok=True)
+
+    def kept(name: str, measure: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        file = arguments.out / f"{name}.npz"
+        if not file.exists():
+            begin = time.perf_counter()
+            values = measure()
+            with file.with_suffix(".part").open("wb") as part:
+                np.savez_compressed(part, **values)
+            file.with_suffix(".part").rename(file)
+            tqdm.write(f"{name}: {time.perf_counter() - begin:.0f} s")
+        with np.load(file, allow_pickle=False) as values:
+            return dict(values)
+
+    def learn(chosen: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        start = study.lpcam(chosen, seed)
+        taught = study.taught(start, start, chosen, seed, teacher="crf")
+        made = {"lpcam": start, "taught": taught}
+        counts = {name: study.counts(partial(study.maps, one)) for name, one in made.items()}
+        return counts | {f"{name}_directions": one for name, one in made.items()}
+
+    def limit(name: str) -> dict[str, np.ndarray]:
+        whole = kept("all_0", lambda: learn(everything, 0))
+        by = whole["taught_directions"] if name == "again" else whole["lpcam_directions"]
+        teacher = "crf" if name == "again" else name
+        taught = study.taught(whole["lpcam_directions"], by, everything, 0, teacher=teacher)
+        return {"taught": study.counts(partial(study.maps, taught))}
+
+    seeds = range(arguments.seeds)
+    cams = kept("cam", lambda: {"cam": study.counts(lambda index: study.pictures[index].cam)})["cam"]
+    whole = [kept(f"all_{seed}", partial(learn, everything, seed)) for seed in seeds]
+    limits = {title: kept(name, partial(limit, name))["taught"] for name, title in LIMITS.items()}
+    folded = [
+        [kept(f"fold_{seed}_{fold}", partial(learn, everything[folds != fold], seed)) for fold in range(FOLDS)]
+        for seed in seeds
+    ]
+    held = {"CAM": [Held([cams] * FOLDS, folds)]}
+    for title, name in (("LPCAM", "lpcam"), ("LPCAM-T", "taught")):
+        held[title] = [Held([one[name] for one in of_seed], folds) for of_seed in folded]
+    report_held(held, study.class_names)
+    rows = {"CAM": [cams], "LPCAM": [one["lpcam"] for one in whole], "LPCAM-T": [one["taught"] for one in whole]}
+    report_whole(rows | {title: [counts] for title, counts in limits.items()}, study.class_names)
+
+
+def report_held(held: dict[str, list[Held]], class_names: Sequence[str]) -> None:
+    """Print the scores of the pictures that were not learned from, and the differences."""
+    print(f"\n| held out | mIoU | at | within a point | background | {' | '.join(class_names)} |")
+    print(f"|---|---:|---:|---:|{'---:|' * (1 + len(class_names))}")
+    for title, runs in held.items():
+        scores = np.array([iou_of(one.at.sum(axis=0, dtype=np.float64)) for one in runs])
+        curves = np.array([iou_of(one.curve).mean(axis=-1) for one in runs])
+        flat = (curves > curves.max(axis=1, keepdims=True) - 1).sum(axis=1)
+        thresholds = np.concatenate([one.thresholds for one in runs])
+        cells = [
+            spread(scores.mean(axis=1) / 100),
+            f"{thresholds.min():.2f} to {thresholds.max():.2f}",
+            f"{flat.mean():.0f} thresholds",
+            *(f"{value:.1f}" for value in scores.mean(axis=0)),
+        ]
+        print(f"| {title} | {' | '.join(cells)} |")
+    for other in ("LPCAM", "CAM"):
+        print(f"\nLPCAM-T - {other}: {difference(held['LPCAM-T'], held[other])}")
+
+
+def difference(ours: list[Held], theirs: list[Held]) -> str:
+    """Of the mean mIoU over seeds, with 95 % of the paired bootstraps over pictures."""
+    generator, found = np.random.default_rng(0), []
+    count = len(ours[0].at)
+
+    def mean(runs: list[Held], weights: np.ndarray) -> float:
+        return np.mean([iou_of(np.tensordot(weights, one.at, axes=1)).mean() for one in runs])
+
+    for _ in range(BOOTSTRAPS):
+        weights = np.bincount(generator.integers(0, count, count), minlength=count).astype(float)
+        found.append(mean(ours, weights) - mean(theirs, weights))
+    low, high = np.percentile(found, [2.5, 97.5])
+    whole = mean(ours, np.ones(count)) - mean(theirs, np.ones(count))
+    return f"{whole:+.1f} (95 % of {BOOTSTRAPS:,} paired bootstraps over pictures: {low:+.1f} to {high:+.1f})"
+
+
+def report_whole(rows: dict[str, list[np.ndarray]], class_names: Sequence[str]) -> None:
+    """Print the scores of all pictures at the best common threshold."""
+    print(f"\n| all pictures | mIoU | at | background | {' | '.join(class_names)} |")
+    print(f"|---|---:|---:|{'---:|' * (1 + len(class_names))}")
+    for title, runs in rows.items():
+        scores = [iou_of(counts.sum(axis=0, dtype=np.float64)) for counts in runs]
+        best = [one.mean(axis=-1).argmax() for one in scores]
+        at = np.array([one[index] for one, index in zip(scores, best, strict=True)])
+        cells = [spread(at.mean(axis=1) / 100), f"{THRESHOLDS[best].mean():.2f}"]
+        print(f"| {title} | {' | '.join(cells + [f'{value:.1f}' for value in at.mean(axis=0)])} |")
+
+
+if __name__ == "__main__":
+    main()
