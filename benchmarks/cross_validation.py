@@ -34,16 +34,15 @@ from lpcam_jax.data.sources import seed_source
 from lpcam_jax.devices import jit_forward
 from lpcam_jax.inference import features_of_both, on_picture
 from lpcam_jax.local_features import FeatureSample, split
-from lpcam_jax.models.folding import fold_batch_norm
 from lpcam_jax.passes import Pass, run_passes
 from lpcam_jax.refinement import crf_labels, cut
 from lpcam_jax.report.sweep import spread
 from lpcam_jax.scoring import THRESHOLDS, SeedScoring
 from lpcam_jax.sensitivity import cluster_sets
-from lpcam_jax.teaching import Lesson, teach
+from lpcam_jax.teaching import Lesson, blank_lesson, teach
 from lpcam_jax.training.run import Run
-from lpcam_jax.training.state import graph_of, trained_state
-from lpcam_jax.training.teaching_stage import make_lesson, target_of
+from lpcam_jax.training.state import folded_network, trained_state
+from lpcam_jax.training.teaching_stage import target_of
 
 FOLDS = 5
 BOOTSTRAPS = 1000
@@ -58,7 +57,8 @@ class Picture(NamedTuple):
     classes:      int (n,), its labels
     features:     for each scale float16 (h, w, d), unit, those of the mirror image added
     straight:     float16 (h, w, d), the features that are clustered
-    cam:          float32 (H, W, n)
+    splits:       float32 (h, w, n), the CAM that splits them
+    cam:          float32 (H, W, n), the one that is scored
     """
 
     image: np.ndarray
@@ -66,6 +66,7 @@ class Picture(NamedTuple):
     classes: np.ndarray
     features: list[np.ndarray]
     straight: np.ndarray
+    splits: np.ndarray
     cam: np.ndarray
 
 
@@ -78,11 +79,13 @@ class Study:
         self.head = np.asarray(state.parameters["head"])
         self.stride = config.model.output_stride
         self.pictures = _gather(config, state, devices, len(self.class_names))
-        present = np.zeros((len(self.pictures), len(self.class_names)), bool)
-        for row, one in zip(present, self.pictures, strict=True):
-            row[one.classes] = True
-        self.truth = [target_of(one.truth, 1 + len(self.class_names), stride=self.stride) for one in self.pictures]
-        self.lesson = make_lesson([list(one.features) for one in self.pictures], present, self.truth)
+        classes, dimension = len(self.class_names), self.head.shape[0]
+        sizes = [one.truth.shape for one in self.pictures]
+        options = {"stride": self.stride, "classes": classes, "dimension": dimension}
+        self.lesson = blank_lesson(sizes, config.inference.scales, **options)
+        self.truth = [target_of(one.truth, 1 + classes, stride=self.stride) for one in self.pictures]
+        for slot, (one, truth) in enumerate(zip(self.pictures, self.truth, strict=True)):
+            self.lesson.write(slot, one.features, np.isin(np.arange(classes), one.classes), truth)
 
     def lpcam(self, chosen: Sequence[int], seed: int) -> np.ndarray:
         """LPCAM's directions, (c, d), from the chosen pictures."""
@@ -90,9 +93,8 @@ class Study:
         sample = FeatureSample(len(self.class_names), self.head.shape[0], size=settings.sample, seed=seed)
         for index in chosen:
             one = self.pictures[index]
-            on_grid = resize_nearest(one.cam, one.straight.shape[:2])
             for k, n in enumerate(one.classes):
-                for context, weights in enumerate(split(on_grid[..., k], threshold=settings.threshold)):
+                for context, weights in enumerate(split(one.splits[..., k], threshold=settings.threshold)):
                     sample.add(int(index), one.straight, int(n), np.asarray(weights), context=bool(context))
         sets = [sample.points(context=context) for context in (False, True)]
         options = {"clusters": settings.clusters, "update": settings.update, "restarts": settings.restarts}
@@ -141,8 +143,7 @@ class Study:
 def _gather(config: Config, state, devices: Mesh, classes: int) -> list[Picture]:
     """Features and CAMs of the pictures that have a mask and a label."""
     source = seed_source(config)
-    graph, *_ = graph_of(config, classes)
-    graph, *folded = fold_batch_norm(graph, *machine.replicate((state.parameters, state.batch_stats), devices))
+    graph, folded = folded_network(config, state, classes, devices=devices)
 
     @jit_forward
     def network(parameters, batch_stats, pictures, sizes):
@@ -156,9 +157,9 @@ def _gather(config: Config, state, devices: Mesh, classes: int) -> list[Picture]
             "grid": model.backbone.grid_sizes(sizes),
         }
 
-    at_scale, scales = partial(network, *machine.replicate(tuple(folded), devices)), config.inference.scales
+    scales = sorted({1.0, *config.prototypes.cam_scales, *config.inference.scales})
     results = run_passes(
-        [Pass(scale, at_scale) for scale in scales],
+        [Pass(scale, partial(network, *folded)) for scale in scales],
         source,
         batches=config.inference,
         devices=devices,
@@ -167,18 +168,22 @@ def _gather(config: Config, state, devices: Mesh, classes: int) -> list[Picture]
     )
     found = {}
     for index, record, outputs in results:
-        classes_of = np.flatnonzero(record.labels)
-        if record.mask is None or not len(classes_of):
+        labels = np.flatnonzero(record.labels)
+        if record.mask is None or not len(labels):
             continue
-        maps = [one["cam"][..., classes_of] for one in outputs]
-        found[index] = Picture(
-            record.image,
-            record.mask,
-            classes_of,
-            [one["features"].copy() for one in outputs],
-            outputs[scales.index(1.0)]["straight"].copy(),
-            on_picture(maps, record.image.shape[:2], stride=config.model.output_stride),
+        of_scale = dict(zip(scales, outputs, strict=True))
+        split_by, scored = (
+            on_picture(
+                [of_scale[scale]["cam"][..., labels] for scale in chosen],
+                record.image.shape[:2],
+                stride=config.model.output_stride,
+            )
+            for chosen in (config.prototypes.cam_scales, config.inference.scales)
         )
+        features = [of_scale[scale]["features"].copy() for scale in config.inference.scales]
+        straight = of_scale[1.0]["straight"].copy()
+        splits = resize_nearest(split_by, straight.shape[:2])
+        found[index] = Picture(record.image, record.mask, labels, features, straight, splits, scored)
     return [found[index] for index in sorted(found)]
 
 

@@ -37,7 +37,7 @@ from .report.prototype_page import HeatMap, MappedPicture, Prototype, PrototypeC
 from .training.checkpoints import TrainState
 from .training.prototype_patches import read_patches, strip_file, strip_name
 from .training.run import Run
-from .training.state import graph_of
+from .training.state import folded_network
 
 _PICTURES = 6  # a class
 
@@ -172,7 +172,7 @@ def _write_similarities(
     ]
     if not missing:
         return
-    graph, *_ = graph_of(run.config, len(run.class_names))
+    graph, folded = folded_network(run.config, state, len(run.class_names), devices=devices)
 
     @jit_forward
     def network(parameters, batch_stats, centres, pictures, sizes):
@@ -181,10 +181,9 @@ def _write_similarities(
         grid = model.backbone.grid_sizes(sizes)
         return {"similarity": similarity_maps(straight + mirrored, centres), "grid": grid}
 
-    centres = jnp.concatenate([prototypes.class_centres, prototypes.context_centres], axis=1)
-    on_devices = replicate((state.parameters, state.batch_stats, centres), devices)
+    centres = replicate(jnp.concatenate([prototypes.class_centres, prototypes.context_centres], axis=1), devices)
     results = run_passes(
-        [Pass(1.0, partial(network, *on_devices))],
+        [Pass(1.0, partial(network, *folded, centres))],
         shown,
         batches=replace(run.config.inference, max_shapes=2),
         devices=devices,

@@ -34,7 +34,7 @@ from .scoring import SeedScoring
 from .training.checkpoints import TrainState
 from .training.feature_sampling import sample_features
 from .training.prototype_stage import cluster_in_groups
-from .training.state import graph_of
+from .training.state import folded_network
 
 GRIDS = {
     "threshold": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3),
@@ -239,7 +239,7 @@ def score_directions(
         (how many pictures were scored, [`SeedScoring.report` of CAM, then of each of all_directions]).
     """
     classes = len(source.class_names)
-    graph, *_ = graph_of(config, classes)
+    graph, folded = folded_network(config, state, classes, devices=devices)
 
     @jit_forward
     def network(parameters, batch_stats, stacked, pictures, sizes):
@@ -250,9 +250,8 @@ def score_directions(
         maps = [cam(straight, weights) + cam(mirrored, weights), jax.nn.relu(activation)]
         return {"maps": jnp.concatenate(maps, axis=-1), "grid": model.backbone.grid_sizes(sizes)}
 
-    stacked = jnp.concatenate([jnp.asarray(one) for one in all_directions])
-    on_devices = replicate((state.parameters, state.batch_stats, stacked), devices)
-    passes = [Pass(scale, partial(network, *on_devices)) for scale in config.inference.scales]
+    stacked = replicate(jnp.concatenate([jnp.asarray(one) for one in all_directions]), devices)
+    passes = [Pass(scale, partial(network, *folded, stacked)) for scale in config.inference.scales]
     scoring = [SeedScoring(classes) for _ in range(1 + len(all_directions))]
     scored = 0
     results = run_passes(passes, source, batches=config.inference, devices=devices, description="maps", skipped=skipped)

@@ -11,7 +11,7 @@ more. It is found by gradients through all that makes a seed of a feature: cosin
 Network and classifier stay as they are; mapping costs what LPCAM costs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,15 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .class_activation import normalize
+from .class_activation import normalize, resize_bilinear
 from .clustering import unit
+from .data.augment import scaled_size
 
 # Close to the seed threshold of `config.Inference`; how softly it is cut; of Adam, on directions of length 1.
 _THETA, _TEMPERATURE, _LEARNING_RATE = 0.35, 0.08, 0.002
 
 
 class Lesson(NamedTuple):
-    """Pictures to learn from, each padded to the largest.
+    """Pictures to learn from, each padded to the largest; made by `blank_lesson`, filled by `write`.
 
     features: for each scale float16 (n, h_s, w_s, d), unit features, those of the mirror image added before; 0 in the
               padding
@@ -43,6 +44,48 @@ class Lesson(NamedTuple):
     across: tuple[np.ndarray, ...]
     present: np.ndarray
     targets: np.ndarray
+
+    def write(self, slot: int, features: Sequence[np.ndarray], present: np.ndarray, target: np.ndarray) -> None:
+        """Put a picture, of that slot's size, where it belongs: arguments as above, without n and unpadded."""
+        self.present[slot] = present
+        for whole, one in zip((*self.features, self.targets), (*features, target), strict=True):
+            whole[slot][tuple(map(slice, one.shape))] = one
+
+
+def blank_lesson(
+    sizes: Sequence[tuple[int, int]], scales: Sequence[float], *, stride: int, classes: int, dimension: int
+) -> Lesson:
+    """Room for pictures; one that is never written is not learned from.
+
+    Args:
+        sizes: (H, W) of each picture in pixels.
+        scales: of their features.
+        stride: pixels a feature position.
+        classes: c.
+        dimension: d.
+
+    Returns:
+        Lesson of n pictures, with nothing in them.
+    """
+    own, *grids = (
+        np.array([[-(-length // stride) for length in scaled_size(size, scale)] for size in sizes])
+        for scale in (1.0, *scales)
+    )
+
+    def resizes(grid: np.ndarray, axis: int) -> np.ndarray:
+        """The matrix of every picture: an identity, resized."""
+        whole = np.zeros((len(sizes), own[:, axis].max(), grid[:, axis].max()), np.float32)
+        for matrix, rows, columns in zip(whole, own[:, axis], grid[:, axis], strict=True):
+            resized = resize_bilinear(np.eye(columns, dtype=np.float32)[..., None], (int(rows), int(columns)))
+            matrix[:rows, :columns] = resized[..., 0]
+        return whole
+
+    return Lesson(
+        tuple(np.zeros((len(sizes), *grid.max(axis=0), dimension), np.float16) for grid in grids),
+        *(tuple(resizes(grid, axis) for grid in grids) for axis in (0, 1)),
+        np.zeros((len(sizes), classes), bool),
+        np.zeros((len(sizes), *own.max(axis=0), 1 + classes), np.float32),
+    )
 
 
 def soft_seeds(directions: jax.Array, lesson: Lesson) -> jax.Array:

@@ -276,7 +276,7 @@ def test_the_program_maps_as_infer_does(export, trained, mesh, tmp_path):
         (("irn", "--maps", "none", "irn"), r"none: no such folder of predictions"),
         (("irn", "--maps", "my_masks", "irn"), r"my_masks holds masks; name a folder of maps"),
         (("irn", "--maps", "segmented", "irn"), r"segmented holds masks; name a folder of maps"),
-        (("irn", "--maps", "mine", "irn"), r"mine has no maps 'lpcam'; it has other"),
+        (("irn", "--maps", "mine", "irn", "--method", "lpcam"), r"mine has no maps 'lpcam'; it has other"),
         (("irn", "--maps", "mine", "mine/irn", "--method", "other"), r"--out mine/irn is in mine, which is read"),
         (("irn", "--maps", "mine", "file/irn", "--method", "other"), r"cannot write 'file/irn/a.npy'"),
         (("coco", "--masks", "none", "a.json"), r"none: no such folder of masks"),

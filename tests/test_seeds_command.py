@@ -128,7 +128,10 @@ def test_the_best_threshold_needs_scores(seeds, maps, scores):
 
 
 def test_a_method_that_there_is_not(seeds, maps):
-    assert_one_line_error(seeds(maps), r"has no maps 'lpcam'; it has mine, other")
+    assert_one_line_error(seeds(maps, "--method", "lpcam"), r"has no maps 'lpcam'; it has mine, other")
+    finished = seeds(maps)
+    assert finished.code == 0
+    assert "seed masks of other" in finished.out
 
 
 @pytest.mark.parametrize("words", [("--threshold", -0.1), ("--threshold", "nan"), ("--unsure", 0.5, 0.2)])

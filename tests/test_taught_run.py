@@ -2,13 +2,20 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import lpcam_jax
+from lpcam_jax.data.records import Subset
+from lpcam_jax.data.sources import seed_source
+from lpcam_jax.errors import UserError
 from lpcam_jax.inference import METHODS, TAUGHT_METHODS
 from lpcam_jax.training.run import Run
+from lpcam_jax.training.state import trained_state
+from lpcam_jax.training.teaching_stage import teach_directions
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +76,32 @@ def test_its_maps_stand_beside_the_others_and_seeds_are_cut_from_them(taught_map
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "seed of LPCAM-T" in page
     assert "seed of LPCAM-T" not in (mapped[0] / "index.html").read_text(encoding="utf-8")
+
+
+def test_its_page_of_prototypes_and_its_folder_go_on_with_them(program, taught_maps, tmp_path):
+    out, _ = taught_maps
+    assert '"title": "LPCAM-T"' in (out / "prototypes.html").read_text(encoding="utf-8").replace('":"', '": "')
+    finished = program("lpcam_jax.__main__", "seeds", "--maps", out, "--out", tmp_path)
+    assert finished.code == 0, finished.err
+    assert "seed masks of taught" in finished.out
+    same = []
+    for path in tmp_path.glob("*.png"):
+        with Image.open(path) as ours, Image.open(out / "seeds" / path.name) as theirs:
+            same.append(np.asarray(ours) == np.asarray(theirs))
+    assert np.concatenate([one.ravel() for one in same]).mean() > 0.999  # stored maps are rounded to float16
+
+
+def test_where_none_of_the_chosen_pictures_can_be_read_that_is_said(trained, mesh):
+    class Gone(Subset):
+        def size(self, index):
+            raise UserError(f"{self.ids[index]} is gone")
+
+    run = Run.open(trained)
+    run.config = replace(run.config, prototypes=replace(run.config.prototypes, taught=3))
+    source = seed_source(run.config)
+    gone, state = Gone(source, range(len(source))), trained_state(run, devices=mesh)
+    with pytest.raises(UserError, match="none of the pictures to learn from could be read"):
+        teach_directions(run, state, run.load_prototypes(), gone, devices=mesh)
 
 
 def test_a_notebook_gets_them_too(taught_run, taught_maps):

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from lpcam_jax.prototype_activation import lpcam
-from lpcam_jax.teaching import soft_seeds, teach, teaching_loss
-from lpcam_jax.training.teaching_stage import choose_pictures, make_lesson, target_of
+from lpcam_jax.teaching import blank_lesson, soft_seeds, teach, teaching_loss
+from lpcam_jax.training.teaching_stage import choose_pictures, target_of
 
 C, D = 2, 8
 
@@ -19,9 +19,10 @@ def planted():
     rng = np.random.default_rng(0)
     parts = np.abs(rng.normal(size=(C, 2, D)))
     grass = np.abs(rng.normal(size=D))
-    features, targets, present = [], [], []
-    for number in range(12):
-        n, h, w = number % C, *rng.integers(4, 8, 2)
+    sizes = [tuple(rng.integers(4, 8, 2).tolist()) for _ in range(12)]
+    lesson = blank_lesson([*sizes, (9, 9)], (1, 2), stride=1, classes=C, dimension=D)  # the last cannot be read
+    for number, (h, w) in enumerate(sizes):
+        n = number % C
         edge = w // 2
         labels = np.zeros((h, w), int)
         labels[:, :edge] = n + 1
@@ -31,17 +32,15 @@ def planted():
             field[: factor * h // 2, : factor * edge] += parts[n, 0] - grass
             field[factor * h // 2 :, : factor * edge] += parts[n, 1] - grass
             scales.append(unit(field).astype(np.float16))
-        features.append(scales)
-        targets.append(np.eye(1 + C, dtype=np.float32)[labels])
-        present.append(np.arange(C) == n)
-    return parts, make_lesson(features, np.stack(present), targets)
+        lesson.write(number, scales, np.arange(C) == n, np.eye(1 + C, dtype=np.float32)[labels])
+    return parts, lesson
 
 
 def test_the_seed_of_a_padded_picture_is_that_of_its_maps_alone(planted):
     parts, lesson = planted
     seeds = np.asarray(soft_seeds(parts[:, 0].astype(np.float32), lesson))
     np.testing.assert_allclose(seeds.sum(axis=-1), 1, atol=1e-6)
-    for number, of_picture in enumerate(lesson.targets):
+    for number, of_picture in enumerate(lesson.targets[:-1]):
         h, w = (of_picture.sum(axis=-1) > 0).nonzero()
         h, w, n = h.max() + 1, w.max() + 1, number % C
         fine = np.asarray(lpcam(lesson.features[1][number, : 2 * h, : 2 * w].astype(np.float32), unit(parts[:, 0])))
@@ -85,6 +84,15 @@ def test_lengths_have_no_influence_and_what_cannot_learn_stays(planted):
     zero = teach(heads * np.float32([[1], [0]]), lesson, steps=3)
     assert np.isfinite(zero).all()
     assert not zero[1].any()
+
+
+def test_a_picture_that_was_never_written_is_not_learned_from(planted):
+    parts, lesson = planted
+    heads = parts[:, 0].astype(np.float32)
+    gradient = jax.grad(teaching_loss)
+    without = gradient(heads, jax.tree.map(lambda leaf: leaf[:-1], lesson))
+    assert np.abs(without).max() > 1e-3
+    np.testing.assert_allclose(gradient(heads, lesson), without, atol=1e-7)
 
 
 def test_the_same_seed_teaches_the_same(planted):

@@ -20,14 +20,13 @@ from .. import processes
 from ..class_activation import cam, resize_nearest
 from ..config import Config
 from ..data.records import RecordSource
-from ..devices import jit_forward, replicate
+from ..devices import jit_forward
 from ..errors import UserError
 from ..inference import features_of_both, on_picture
 from ..local_features import FeatureSample, split
-from ..models.folding import fold_batch_norm
 from ..passes import Pass, run_passes
 from .checkpoints import TrainState
-from .state import graph_of
+from .state import folded_network
 
 
 def sample_features(
@@ -49,8 +48,7 @@ def sample_features(
         UserError: no picture has a class, or none with one could be read.
     """
     settings = config.prototypes
-    graph, *_ = graph_of(config, len(source.class_names))
-    graph, *folded = fold_batch_norm(graph, *replicate((state.parameters, state.batch_stats), devices))
+    graph, folded = folded_network(config, state, len(source.class_names), devices=devices)
 
     def network(parameters, batch_stats, pictures, sizes, *, keep_features):
         model = nnx.merge(graph, parameters, batch_stats)
@@ -61,9 +59,7 @@ def sample_features(
             outputs["features"] = straight
         return outputs | {"grid": model.backbone.grid_sizes(sizes)}
 
-    compiled = {keep: jit_forward(partial(network, keep_features=keep)) for keep in (False, True)}
-    on_devices = replicate(tuple(folded), devices)
-    at_scale = {keep: partial(function, *on_devices) for keep, function in compiled.items()}
+    at_scale = {keep: partial(jit_forward(partial(network, keep_features=keep)), *folded) for keep in (False, True)}
     scales = sorted({1.0, *settings.cam_scales})
     passes = [Pass(scale, at_scale[scale == 1.0]) for scale in scales]
     dimension = state.parameters["head"].shape[0]

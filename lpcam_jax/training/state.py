@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ..config import AnyConfig, IRNConfig, SegmentationConfig
-from ..devices import abstract_on
+from ..devices import abstract_on, replicate
 from ..errors import UserError
 from ..models.classifier import Classifier, build_classifier
 from ..models.deeplab import DeepLabV2, DeepLabV3Plus, build_deeplab
+from ..models.folding import fold_batch_norm
 from ..models.irnet import IRNet, build_irnet
 from ..models.weights import load_deeplab
 from .checkpoints import TrainState, restore
@@ -28,6 +29,13 @@ def graph_of(config: AnyConfig, classes: int) -> tuple[nnx.GraphDef, dict[str, A
         nnx.eval_shape(partial(_build, config, classes)), nnx.Param, nnx.BatchStat
     )
     return graph, nnx.to_pure_dict(parameters), nnx.to_pure_dict(batch_stats)
+
+
+def folded_network(config: AnyConfig, state: TrainState, classes: int, *, devices: Mesh) -> tuple[nnx.GraphDef, tuple]:
+    """The trained network ready for inference: its graph, and its parameters and statistics on every device."""
+    graph, *_ = graph_of(config, classes)
+    graph, *folded = fold_batch_norm(graph, *replicate((state.parameters, state.batch_stats), devices))
+    return graph, replicate(tuple(folded), devices)
 
 
 def initial_state(config: AnyConfig, classes: int, optimizer: optax.GradientTransformation) -> TrainState:

@@ -5,7 +5,7 @@ features of all scales -> LPCAM -> seeds -> CRF -> `Lesson` -> `teach`
 The features of the pictures that are learned from are in memory together, which bounds how many there can be.
 """
 
-from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import jax
@@ -15,22 +15,21 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ..class_activation import resize_bilinear
 from ..clustering import unit
+from ..config import Config
 from ..data.records import Record, RecordSource
 from ..devices import jit_forward, replicate
 from ..errors import UserError
 from ..inference import features_of_both, on_picture
-from ..models.folding import fold_batch_norm
 from ..passes import Pass, run_passes
 from ..prototype_activation import directions, lpcam
 from ..prototypes import Prototypes
 from ..refinement import crf_labels, cut
 from ..results import write_all
-from ..teaching import Lesson, teach
+from ..teaching import Lesson, blank_lesson, teach
 from .checkpoints import TrainState
 from .run import Run
-from .state import graph_of
+from .state import folded_network
 
 _STEPS = 60
 
@@ -54,9 +53,42 @@ def teach_directions(
         UserError: none of these pictures could be read.
     """
     config, start = run.config, np.asarray(directions(prototypes))
-    chosen = choose_pictures(source.labels, config.prototypes.taught, seed=config.seed)
-    graph, *_ = graph_of(config, len(source.class_names))
-    graph, *folded = fold_batch_norm(graph, *replicate((state.parameters, state.batch_stats), devices))
+    sizes = {}
+    for index in choose_pictures(source.labels, config.prototypes.taught, seed=config.seed):
+        with suppress(UserError):  # the feature sample has named those that cannot be read
+            sizes[index] = source.size(index)
+    nothing = "none of the pictures to learn from could be read; see the lines above, or give --prototypes.taught more."
+    if not sizes:
+        raise UserError(nothing)
+    slots = {index: slot for slot, index in enumerate(sizes)}
+    options = {"stride": config.model.output_stride, "classes": len(start), "dimension": start.shape[1]}
+    lesson = blank_lesson(list(sizes.values()), config.inference.scales, **options)
+    mebibytes = sum(leaf.nbytes for leaf in jax.tree.leaves(lesson)) / 2**20
+    tqdm.write(f"teaching: {len(slots)} pictures, {mebibytes:,.0f} MiB of memory (--prototypes.taught)")
+    _fill(lesson, slots, config, state, start, source, devices=devices)
+    if not lesson.present.any():
+        raise UserError(nothing)
+    with tqdm(total=_STEPS, desc="teaching", unit="step") as bar:
+
+        def report(loss: float) -> None:
+            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            bar.update()
+
+        return teach(start, lesson, steps=_STEPS, seed=config.seed, report=report)
+
+
+def _fill(
+    lesson: Lesson,
+    slots: dict[int, int],
+    config: Config,
+    state: TrainState,
+    start: np.ndarray,
+    source: RecordSource,
+    *,
+    devices: Mesh,
+) -> None:
+    """Write into the slot of each picture its features, and what the CRF makes of the seeds of LPCAM's directions."""
+    graph, folded = folded_network(config, state, len(source.class_names), devices=devices)
 
     @jit_forward
     def network(parameters, batch_stats, made, pictures, sizes):
@@ -66,43 +98,26 @@ def teach_directions(
         grid = model.backbone.grid_sizes(sizes)
         return {"features": unit(both).astype(jnp.float16), "lpcam": lpcam(both, made), "grid": grid}
 
-    at_scale = partial(network, *replicate((*folded, start), devices))
+    at_scale = partial(network, *folded, replicate(start, devices))
     results = run_passes(
         [Pass(scale, at_scale) for scale in config.inference.scales],
         source,
         batches=config.inference,
         devices=devices,
         description="refined seeds",
-        skipped=[],  # the feature sample has named them
-        only=chosen,
+        skipped=[],
+        only=list(slots),
     )
     stride, background = config.model.output_stride, config.inference.background
-    learned: dict[int, tuple] = {}
 
-    def learn(index: int, record: Record, outputs: list[dict[str, np.ndarray]]) -> None:
-        classes, size = np.flatnonzero(record.labels), record.image.shape[:2]
-        maps = on_picture([one["lpcam"][..., classes] for one in outputs], size, stride=stride, epsilon=0.0)
-        labels = crf_labels(record.image, [cut(maps, background)], 1 + len(classes))[0]
-        target = target_of(np.concatenate([[0], 1 + classes])[labels], 1 + len(start), stride=stride)
-        learned[index] = [one["features"] for one in outputs], record.labels > 0, target
+    def write(index: int, record: Record, outputs: list[dict[str, np.ndarray]]) -> None:
+        labels, size = np.flatnonzero(record.labels), record.image.shape[:2]
+        maps = on_picture([one["lpcam"][..., labels] for one in outputs], size, stride=stride, epsilon=0.0)
+        refined = crf_labels(record.image, [cut(maps, background)], 1 + len(labels))[0]
+        target = target_of(np.append(0, 1 + labels)[refined], 1 + len(start), stride=stride)
+        lesson.write(slots[index], [one["features"] for one in outputs], record.labels > 0, target)
 
-    write_all(results, learn)
-    if not learned:
-        raise UserError(
-            f"none of the {len(chosen)} pictures to learn from could be read; see the lines above, or give "
-            "--prototypes.taught more."
-        )
-    features, present, targets = zip(*(learned.pop(index) for index in sorted(learned)), strict=True)
-    lesson = make_lesson(features, np.stack(present), targets)
-    mebibytes = sum(leaf.nbytes for leaf in jax.tree.leaves(lesson)) / 2**20
-    tqdm.write(f"teaching: {len(present)} pictures, {mebibytes:,.0f} MiB of memory (--prototypes.taught)")
-    with tqdm(total=_STEPS, desc="teaching", unit="step") as bar:
-
-        def report(loss: float) -> None:
-            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update()
-
-        return teach(start, lesson, steps=_STEPS, seed=config.seed, report=report)
+    write_all(results, write)
 
 
 def choose_pictures(labels: np.ndarray, count: int, *, seed: int) -> list[int]:
@@ -114,20 +129,14 @@ def choose_pictures(labels: np.ndarray, count: int, *, seed: int) -> list[int]:
         seed: of the choice.
 
     Returns:
-        At most `count` indices, ascending; none twice, and none without a class.
+        At most `count` indices, ascending; none without a class.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
-    of_class = [iter(order[labels[order, n] > 0]) for n in range(labels.shape[1])]
-    chosen: set[int] = set()
-    while of_class and len(chosen) < count:
-        still = []
-        for pictures in of_class:
-            new = next((int(index) for index in pictures if index not in chosen), None)
-            if new is not None and len(chosen) < count:
-                chosen.add(new)
-                still.append(pictures)
-        of_class = still
-    return sorted(chosen)
+    having = labels[order] > 0
+    # Every class has its queue; a picture comes when it is first in turn in any of them.
+    turns = np.where(having, having.cumsum(axis=0), np.inf).min(axis=1)
+    first = np.argsort(turns, kind="stable")[: min(count, having.any(axis=1).sum())]
+    return sorted(order[first].tolist())
 
 
 def target_of(labels: np.ndarray, count: int, *, stride: int) -> np.ndarray:
@@ -147,32 +156,3 @@ def target_of(labels: np.ndarray, count: int, *, stride: int) -> np.ndarray:
     canvas[: labels.shape[0], : labels.shape[1]] = labels
     blocks = canvas.reshape(height, stride, width, stride)
     return np.stack([(blocks == n).mean(axis=(1, 3), dtype=np.float32) for n in range(count)], axis=-1)
-
-
-def make_lesson(features: Sequence[list[np.ndarray]], present: np.ndarray, targets: Sequence[np.ndarray]) -> Lesson:
-    """Pad the pictures to the largest, and say how each scale is resized to its picture's own grid.
-
-    Args:
-        features: for each of n pictures, for each scale, float16 (h_s, w_s, d). The lists are emptied as the features
-            are copied, so that what is not needed can go.
-        present: bool (n, c).
-        targets: for each picture float32 (h, w, 1 + c).
-    """
-
-    def resizes(axis: int, scale: int) -> np.ndarray:
-        """The matrix of every picture: an identity, resized."""
-        lengths = [(one[scale].shape[axis], target.shape[axis]) for one, target in zip(features, targets, strict=True)]
-        return _padded([resize_bilinear(np.eye(a, dtype=np.float32)[..., None], (b, a))[..., 0] for a, b in lengths])
-
-    scales = range(len(features[0]))
-    down, across = (tuple(resizes(axis, scale) for scale in scales) for axis in (0, 1))
-    gathered = tuple(_padded([one.pop(0) for one in features]) for _ in scales)
-    return Lesson(gathered, down, across, present, _padded(targets))
-
-
-def _padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """All in one array, with zeros up to the largest."""
-    whole = np.zeros((len(arrays), *np.max([one.shape for one in arrays], axis=0)), arrays[0].dtype)
-    for slot, one in zip(whole, arrays, strict=True):
-        slot[tuple(map(slice, one.shape))] = one
-    return whole
