@@ -66,20 +66,33 @@ def main() -> None:
     columns = ["GFLOP", "GB", "peak GB", *(f"{chip}, ms" for chip in chips)]
     print(f"\n| program | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}", flush=True)
     for program in programs(steps=everywhere is None):
-        with portable():
-            function = program.function if hasattr(program.function, "lower") else jax.jit(program.function)
-            arguments = jax.tree.map(partial(_placed, sharding=everywhere), program.arguments)
-            if everywhere is None:
-                jax.export.export(function, platforms=PLATFORMS)(*arguments)
-            compiled = function.lower(*arguments).compile()
-        cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-        flops, nbytes = program.times * cost["flops"], program.times * cost["bytes accessed"]
-        peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-        peak -= memory.alias_size_in_bytes  # what is donated
-        times = (1000 * roofline(flops, nbytes, chip, program.precision) for chip in chips.values())
-        cells = [f"{flops / 1e9:,.1f}", f"{nbytes / 1e9:,.2f}", f"{peak / 1e9:,.2f}"]
+        cost = cost_of(program, everywhere)
+        times = (1000 * roofline(cost.flops, cost.bytes, chip, program.precision) for chip in chips.values())
+        cells = [f"{cost.flops / 1e9:,.1f}", f"{cost.bytes / 1e9:,.2f}", f"{cost.peak / 1e9:,.2f}"]
         cells += [f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}" for ms in times]
         print(f"| {program.name} | {' | '.join(cells)} |", flush=True)
+
+
+class Cost(NamedTuple):
+    """Of a program: flops and bytes it moves, all times together; most bytes of memory at once."""
+
+    flops: float
+    bytes: float
+    peak: int
+
+
+def cost_of(program: Program, everywhere: NamedSharding | None = None) -> Cost:
+    """What the compiler says; `everywhere`: of other devices than these, and then it is not lowered for PLATFORMS."""
+    with portable():
+        function = program.function if hasattr(program.function, "lower") else jax.jit(program.function)
+        arguments = jax.tree.map(partial(_placed, sharding=everywhere), program.arguments)
+        if everywhere is None:
+            jax.export.export(function, platforms=PLATFORMS)(*arguments)
+        compiled = function.lower(*arguments).compile()
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    peak -= memory.alias_size_in_bytes  # what is donated
+    return Cost(program.times * cost["flops"], program.times * cost["bytes accessed"], peak)
 
 
 def one_v5e() -> Mesh:
