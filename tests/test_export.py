@@ -21,6 +21,7 @@ from test_heatmaps import arrays_of, strictly_parsed, times_of
 from lpcam_jax.data.masks import read_mask
 from lpcam_jax.data.pictures import Pictures, read_picture
 from lpcam_jax.inference import map_pictures
+from lpcam_jax.prototype_activation import directions
 from lpcam_jax.scripts import load_recipe
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import graph_of, trained_state
@@ -232,14 +233,16 @@ def test_the_program_maps_as_infer_does(export, trained, mesh, tmp_path):
         picture(tmp_path / "pictures" / f"{seed}.png", size=SIDE[::-1], seed=seed)
     paths = sorted((tmp_path / "pictures").iterdir())
     np.save(tmp_path / "pictures.npy", np.stack([read_picture(path) for path in paths]))
-    finished = export("stablehlo", "--ckpt", trained, tmp_path / "model.hlo", "--side", *SIDE)
+    run = Run.open(shutil.copytree(trained, tmp_path / "run"))
+    state, plain = trained_state(run, devices=mesh), run.load_prototypes()
+    taught = directions(plain)[::-1]  # anything but LPCAM's
+    run.save_prototypes(plain._replace(taught=taught), step=int(state.step))
+    finished = export("stablehlo", "--ckpt", run.directory, tmp_path / "model.hlo", "--side", *SIDE)
     assert finished.code == 0, finished.err
     loaded = subprocess.run([sys.executable, "-c", LOAD], cwd=tmp_path, capture_output=True, text=True)
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout.split() == ["cpu", "cuda", "tpu"]
 
-    run = Run.open(trained)
-    state = trained_state(run, devices=mesh)
     graph, *_ = graph_of(run.config, len(run.class_names))
     results = map_pictures(
         graph,
@@ -256,7 +259,7 @@ def test_the_program_maps_as_infer_does(export, trained, mesh, tmp_path):
     assert found["lpcam"].max() > 0.5
     for index, _, expected in results:
         assert len(expected.classes) == len(run.class_names)
-        for method in ("cam", "lpcam"):
+        for method in ("cam", "lpcam", "taught"):
             np.testing.assert_allclose(found[method][index], expected.maps[method], atol=1e-5)
         np.testing.assert_allclose(found["probabilities"][index], expected.probabilities, atol=1e-6)
     for name, array in arrays_of(tmp_path / "maps_1.npz").items():
@@ -264,6 +267,7 @@ def test_the_program_maps_as_infer_does(export, trained, mesh, tmp_path):
 
     about = strictly_parsed(tmp_path / "model.hlo.json")
     assert about["class_names"] == list(run.class_names)
+    assert list(about["outputs"]) == ["cam", "lpcam", "taught", "probabilities"]
     assert about["outputs"]["lpcam"].startswith(f"float32 (b, {SIDE[0]}, {SIDE[1]}, {len(run.class_names)})")
 
 

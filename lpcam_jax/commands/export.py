@@ -12,7 +12,8 @@ coco: one JSON of instances; labelme: ID.json for each picture. A polygon for ev
 to the pixel, its holes joined to the outline by a slit; ignored pixels (255) are in none. LabelMe files that are there
 already are kept, for they may have been corrected by hand.
 
-stablehlo: classifier and LPCAM as one program for CPU, CUDA and TPU; beside it FILE.json, which says how to load it.
+stablehlo: classifier and LPCAM (and LPCAM-T, if taught) as one program for CPU, CUDA and TPU; FILE.json beside it
+says how to load it.
 
 `--format FORMAT --help` shows the flags of a format.
 """
@@ -151,7 +152,7 @@ def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
     state = trained_state(run, devices=devices.mesh())
     content = export_classifier(run, state, prototypes, size).serialize()
     write_atomically(out, content)
-    values = description(run, state, size, out.name)
+    values = description(run, state, prototypes, size, out.name)
     write_atomically(Path(f"{out}.json"), (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
     print(f"{out} ({len(content) / 1e6:.1f} MB) takes pictures of {size[0]}x{size[1]}; {out}.json says how.")
 

@@ -2,9 +2,9 @@
 
     pictures uint8 (b, H, W, 3)  ->  cam, lpcam float32 (b, H, W, c),  probabilities float32 (b, c)
 
-Parameters, prototypes, mean and std are in it; b is free, H and W are not. The maps are those of `inference` at scale
-1, mirror image added, of all classes: which of them a picture has is for the caller to choose, by its labels or by the
-probabilities.
+and, of a run that was taught, LPCAM-T's maps as `taught`. Parameters, prototypes, mean and std are in it; b is free, H
+and W are not. The maps are those of `inference` at scale 1, mirror image added, of all classes: which of them a picture
+has is for the caller to choose, by its labels or by the probabilities.
 """
 
 from typing import Any
@@ -38,7 +38,8 @@ def export_classifier(run: Run, state: TrainState, prototypes: Prototypes, size:
         size: (H, W) of the pictures.
 
     Returns:
-        Exported, for all of PLATFORMS; `.call(pictures)` gives {"cam", "lpcam", "probabilities"}.
+        Exported, for all of PLATFORMS; `.call(pictures)` gives {"cam", "lpcam", "probabilities"}, and "taught"
+        where the prototypes have it.
     """
     graph, *_ = graph_of(run.config, len(run.class_names))
     # From the devices to the host: a program must not ask for as many devices as there are here.
@@ -54,9 +55,13 @@ def export_classifier(run: Run, state: TrainState, prototypes: Prototypes, size:
         logits = model.logits(features)
         straight, mirrored = features[:count], features[count:, :, ::-1]
         head, stride = model.head[...], run.config.model.output_stride
+        made = {"lpcam": prototypes} | ({} if prototypes.taught is None else {"taught": prototypes.taught})
         return {
             "cam": on_picture([cam(straight, head) + cam(mirrored, head)], size, stride=stride),
-            "lpcam": on_picture([lpcam(straight + mirrored, prototypes)], size, stride=stride, epsilon=0.0),
+            **{
+                method: on_picture([lpcam(straight + mirrored, one)], size, stride=stride, epsilon=0.0)
+                for method, one in made.items()
+            },
             "probabilities": jax.nn.sigmoid((logits[:count] + logits[count:]) / 2),
         }
 
@@ -66,11 +71,14 @@ def export_classifier(run: Run, state: TrainState, prototypes: Prototypes, size:
         return export.export(jax.jit(classify_and_map), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
 
 
-def description(run: Run, state: TrainState, size: tuple[int, int], file_name: str) -> dict[str, Any]:
+def description(
+    run: Run, state: TrainState, prototypes: Prototypes, size: tuple[int, int], file_name: str
+) -> dict[str, Any]:
     """What to know of the program in a file of this name, as plain JSON values."""
     height, width = size
     count = len(run.class_names)
     maps = f"float32 (b, {height}, {width}, {count}), each in [0, 1]"
+    methods = ("cam", "lpcam") if prototypes.taught is None else ("cam", "lpcam", "taught")
     return {
         "version": __version__,
         "jax": jax.__version__,
@@ -79,7 +87,7 @@ def description(run: Run, state: TrainState, size: tuple[int, int], file_name: s
         "step": int(state.step),
         "class_names": list(run.class_names),
         "inputs": {"pictures": f"uint8 (b, {height}, {width}, 3), RGB, 0..255, any b; mean and std are in the program"},
-        "outputs": {"cam": maps, "lpcam": maps, "probabilities": f"float32 (b, {count}), each in [0, 1]"},
+        "outputs": dict.fromkeys(methods, maps) | {"probabilities": f"float32 (b, {count}), each in [0, 1]"},
         "load": [
             "from jax import export",
             f"program = export.deserialize(bytearray(open({file_name!r}, 'rb').read()))",
