@@ -157,9 +157,10 @@ def _gather(config: Config, state, devices: Mesh, classes: int) -> list[Picture]
             "grid": model.backbone.grid_sizes(sizes),
         }
 
+    at_scale = partial(network, *folded)  # one for all: scales share batches
     scales = sorted({1.0, *config.prototypes.cam_scales, *config.inference.scales})
     results = run_passes(
-        [Pass(scale, partial(network, *folded)) for scale in scales],
+        [Pass(scale, at_scale) for scale in scales],
         source,
         batches=config.inference,
         devices=devices,

@@ -251,7 +251,8 @@ def score_directions(
         return {"maps": jnp.concatenate(maps, axis=-1), "grid": model.backbone.grid_sizes(sizes)}
 
     stacked = replicate(jnp.concatenate([jnp.asarray(one) for one in all_directions]), devices)
-    passes = [Pass(scale, partial(network, *folded, stacked)) for scale in config.inference.scales]
+    at_scale = partial(network, *folded, stacked)  # one for all: scales share batches
+    passes = [Pass(scale, at_scale) for scale in config.inference.scales]
     scoring = [SeedScoring(classes) for _ in range(1 + len(all_directions))]
     scored = 0
     results = run_passes(passes, source, batches=config.inference, devices=devices, description="maps", skipped=skipped)
