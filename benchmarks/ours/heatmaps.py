@@ -12,7 +12,7 @@ def infer(pictures: int, width: int) -> Ready:
     """On drawn photographs, four scales with mirror images; what it compiles is kept in .bench/ for the next time."""
     out, run, cache = (WORK / f"{kind}_{width}_{pictures}" for kind in ("ours", "run", "compiled"))
     write_run(run, draws.photographs(pictures), width)
-    words = ["infer.py", "--ckpt", str(run), "--out", str(out)]
+    words = ["infer.py", "--ckpt", str(run), "--out", str(out), "--refine", "none"]
     compiled_for = cache / "done"
 
     def warm_up():

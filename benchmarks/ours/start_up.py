@@ -15,7 +15,7 @@ def first_map(cold: bool) -> Ready:
     shutil.rmtree(cache, ignore_errors=True)
     words = ["configs/shapes.py", "--workdir", str(run), "--data.scenes", SCENES, "--training.epochs", "1"]
     facts = {"peak memory of train.py, MB": start_command(["train.py", *words], run, cache=cache)()}
-    words = ["infer.py", "--ckpt", str(run), "--out", str(out)]
+    words = ["infer.py", "--ckpt", str(run), "--out", str(out), "--refine", "none"]
 
     def run_once():
         if cold:
