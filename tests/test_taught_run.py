@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from test_prototype_page import embedded
 
 import lpcam_jax
 from lpcam_jax.data.records import Subset
@@ -80,7 +81,9 @@ def test_its_maps_stand_beside_the_others_and_seeds_are_cut_from_them(taught_map
 
 def test_its_page_of_prototypes_and_its_folder_go_on_with_them(program, taught_maps, tmp_path):
     out, _ = taught_maps
-    assert '"title": "LPCAM-T"' in (out / "prototypes.html").read_text(encoding="utf-8").replace('":"', '": "')
+    classes = embedded((out / "prototypes.html").read_text(encoding="utf-8"))["classes"]
+    shown = {tuple(one["title"] for one in picture["maps"]) for of_class in classes for picture in of_class["pictures"]}
+    assert shown == {("CAM", "LPCAM", "LPCAM-T")}
     finished = program("lpcam_jax.__main__", "seeds", "--maps", out, "--out", tmp_path)
     assert finished.code == 0, finished.err
     assert "seed masks of taught" in finished.out
