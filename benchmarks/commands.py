@@ -17,14 +17,14 @@ WORK = Path(__file__).parents[1] / ".bench"
 _PATIENCE = 300  # seconds
 
 
-def command(words: list[str], out: Path, *, warm_up: Callable[[], None], cache: Path | None = None) -> Ready:
+def command(words: list[str], out: Path, *, cache: Path | None = None) -> Ready:
     """`python WORDS`, which writes OUT/maps/*.npz; OUT is removed before. The answer is the first pictures' maps."""
     facts = {}
 
     def run():
         facts["peak memory, MB"] = start_command(words, out, cache=cache)()
 
-    return Ready(run, lambda _: first_maps(out), facts, warm_up=warm_up)
+    return Ready(run, lambda _: first_maps(out), facts)
 
 
 def start_command(words: list[str], out: Path, *, cache: Path | None = None) -> Callable[[], float]:

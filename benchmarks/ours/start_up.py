@@ -9,12 +9,15 @@ SCENES = "48"
 
 
 def first_map(cold: bool) -> Ready:
-    """From the start of infer.py until the first heat map is on the disk; cold: without compiled programs."""
-    kind = "cold" if cold else "warm"
-    run, out, cache = (WORK / f"start_up_{kind}" / part for part in ("run", "maps", "compiled"))
-    shutil.rmtree(cache, ignore_errors=True)
-    words = ["configs/shapes.py", "--workdir", str(run), "--data.scenes", SCENES, "--training.epochs", "1"]
-    facts = {"peak memory of train.py, MB": start_command(["train.py", *words], run, cache=cache)()}
+    """From the start of infer.py until the first heat map is on the disk.
+
+    Cold: without compiled programs, of the run that was trained for the other contestant.
+    """
+    run, out, cache = (WORK / "start_up" / part for part in ("run", "maps", "cold" if cold else "warm"))
+    facts = {}
+    if not cold:
+        words = ["configs/shapes.py", "--workdir", str(run), "--data.scenes", SCENES, "--training.epochs", "1"]
+        facts["peak memory of train.py, MB"] = start_command(["train.py", *words], run, cache=cache)()
     words = ["infer.py", "--ckpt", str(run), "--out", str(out), "--refine", "none"]
 
     def run_once():

@@ -11,7 +11,7 @@ import optax
 
 from benchmarks import draws
 from lpcam_jax import Prototypes, devices
-from lpcam_jax.config import Config, Data, Model
+from lpcam_jax.config import Config, Data
 from lpcam_jax.training.checkpoints import CheckpointWriter, TrainState
 from lpcam_jax.training.optimizers import classifier_optimizer
 from lpcam_jax.training.run import Run
@@ -20,7 +20,7 @@ from lpcam_jax.training.state import initial_state, with_weights
 
 def with_drawn_weights(config: Config, optimizer: optax.GradientTransformation) -> TrainState:
     """Step 0 with the weights of `draws.classifier`."""
-    arrays = draws.classifier(config.model.width, config.model.blocks)
+    arrays = draws.classifier()
     state = jax.jit(lambda: initial_state(config, draws.CLASSES, optimizer))()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.npz"
@@ -29,14 +29,14 @@ def with_drawn_weights(config: Config, optimizer: optax.GradientTransformation) 
     return state._replace(parameters={**state.parameters, "head": jnp.asarray(arrays["fc.weight"].T)})
 
 
-def write_run(folder: Path, pictures: Path, width: int) -> None:
+def write_run(folder: Path, pictures: Path) -> None:
     """The run's folder, anew, with `pictures` as its data set."""
     shutil.rmtree(folder, ignore_errors=True)
-    config = Config(data=Data(source="folder", root=str(pictures)), model=Model(width=width))
+    config = Config(data=Data(source="folder", root=str(pictures)))
     state = with_drawn_weights(config, classifier_optimizer(config.training, steps=1))
     run = Run.create(folder, config, draws.CLASS_NAMES)
     with CheckpointWriter(run) as checkpoints:
         checkpoints.save(1, state._replace(step=jnp.int32(1)))
-    of_class, of_context = draws.prototypes(32 * width)
+    of_class, of_context = draws.prototypes()
     all_of_them = np.ones(of_class.shape[:2], bool)
     run.save_prototypes(Prototypes(of_class, all_of_them, of_context, all_of_them), step=1)

@@ -1,6 +1,6 @@
 """The reference's steps "make_cam" and "make_lpcam" as one lean torch script: photographs to maps, nothing else.
 
-    python -m benchmarks.peers.infer_torch --pictures 40 --width 64 --out OUT [--compile] [--limit 2]
+    python -m benchmarks.peers.infer_torch --pictures 40 --out OUT [--compile] [--limit 2]
 
 Worker processes decode and resize ahead; a picture and its mirror image are one batch a scale, channels last; LPCAM by
 one direction a class. Writes the same npz as infer.py.
@@ -45,17 +45,14 @@ def main() -> None:
     """Map all photographs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, required=True)
-    parser.add_argument("--width", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--limit", type=int)
     arguments = parser.parse_args()
     (arguments.out / "maps").mkdir(parents=True)
 
-    network = drawn(arguments.width).to(memory_format=torch.channels_last)
-    of_class, of_context = (
-        normalize(torch.from_numpy(kind), dim=-1).mean(1) for kind in draws.prototypes(32 * arguments.width)
-    )
+    network = drawn().to(memory_format=torch.channels_last)
+    of_class, of_context = (normalize(torch.from_numpy(kind), dim=-1).mean(1) for kind in draws.prototypes())
     kernels = torch.cat([of_class, of_class - of_context])[:, :, None, None]
     head = network.fc.weight[:, :, None, None]
 

@@ -8,10 +8,10 @@ from tests.reference.torch_resnet import ResNet
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
-def drawn(width: int = 64) -> ResNet:
+def drawn() -> ResNet:
     """The classifier, batch norm frozen."""
-    network = ResNet(draws.CLASSES, blocks=(3, 4, 6, 3), width=width)
-    arrays = {name: torch.from_numpy(array) for name, array in draws.classifier(width).items()}
+    network = ResNet(draws.CLASSES, blocks=(3, 4, 6, 3))
+    arrays = {name: torch.from_numpy(array) for name, array in draws.classifier().items()}
     network.load_state_dict(arrays, strict=False)
     return network.eval()
 
