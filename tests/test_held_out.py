@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.cross_validation import THRESHOLDS, Held, difference, iou_of
+from benchmarks.held_out import THRESHOLDS, Held, difference, iou_of
 
 
 def counts(right: np.ndarray) -> np.ndarray:
