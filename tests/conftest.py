@@ -18,6 +18,9 @@ import pytest
 from lpcam_jax import devices
 from lpcam_jax.scripts import load_recipe, run_program
 
+# Traced programs are millions of objects that stay: looking through them again and again takes a twentieth of the time.
+gc.set_threshold(100_000, 20, 100)
+
 # A (c,) added to a (b, h, w, c) by accident is an error, not a broadcast.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -255,24 +254,6 @@ def test_a_folder_without_a_gallery_gets_one(program, trained, copy, mapped):
     assert finished.code == 0, finished.err
     assert (copy / "index.html").read_bytes() == (mapped[0] / "index.html").read_bytes()
     assert_same_folder(copy, mapped[0])
-
-
-@pytest.mark.slow
-def test_a_killed_program_continues_to_the_same_folder(start_program, trained, mapped, tmp_path):
-    out = tmp_path / "killed"
-    process = start_program("infer.py", "--ckpt", trained, "--out", out)
-    while process.poll() is None and not list(out.glob("maps/*.npz")):
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-    before = {path: path.stat().st_mtime_ns for path in out.glob("maps/*.npz")}
-    assert 0 < len(before) < 24
-    again = start_program("infer.py", "--ckpt", trained, "--out", out)
-    text, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
-    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert "24 pictures are in" in text
-    assert_same_folder(out, mapped[0])
 
 
 def assert_same_folder(one, other):

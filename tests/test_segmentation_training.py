@@ -3,7 +3,6 @@
 test_deeplab_parity.py compares ten steps with torch.
 """
 
-import time
 from dataclasses import replace
 from functools import cache, partial
 from itertools import count
@@ -383,28 +382,6 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tiny, finished, mesh, mo
     assert '"step": 3, "validation_miou"' in (tmp_path / "metrics.jsonl").read_text()  # and will be there once
     train(tmp_path, tiny, mesh)
     assert_same_run(tmp_path, finished, mesh)
-
-
-@pytest.mark.slow
-def test_a_program_that_was_killed_twice_ends_with_the_same_bits(
-    start_program, segmentation_recipe, finished, mesh, tmp_path
-):
-    workdir = tmp_path / "killed"
-    log = workdir / "metrics.jsonl"
-    moments = (
-        lambda: any(workdir.glob("checkpoints/2*")),  # being written, as a rule
-        lambda: log.exists() and '"step": 5' in log.read_text(),
-    )
-    for is_now in moments:
-        process = start_program("train.py", segmentation_recipe, "--workdir", workdir)
-        while process.poll() is None and not is_now():
-            time.sleep(0.002)
-        process.kill()
-        assert process.wait() == -9, process.stderr.read()
-    again = start_program("train.py", segmentation_recipe, "--workdir", workdir)
-    _, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
-    assert_same_run(workdir, finished, mesh)
 
 
 def test_a_loss_that_is_not_finite_names_its_step(program, segmentation_recipe, monkeypatch, tmp_path):

@@ -94,13 +94,11 @@ def images_of(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("options", "shape"),
     [
-        ({**RESNET50, "output_stride": 32}, (2, 97, 65)),
         ({**RESNET50, "output_stride": 16}, (1, 64, 81)),
-        ({**RESNET50, "output_stride": 8}, (1, 65, 98)),
-        ({**RESNET101, "output_stride": 32}, (1, 65, 97)),
-        ({**RESNET101, "output_stride": 16}, (1, 97, 65)),
         ({**RESNET101, "output_stride": 8}, (1, 49, 65)),
+        ({**TINY, "output_stride": 32}, (2, 97, 65)),
         ({**TINY, "output_stride": 16}, (2, 1, 34)),
+        ({**TINY, "output_stride": 8}, (1, 65, 98)),
         ({**TINY, **CAFFE, "output_stride": 32}, (1, 96, 130)),
         ({**TINY, **CAFFE, "output_stride": 16}, (2, 97, 65)),
         ({**TINY, **CAFFE, "output_stride": 8}, (1, 33, 102)),
@@ -247,8 +245,8 @@ def assert_close(tree: dict[str, Any], expected: dict[str, Any], *, within: floa
 
 @pytest.mark.parametrize(
     ("options", "train_batch_norm", "shape"),
-    [(RESNET50, False, (2, 33, 41)), (THIN, True, (4, 49, 65))],
-    ids=["resnet50-frozen-batch-norm", "thin-training-batch-norm"],
+    [(TINY, False, (2, 33, 41)), (THIN, True, (4, 49, 65))],
+    ids=["frozen-batch-norm", "training-batch-norm"],
 )
 def test_gradients_and_statistics_of_a_step(options, train_batch_norm, shape):
     one = pair(**options)
