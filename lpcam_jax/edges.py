@@ -17,11 +17,10 @@ from jax.sharding import Mesh
 from .config import Batches
 from .data.records import Record, RecordSource
 from .devices import jit_forward, replicate
-from .errors import UserError
 from .inference import mirror
 from .models.folding import fold_batch_norm
 from .models.irnet import IRNet
-from .passes import Pass, run_passes
+from .passes import Pass, expect_finite, run_passes
 
 Detect = Callable[..., Iterator[tuple[int, Record, np.ndarray]]]
 
@@ -85,11 +84,7 @@ def detect_edges(graph: nnx.GraphDef, *, inference: Batches, devices: Mesh) -> D
         with closing(results):  # and the progress bar with it, whatever happens
             for index, record, [outputs] in results:
                 logits = outputs["logits"][..., 0]
-                if not np.isfinite(logits).all():
-                    raise UserError(
-                        f"{record.id}: the network's output is not finite; its training diverged or its checkpoint is "
-                        "damaged: train again."
-                    )
+                expect_finite(record, [logits])
                 yield index, record, np.exp(-np.logaddexp(0, -logits))  # the sigmoid, of logits of any size
 
     return detect

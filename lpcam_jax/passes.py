@@ -6,11 +6,10 @@ is done when its last item is. Threads read and resize ahead; one batch is on th
 
 import math
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -28,12 +27,12 @@ Outputs = dict[str, Any]
 class Pass(NamedTuple):
     """One scale of every picture, and the network that computes it.
 
-    network: (pictures uint8 (b, h, w, 3), sizes int32 (b, 2)) -> dict of arrays with leading axis b. Its entry "grid",
-             int32 (b, 2), says how much of each (b, h', w', ...) array is valid.
+    network: (pictures uint8 (b, h, w, 3), sizes int32 (b, 2), what is `beside` them, if anything) -> dict of arrays
+             with leading axis b. Its entry "grid", int32 (b, 2), says how much of each (b, h', w', ...) array is valid.
     """
 
     scale: float
-    network: Callable[[jax.Array, jax.Array], Outputs]
+    network: Callable[..., Outputs]
 
 
 def run_passes(
@@ -45,6 +44,7 @@ def run_passes(
     description: str | None,
     skipped: list[str],
     only: Sequence[int] | None = None,
+    beside: Callable[[Record], np.ndarray] | None = None,
 ) -> Iterator[tuple[int, Record, list[Outputs]]]:
     """Compute every pass of every picture.
 
@@ -58,6 +58,7 @@ def run_passes(
         skipped: gets one line for every picture that could not be read; those are left out.
         only: indices to compute, such as the share of one of several processes; None: all. Shapes and batches are
             chosen for the whole source all the same, so that the parts of a run that was stopped fit together.
+        beside: of a record, what else the networks are given, an array of always the same shape; None: nothing.
 
     Yields:
         (index, record, one dict of NumPy arrays a pass), each picture once, in the order they finish. Arrays of rank 3
@@ -98,10 +99,14 @@ def run_passes(
         for slot, (_, _, image) in enumerate(batch):
             pictures[slot, : image.shape[0], : image.shape[1]] = image
             extents[slot] = image.shape[:2]
+        inputs = [pictures, extents]
+        if beside:
+            more = [beside(unfinished[index][0]) for index, *_ in batch]
+            inputs.append(np.stack(more + [np.zeros_like(more[0])] * (batch_sizes[key] - len(batch))))
         if key not in compiled:
             compiled.add(key)
             bar.set_postfix_str(f"compiling {bucket[0]}x{bucket[1]} ({len(compiled)} of {len(items_left)})")
-        outputs = network(*shard((pictures, extents), devices))
+        outputs = network(*shard(tuple(inputs), devices))
         bar.set_postfix_str(padding, refresh=False)
         running.append((batch, outputs))
 
@@ -137,6 +142,15 @@ def run_passes(
                     yield from collect()
         while running:
             yield from collect()
+
+
+def expect_finite(record: Record, arrays: Iterable[np.ndarray]) -> None:
+    """UserError, that names the picture, when not all outputs of a network are finite."""
+    if not all(np.isfinite(one).all() for one in arrays):
+        raise UserError(
+            f"{record.id}: the network's output is not finite; its training diverged or its checkpoint is damaged: "
+            "train again."
+        )
 
 
 def _batch_size(bucket: tuple[int, int], count: int, batches: Batches, devices: Mesh) -> int:

@@ -17,9 +17,8 @@ from .class_activation import resize_bilinear
 from .config import SegmentationInference
 from .data.records import Record, RecordSource
 from .devices import jit_forward, replicate
-from .errors import UserError
 from .inference import mirror
-from .passes import Pass, run_passes
+from .passes import Pass, expect_finite, run_passes
 
 Segment = Callable[..., Iterator[tuple[int, Record, np.ndarray]]]
 
@@ -76,11 +75,7 @@ def segment_pictures(graph: nnx.GraphDef, *, inference: SegmentationInference, d
         with closing(results):  # and the progress bar with it, whatever happens
             for index, record, outputs in results:
                 logits = [values for one in outputs for values in one.values()]
-                if not all(np.isfinite(one).all() for one in logits):
-                    raise UserError(
-                        f"{record.id}: the network's output is not finite; its training diverged or its checkpoint is "
-                        "damaged: train again."
-                    )
+                expect_finite(record, logits)
                 yield index, record, mask_of(logits, record.image.shape[:2])
 
     return segment
