@@ -17,7 +17,7 @@ from typing import Literal
 
 import tyro
 
-from lpcam_jax import devices, heatmaps, mask_results, processes, pseudo_masks, segmentation_masks
+from lpcam_jax import devices, heatmap_results, heatmaps, mask_results, processes, pseudo_masks, segmentation_masks
 from lpcam_jax.config import Inference, IRNConfig, Refinement, SegmentationConfig, SegmentationInference
 from lpcam_jax.data.records import RecordSource
 from lpcam_jax.data.sources import pictures_of
@@ -109,7 +109,7 @@ def main() -> None:
                 describe, use = pseudo_masks.describe, "masks/"
             case HeatMapArguments():
                 metrics = heatmaps.make_heatmaps(run, state, prototypes, source, arguments.out, **options)
-                describe, masks = heatmaps.describe, "seeds/" if arguments.refine == "none" else "pseudo_masks/"
+                describe, masks = heatmap_results.describe, "seeds/" if arguments.refine == "none" else "pseudo_masks/"
                 use = f"{masks} and maps/"
     if metrics:
         for text in describe(metrics):

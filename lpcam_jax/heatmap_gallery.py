@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .data.pictures import picture_size
-from .data.records import Record, RecordSource
+from .data.records import Record
 from .predictions import MapFolder
 from .report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery
 from .report.layers import map_layer, mask_layer, photo_layer, picture_colors, seed_layer
@@ -57,10 +57,10 @@ def write_heatmap_gallery(
     directory: Path,
     maps: MapFolder,
     class_names: Sequence[str],
-    source: RecordSource,
     metrics: dict[str, Any],
     of_pictures: Mapping[str, PictureScore],
     *,
+    has_masks: bool,
     refined: bool,
     links: Sequence[tuple[str, str]],
 ) -> None:
@@ -70,20 +70,20 @@ def write_heatmap_gallery(
         directory: the folder of heat maps, whose layers are there.
         maps: its maps.
         class_names: c names.
-        source: the pictures.
         metrics: what goes to metrics.json.
         of_pictures: by id, the score of each that is mapped.
+        has_masks: whether there are true masks.
         refined: whether there are pseudo masks.
         links: (text, file beside the page).
 
     Raises:
         UserError: the page cannot be written, or the maps of a picture cannot be read.
     """
-    predicted = source.labels is None
+    predicted = metrics["protocol"]["classes"] == "predicted"
     entries = [
         _entry(directory, maps, class_names, name, one, predicted=predicted) for name, one in of_pictures.items()
     ]
-    gallery = _gallery(metrics, shown_methods(maps.methods), source.has_masks, refined)._replace(links=links)
+    gallery = _gallery(metrics, shown_methods(maps.methods), has_masks, refined)._replace(links=links)
     write_gallery(directory / "index.html", gallery, entries)
 
 
@@ -137,13 +137,14 @@ def _gallery(metrics: dict[str, Any], shown: Sequence[str], has_masks: bool, is_
     scores = metrics.get("scores")
     absent = {key for key, is_there in (("truth", has_masks), ("refined", is_refined)) if not is_there}
     thresholds = {method: scores[method]["best"]["threshold"] if scores else FIXED for method in shown}
+    *others, last = map(title, shown)
     return Gallery(
-        f"{', '.join(map(title, shown[:-1]))} and {title(shown[-1])}",
+        " and ".join([", ".join(others), last] if others else [last]),
         [one for one in _panes(shown) if one.key not in absent],
         [one for one in _looks(shown) if not absent & set(one.panes)],
         thresholds,
         rank=shown[-1],
-        against="cam",
+        against=shown[0] if others else "",
         summary=list(_summary(metrics, shown)),
     )
 

@@ -15,10 +15,9 @@ from .class_activation import cam, fuse, normalize
 from .config import Inference
 from .data.records import Record, RecordSource
 from .devices import jit_forward, replicate
-from .errors import UserError
 from .models.classifier import Classifier
 from .models.folding import fold_batch_norm
-from .passes import Pass, run_passes
+from .passes import Pass, expect_finite, run_passes
 from .prototype_activation import directions, lpcam, without_context
 from .prototypes import Prototypes
 
@@ -32,13 +31,13 @@ class PictureMaps(NamedTuple):
     """What is known of a picture after all its scales.
 
     classes:       int (n,), the classes that are mapped
-    probabilities: float32 (c,), of all classes, at the first scale
-    maps:          for each of `methods_of` the prototypes float32 (H, W, n), normalized, in [0, 1]
+    maps:          by method float32 (H, W, n), normalized, in [0, 1]; seeds are cut from the last
+    probabilities: float32 (c,), of all classes, at the first scale; None: the network does not classify
     """
 
     classes: np.ndarray
-    probabilities: np.ndarray
     maps: dict[str, np.ndarray]
+    probabilities: np.ndarray | None = None
 
 
 def methods_of(prototypes: Prototypes) -> tuple[str, ...]:
@@ -128,11 +127,7 @@ def map_pictures(
     )
     with closing(results):  # and the progress bar with it, whatever happens
         for index, record, outputs in results:
-            if not all(np.isfinite(one["logits"]).all() for one in outputs):
-                raise UserError(
-                    f"{record.id}: the network's output is not finite; its training diverged or its checkpoint is "
-                    "damaged: train again."
-                )
+            expect_finite(record, [one["logits"] for one in outputs])
             probabilities = np.exp(-np.logaddexp(0, -outputs[0]["logits"]))  # the sigmoid, of logits of any size
             classes = mapped_classes(record, probabilities, inference.probability)
             size = record.image.shape[:2]
@@ -145,7 +140,7 @@ def map_pictures(
                 )
                 for method in methods
             }
-            yield index, record, PictureMaps(classes, probabilities, maps)
+            yield index, record, PictureMaps(classes, maps, probabilities)
 
 
 @cache  # so that a notebook that maps picture after picture compiles a shape once

@@ -82,21 +82,20 @@ class MapFolder:
         """
         file = self.file(name)
         arrays = _arrays(file)
-        numbers = arrays.get("classes", np.empty(0))
-        if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
-            raise UserError(f"{shown(file)} holds no array classes, int (n,); store the class of each map, from 0.")
-        if len(wrong := numbers[(numbers < 0) | (numbers >= classes)]):
-            raise UserError(
-                f"{shown(file)} has a map of class {wrong[0]}, the data set has 0..{classes - 1}; "
-                "count classes from 0, without background."
-            )
-        if len(np.unique(numbers)) < len(numbers):
-            raise UserError(f"{shown(file)} has two maps of one class ({numbers.tolist()}); store one map a class.")
+        numbers = _checked_classes(arrays.get("classes", np.empty(0)), classes, file)
         maps = {method: _checked(arrays, method, len(numbers), file) for method in self.methods}
         sizes = {one.shape[1:] for one in maps.values()}
         if len(sizes) > 1:
             raise UserError(f"{shown(file)} holds maps of different sizes; store all in the size of the picture.")
-        return (numbers.astype(int), maps), sizes.pop()
+        return (numbers, maps), sizes.pop()
+
+    def read_classes(self, name: str, *, classes: int) -> np.ndarray:
+        """The classes of a picture's maps, int (n,), of c `classes`; the maps themselves are not read.
+
+        Raises:
+            UserError: as `read`.
+        """
+        return _checked_classes(self.read_one(name, "classes"), classes, self.file(name))
 
     def read_for(self, record: Record, method: str, *, classes: int) -> tuple[np.ndarray, np.ndarray]:
         """The maps of a picture that is at hand.
@@ -267,6 +266,19 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
 
 def _unreadable(file: Path, error: Exception) -> UserError:
     return UserError(f"{shown(file)} cannot be read ({error}); delete it and run the command that wrote it again.")
+
+
+def _checked_classes(numbers: np.ndarray, classes: int, file: Path) -> np.ndarray:
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+        raise UserError(f"{shown(file)} holds no array classes, int (n,); store the class of each map, from 0.")
+    if len(wrong := numbers[(numbers < 0) | (numbers >= classes)]):
+        raise UserError(
+            f"{shown(file)} has a map of class {wrong[0]}, the data set has 0..{classes - 1}; "
+            "count classes from 0, without background."
+        )
+    if len(np.unique(numbers)) < len(numbers):
+        raise UserError(f"{shown(file)} has two maps of one class ({numbers.tolist()}); store one map a class.")
+    return numbers.astype(int)
 
 
 def _checked(arrays: dict[str, np.ndarray], method: str, count: int, file: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from lpcam_jax.config import Inference
 from lpcam_jax.data.records import Record
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.errors import UserError
-from lpcam_jax.heatmaps import HeatMapFolder
+from lpcam_jax.heatmap_results import HeatMapFolder
 from lpcam_jax.inference import METHODS, PictureMaps
 from lpcam_jax.predictions import MapFolder
 from lpcam_jax.refinement import refiner
@@ -303,7 +303,7 @@ def test_folders_in_ids_become_folders_inside_the_output(tmp_path, classes):
     image = np.zeros((20, 30, 3), np.uint8)
     maps = {method: np.ones((20, 30, len(classes)), np.float32) for method in METHODS}
     record = Record("holiday/day 1/IMG.1", image, None, None)
-    result = PictureMaps(np.array(classes, int), np.array([0.2, 0.9], np.float32), maps)
+    result = PictureMaps(np.array(classes, int), maps, np.array([0.2, 0.9], np.float32))
     folder.write(record, result, background=Inference().background)
     assert folder.is_done(record.id)
     for kind, suffix in KINDS.items():
