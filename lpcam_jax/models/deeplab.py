@@ -13,11 +13,30 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..config import DeepLab
-from .layers import BatchNorm, Conv, Sizes, keep_valid, rescale, resize
+from .layers import BatchNorm, Conv, Sizes, dropout, keep_valid, rescale, resize
 from .preprocessing import Preprocessing
 from .resnet import ResNet, build_backbone
 
 CLASSIFIER_INIT = nnx.initializers.normal(0.01)
+
+
+class AtrousSum(nnx.List):
+    """DeepLabV2's head: 3x3 convolutions of several dilations, whose outputs are added.
+
+    Args:
+        inputs: channels of the features.
+        outputs: channels of the logits.
+        rates: the dilations.
+        rngs: of the initialization, N(0, 0.01) for the weights and 0 for the biases.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rates: tuple[int, ...], *, rngs: nnx.Rngs):
+        options = {"use_bias": True, "kernel_init": CLASSIFIER_INIT, "rngs": rngs}
+        super().__init__([Conv(inputs, outputs, 3, dilation=rate, **options) for rate in rates])
+
+    def __call__(self, features: jax.Array, sizes: Sizes = None) -> jax.Array:
+        """Logits float32 (b, h, w, outputs) of features on the grid of these valid sizes, zero outside."""
+        return keep_valid(sum(conv(features) for conv in self), sizes)
 
 
 class DeepLabV2(nnx.Module):
@@ -45,9 +64,8 @@ class DeepLabV2(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.backbone, self.preprocessing = backbone, preprocessing
-        options = {"use_bias": True, "kernel_init": CLASSIFIER_INIT, "rngs": rngs}
-        self.rates = _scaled(rates, 8, backbone)
-        self.head = nnx.List([Conv(backbone.features, classes, 3, dilation=rate, **options) for rate in self.rates])
+        self.rates = scaled_rates(rates, 8, backbone)
+        self.head = AtrousSum(backbone.features, classes, self.rates, rngs=rngs)
 
     def __call__(self, images: jax.Array, sizes: Sizes = None) -> jax.Array:
         """Logits of pictures: the last of `pyramid`."""
@@ -75,7 +93,7 @@ class DeepLabV2(nnx.Module):
 
     def _logits_of_one_scale(self, images: jax.Array, sizes: Sizes, train_backbone: bool) -> jax.Array:
         features = self.backbone(images, sizes, train=train_backbone)["layer4"]
-        return keep_valid(sum(conv(features) for conv in self.head), self.grid_sizes(sizes))
+        return self.head(features, self.grid_sizes(sizes))
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
@@ -144,7 +162,7 @@ class DeepLabV3Plus(nnx.Module):
     ):
         self.backbone, self.preprocessing = backbone, preprocessing
         options, finer_width = {"dtype": dtype, "rngs": rngs}, self.finer_width
-        self.rates = _scaled(rates, 16, backbone)
+        self.rates = scaled_rates(rates, 16, backbone)
         self.pyramid = AtrousPyramid(backbone.features, width, rates=self.rates, **options)
         self.finer = ConvNormRelu(backbone.channels[1], finer_width, 1, **options)
         self.decoder = nnx.List([ConvNormRelu(inputs, width, 3, **options) for inputs in (width + finer_width, width)])
@@ -174,9 +192,7 @@ class DeepLabV3Plus(nnx.Module):
         features = self.backbone(images, sizes, train=train_backbone)
         coarse, fine = self.backbone.grid_sizes(sizes), self.grid_sizes(sizes)
         x = self.pyramid(features["layer4"], coarse, train=train)
-        if dropout_key is not None:
-            kept = jax.random.bernoulli(dropout_key, 1 - self.dropout, x.shape)
-            x = jnp.where(kept, x / (1 - self.dropout), 0)
+        x = dropout(dropout_key, x, rate=self.dropout)
         finer = self.finer(features["layer1"], fine, train=train)
         x = jnp.concatenate([resize(x, coarse, finer.shape[1:3], fine), finer], axis=-1)
         for layer in self.decoder:
@@ -210,6 +226,6 @@ def build_deeplab(model: DeepLab, classes: int, *, seed: int = 0) -> DeepLabV2 |
     return DeepLabV3Plus(backbone, classes, width=model.head_width, dtype=jnp.dtype(model.precision), **options)
 
 
-def _scaled(rates: tuple[int, ...], stride: int, backbone: ResNet) -> tuple[int, ...]:
+def scaled_rates(rates: tuple[int, ...], stride: int, backbone: ResNet) -> tuple[int, ...]:
     """Rates at the output stride of the backbone for those at another."""
     return tuple(max(rate * stride // backbone.output_stride, 1) for rate in rates)

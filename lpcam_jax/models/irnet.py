@@ -15,12 +15,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..config import Model
-from .layers import Conv, GroupNorm, Sizes, keep_valid, rescale
+from .layers import TORCH_UNIFORM, Conv, GroupNorm, Sizes, keep_valid, rescale
 from .preprocessing import Preprocessing
 from .resnet import STAGES, ResNet, build_backbone
-
-# Torch's own: of 160 inputs and one output, He's (fan out) would start with sure edges everywhere.
-TORCH_UNIFORM = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Tap(NamedTuple):

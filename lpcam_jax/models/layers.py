@@ -22,6 +22,8 @@ from .winograd import trainable_winograd, transformed, winograd
 Sizes = jax.Array | None
 PoolPadding = Literal["symmetric", "ceil", "symmetric_ceil"]
 HE_NORMAL = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+# Torch's own, for layers that are new: of few inputs or outputs He's (fan out) would start far too large.
+TORCH_UNIFORM = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def strided(sizes: Sizes, stride: int) -> Sizes:
@@ -45,6 +47,22 @@ def keep_valid(x: jax.Array, sizes: Sizes) -> jax.Array:
     columns = jax.lax.broadcasted_iota(jnp.int32, (1, *x.shape[1:3], 1), 2)
     height, width = (sizes[:, axis].reshape(-1, 1, 1, 1) for axis in range(2))
     return jnp.where((rows < height) & (columns < width), x, jnp.zeros((), x.dtype))
+
+
+def dropout(key: jax.Array | None, x: jax.Array, *, rate: float) -> jax.Array:
+    """Values that are zero at random, at this rate, the others larger by as much: the mean stays.
+
+    Args:
+        key: of the draw; None: x itself.
+        x: float, of any shape.
+        rate: in [0, 1).
+
+    Returns:
+        As x.
+    """
+    if key is None:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
 
 class Conv(nnx.Module):
