@@ -18,7 +18,7 @@ from .data.saliency_maps import SaliencyFolder
 from .refine.crf import CRF, CRFS, label_unary, mean_field, softmax_unary
 from .refine.random_walk import STRIDE, on_picture, random_walk
 from .refine.saliency import background_scores, saliency_mask
-from .seeds import seed_mask
+from .seeds import ir_labels, seed_mask
 
 # Of one picture: its record and its maps float32 (H, W, n) -> uint8 (H, W), 0 background, k + 1 the k-th map.
 Refiner = Callable[[Record, np.ndarray], np.ndarray]
@@ -80,6 +80,24 @@ def crf_labels(image: np.ndarray, labels: Sequence[np.ndarray], count: int, *, c
     return np.stack([resize_mask(one.argmax(axis=-1).astype(np.uint8), size) for one in scores])
 
 
+def sure_labels(image: np.ndarray, maps: np.ndarray, *, foreground: float, background: float) -> np.ndarray:
+    """The labels of the pixels that maps are sure of: what their seeds at two thresholds, each after a CRF, agree on.
+
+    Args:
+        image: uint8 (H, W, 3).
+        maps: float32 (H, W, n), in [0, 1].
+        foreground: a pixel has a class when it still has one at this threshold.
+        background: it is background when it is at this one, too.
+
+    Returns:
+        uint8 (H, W), 0 background, k + 1 the k-th map, 255 unsure.
+
+    Source: IRN's step "cam_to_ir_label".
+    """
+    seeds = [cut(maps, threshold) for threshold in (foreground, background)]
+    return ir_labels(*crf_labels(image, seeds, 1 + maps.shape[-1])).astype(np.uint8)
+
+
 def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     """The best class where a picture is salient, background elsewhere, unless a class is certain there.
 
@@ -102,7 +120,7 @@ def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) ->
 
 
 def walked_maps(
-    maps: np.ndarray, edges: np.ndarray, *, radius: int = 5, beta: float = 10.0, steps: int = 256
+    maps: np.ndarray, edges: np.ndarray, *, radius: int = 5, power: float = 1.0, beta: float = 10.0, steps: int = 256
 ) -> np.ndarray:
     """Heat maps spread by a random walk that edges hold back.
 
@@ -110,6 +128,7 @@ def walked_maps(
         maps: float32 (H, W, n), in [0, 1].
         edges: float32 (ceil(H / 4), ceil(W / 4)), probabilities.
         radius: of a step, on the grid of the edges.
+        power: of the maps.
         beta: power of the affinities.
         steps: how many.
 
@@ -122,7 +141,7 @@ def walked_maps(
     if not count:
         return maps
     canvas = _padded_size(grid, _GRID // STRIDE)
-    low = _padded(resize_bilinear(maps, grid), canvas, labels=_labels_for(count))
+    low = _padded(resize_bilinear(maps, grid) ** power, canvas, labels=_labels_for(count))
     options = {"radius": radius, "beta": beta, "steps": steps, "size": np.int32(grid)}
     walked = np.asarray(random_walk(low, _padded(edges, canvas), **options))
     return on_picture(walked[: grid[0], : grid[1], :count], size)
