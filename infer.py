@@ -3,12 +3,13 @@
     python infer.py --ckpt runs/demo --out heatmaps/
     python infer.py --ckpt runs/demo --out heatmaps_mine/ --images 'my/*.jpg'
     python infer.py --ckpt runs/voc12 --out heatmaps_aug/ --split train_aug
+    python infer.py --ckpt runs/amn --maps heatmaps_aug/ --out heatmaps_amn/ --split train_aug
     python infer.py --ckpt runs/irn --maps heatmaps_aug/ --out pseudo_masks/ --split train_aug
     python infer.py --ckpt runs/seg --out masks/
 
 Without --images: the pictures of the run's --data.seeds, scored where there are true masks; heat maps are of their
 labels. With --images: any pictures; heat maps are of the classes that are predicted. With --maps: pseudo masks, from
-heat maps that are there already. The same command continues what was stopped.
+heat maps that are there already; of a run of AMN, better heat maps. The same command continues what was stopped.
 """
 
 import sys
@@ -17,8 +18,25 @@ from typing import Literal
 
 import tyro
 
-from lpcam_jax import devices, heatmap_results, heatmaps, mask_results, processes, pseudo_masks, segmentation_masks
-from lpcam_jax.config import Inference, IRNConfig, Refinement, SegmentationConfig, SegmentationInference
+from lpcam_jax import (
+    amn_heatmaps,
+    devices,
+    heatmap_results,
+    heatmaps,
+    mask_results,
+    processes,
+    pseudo_masks,
+    segmentation_masks,
+)
+from lpcam_jax.config import (
+    AMNConfig,
+    AMNInference,
+    Inference,
+    IRNConfig,
+    Refinement,
+    SegmentationConfig,
+    SegmentationInference,
+)
 from lpcam_jax.data.records import RecordSource
 from lpcam_jax.data.sources import pictures_of
 from lpcam_jax.errors import UserError
@@ -53,7 +71,8 @@ class RefinementArguments(Arguments):
     """How heat maps become pseudo masks."""
 
     maps: str = ""
-    """a folder of heat maps: its pseudo masks are made, no heat maps; empty, of IRNet: the maps it was trained on"""
+    """a folder of heat maps: its pseudo masks are made, no heat maps; of AMN: the maps it starts from; empty, of IRNet
+    and AMN: the maps it was trained on"""
     refine: Literal["crf", "irn", "none"] = "crf"
     """crf: a dense CRF moves the seeds to the edges of the photograph; irn: the random walk of a run of IRNet; none"""
     saliency: str = ""
@@ -65,6 +84,13 @@ class HeatMapArguments(RefinementArguments):
     """What to map, and where to."""
 
     inference: Inference = field(default_factory=Inference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AMNArguments(RefinementArguments):
+    """What to map, from which heat maps, and where to."""
+
+    inference: AMNInference = field(default_factory=AMNInference)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +124,7 @@ def main() -> None:
     needs_network = not isinstance(arguments, PseudoMaskArguments) or arguments.refine == "irn"
     state = trained_state(run, devices=mesh) if needs_network else None
     source = source_of(arguments, run)
+    masks = "seeds/" if getattr(arguments, "refine", "") == "none" else "pseudo_masks/"
     with processes.only_first(in_use(arguments.out, "infer.py", flag="--out")):
         match arguments:
             case MaskArguments():
@@ -107,17 +134,20 @@ def main() -> None:
                 maps = arguments.maps or run.config.data.maps
                 metrics = pseudo_masks.make_pseudo_masks(run, state, source, maps, arguments.out, **options)
                 describe, use = pseudo_masks.describe, "masks/"
+            case AMNArguments():
+                maps = arguments.maps or run.config.data.maps
+                metrics = amn_heatmaps.make_amn_heatmaps(run, state, source, maps, arguments.out, **options)
+                describe, use = heatmap_results.describe, f"{masks} and maps/"
             case HeatMapArguments():
                 metrics = heatmaps.make_heatmaps(run, state, prototypes, source, arguments.out, **options)
-                describe, masks = heatmap_results.describe, "seeds/" if arguments.refine == "none" else "pseudo_masks/"
-                use = f"{masks} and maps/"
+                describe, use = heatmap_results.describe, f"{masks} and maps/"
     if metrics:
         for text in describe(metrics):
             print(text)
         print(f"{metrics['pictures']} pictures are in {arguments.out}: look at index.html, use {use}.")
 
 
-def parse(words: list[str]) -> HeatMapArguments | PseudoMaskArguments | MaskArguments:
+def parse(words: list[str]) -> HeatMapArguments | AMNArguments | PseudoMaskArguments | MaskArguments:
     """The flags; which there are, and their defaults, says the run."""
     ckpt = value_of_flag("--ckpt", words)
     config = Run.open(ckpt).config if ckpt else None
@@ -126,6 +156,8 @@ def parse(words: list[str]) -> HeatMapArguments | PseudoMaskArguments | MaskArgu
         kind = MaskArguments
     elif isinstance(config, IRNConfig):
         kind, defaults["refine"] = PseudoMaskArguments, "irn"
+    elif isinstance(config, AMNConfig):
+        kind = AMNArguments
     elif value_of_flag("--maps", words):
         kind, defaults["inference"] = PseudoMaskArguments, Refinement()
     else:

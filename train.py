@@ -1,9 +1,12 @@
-"""Train a classifier and cluster its prototypes, or IRNet, or a segmentation network: the recipe says which.
+"""Train a classifier and cluster its prototypes, or AMN, IRNet or a segmentation network: the recipe says which.
 
     python train.py configs/shapes.py --workdir runs/demo
     python train.py configs/folder.py --data.root my_data --workdir runs/my_data
     python train.py configs/voc12.py --data.root DIR --model.weights resnet50.pth --workdir runs/voc12
     python infer.py --ckpt runs/voc12 --out heatmaps_aug/ --split train_aug
+    python train.py configs/voc12_amn.py --data.root DIR --data.maps heatmaps_aug/ --model.weights resnet50.pth \
+        --workdir runs/amn
+    python infer.py --ckpt runs/amn --maps heatmaps_aug/ --out heatmaps_amn/ --split train_aug
     python train.py configs/voc12_irn.py --data.root DIR --data.maps heatmaps_aug/ --model.weights resnet50.pth \
         --workdir runs/irn
     python infer.py --ckpt runs/irn --maps heatmaps_aug/ --out pseudo_masks/ --split train_aug
@@ -20,7 +23,7 @@ from pathlib import Path
 import tyro
 
 from lpcam_jax import devices, processes
-from lpcam_jax.config import AnyConfig, Config, IRNConfig, SegmentationConfig
+from lpcam_jax.config import AMNConfig, AnyConfig, Config, IRNConfig, SegmentationConfig
 from lpcam_jax.data.checks import check_labels
 from lpcam_jax.data.sources import (
     masked_source,
@@ -33,6 +36,7 @@ from lpcam_jax.data.sources import (
 from lpcam_jax.errors import UserError
 from lpcam_jax.locks import in_use
 from lpcam_jax.scripts import parse_with_recipe, run_program
+from lpcam_jax.training.amn import train_amn
 from lpcam_jax.training.classification import train_classifier
 from lpcam_jax.training.irn import train_irn
 from lpcam_jax.training.prototype_stage import make_prototypes
@@ -41,8 +45,13 @@ from lpcam_jax.training.segmentation import train_segmentation
 from lpcam_jax.training.state import trained_state
 from lpcam_jax.training.sure_labels import label_pictures
 
-CLASSIFIER, PROTOTYPES, LABELS, IRNET, SEGMENTATION = "classifier", "prototypes", "labels", "irnet", "segmentation"
-STAGES = {Config: (CLASSIFIER, PROTOTYPES), IRNConfig: (LABELS, IRNET), SegmentationConfig: (SEGMENTATION,)}
+CLASSIFIER, PROTOTYPES, LABELS, IRNET, AMN = "classifier", "prototypes", "labels", "irnet", "amn"
+STAGES = {
+    Config: (CLASSIFIER, PROTOTYPES),
+    IRNConfig: (LABELS, IRNET),
+    AMNConfig: (LABELS, AMN),
+    SegmentationConfig: ("segmentation",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +65,8 @@ class Arguments:
     distributed: bool = False
     """one of several processes: see README"""
     stages: str = "all"
-    """comma-separated stages to run: classifier, prototypes; of IRNet: labels, irnet; a segmentation recipe is one"""
+    """comma-separated stages to run: classifier, prototypes; of IRNet: labels, irnet; of AMN: labels, amn; a
+    segmentation recipe is one"""
 
 
 def main() -> None:
@@ -69,7 +79,9 @@ def main() -> None:
     if isinstance(config, SegmentationConfig):
         directory, out = segmentation(config, arguments.workdir), "masks/"
     elif isinstance(config, IRNConfig):
-        directory, out = irnet(config, arguments.workdir, stages), f"pseudo_masks/ --maps {config.data.maps}"
+        directory, out = irnet_or_amn(config, arguments.workdir, stages), f"pseudo_masks/ --maps {config.data.maps}"
+    elif isinstance(config, AMNConfig):
+        directory, out = irnet_or_amn(config, arguments.workdir, stages), f"heatmaps_amn/ --maps {config.data.maps}"
     else:
         directory, out = classifier_and_prototypes(config, arguments.workdir, stages), "heatmaps/"
     print(f"{directory} is ready: python infer.py --ckpt {arguments.workdir} --out {out}")
@@ -102,16 +114,21 @@ def classifier_and_prototypes(config: AnyConfig, workdir: str, stages: Sequence[
     return run.directory
 
 
-def irnet(config: IRNConfig, workdir: str, stages: Sequence[str]) -> Path:
-    """Label what the heat maps are sure of and train IRNet; returns the run's folder."""
+def irnet_or_amn(config: IRNConfig | AMNConfig, workdir: str, stages: Sequence[str]) -> Path:
+    """Label what the heat maps are sure of and train IRNet or AMN; returns the run's folder."""
     if not config.data.maps:
-        raise UserError("IRNet is trained from heat maps; name the folder that infer.py wrote with --data.maps DIR.")
+        name = "AMN" if isinstance(config, AMNConfig) else "IRNet"
+        raise UserError(f"{name} is trained from heat maps; name the folder that infer.py wrote with --data.maps DIR.")
     pictures = training_source(config)
+    if AMN in stages:
+        pictures = with_labels(pictures, config.data.train)
     with processes.only_first(in_use(workdir, "train.py", flag="--workdir")):
         run = Run.create(workdir, config, pictures.class_names)
         labelled = label_pictures(run, pictures)
         if IRNET in stages:
             train_irn(run, labelled, devices=devices.mesh())
+        if AMN in stages:
+            train_amn(run, labelled, devices=devices.mesh())
     return run.directory
 
 

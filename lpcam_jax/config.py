@@ -1,8 +1,8 @@
 """What a recipe can say: one frozen dataclass per part of a run.
 
-A file under `configs/` returns a `Config` (a classifier and its prototypes), an `IRNConfig` (IRNet) or a
-`SegmentationConfig` (DeepLab); the command line overrides single fields (`--data.root DIR`); the resolved config is
-stored with the checkpoint. The defaults are the references' recipes for VOC 2012.
+A file under `configs/` returns a `Config` (a classifier and its prototypes), an `IRNConfig` (IRNet), an `AMNConfig`
+(AMN) or a `SegmentationConfig` (DeepLab); the command line overrides single fields (`--data.root DIR`); the resolved
+config is stored with the checkpoint. The defaults are the references' recipes for VOC 2012.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Data:
     """segmentation: folder of masks, ID.png, to train on, such as the seeds/ that infer.py writes; empty: the true
     masks of the data set"""
     maps: str = ""
-    """irn: folder of heat maps that infer.py wrote for the training pictures"""
+    """irn, amn: folder of heat maps that infer.py wrote for the training pictures"""
     images: str = "JPEGImages"
     """voc_layout: folder of the pictures, relative to root"""
     truth: str = "SegmentationClass"
@@ -268,7 +268,7 @@ class SegmentationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SureLabels:
-    """Which pixels of a heat map IRNet learns from: those whose label two thresholds agree on, each after a CRF."""
+    """Which pixels of a heat map are learned from: those whose label two thresholds agree on, each after a CRF."""
 
     method: str = "lpcam"
     """whose maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of any other array in their files; the two
@@ -321,6 +321,8 @@ class Refinement(Batches):
     """where no map is above it there is background; none: 0.35 after the random walk, else 0.3"""
     radius: int = 5
     """random walk: how far a step reaches; in fours of pixels"""
+    power: float = 1.0
+    """random walk: power of the maps before it; with AMN's, its authors take 1.3"""
     beta: float = 10.0
     """random walk: power of the affinities; the higher, the harder edges hold"""
     steps: int = 256
@@ -342,8 +344,75 @@ class IRNConfig:
     """use only the first pictures, for a dry run"""
 
 
-AnyConfig = Config | IRNConfig | SegmentationConfig
-KINDS: dict[str, type[AnyConfig]] = {"classifier": Config, "irn": IRNConfig, "segmentation": SegmentationConfig}
+@dataclass(frozen=True, kw_only=True)
+class AMNModel(Model):
+    """The activation manipulation network: a ResNet, weighted by the labels, and four dilated convolutions."""
+
+    rates: tuple[int, ...] = ()
+    """dilations of the convolutions at output stride 16, scaled for others; empty: the paper's, (6, 12, 18, 24). Crops
+    should be larger than they reach"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AMNTraining:
+    """How AMN is trained: by Adam at a constant rate, with the decay added to the gradient."""
+
+    epochs: int = 5
+    least_steps: int = 1
+    """of a small data set there are more epochs, until there are so many steps"""
+    batch_size: int = 16
+    crop: int = 512
+    """side of the square crop; smaller pictures are padded with zeros after normalisation"""
+    scale_range: tuple[float, float] = (0.5, 1.5)
+    """each picture is resized by a number between these before cropping"""
+    smoothing: float = 0.4
+    """of the target: so much is shared by the classes that are not the pixel's label"""
+    learning_rate: float = 5e-6
+    """of the backbone"""
+    head_multiplier: float = 20.0
+    """label encoder and convolutions learn this many times faster"""
+    weight_decay: float = 1e-4
+    frozen: tuple[str, ...] = ("conv1", "bn1")
+    """parts of the backbone that are not trained: conv1, bn1, layer1 .. layer4. Batch norm uses stored statistics"""
+    checkpoint_every: int = 500
+    """steps between checkpoints; the last step is always kept"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AMNInference(Batches):
+    """How pictures become AMN's maps and maps become seeds."""
+
+    method: str = ""
+    """whose maps AMN starts from: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of any other array in their files;
+    empty: those that it was trained on. What is background for sure in them is not stretched"""
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    """picture scales, each with its mirror image, whose logits are averaged"""
+    background: float = 0.25
+    """seed threshold: where no map is above it there is background"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AMNConfig:
+    """AMN, trained from heat maps, and the better heat maps made with it."""
+
+    data: Data = field(default_factory=Data)
+    model: AMNModel = field(default_factory=AMNModel)
+    labels: SureLabels = field(default_factory=SureLabels)
+    training: AMNTraining = field(default_factory=AMNTraining)
+    inference: AMNInference = field(default_factory=AMNInference)
+    seed: int = 0
+    """of everything random: initialisation, order, crops, dropout"""
+    limit: int | None = None
+    """use only the first pictures, for a dry run"""
+
+
+AnyConfig = Config | IRNConfig | AMNConfig | SegmentationConfig
+KINDS: dict[str, type[AnyConfig]] = {
+    "classifier": Config,
+    "irn": IRNConfig,
+    "amn": AMNConfig,
+    "segmentation": SegmentationConfig,
+}
 
 
 def kind_of(config: AnyConfig) -> str:

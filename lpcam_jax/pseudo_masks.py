@@ -79,7 +79,7 @@ def make_pseudo_masks(
         **refinement_protocol(refine, saliency),
     }
     if state:
-        walk = {name: getattr(inference, name) for name in ("radius", "beta", "steps")}
+        walk = {name: getattr(inference, name) for name in ("radius", "power", "beta", "steps")}
         precision = at_precision(run.config, inference).model.precision
         protocol |= {"model": fingerprint(state.parameters), "step": int(state.step), "precision": precision, **walk}
     else:

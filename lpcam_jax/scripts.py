@@ -36,7 +36,7 @@ def load_recipe(path: str) -> AnyConfig:
         raise UserError(f"recipe {path} cannot be used: {type(error).__name__}: {error}") from None
     if not isinstance(config, AnyConfig):
         raise UserError(
-            f"get_config() of {path} returns {type(config).__name__}, not a Config, IRNConfig or "
+            f"get_config() of {path} returns {type(config).__name__}, not a Config, IRNConfig, AMNConfig or "
             "SegmentationConfig of lpcam_jax.config."
         )
     return config
@@ -104,6 +104,8 @@ def check_numbers(part: str, values: Any) -> None:
             raise UserError(f"{flag} {' '.join(map(str, value))}: give at least one scale, each above 0.")
         if field.name == "long_side" and not 1 <= value[0] <= value[1]:
             raise UserError(f"{flag} {value[0]} {value[1]}: give the smallest and the largest, at least 1.")
+        if field.name == "smoothing" and not 0 <= value < 1:
+            raise UserError(f"{flag} is {value:g}; give a share, at least 0 and below 1.")
         if field.name == "scale_range" and not 0 < value[0] <= value[1]:
             raise UserError(f"{flag} {value[0]:g} {value[1]:g}: give the smallest and the largest, above 0.")
 

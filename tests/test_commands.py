@@ -67,7 +67,7 @@ def folder(tmp_path):
         ("x = 1", r"cannot be used: AttributeError"),
         (
             "def get_config(): return {}",
-            r"returns dict, not a Config, IRNConfig or SegmentationConfig of lpcam_jax.config",
+            r"returns dict, not a Config, IRNConfig, AMNConfig or SegmentationConfig of lpcam_jax.config",
         ),
     ],
 )

@@ -9,7 +9,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from ..config import IRNTraining, SegmentationTraining, Training
+from ..config import AMNTraining, IRNTraining, SegmentationTraining, Training
 from .augment import (
     random_crop,
     random_long_side,
@@ -94,12 +94,14 @@ def masked_crops(training: SegmentationTraining) -> Augmentation:
     return augmented
 
 
-def pair_crops(training: IRNTraining) -> Augmentation:
-    """Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; mask uint8 (crop/4, crop/4).
+def sure_crops(training: IRNTraining | AMNTraining, *, grid: int) -> Augmentation:
+    """Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; mask uint8 (grid, grid); and
+    labels float32 (c,), if the record has them.
 
-    The mask is that of every fourth pixel, on the grid of IRNet's edges; it has no label (255) beyond the picture.
+    The mask is that of the pixels in the middle of each position of the network's grid; it has no label (255) beyond
+    the picture.
 
-    Source: IRN's step "train_irn".
+    Source: IRN's step "train_irn"; AMN's training.
     """
 
     def augmented(record: Record, rng: np.random.Generator) -> Batch:
@@ -109,6 +111,7 @@ def pair_crops(training: IRNTraining) -> Augmentation:
         beyond = np.ones(canvas.shape[:2], bool)
         beyond[box[0] : box[2], box[1] : box[3]] = False
         mask = np.where(beyond, np.uint8(IGNORE), canvas[..., 3])
-        return {"image": canvas[..., :3], "box": box, "mask": mask[2::4, 2::4]}
+        batch = {"image": canvas[..., :3], "box": box, "mask": resize_mask(mask, (grid, grid))}
+        return batch if record.labels is None else {**batch, "labels": record.labels}
 
     return augmented

@@ -17,7 +17,7 @@ def fold_batch_norm(
     """The same function of pictures, in fewer steps; it cannot be trained.
 
     Args:
-        graph: of a Classifier, IRNet, DeepLabV2 or DeepLabV3Plus.
+        graph: of a Classifier, IRNet, AMN, DeepLabV2 or DeepLabV3Plus.
         parameters: its parameters.
         batch_stats: its batch statistics.
 

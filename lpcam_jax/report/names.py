@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-_TITLES = {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM", "taught": "LPCAM-T"}
+_TITLES = {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM", "taught": "LPCAM-T", "amn": "AMN"}
 
 
 def title(method: str) -> str:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from .. import processes
 from ..config import IRNTraining
-from ..data.pipeline import pair_crops, training_batches
+from ..data.pipeline import sure_crops, training_batches
 from ..data.records import RecordSource
 from ..errors import UserError
 from ..refine.irn import affinity_loss, displacement_loss
@@ -89,7 +89,7 @@ def train_irn(run: Run, pictures: RecordSource, *, devices: Mesh) -> TrainState:
         make_train_step(graph, optimizer, training, classes=len(run.class_names)),
         lambda start: training_batches(
             pictures,
-            pair_crops(training),
+            sure_crops(training, grid=training.crop // 4),
             batch_size=training.batch_size,
             seed=config.seed,
             start=start,

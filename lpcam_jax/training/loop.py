@@ -18,6 +18,8 @@ from tqdm import tqdm
 from .. import processes
 from ..devices import abstract_on, replicate, shard
 from ..errors import UserError
+from ..models.amn import AMN
+from ..models.deeplab import DeepLabV2, DeepLabV3Plus
 from .checkpoints import CheckpointWriter, TrainState, restore
 from .log import MetricsLog, Silence
 from .run import Run
@@ -75,6 +77,16 @@ def check_batch(batch_size: int, parts: int, devices: Mesh) -> None:
         counts = [f"{parts} parts"] * (parts > 1) + [f"{devices.size} devices"] * (devices.size > 1)
         over = " and ".join(counts)
         raise UserError(f"a batch of {batch_size} does not divide over {over}; choose another --training.batch-size.")
+
+
+def note_untrained_reach(model: DeepLabV2 | DeepLabV3Plus | AMN, *, crop: int) -> None:
+    """Say so when the head's widest convolution never sees but its centre in a crop, and will on whole pictures."""
+    reach = max(model.rates) * model.backbone.output_stride
+    if reach >= crop:
+        tqdm.write(
+            f"note: the head reaches {reach} pixels, further than a crop of {crop}: its outer weights "
+            "stay random and will disturb larger pictures; choose a larger --training.crop or smaller --model.rates."
+        )
 
 
 def run_steps(

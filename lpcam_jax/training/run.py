@@ -4,7 +4,7 @@
     checkpoints/STEP/  parameters, batch statistics, optimizer state (Orbax; the last two steps), with `checksums`
     prototypes.npz     the prototypes, once clustered (no pickle; keys as in `Prototypes`, and `step`)
     prototypes.json    what they look like, with prototypes/*.jpg (`prototype_patches`)
-    labels/            of IRNet: what it is trained on (`sure_labels`)
+    labels/            of IRNet and AMN: what they are trained on (`sure_labels`)
     metrics.jsonl      one JSON object a line: training loss, validation mAP or mIoU
 
 Every file appears whole or not at all, so a run may be killed at any moment.

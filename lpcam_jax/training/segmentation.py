@@ -6,6 +6,7 @@ gradient of a step = mean over the parts of its batch, computed one after the ot
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,6 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from .. import processes
 from ..config import SegmentationConfig, SegmentationTraining
@@ -25,7 +25,7 @@ from ..models.deeplab import build_deeplab
 from ..scoring import picture_confusion
 from ..segmentation import segment_pictures
 from .checkpoints import TrainState
-from .loop import Batch, TrainStep, Validation, check_batch, first_state, run_steps
+from .loop import Batch, TrainStep, Validation, check_batch, first_state, note_untrained_reach, run_steps
 from .optimizers import segmentation_optimizer
 from .run import Run
 from .segmentation_losses import segmentation_loss
@@ -98,7 +98,7 @@ def train_segmentation(run: Run, pictures: RecordSource, validation: RecordSourc
     config, training = run.config, run.config.training
     check_batch(training.batch_size, training.accumulate, devices)
     graph, *_ = graph_of(config, len(run.class_names))
-    _note_untrained_reach(config)
+    note_untrained_reach(nnx.eval_shape(partial(build_deeplab, config.model, 1)), crop=training.crop)
     optimizer = segmentation_optimizer(training)
     has_truth = len(validation) and validation.has_masks
     measure = make_validation(config, graph, validation, devices=local_mesh())
@@ -119,17 +119,6 @@ def train_segmentation(run: Run, pictures: RecordSource, validation: RecordSourc
         description="segmentation",
         devices=devices,
     )
-
-
-def _note_untrained_reach(config: SegmentationConfig) -> None:
-    """Say so when the head's widest convolution never sees but its centre in a crop, and will on whole pictures."""
-    model = nnx.eval_shape(lambda: build_deeplab(config.model, 1))
-    reach = max(model.rates) * model.backbone.output_stride
-    if reach >= config.training.crop:
-        tqdm.write(
-            f"note: the head reaches {reach} pixels, further than a crop of {config.training.crop}: its outer weights "
-            "stay random and will disturb larger pictures; choose a larger --training.crop or smaller --model.rates."
-        )
 
 
 def make_validation(

@@ -11,9 +11,10 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ..config import AnyConfig, IRNConfig, SegmentationConfig
+from ..config import AMNConfig, AnyConfig, IRNConfig, SegmentationConfig
 from ..devices import abstract_on, replicate
 from ..errors import UserError
+from ..models.amn import AMN, build_amn
 from ..models.classifier import Classifier, build_classifier
 from ..models.deeplab import DeepLabV2, DeepLabV3Plus, build_deeplab
 from ..models.folding import fold_batch_norm
@@ -55,7 +56,7 @@ def keeps_average(config: AnyConfig) -> bool:
 
 def starts_blind(config: AnyConfig) -> bool:
     """Whether a random network is trained with frozen batch norm: good for a dry run, and for nothing else."""
-    if isinstance(config, IRNConfig):
+    if isinstance(config, IRNConfig | AMNConfig):
         return not config.model.weights
     return not config.model.weights and config.training.batch_norm != "train"
 
@@ -121,11 +122,13 @@ def _backbone_of(run: Run, state: TrainState, devices: Mesh) -> dict[str, Any]:
     return {"backbone": backbones[0]}
 
 
-def _build(config: AnyConfig, classes: int) -> Classifier | IRNet | DeepLabV2 | DeepLabV3Plus:
+def _build(config: AnyConfig, classes: int) -> Classifier | IRNet | AMN | DeepLabV2 | DeepLabV3Plus:
     if isinstance(config, SegmentationConfig):
         return build_deeplab(config.model, classes + 1, seed=config.seed)
     if isinstance(config, IRNConfig):
         return build_irnet(config.model, seed=config.seed)
+    if isinstance(config, AMNConfig):
+        return build_amn(config.model, classes, seed=config.seed)
     return build_classifier(config.model, classes, head_init=config.training.head_init, seed=config.seed)
 
 

@@ -1,0 +1,74 @@
+"""AMN's arithmetic: the loss its network is trained with, and the activation maps that are made of its logits.
+
+The labels are `seeds.ir_labels` of two masks: sure of some pixels only, and wrong in some. So the target is smooth, and
+background and objects weigh the same, however many pixels they have. Logits have the background first.
+
+Source: Lee et al., Threshold matters in WSSS: manipulating the activation for the robust and accurate segmentation
+model against thresholds (2022).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array | np.ndarray
+
+
+def balanced_loss(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.4) -> jax.Array:
+    """Cross entropy with a smooth target; background and objects have equal shares.
+
+        l(x) = - sum_k t_k(x) log softmax(logits(x))_k,        t_k = 1 - e of the label, e / c of each other class
+        loss = 1/2 mean_background l + 1/2 mean_objects l
+
+    Means are over the pixels of the whole batch; a mean of no pixels is 0.
+
+    Args:
+        logits: float (*b, h, w, c + 1), background first.
+        labels: int (*b, h, w), 0 for background, n + 1 for class n; anything above c, such as 255, is unsure and does
+            not count.
+        smoothing: e, in [0, 1).
+
+    Returns:
+        float32 ().
+
+    Source: AMN, its training step; there 0 / 0 without any pixel of background, or of objects.
+    """
+    classes, labels = logits.shape[-1] - 1, labels.astype(jnp.int32)
+    known = labels <= classes
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    chosen = jnp.where(known, labels, 0)[..., None]
+    of_label = jnp.take_along_axis(log_probabilities, chosen, axis=-1)[..., 0]
+    of_others = log_probabilities.sum(axis=-1) - of_label
+    losses = -(1 - smoothing) * of_label - smoothing / classes * of_others
+    return (_mean(losses, known & (labels == 0)) + _mean(losses, known & (labels > 0))) / 2
+
+
+def activation_maps(logits: Array, classes: Array, seed: Array, *, epsilon: float = 1e-5) -> Array:
+    """Probabilities of some classes, stretched to the range from 0 to 1 where the seed is not sure of background.
+
+        p = softmax(logits)          A_n(x) = (p_n(x) - min p_n) / (max p_n - min p_n + e)    where seed(x) is not 0
+                                     A_n(x) = p_n(x)                                          where it is
+
+    Follows the namespace of the logits: NumPy in, NumPy out; JAX in (also inside `jax.jit`), JAX out.
+
+    Args:
+        logits: float (*b, H, W, c + 1), background first; the mean over scales and mirror images, at the size of the
+            picture.
+        classes: int (n,), whose maps are made: the labels of the picture. The softmax is over all, also the others.
+        seed: int (*b, H, W), 0 where the picture is background for sure.
+        epsilon: e; of a flat map the range is 0.
+
+    Returns:
+        float (*b, H, W, n), in [0, 1].
+
+    Source: AMN, the step that makes its maps; minimum and maximum are those of the whole picture.
+    """
+    xp = logits.__array_namespace__()
+    powers = xp.exp(logits - logits.max(axis=-1, keepdims=True))
+    p = powers[..., 1 + classes] / powers.sum(axis=-1, keepdims=True)
+    low, high = (extreme(p, axis=(-3, -2), keepdims=True) for extreme in (xp.min, xp.max))
+    return xp.where((seed != 0)[..., None], (p - low) / (high - low + epsilon), p)
+
+
+def _mean(losses: jax.Array, pixels: jax.Array) -> jax.Array:
+    return jnp.where(pixels, losses, 0).sum() / jnp.maximum(pixels.sum(), 1)
