@@ -1,5 +1,5 @@
-"""Two training steps, prototypes and maps of the tiny recipe in one folder, and two steps of a segmentation network and
-of IRNet, on all devices there are.
+"""Two training steps, prototypes and maps of the tiny recipe in one folder, and two steps of a segmentation network, of
+IRNet and of AMN, on all devices there are.
 
 `test_inference.py` calls `run_all` on one device and starts this file on four.
 """
@@ -11,15 +11,26 @@ import jax
 import numpy as np
 
 from lpcam_jax import devices
-from lpcam_jax.config import DeepLab, IRNConfig, IRNTraining, Model, SegmentationConfig, SegmentationTraining
+from lpcam_jax.config import (
+    AMNConfig,
+    AMNModel,
+    AMNTraining,
+    DeepLab,
+    IRNConfig,
+    IRNTraining,
+    Model,
+    SegmentationConfig,
+    SegmentationTraining,
+)
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import training_sources
 from lpcam_jax.inference import map_pictures
 from lpcam_jax.scripts import load_recipe
+from lpcam_jax.training.amn import make_train_step as make_amn_step
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.classification import train_classifier
 from lpcam_jax.training.irn import make_train_step as make_irn_step
-from lpcam_jax.training.optimizers import irn_optimizer, segmentation_optimizer
+from lpcam_jax.training.optimizers import amn_optimizer, irn_optimizer, segmentation_optimizer
 from lpcam_jax.training.prototype_stage import make_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.segmentation import make_train_step
@@ -42,6 +53,13 @@ SEGMENTATION = SegmentationConfig(
 IRN = IRNConfig(
     model=Model(blocks=(1, 1, 1, 1), width=4, stem_width=4),
     training=IRNTraining(batch_size=8, crop=32, radius=3, learning_rate=1e-3),
+)
+
+AMN = AMNConfig(
+    model=AMNModel(blocks=(1, 1, 1, 1), width=4, stem_width=4, rates=(1, 2)),
+    training=AMNTraining(
+        batch_size=8, crop=32, learning_rate=1e-3, frozen=("conv1", "bn1", "layer1", "layer2", "layer3")
+    ),
 )
 
 
@@ -74,7 +92,7 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
     )
     for index, _, result in results:
         numbers |= {f"{method} of picture {index}": maps for method, maps in result.maps.items()}
-    numbers |= segmentation() | irnet()
+    numbers |= segmentation() | irnet() | amn()
     return {"devices": np.array(mesh.size)} | {name: np.asarray(value) for name, value in numbers.items()}
 
 
@@ -92,6 +110,15 @@ def irnet() -> dict[str, np.ndarray]:
     optimizer = irn_optimizer(training, steps=2)
     graph, *trees = graph_of(IRN, CLASSES)
     return two_steps("IRNet", make_irn_step(graph, optimizer, training, classes=CLASSES), optimizer, trees, batch)
+
+
+def amn() -> dict[str, np.ndarray]:
+    """The same of AMN, whose means are over the pixels of the whole batch."""
+    training, batch = AMN.training, labelled_batch(32, grid=2)
+    batch["labels"] = np.float32([[1, number % 2] for number in range(8)])
+    optimizer = amn_optimizer(training)
+    graph, *trees = graph_of(AMN, CLASSES)
+    return two_steps("AMN", make_amn_step(graph, optimizer, training, seed=0), optimizer, trees, batch)
 
 
 def labelled_batch(side: int, *, grid: int) -> dict[str, np.ndarray]:

@@ -15,6 +15,13 @@ from lpcam_jax.training.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
 TROUBLESHOOTING = REPOSITORY / "docs" / "troubleshooting.md"
+# A recipe of each kind.
+EXAMPLES = {
+    "classifier": "configs/folder.py",
+    "irn": "configs/folder_irn.py",
+    "amn": "configs/shapes_amn.py",
+    "segmentation": "configs/folder_deeplab.py",
+}
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 # What users see of it: the programs, and what `make` and the tests say when something is not installed.
@@ -186,8 +193,7 @@ def flags_of(program, runs):
             case ["train.py", *rest]:
                 recipe = next((word for word in rest if word.endswith(".py")), "configs/folder.py")
                 kind = config.kind_of(load_recipe(str(REPOSITORY / recipe)))
-                example = {"classifier": "folder", "irn": "folder_irn", "segmentation": "folder_deeplab"}[kind]
-                return flags("train.py", str(REPOSITORY / "configs" / f"{example}.py"))
+                return flags("train.py", str(REPOSITORY / EXAMPLES[kind]))
             case ["-m", "lpcam_jax", "export", "--format", kind, *_]:
                 return flags("lpcam_jax.__main__", "export", "--format", kind)
             case ["-m", "lpcam_jax", name, *_]:
@@ -199,7 +205,7 @@ def flags_of(program, runs):
 
 @pytest.fixture(scope="module")
 def all_flags(flags_of):
-    examples = ["infer.py", *(f"train.py configs/folder{kind}.py" for kind in ("", "_irn", "_deeplab"))]
+    examples = ["infer.py", *(f"train.py {recipe}" for recipe in EXAMPLES.values())]
     examples += [f"-m lpcam_jax {name}" for name in COMMANDS]
     examples += [f"-m lpcam_jax export --format {name}" for name in ("irn", "coco", "labelme", "stablehlo")]
     return frozenset().union(*(flags_of(example.split()) for example in examples))

@@ -35,7 +35,8 @@ def get_config():
         training = replace(config.training, epochs=1, least_steps=1, batch_size=4, crop=48, long_side=(48, 64))
         config = replace(config, prototypes=prototypes, inference=inference)
     elif hasattr(config, "labels"):
-        training = replace(config.training, epochs=1, least_steps=1, batch_size=2, crop=64, radius=3)
+        small = {"radius": 3} if hasattr(config.training, "radius") else {}
+        training = replace(config.training, epochs=1, least_steps=1, batch_size=2, crop=64, **small)
     else:
         training = replace(config.training, steps=2, batch_size=2, accumulate=1, crop=48, validate_every=2)
     data = replace(config.data, scenes=16)
