@@ -1,4 +1,8 @@
-"""The embedded data set, better heat maps: AMN trained on the heat maps of configs/shapes.py, in a minute or two.
+"""The embedded data set, better heat maps: AMN trained on the heat maps of configs/shapes.py, in two minutes.
+
+Expected: seeds, each at its best threshold, of 51.1 mIoU, from LPCAM's 46.7; masks by the CRF of 54.3, from 53.3. One
+class of six (the panda) loses ten points. What is measured here says that the code works, not what AMN does on
+photographs.
 
 python train.py configs/shapes_amn.py --data.maps heatmaps/ --model.weights runs/demo --workdir runs/demo_amn
 python infer.py --ckpt runs/demo_amn --maps heatmaps/ --out heatmaps_amn/

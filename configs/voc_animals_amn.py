@@ -1,5 +1,7 @@
 """Six animal classes of VOC 2012, better heat maps: AMN trained on those of configs/voc_animals.py, on two cores.
 
+Not measured yet.
+
     python train.py configs/voc_animals.py --data.root DIR --model.weights thin_resnet50.npz --workdir runs/voc_animals
     python infer.py --ckpt runs/voc_animals --out heatmaps/
     python train.py configs/voc_animals_amn.py --data.root DIR --data.maps heatmaps/ --model.weights thin_resnet50.npz \
@@ -11,7 +13,7 @@ from lpcam_jax.config import AMNConfig, AMNInference, AMNModel, AMNTraining, Dat
 
 
 def get_config() -> AMNConfig:
-    """The recipe. Few pictures, few steps: rates are ten times the reference's; and small crops: half its dilations."""
+    """The recipe: of few steps, so at ten times the reference's rates; of small crops, so at half its dilations."""
     return AMNConfig(
         data=Data(
             source="voc_layout",

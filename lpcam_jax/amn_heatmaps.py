@@ -61,10 +61,11 @@ def make_amn_heatmaps(
         UserError: there are no such maps, they do not fit, or the folder cannot be written.
     """
     config, classes = run.config, len(run.class_names)
-    before = open_method(maps, inference.method or config.labels.method, ids=source.ids)
+    sure = config.labels
+    before = open_method(maps, inference.method or sure.method, ids=source.ids)
     [method] = before.methods
     source = with_maps(source, before)
-    of_labels = labels_protocol(config.labels, before, maps)
+    of_labels = labels_protocol(sure, before, maps)
     protocol = {
         "version": __version__,
         "model": fingerprint((state.parameters, state.batch_stats)),
@@ -94,8 +95,7 @@ def make_amn_heatmaps(
         if kept and kept.file(record.id).exists():
             seed, _ = kept.read(record.id, classes=classes)
         else:
-            thresholds = {"foreground": config.labels.foreground, "background": config.labels.background}
-            seed = sure_labels(record.image, start, **thresholds)
+            seed = sure_labels(record.image, start, foreground=sure.foreground, background=sure.background)
         found = {method: start, METHOD: activation_maps(logits, of_maps, seed)}
         folder.write(record, PictureMaps(of_maps, found), background=inference.background)
 
