@@ -7,6 +7,7 @@ import pytest
 from reference import numpy_lpcam, numpy_walk
 
 from lpcam_jax.refine.random_walk import on_picture, random_walk
+from lpcam_jax.refinement import walked_maps
 
 
 def scene(seed, h, w, n, *lead):
@@ -177,3 +178,11 @@ def test_zero_maps_give_zeros():
 def test_a_grid_that_drops_the_last_pixels_still_fills_the_picture():
     maps = on_picture(np.ones((3, 4, 2), np.float32), (14, 17))
     np.testing.assert_allclose(maps, np.ones((14, 17, 2)), rtol=1e-6)
+
+
+def test_maps_can_be_raised_to_a_power_before_the_walk():
+    low, edges = scene(10, 5, 6, 2)
+    maps, walk = np.kron(low, np.ones((4, 4, 1), np.float32)), {"radius": 2, "steps": 4}
+    expected = walked_maps(maps**1.3, edges, **walk)
+    np.testing.assert_allclose(walked_maps(maps, edges, power=1.3, **walk), expected, atol=1e-5)
+    assert np.abs(walked_maps(maps, edges, **walk) - expected).max() > 0.05
