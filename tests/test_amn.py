@@ -13,12 +13,15 @@ from test_inference import SIZES as PICTURE_SIZES
 from test_inference import Noise
 
 from lpcam_jax.activations import activate_pictures
-from lpcam_jax.config import AMNInference, AMNModel
+from lpcam_jax.config import AMNInference, AMNModel, AMNTraining
 from lpcam_jax.data.augment import resize, scaled_size
 from lpcam_jax.errors import UserError
 from lpcam_jax.models.amn import build_amn
 from lpcam_jax.models.folding import fold_batch_norm
 from lpcam_jax.refine.amn import activation_maps, balanced_loss
+from lpcam_jax.training.amn import make_train_step
+from lpcam_jax.training.checkpoints import TrainState
+from lpcam_jax.training.optimizers import amn_optimizer
 
 CLASSES = 3
 BUCKET = (64, 98)
@@ -145,6 +148,27 @@ def test_the_forward_pass_exports_for_every_platform():
         *state, *(jax.ShapeDtypeStruct(*one) for one in shapes)
     )
     assert exported.platforms == ("cpu", "cuda", "tpu")
+
+
+def test_the_training_step_exports_for_every_platform():
+    net, training = network(), AMNTraining(frozen=("conv1", "bn1", "layer1", "layer2", "layer3"))
+    optimizer = amn_optimizer(training)
+    state = TrainState(np.int32(0), net.parameters, net.batch_stats, optimizer.init(net.parameters))
+    batch = {
+        "image": np.zeros((2, 32, 32, 3), np.uint8),
+        "box": np.zeros((2, 4), np.int32),
+        "mask": np.zeros((2, 2, 2), np.uint8),
+        "labels": LABELS[:2],
+    }
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch))
+    step = make_train_step(net.graph, optimizer, training, seed=0)
+    exported = jax.export.export(step, platforms=("cpu", "cuda", "tpu"))(*shapes)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    results = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    expected = shapes[0], {"loss": jax.ShapeDtypeStruct((), jnp.float32)}
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), results) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), expected
+    )
 
 
 # Whole pictures.
