@@ -172,7 +172,7 @@ def check_refinement(arguments: RefinementArguments, run: Run) -> None:
     """UserError for a refinement that this run does not have."""
     if arguments.refine == "irn" and not isinstance(run.config, IRNConfig):
         raise UserError(
-            f"--refine irn: {arguments.ckpt} is a {run.kind} run; train IRNet on its heat maps (train.py "
+            f"--refine irn: {arguments.ckpt} is no run of IRNet; train IRNet on its heat maps (train.py "
             "configs/voc12_irn.py --data.maps DIR) and name that run with --ckpt, or use --refine crf."
         )
     if arguments.saliency and arguments.refine != "crf":

@@ -208,7 +208,7 @@ def test_what_cannot_be_done_ends_with_one_line(program, amn_recipe, amn_trained
     assert_one_line_error(program(*words, *run, "--training.smoothing", "1"), "smoothing is 1; give a share")
     assert_one_line_error(program(*words, *run, "--labels.method", "grad"), "has no maps 'grad'; it has cam, lpcam_f")
     infer = ("infer.py", "--ckpt", amn_trained, *out)
-    assert_one_line_error(program(*infer, "--refine", "irn"), "is a amn run; train IRNet on its heat maps")
+    assert_one_line_error(program(*infer, "--refine", "irn"), "is no run of IRNet; train IRNet on its heat maps")
     assert_one_line_error(program(*infer, "--maps", tmp_path / "none"), "no such folder of predictions")
     assert_one_line_error(program(*infer, "--inference.scales"), "give at least one scale")
     assert not (tmp_path / "out" / "maps").exists()

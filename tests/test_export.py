@@ -293,7 +293,10 @@ def test_the_program_maps_as_infer_does(export, trained, mesh, tmp_path):
         (("labelme", "--masks", "segmented", "a", "--images", "other"), r"--images other has no picture a, of which"),
         (("labelme", "--masks", "segmented", "file"), r"cannot write 'file/a.json'"),
         (("stablehlo", "--ckpt", "none", "a"), r"none holds no run"),
-        (("stablehlo", "--ckpt", "segmentation", "a"), r"holds a segmentation run; name the --workdir of a classifier"),
+        (
+            ("stablehlo", "--ckpt", "segmentation", "a"),
+            r"holds a run of kind segmentation, not classifier; name another",
+        ),
     ],
 )
 def test_what_cannot_be_exported(export, masks, segmentation_recipe, monkeypatch, words, pattern):

@@ -156,7 +156,7 @@ def test_what_cannot_be_refined_ends_with_one_line(program, trained, irn_trained
         return finished.err.strip().splitlines()[-1]
 
     out = ("--out", tmp_path / "out")
-    assert "is a classifier run; train IRNet" in line_of("infer.py", "--ckpt", trained, *out, "--refine", "irn")
+    assert "is no run of IRNet; train IRNet" in line_of("infer.py", "--ckpt", trained, *out, "--refine", "irn")
     line = line_of("infer.py", "--ckpt", irn_trained, *out, "--saliency", tmp_path)
     assert "goes with --refine crf, not with irn" in line
     words = ("infer.py", "--ckpt", trained, "--maps", mapped[0], *out)

@@ -303,7 +303,7 @@ def test_evaluate_finds_the_masks_and_gives_the_same_scores(program, deeplab_rec
 
 def test_a_sweep_needs_a_classifier(program, segmenter, tmp_path):
     finished = program("lpcam_jax.__main__", "sweep", "--ckpt", segmenter[0], "--out", tmp_path)
-    assert_one_line_error(finished, "holds a segmentation run; name the --workdir of a classifier run")
+    assert_one_line_error(finished, "holds a run of kind segmentation, not classifier; name another")
 
 
 def test_seeds_need_maps(program, segmented, tmp_path):

@@ -140,7 +140,7 @@ def test_only_a_finished_classifier_run_is_loaded(tmp_path, tiny):
     with pytest.raises(UserError, match="holds no run"):
         lpcam_jax.load(tmp_path)
     Run.create(tmp_path / "masks", SegmentationConfig(), ("cat",))
-    with pytest.raises(UserError, match="holds a segmentation run; name the --workdir of a classifier run"):
+    with pytest.raises(UserError, match="holds a run of kind segmentation, not classifier; name another"):
         lpcam_jax.load(tmp_path / "masks")
     Run.create(tmp_path / "begun", tiny, ("cat",))
     with pytest.raises(UserError, match="has no checkpoint yet"):

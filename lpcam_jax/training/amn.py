@@ -73,7 +73,7 @@ def train_amn(run: Run, pictures: RecordSource, *, devices: Mesh) -> TrainState:
     config, training, classes = run.config, run.config.training, len(run.class_names)
     check_batch(training.batch_size, 1, devices)
     model = nnx.eval_shape(partial(build_amn, config.model, classes))
-    note_untrained_reach(model, crop=training.crop)
+    note_untrained_reach(max(model.rates) * config.model.output_stride, crop=training.crop)
     [[grid, _]] = model.grid_sizes(np.int32([[training.crop] * 2])).tolist()
     steps_per_epoch = max(len(pictures) // training.batch_size, 1)
     steps = steps_per_epoch * max(training.epochs, math.ceil(training.least_steps / steps_per_epoch))

@@ -18,8 +18,6 @@ from tqdm import tqdm
 from .. import processes
 from ..devices import abstract_on, replicate, shard
 from ..errors import UserError
-from ..models.amn import AMN
-from ..models.deeplab import DeepLabV2, DeepLabV3Plus
 from .checkpoints import CheckpointWriter, TrainState, restore
 from .log import MetricsLog, Silence
 from .run import Run
@@ -79,9 +77,8 @@ def check_batch(batch_size: int, parts: int, devices: Mesh) -> None:
         raise UserError(f"a batch of {batch_size} does not divide over {over}; choose another --training.batch-size.")
 
 
-def note_untrained_reach(model: DeepLabV2 | DeepLabV3Plus | AMN, *, crop: int) -> None:
-    """Say so when the head's widest convolution never sees but its centre in a crop, and will on whole pictures."""
-    reach = max(model.rates) * model.backbone.output_stride
+def note_untrained_reach(reach: int, *, crop: int) -> None:
+    """Say so when the head's widest convolution, which reaches so many pixels, sees in a crop but its centre."""
     if reach >= crop:
         tqdm.write(
             f"note: the head reaches {reach} pixels, further than a crop of {crop}: its outer weights "

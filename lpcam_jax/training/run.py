@@ -78,7 +78,7 @@ class Run:
     def expect(self, kind: str) -> "Run":
         """The run itself; UserError when it is of another kind."""
         if self.kind != kind:
-            raise UserError(f"{self.directory} holds a {self.kind} run; name the --workdir of a {kind} run.")
+            raise UserError(f"{self.directory} holds a run of kind {self.kind}, not {kind}; name another --workdir.")
         return self
 
     def steps(self) -> list[int]:

@@ -98,7 +98,8 @@ def train_segmentation(run: Run, pictures: RecordSource, validation: RecordSourc
     config, training = run.config, run.config.training
     check_batch(training.batch_size, training.accumulate, devices)
     graph, *_ = graph_of(config, len(run.class_names))
-    note_untrained_reach(nnx.eval_shape(partial(build_deeplab, config.model, 1)), crop=training.crop)
+    model = nnx.eval_shape(partial(build_deeplab, config.model, 1))
+    note_untrained_reach(max(model.rates) * config.model.output_stride, crop=training.crop)
     optimizer = segmentation_optimizer(training)
     has_truth = len(validation) and validation.has_masks
     measure = make_validation(config, graph, validation, devices=local_mesh())
