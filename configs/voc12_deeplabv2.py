@@ -15,7 +15,7 @@ torchvision's ResNet-101 is another network: --model.layout torchvision --model.
         --model.weights resnet101_caffe.pth --workdir runs/seg
     python infer.py --ckpt runs/seg --out masks/
 
-Hardware: an accelerator with 16 GB. The defaults of `lpcam_jax/config.py` are the recipe's for VOC.
+Hardware: an accelerator with 16 GB. The defaults of `lpcam_jax/config/` are the recipe's for VOC.
 """
 
 from lpcam_jax.config import Data, SegmentationConfig

@@ -3,7 +3,6 @@
 loss = balanced, smoothed cross entropy over the sure pixels of the batch         (`refine/amn.py`)
 """
 
-import math
 from functools import partial
 
 import jax
@@ -19,7 +18,7 @@ from ..data.records import RecordSource
 from ..models.amn import build_amn
 from ..refine.amn import balanced_loss
 from .checkpoints import TrainState
-from .loop import Batch, TrainStep, check_batch, first_state, note_untrained_reach, run_steps
+from .loop import Batch, TrainStep, check_batch, first_state, note_untrained_reach, run_steps, steps_of
 from .optimizers import amn_optimizer
 from .run import Run
 from .state import graph_of
@@ -75,8 +74,7 @@ def train_amn(run: Run, pictures: RecordSource, *, devices: Mesh) -> TrainState:
     model = nnx.eval_shape(partial(build_amn, config.model, classes))
     note_untrained_reach(max(model.rates) * config.model.output_stride, crop=training.crop)
     [[grid, _]] = model.grid_sizes(np.int32([[training.crop] * 2])).tolist()
-    steps_per_epoch = max(len(pictures) // training.batch_size, 1)
-    steps = steps_per_epoch * max(training.epochs, math.ceil(training.least_steps / steps_per_epoch))
+    steps = steps_of(training, len(pictures))
     graph, *_ = graph_of(config, classes)
     optimizer = amn_optimizer(training)
     return run_steps(

@@ -23,7 +23,7 @@ from ..inference import features_of_both
 from ..metrics import average_precision
 from ..passes import Pass, run_passes
 from .checkpoints import TrainState
-from .loop import Batch, TrainStep, Validation, check_batch, first_state, run_steps
+from .loop import Batch, TrainStep, Validation, check_batch, first_state, run_steps, steps_of
 from .optimizers import classifier_optimizer
 from .run import Run
 from .state import graph_of
@@ -77,9 +77,7 @@ def train_classifier(run: Run, pictures: RecordSource, validation: RecordSource,
     """
     config, training = run.config, run.config.training
     check_batch(training.batch_size, 1, devices)
-    steps_per_epoch = max(len(pictures) // training.batch_size, 1)
-    epochs = max(training.epochs, math.ceil(training.least_steps / steps_per_epoch))
-    steps = epochs * steps_per_epoch
+    steps = steps_of(training, len(pictures))
     graph, *_ = graph_of(config, len(run.class_names))
     optimizer = classifier_optimizer(training, steps=steps)
     measure = make_validation(config, graph, validation, devices=local_mesh())

@@ -3,8 +3,6 @@
 loss = affinity loss + displacement loss         (`refine/irn.py`; without the latter where its branch is not wanted)
 """
 
-import math
-
 import jax
 import optax
 from flax import nnx
@@ -18,7 +16,7 @@ from ..errors import UserError
 from ..refine.irn import affinity_loss, displacement_loss
 from ..refine.paths import search_paths
 from .checkpoints import TrainState
-from .loop import Batch, TrainStep, check_batch, first_state, run_steps
+from .loop import Batch, TrainStep, check_batch, first_state, run_steps, steps_of
 from .optimizers import irn_optimizer
 from .run import Run
 from .state import graph_of
@@ -79,8 +77,7 @@ def train_irn(run: Run, pictures: RecordSource, *, devices: Mesh) -> TrainState:
             f"--training.crop {training.crop}: IRNet's edges are on every fourth pixel, and pairs {training.radius} of "
             f"these apart; give a multiple of 4 that is at least {8 * training.radius}."
         )
-    steps_per_epoch = max(len(pictures) // training.batch_size, 1)
-    steps = steps_per_epoch * max(training.epochs, math.ceil(training.least_steps / steps_per_epoch))
+    steps = steps_of(training, len(pictures))
     graph, *_ = graph_of(config, len(run.class_names))
     optimizer = irn_optimizer(training, steps=steps)
     return run_steps(

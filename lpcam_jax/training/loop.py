@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from .. import processes
+from ..config import AMNTraining, IRNTraining, Training
 from ..devices import abstract_on, replicate, shard
 from ..errors import UserError
 from .checkpoints import CheckpointWriter, TrainState, restore
@@ -75,6 +76,12 @@ def check_batch(batch_size: int, parts: int, devices: Mesh) -> None:
         counts = [f"{parts} parts"] * (parts > 1) + [f"{devices.size} devices"] * (devices.size > 1)
         over = " and ".join(counts)
         raise UserError(f"a batch of {batch_size} does not divide over {over}; choose another --training.batch-size.")
+
+
+def steps_of(training: Training | IRNTraining | AMNTraining, pictures: int) -> int:
+    """How many steps there are: whole epochs of so many pictures, more of them where there would be too few steps."""
+    of_epoch = max(pictures // training.batch_size, 1)
+    return of_epoch * max(training.epochs, math.ceil(training.least_steps / of_epoch))
 
 
 def note_untrained_reach(reach: int, *, crop: int) -> None:
