@@ -1,9 +1,9 @@
-"""What refinement makes of seeds: CRF and IRN, for CAM and for LPCAM.
+"""What refinement makes of seeds: CRF and IRN, for CAM, for LPCAM, or for any other maps (--methods taught).
 
     python -m benchmarks.pseudo_masks configs/voc_animals_irn.py --ckpt runs/voc_animals --maps heatmaps/ \
         --workdir runs/refined -- --data.root DIR --model.weights thin_resnet50.npz
 
-heatmaps/ is what infer.py made of labelled pictures with masks, --ckpt the run that made it. Seeds are cut at the
+heatmaps/ is what infer.py made of labelled pictures with masks, --ckpt the classifier behind it. Seeds are cut at the
 threshold that is best on these pictures, and so are the maps after the random walk; the CRF starts from seeds at that
 threshold, and from larger ones at 0.6 of it, as it shrinks them, and the better counts. An IRNet is trained for each
 method, from labels that two thresholds around the seed's agree on (--sure). What follows -- goes to train.py. Prints
@@ -15,9 +15,10 @@ import json
 import sys
 from pathlib import Path
 
+from lpcam_jax.report.names import title
+
 from .segmentation import run
 
-METHODS = {"cam": "CAM", "lpcam": "LPCAM"}
 LARGER = 0.6
 
 
@@ -25,11 +26,11 @@ def main() -> None:
     """Compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a recipe of IRNet")
-    parser.add_argument("--ckpt", required=True, help="the run that made the heat maps")
+    parser.add_argument("--ckpt", required=True, help="the classifier behind the heat maps")
     parser.add_argument("--maps", required=True, help="its heat maps, with scores")
     parser.add_argument("--workdir", required=True, help="where runs and masks are kept")
     parser.add_argument("--sure", nargs=2, type=float, default=(0.07, 0.15), metavar=("BELOW", "ABOVE"))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=["cam", "lpcam"], help="whose maps (default cam lpcam)")
     words = sys.argv[1:]
     own, more = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     arguments = parser.parse_args(own)
@@ -69,7 +70,7 @@ def report(rows: dict[str, dict[str, dict]], pictures: int) -> None:
     print(f"\n| mIoU of {pictures} pictures | {' | '.join(steps)} |\n|{'---|' * (1 + len(steps))}")
     for method, row in rows.items():
         cells = [f"{100 * one['miou']:.1f} (threshold {one['threshold']:g})" for one in row.values()]
-        print(f"| {METHODS[method]} | {' | '.join(cells)} |")
+        print(f"| {title(method)} | {' | '.join(cells)} |")
     print("\nmIoU with the background, 255 ignored; thresholds are the best on these pictures, for the CRF of two;")
     print("no CRF after the random walk.")
 
