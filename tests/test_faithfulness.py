@@ -273,7 +273,7 @@ def test_what_cannot_be_measured_is_refused(faithfulness, mapped, words, pattern
 
 def test_runs_and_folders_that_do_not_fit_are_refused(faithfulness, mapped, tmp_path):
     Run.create(tmp_path / "masks", SegmentationConfig(), ("cat",))
-    assert_one_line_error(faithfulness(mapped[0], ckpt=tmp_path / "masks"), r"name the --workdir of a classifier run")
+    assert_one_line_error(faithfulness(mapped[0], ckpt=tmp_path / "masks"), r".*not classifier; name another")
     assert_one_line_error(faithfulness(mapped[0] / "seeds"), r"seeds holds masks; name a folder of maps")
     write_maps(tmp_path / "theirs" / "maps" / "scene_00001.npz", classes=np.array([0]), cam=np.zeros((1, 4, 4)))
     (tmp_path / "theirs" / "protocol.json").write_text('{"class_names": ["cat", "dog"]}')

@@ -46,7 +46,7 @@ def get_config():
 # What an example needs that a test cannot have.
 NOT_RUN = {"hf:": "the network"}
 # Of what an example has too much for a test.
-LESS = {"faithfulness": ["--side", "32", "--steps", "2"]}
+LESS = {"faithfulness": ["--side", "32", "--steps", "2"], "sweep": ["--limit", "8"]}
 
 
 @pytest.fixture
