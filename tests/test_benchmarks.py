@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import math
+import re
 import time
 
 import pytest
@@ -172,7 +173,7 @@ def test_the_report_replaces_what_is_between_its_markers(slept, tmp_path):
     assert text.endswith("\nafter\n")
     assert "old" not in text
     assert text.count("**sleeping**") == 1
-    assert "| twice as long | 120 ms (" in text
+    assert re.search(r"\| twice as long \| 1[2-9]\d ms \(", text)  # 120, on cores that others load, too
     assert "≥ 1.5: met" in text
     with pytest.raises(ValueError, match="needs the lines"):
         report.put_into(REPOSITORY / "LICENSE", "text")
