@@ -25,7 +25,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lpcam_jax import cam, kmeans, lpcam
-from lpcam_jax.config import Config, SegmentationConfig
+from lpcam_jax.config import DeepLabConfig, LPCAMConfig
 from lpcam_jax.devices import portable
 from lpcam_jax.inference import features_of_both
 from lpcam_jax.models.folding import fold_batch_norm
@@ -129,7 +129,7 @@ def programs(*, steps: bool) -> Iterator[Program]:
             times=classes,
         )
     for precision in ("float32", "bfloat16"):
-        config = Config()
+        config = LPCAMConfig()
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, precision=precision))
         graph, *state = graph_of(config, CLASSES)
         with portable():
@@ -155,7 +155,7 @@ def _maps(graph, parameters, batch_stats, directions, pictures, sizes):
 
 
 def _classifier_step(precision: str) -> Program:
-    config = Config()
+    config = LPCAMConfig()
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, precision=precision))
     optimizer, graph = classifier_optimizer(config.training, steps=1000), graph_of(config, CLASSES)[0]
     state = jax.eval_shape(partial(initial_state, config, CLASSES, optimizer))
@@ -166,7 +166,7 @@ def _classifier_step(precision: str) -> Program:
 
 
 def _segmentation_step() -> Program:
-    config = SegmentationConfig()
+    config = DeepLabConfig()
     training, graph = config.training, graph_of(config, CLASSES)[0]
     optimizer = segmentation_optimizer(training)
     state = jax.eval_shape(partial(initial_state, config, CLASSES, optimizer))

@@ -30,7 +30,7 @@ from lpcam_jax import cam, directions, select_prototypes
 from lpcam_jax import devices as machine
 from lpcam_jax.class_activation import resize_nearest
 from lpcam_jax.clustering import unit
-from lpcam_jax.config import Config
+from lpcam_jax.config import LPCAMConfig
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.devices import jit_forward
 from lpcam_jax.inference import features_of_both, on_picture
@@ -72,7 +72,7 @@ class Picture(NamedTuple):
 class Study:
     """The pictures of a run, and how to learn from some of them."""
 
-    def __init__(self, run: Run, config: Config, devices: Mesh):
+    def __init__(self, run: Run, config: LPCAMConfig, devices: Mesh):
         state = trained_state(run, devices=devices)
         self.config, self.devices, self.class_names = config, devices, run.class_names
         self.head = np.asarray(state.parameters["head"])
@@ -139,7 +139,7 @@ class Study:
         return np.stack(_in_threads(count, range(len(self.pictures)), "scoring"))
 
 
-def _gather(config: Config, state, devices: Mesh, classes: int) -> list[Picture]:
+def _gather(config: LPCAMConfig, state, devices: Mesh, classes: int) -> list[Picture]:
     """Features and CAMs of the pictures that have a mask and a label."""
     source = seed_source(config)
     graph, folded = folded_network(config, state, classes, devices=devices)

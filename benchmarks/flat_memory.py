@@ -15,18 +15,18 @@ import time
 import jax
 
 from lpcam_jax import devices
-from lpcam_jax.config import Config, Data, Inference, Model, Prototypes, Training
+from lpcam_jax.config import Clustering, Data, LPCAMConfig, LPCAMInference, LPCAMTraining, ResNetConfig
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.training.feature_sampling import sample_features
 from lpcam_jax.training.optimizers import classifier_optimizer
 from lpcam_jax.training.state import initial_state
 
-CONFIG = Config(
+CONFIG = LPCAMConfig(
     data=Data(source="shapes"),
-    model=Model(blocks=(1, 1, 1, 1), width=8, stem_width=8),
-    training=Training(batch_norm="train"),
-    prototypes=Prototypes(cam_scales=(1.0,), sample=2048),
-    inference=Inference(scales=(1.0,), max_shapes=3),
+    model=ResNetConfig(blocks=(1, 1, 1, 1), width=8, stem_width=8),
+    training=LPCAMTraining(batch_norm="train"),
+    prototypes=Clustering(cam_scales=(1.0,), sample=2048),
+    inference=LPCAMInference(scales=(1.0,), max_shapes=3),
 )
 
 

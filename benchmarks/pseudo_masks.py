@@ -15,7 +15,7 @@ import json
 import sys
 from pathlib import Path
 
-from lpcam_jax.report.names import title
+from lpcam_jax.config.registry import title
 
 from .segmentation import run
 

@@ -17,14 +17,14 @@ Pictures of no class are kept, as in the reference. Ours: k-means++ instead of u
 at most 4,096 features a class and set, another random draw of the 100 pictures.
 """
 
-from lpcam_jax.config import Config, Data, Prototypes
+from lpcam_jax.config import Clustering, Data, LPCAMConfig
 
 
-def get_config() -> Config:
+def get_config() -> LPCAMConfig:
     """The recipe: the reference's for COCO where it differs from VOC's, which the defaults are."""
-    return Config(
+    return LPCAMConfig(
         data=Data(source="coco14", train="train", seeds="train", held_out=0.0),
-        prototypes=Prototypes(
+        prototypes=Clustering(
             threshold=0.25, clusters=20, context=(0.0, 0.5), pictures=100, sample=4096, update="mean"
         ),
     )

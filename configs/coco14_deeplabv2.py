@@ -13,13 +13,13 @@ configs/coco14.py, with val2014.zip beside train2014.zip.
 The validation while training, on 40,504 pictures, comes only with the last step.
 """
 
-from lpcam_jax.config import Data, SegmentationConfig, SegmentationTraining
+from lpcam_jax.config import Data, DeepLabConfig, DeepLabTraining
 
 
-def get_config() -> SegmentationConfig:
+def get_config() -> DeepLabConfig:
     """The recipe: VOC's, which the defaults are, but for its length and learning rate."""
     steps = 100_000
-    return SegmentationConfig(
+    return DeepLabConfig(
         data=Data(source="coco14", train="train", validation="val", seeds="val"),
-        training=SegmentationTraining(steps=steps, learning_rate=2e-4, validate_every=steps, checkpoint_every=2000),
+        training=DeepLabTraining(steps=steps, learning_rate=2e-4, validate_every=steps, checkpoint_every=2000),
     )

@@ -10,14 +10,14 @@ make good features from nothing.
     python infer.py --ckpt runs/my_data --out heatmaps_mine/
 """
 
-from lpcam_jax.config import Config, Data, Training
+from lpcam_jax.config import Data, LPCAMConfig, LPCAMTraining
 
 
-def get_config() -> Config:
+def get_config() -> LPCAMConfig:
     """The recipe."""
-    return Config(
+    return LPCAMConfig(
         data=Data(source="folder"),
-        training=Training(
+        training=LPCAMTraining(
             epochs=5,
             least_steps=60,
             crop=384,

@@ -10,14 +10,14 @@ of the pictures is held out; where they have true masks, mIoU is printed while t
     python infer.py --ckpt runs/my_data_seg --out masks_mine/
 """
 
-from lpcam_jax.config import Data, DeepLab, SegmentationConfig, SegmentationTraining
+from lpcam_jax.config import Data, DeepLabConfig, DeepLabModel, DeepLabTraining
 
 
-def get_config() -> SegmentationConfig:
+def get_config() -> DeepLabConfig:
     """The recipe."""
-    return SegmentationConfig(
+    return DeepLabConfig(
         data=Data(source="folder"),
-        model=DeepLab(
+        model=DeepLabModel(
             head="deeplabv3plus",
             blocks=(3, 4, 6, 3),
             layout="torchvision",
@@ -27,7 +27,7 @@ def get_config() -> SegmentationConfig:
             mean=(123.675, 116.28, 103.53),
             std=(58.395, 57.12, 57.375),
         ),
-        training=SegmentationTraining(
+        training=DeepLabTraining(
             steps=5000,
             batch_size=8,
             accumulate=1,

@@ -10,15 +10,15 @@ and 7 to 8 above at 0.3 with each (`benchmarks/RESULTS.md`).
     python infer.py --ckpt runs/demo --out heatmaps/
 """
 
-from lpcam_jax.config import Config, Data, Inference, Model, Prototypes, Training
+from lpcam_jax.config import Clustering, Data, LPCAMConfig, LPCAMInference, LPCAMTraining, ResNetConfig
 
 
-def get_config() -> Config:
+def get_config() -> LPCAMConfig:
     """The recipe."""
-    return Config(
+    return LPCAMConfig(
         data=Data(source="shapes", scenes=400),
-        model=Model(blocks=(1, 1, 1, 1), width=16, stem_width=16, output_stride=8),
-        training=Training(
+        model=ResNetConfig(blocks=(1, 1, 1, 1), width=16, stem_width=16, output_stride=8),
+        training=LPCAMTraining(
             epochs=14,
             batch_size=16,
             crop=128,
@@ -30,7 +30,7 @@ def get_config() -> Config:
             frozen=(),
             batch_norm="train",
         ),
-        prototypes=Prototypes(cam_scales=(1.5, 2.0)),
-        inference=Inference(scales=(1.5, 2.0), max_shapes=3),
+        prototypes=Clustering(cam_scales=(1.5, 2.0)),
+        inference=LPCAMInference(scales=(1.5, 2.0), max_shapes=3),
         seed=2,
     )

@@ -7,14 +7,14 @@ from the classifier's weights. What is measured here says that the code works, n
     python infer.py --ckpt runs/seg --out masks/
 """
 
-from lpcam_jax.config import Data, DeepLab, SegmentationConfig, SegmentationInference, SegmentationTraining
+from lpcam_jax.config import Data, DeepLabConfig, DeepLabInference, DeepLabModel, DeepLabTraining
 
 
-def get_config() -> SegmentationConfig:
+def get_config() -> DeepLabConfig:
     """The recipe."""
-    return SegmentationConfig(
+    return DeepLabConfig(
         data=Data(source="shapes", scenes=500, train="all[:400]", validation="all[400:]", seeds="all[400:]"),
-        model=DeepLab(
+        model=DeepLabModel(
             head="deeplabv2",
             rates=(3, 6, 9, 12),
             blocks=(1, 1, 1, 1),
@@ -27,7 +27,7 @@ def get_config() -> SegmentationConfig:
             mean=(123.675, 116.28, 103.53),
             std=(58.395, 57.12, 57.375),
         ),
-        training=SegmentationTraining(
+        training=DeepLabTraining(
             steps=200,
             batch_size=16,
             accumulate=1,
@@ -42,6 +42,6 @@ def get_config() -> SegmentationConfig:
             batch_norm="train",
             validate_every=50,
         ),
-        inference=SegmentationInference(scales=(1.5,), max_shapes=3),
+        inference=DeepLabInference(scales=(1.5,), max_shapes=3),
         seed=2,
     )

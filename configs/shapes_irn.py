@@ -4,14 +4,14 @@ python train.py configs/shapes_irn.py --data.maps heatmaps/ --model.weights runs
 python infer.py --ckpt runs/demo_irn --maps heatmaps/ --out pseudo_masks/
 """
 
-from lpcam_jax.config import Data, IRNConfig, IRNTraining, Model
+from lpcam_jax.config import Data, IRNConfig, IRNTraining, ResNetConfig
 
 
 def get_config() -> IRNConfig:
     """The recipe."""
     return IRNConfig(
         data=Data(source="shapes", scenes=400),
-        model=Model(blocks=(1, 1, 1, 1), width=16, stem_width=16, output_stride=16),
+        model=ResNetConfig(blocks=(1, 1, 1, 1), width=16, stem_width=16, output_stride=16),
         training=IRNTraining(
             epochs=10,
             batch_size=16,

@@ -18,14 +18,14 @@ The defaults of `lpcam_jax/config/` are the reference's for VOC, but for what is
 instead of uniform starts, at most 100 iterations, at most 8,192 features a class and set.
 """
 
-from lpcam_jax.config import Config, Data, Prototypes
+from lpcam_jax.config import Clustering, Data, LPCAMConfig
 
 
-def get_config() -> Config:
+def get_config() -> LPCAMConfig:
     """The recipe."""
-    return Config(
+    return LPCAMConfig(
         # Trained on all of train_aug, nothing held out; val only tells how good the classifier is.
         data=Data(source="voc12", train="train_aug", seeds="train", validation="val"),
         # The reference's raw means. On real photographs "spherical" was as good or better (benchmarks/RESULTS.md).
-        prototypes=Prototypes(update="mean"),
+        prototypes=Clustering(update="mean"),
     )

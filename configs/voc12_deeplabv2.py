@@ -18,9 +18,9 @@ torchvision's ResNet-101 is another network: --model.layout torchvision --model.
 Hardware: an accelerator with 16 GB. The defaults of `lpcam_jax/config/` are the recipe's for VOC.
 """
 
-from lpcam_jax.config import Data, SegmentationConfig
+from lpcam_jax.config import Data, DeepLabConfig
 
 
-def get_config() -> SegmentationConfig:
+def get_config() -> DeepLabConfig:
     """The recipe."""
-    return SegmentationConfig(data=Data(source="voc12", train="train_aug", validation="val", seeds="val"))
+    return DeepLabConfig(data=Data(source="voc12", train="train_aug", validation="val", seeds="val"))

@@ -13,11 +13,11 @@ The features of the 200 pictures that are learned from take about 6 GB of the ho
 from dataclasses import replace
 from pathlib import Path
 
-from lpcam_jax.config import Config
+from lpcam_jax.config import LPCAMConfig
 from lpcam_jax.scripts import load_recipe
 
 
-def get_config() -> Config:
+def get_config() -> LPCAMConfig:
     """The recipe."""
     config = load_recipe(str(Path(__file__).with_name("voc12.py")))
     return replace(config, prototypes=replace(config.prototypes, taught=200))

@@ -7,12 +7,12 @@ threshold, mIoU over 7: CAM 52, LPCAM 60. About 15 minutes of training and 10 of
     python infer.py --ckpt runs/voc_animals --out heatmaps/
 """
 
-from lpcam_jax.config import Config, Data, Inference, Model, Prototypes, Training
+from lpcam_jax.config import Clustering, Data, LPCAMConfig, LPCAMInference, LPCAMTraining, ResNetConfig
 
 
-def get_config() -> Config:
+def get_config() -> LPCAMConfig:
     """The recipe."""
-    return Config(
+    return LPCAMConfig(
         data=Data(
             source="voc_layout",
             classes=("cat", "cow", "dog", "horse", "person", "sheep"),
@@ -21,14 +21,14 @@ def get_config() -> Config:
             truth="SegmentationClassAug",
             present=50,
         ),
-        model=Model(
+        model=ResNetConfig(
             width=32,
             layout="caffe",
             channel_order="bgr",
             mean=(104.0, 117.0, 123.0),
             std=(1.0, 1.0, 1.0),
         ),
-        training=Training(
+        training=LPCAMTraining(
             epochs=4,
             crop=256,
             long_side=(272, 416),
@@ -39,6 +39,6 @@ def get_config() -> Config:
             head_init="zero",
             checkpoint_every=50,
         ),
-        prototypes=Prototypes(cam_scales=(1.0, 0.5, 1.5)),
-        inference=Inference(scales=(1.0, 0.5, 1.5)),
+        prototypes=Clustering(cam_scales=(1.0, 0.5, 1.5)),
+        inference=LPCAMInference(scales=(1.0, 0.5, 1.5)),
     )

@@ -16,12 +16,12 @@ seen by none of them, and by no choice of a threshold. Expected mIoU there: 50.2
 Without --data.masks it is trained on the true masks: the bound.
 """
 
-from lpcam_jax.config import Data, DeepLab, SegmentationConfig, SegmentationInference, SegmentationTraining
+from lpcam_jax.config import Data, DeepLabConfig, DeepLabInference, DeepLabModel, DeepLabTraining
 
 
-def get_config() -> SegmentationConfig:
+def get_config() -> DeepLabConfig:
     """The recipe."""
-    return SegmentationConfig(
+    return DeepLabConfig(
         data=Data(
             source="voc_layout",
             classes=("cat", "cow", "dog", "horse", "person", "sheep"),
@@ -31,7 +31,7 @@ def get_config() -> SegmentationConfig:
             truth="SegmentationClassAug",
             present=50,
         ),
-        model=DeepLab(
+        model=DeepLabModel(
             head="deeplabv2",
             blocks=(3, 4, 6, 3),
             width=32,
@@ -39,7 +39,7 @@ def get_config() -> SegmentationConfig:
             output_stride=16,
             mean=(104.0, 117.0, 123.0),
         ),
-        training=SegmentationTraining(
+        training=DeepLabTraining(
             steps=450,
             batch_size=8,
             accumulate=1,
@@ -56,5 +56,5 @@ def get_config() -> SegmentationConfig:
             validate_every=225,
             checkpoint_every=100,
         ),
-        inference=SegmentationInference(),
+        inference=DeepLabInference(),
     )

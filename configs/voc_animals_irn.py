@@ -11,7 +11,7 @@ Training took two minutes, edges and random walk three; the labels before it ele
     python infer.py --ckpt runs/voc_animals_irn --maps heatmaps/ --out pseudo_masks/
 """
 
-from lpcam_jax.config import Data, IRNConfig, IRNTraining, Model
+from lpcam_jax.config import Data, IRNConfig, IRNTraining, ResNetConfig
 
 
 def get_config() -> IRNConfig:
@@ -25,7 +25,9 @@ def get_config() -> IRNConfig:
             truth="SegmentationClassAug",
             present=50,
         ),
-        model=Model(width=32, layout="caffe", channel_order="bgr", mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0)),
+        model=ResNetConfig(
+            width=32, layout="caffe", channel_order="bgr", mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0)
+        ),
         training=IRNTraining(
             epochs=4,
             batch_size=8,

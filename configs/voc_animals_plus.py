@@ -14,11 +14,11 @@ prototype stage took nine minutes and at most 7.2 GB of memory, of which the fea
 from dataclasses import replace
 from pathlib import Path
 
-from lpcam_jax.config import Config
+from lpcam_jax.config import LPCAMConfig
 from lpcam_jax.scripts import load_recipe
 
 
-def get_config() -> Config:
+def get_config() -> LPCAMConfig:
     """The recipe."""
     config = load_recipe(str(Path(__file__).with_name("voc_animals.py")))
     return replace(config, prototypes=replace(config.prototypes, taught=437))

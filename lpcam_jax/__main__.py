@@ -5,6 +5,7 @@
     python -m lpcam_jax evaluate configs/shapes.py --predictions heatmaps/ --out scores/
     python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
     python -m lpcam_jax faithfulness --ckpt runs/demo --maps heatmaps/ --out scores/ --limit 2
+    python -m lpcam_jax refine --ckpt runs/demo --maps heatmaps/ --out pseudo_masks/
     python -m lpcam_jax seeds --maps heatmaps/ --method cam --threshold best --out seeds_cam/
     python -m lpcam_jax sweep --ckpt runs/demo --out sweep/
 
@@ -23,6 +24,7 @@ COMMANDS = {
     "evaluate": "score a folder of maps or masks against any data set with masks",
     "export": "maps and masks in the formats of other programs: IRN, COCO, LabelMe; the classifier as StableHLO",
     "faithfulness": "do the pixels that maps mark carry the class: insertion, deletion, average drop, ROAD",
+    "refine": "pseudo masks from a folder of heat maps, by a CRF or by saliency; no training",
     "seeds": "seed masks from a folder of heat maps, of any method and threshold",
     "sweep": "seed quality over the method's parameters (paper, Figure 5)",
 }

@@ -3,29 +3,21 @@
 edge(x) = sigmoid( mean over picture and mirror image of IRNet's edge logits at x ),   on a grid of 4 pixels a position
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from functools import cache, partial
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
+from scipy.special import expit
 
 from .config import Batches
 from .data.records import Record, RecordSource
-from .devices import jit_forward, replicate
-from .inference import mirror
-from .models.folding import fold_batch_norm
+from .errors import UserError
+from .forward import Network, mirrored_back, with_mirror_images
 from .models.irnet import IRNet
-from .passes import Pass, expect_finite, run_passes
-
-Detect = Callable[..., Iterator[tuple[int, Record, np.ndarray]]]
+from .passes import Outputs, Pass, finish_each, run_passes
 
 
-def edge_logits(model: IRNet, pictures: jax.Array, sizes: jax.Array) -> jax.Array:
+def edge_logits(model: IRNet, pictures: jax.Array, sizes: jax.Array) -> Outputs:
     """Edge logits of padded pictures, the mean over them and their mirror images, the latter mirrored back.
 
     Args:
@@ -34,69 +26,47 @@ def edge_logits(model: IRNet, pictures: jax.Array, sizes: jax.Array) -> jax.Arra
         sizes: int32 (b, 2), valid rows and columns.
 
     Returns:
-        float32 (b, h / 4, w / 4), zero outside the valid region of `IRNet.grid_sizes`.
+        "logits" float32 (b, h / 4, w / 4, 1), zero outside the valid region of `IRNet.grid_sizes`.
     """
-    both = jnp.concatenate([pictures, mirror(pictures, sizes[:, 1])])
-    extents = jnp.concatenate([sizes, sizes])
-    boxes = jnp.concatenate([jnp.zeros_like(extents), extents], axis=1)
-    logits = model.edges(model.taps(model.preprocessing(both, boxes), extents))
-    straight, mirrored = jnp.split(logits[..., None], 2)
-    return (straight + mirror(mirrored, model.grid_sizes(sizes)[:, 1]))[..., 0] / 2
+    images, extents = with_mirror_images(model, pictures, sizes)
+    logits = model.edges(model.taps(images, extents))[..., None]
+    straight, mirrored = mirrored_back(logits, model.grid_sizes(sizes))
+    return {"logits": (straight + mirrored) / 2}
 
 
-def detect_edges(graph: nnx.GraphDef, *, inference: Batches, devices: Mesh) -> Detect:
-    """The edges IRNet sees, compiled once however often its parameters change.
+def detect_edges(
+    network: Network,
+    source: RecordSource,
+    *,
+    batches: Batches,
+    description: str | None = "edges",
+    only: Sequence[int] | None = None,
+) -> Iterator[tuple[int, Record | UserError, np.ndarray | None]]:
+    """The edges IRNet sees.
 
     Args:
-        graph: of IRNet; its batch norm is folded here, if it is not yet.
-        inference: limits of batches.
-        devices: the mesh.
-
-    Returns:
-        (state, source, *, skipped, description="edges", only=None) -> iterator of (index, record, edges), where
-
-        state: parameters and batch statistics.
+        network: IRNet.
         source: the pictures.
-        skipped: gets one line for every picture that could not be read.
-        description: of the progress bar.
+        batches: limits of batches.
+        description: of the progress bar; None: there is none.
         only: indices to compute; None: all.
-        edges: float32 (h, w), probabilities; for most backbones h, w = H / 4, W / 4, rounded up.
 
-        It raises UserError when the network's output is not finite.
+    Yields:
+        (index, record, float32 (h, w) probabilities), for most backbones h, w = H / 4, W / 4, rounded up; of a picture
+        that cannot be read (index, the error, None).
+
+    Raises:
+        UserError: the network's output is not finite.
 
     Source: IRN's step "make_sem_seg", whose logits are averaged, not probabilities; and without the padding to 512x512
     that some of its descendants took out.
     """
-
-    def detect(
-        state: tuple[dict, dict],
-        source: RecordSource,
-        *,
-        skipped: list[str],
-        description: str = "edges",
-        only: Sequence[int] | None = None,
-    ) -> Iterator[tuple[int, Record, np.ndarray]]:
-        folded, *arrays = fold_batch_norm(graph, *replicate(state, devices))
-        passes = [Pass(1.0, partial(_edge_network(folded), *arrays))]
-        results = run_passes(
-            passes, source, batches=inference, devices=devices, description=description, skipped=skipped, only=only
-        )
-        with closing(results):  # and the progress bar with it, whatever happens
-            for index, record, [outputs] in results:
-                logits = outputs["logits"][..., 0]
-                expect_finite(record, [logits])
-                yield index, record, np.exp(-np.logaddexp(0, -logits))  # the sigmoid, of logits of any size
-
-    return detect
-
-
-@cache
-def _edge_network(graph: nnx.GraphDef) -> Callable[..., dict[str, Any]]:
-    """The forward pass: parameters, statistics, pictures and sizes -> logits on the grid."""
-
-    @jit_forward
-    def network(parameters, batch_stats, pictures, sizes):
-        model = nnx.merge(graph, parameters, batch_stats)
-        return {"logits": edge_logits(model, pictures, sizes)[..., None], "grid": model.grid_sizes(sizes)}
-
-    return network
+    results = run_passes(
+        [Pass(1.0, network.forward(edge_logits))],
+        source,
+        batches=batches,
+        devices=network.devices,
+        description=description,
+        only=only,
+    )
+    return finish_each(results, lambda _, outputs: expit(outputs[0]["logits"][..., 0]))

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from .config.registry import title
 from .data.pictures import picture_size
 from .data.records import Record
 from .predictions import MapFolder
 from .report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery
 from .report.layers import map_layer, mask_layer, photo_layer, picture_colors, seed_layer
-from .report.names import title
 from .results import skipped_line
 from .scoring import FIXED, PictureScore, classes_in
 

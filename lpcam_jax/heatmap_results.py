@@ -1,8 +1,7 @@
 """A folder of heat maps: written picture by picture, continued after a stop, scored as a whole.
 
-    maps/ID.npz       classes (n,) and their names; by method float16 (n, H, W), in [0, 1]: of a classifier cam,
-                      lpcam_f, lpcam, and taught where that was, and probabilities (c,) of all classes; of AMN amn, and
-                      the maps that it started from. No pickle.
+    maps/ID.npz       classes (n,) and their names; by method float16 (n, H, W), in [0, 1]; probabilities (c,) of all
+                      classes, where the network classifies. No pickle.
     overlays/ID.png   picture, seed, truth, and every class's maps side by side
     seeds/ID.png      seed mask of the last of these as a palette PNG: 0 background, class n + 1
     pseudo_masks/     the same, refined (`refinement`), unless that is not wanted
@@ -21,25 +20,25 @@ from typing import Any
 
 import numpy as np
 
-from . import processes
+from .config.registry import title
 from .data.masks import MaskFolder
 from .data.records import Record, RecordSource
 from .files import write_atomically
 from .heatmap_gallery import gallery_layers, pseudo_mask_line, shown_methods, write_heatmap_gallery
-from .inference import PictureMaps
+from .picture_maps import PictureMaps
 from .predictions import MapFolder
-from .refinement import Refiner, cut
+from .refinement import Refinement, cut
 from .report.curve import seed_curves
 from .report.gallery import layer_file, write_layer
-from .report.names import title
 from .report.overlays import panel, png
 from .report.palette import mask_png
 from .report.table import empty_maps_line, seed_tables
-from .results import ResultFolder, all_skipped, skipped_line
+from .results import PictureResults, skipped_line
 from .scoring import score_maps, score_masks
+from .seeds import with_class_values
 
 
-class HeatMapFolder(ResultFolder):
+class HeatMapFolder(PictureResults):
     """The folder, of one model and one protocol.
 
     Args:
@@ -48,7 +47,7 @@ class HeatMapFolder(ResultFolder):
         methods: of the maps; seeds are cut from the last.
         protocol: plain JSON values that say how the maps are made, among them "classes", which says whose maps there
             are: where it is "predicted", probabilities are shown. A folder with another protocol is refused.
-        refined: what becomes of the last method's maps beside their seeds; None: nothing.
+        refinement: how pseudo masks are made of the last method's maps.
 
     Raises:
         UserError: as `ResultFolder`.
@@ -61,10 +60,10 @@ class HeatMapFolder(ResultFolder):
         methods: tuple[str, ...],
         protocol: dict[str, Any],
         *,
-        refined: Refiner | None = None,
+        refinement: Refinement,
     ):
-        super().__init__(directory, protocol, what="heat maps")
-        self.class_names, self.refined = class_names, refined
+        super().__init__(directory, protocol | refinement.protocol, what="heat maps")
+        self.class_names, self.refinement = class_names, refinement
         self.maps = MapFolder(self.directory / "maps", methods)
         self.pseudo_masks = MaskFolder(self.directory / "pseudo_masks")
 
@@ -72,26 +71,21 @@ class HeatMapFolder(ResultFolder):
         """Whether the picture's outputs are all there."""
         return self.maps.file(name).exists() and layer_file(self.directory, "photo", name).exists()
 
-    def missing(self, source: RecordSource) -> list[int]:
-        """Which of the pictures that are this process's share are not done."""
-        return [index for index in processes.share(range(len(source))) if not self.is_done(source.ids[index])]
-
-    def write(self, record: Record, result: PictureMaps, *, background: float) -> None:
+    def write(self, record: Record, result: PictureMaps) -> None:
         """Write one picture's outputs.
 
         Args:
             record: the picture.
             result: its maps.
-            background: seed threshold.
         """
-        values = np.concatenate([[0], result.classes + 1]).astype(np.uint8)
         best = result.maps[self.maps.methods[-1]]
-        seed = values[cut(best, background)]
-        refined = values[self.refined(record, best)] if self.refined else None
+        seed, refined = with_class_values(cut(best, self.refinement.background), result.classes), None
+        if self.refinement:
+            refined = with_class_values(self.refinement.labels(record, best), result.classes)
         stored = {method: np.moveaxis(result.maps[method], -1, 0) for method in self.maps.methods}
-        names, more = [self.class_names[n] for n in result.classes], {}
+        names, arrays = [self.class_names[n] for n in result.classes], {}
         if result.probabilities is not None:
-            more["probabilities"] = result.probabilities.astype(np.float32)
+            arrays["probabilities"] = result.probabilities.astype(np.float32)
             if record.labels is None:
                 names = [f"{name} {result.probabilities[n]:.0%}" for name, n in zip(names, result.classes, strict=True)]
         picture = panel(
@@ -109,14 +103,10 @@ class HeatMapFolder(ResultFolder):
         write_atomically(self.file("seeds", record.id, "png"), mask_png(seed))
         if refined is not None:
             write_atomically(self.pseudo_masks.file(record.id), mask_png(refined))
-        self.maps.write(record.id, result.classes, self.class_names, stored, **more)
+        self.maps.write(record.id, result.classes, self.class_names, stored, **arrays)
 
     def finish(
-        self,
-        source: RecordSource,
-        skipped: Sequence[str],
-        *,
-        pages: Callable[[], Sequence[tuple[str, str]]] = list,
+        self, source: RecordSource, skipped: Sequence[str], *, pages: Callable[[], Sequence[tuple[str, str]]] = list
     ) -> dict[str, Any] | None:
         """Score all pictures and write the page, once every process has written its own.
 
@@ -131,32 +121,28 @@ class HeatMapFolder(ResultFolder):
         Raises:
             UserError: no picture could be read, or the folder cannot be written.
         """
-        skipped = all_skipped(skipped, source)
-        if not processes.is_first():
-            return None
-        scores, of_pictures = score_maps(self.maps, source)
-        metrics = {
-            "pictures": len(source) - len(skipped),
-            "skipped": skipped,
-            "protocol": self.protocol,
-            **scores,
-        }
-        if "scores" in metrics and self.refined:
-            metrics["pseudo_masks"] = score_masks(self.pseudo_masks, source)[0]["scores"]
-        if "scores" in metrics:
-            seed_curves(self.directory / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
-        self.write_json("metrics.json", metrics)
-        write_heatmap_gallery(
-            self.directory,
-            self.maps,
-            self.class_names,
-            metrics,
-            {name: one for name, one in of_pictures.items() if self.is_done(name)},
-            has_masks=source.has_masks,
-            refined=bool(self.refined),
-            links=pages(),
-        )
-        return metrics
+
+        def score(metrics: dict[str, Any]) -> dict[str, Any]:
+            scores, of_pictures = score_maps(self.maps, source)
+            metrics |= scores
+            if "scores" in metrics and self.refinement:
+                metrics["pseudo_masks"] = score_masks(self.pseudo_masks, source)[0]["scores"]
+            if "scores" in metrics:
+                seed_curves(self.directory / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
+            self.write_json("metrics.json", metrics)
+            write_heatmap_gallery(
+                self.directory,
+                self.maps,
+                self.class_names,
+                metrics,
+                {name: picture for name, picture in of_pictures.items() if self.is_done(name)},
+                has_masks=source.has_masks,
+                refined=bool(self.refinement),
+                links=pages(),
+            )
+            return metrics
+
+        return super().finish(source, skipped, score)
 
 
 def describe(metrics: dict[str, Any]) -> Iterator[str]:

@@ -4,22 +4,19 @@ prototypes.html   what each class is made of (`prototype_gallery`)
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from jax.sharding import Mesh
-
-from . import __version__
-from .config import Inference, at_precision
 from .data.records import RecordSource
+from .devices import local_mesh
 from .heatmap_results import HeatMapFolder
 from .inference import map_pictures, methods_of
 from .prototype_gallery import write_prototype_page
 from .prototypes import Prototypes
-from .refinement import refinement_protocol, refiner
-from .results import fingerprint, write_all
+from .refinement import Refinement
+from .results import model_protocol, precision_of, write_all
 from .training.checkpoints import TrainState
 from .training.run import Run
-from .training.state import graph_of
+from .training.state import inference_network, network_of
 
 
 def make_heatmaps(
@@ -29,23 +26,17 @@ def make_heatmaps(
     source: RecordSource,
     out: str | Path,
     *,
-    refine: Literal["crf", "none"],
-    saliency: str = "",
-    inference: Inference,
-    devices: Mesh,
+    refinement: Refinement,
 ) -> dict[str, Any] | None:
     """Map every picture that is not mapped yet, then score all of them.
 
     Args:
-        run: the run, for its config.
+        run: the run, with the settings of inference.
         state: its classifier.
         prototypes: its prototypes.
         source: the pictures.
         out: the folder.
-        refine: how pseudo masks are made, as for `refiner`; "none": there are none.
-        saliency: folder of saliency maps, or empty, as for `refiner`.
-        inference: scales and thresholds.
-        devices: the mesh of this process.
+        refinement: how pseudo masks are made.
 
     Returns:
         What was written to metrics.json; None in all processes but the first.
@@ -53,24 +44,20 @@ def make_heatmaps(
     Raises:
         UserError: the folder cannot be written, or no picture could be read.
     """
-    protocol = protocol_of(run, state, prototypes, source, inference) | refinement_protocol(refine, saliency)
-    refined = None if refine == "none" else refiner(refine, background=inference.background, saliency=saliency)
-    folder = HeatMapFolder(out, run.class_names, methods_of(prototypes), protocol, refined=refined)
-    skipped: list[str] = []
+    inference, classes, devices = run.config.inference, len(run.class_names), local_mesh()
+    protocol = heatmap_protocol(run, state, prototypes, source)
+    folder = HeatMapFolder(out, run.class_names, methods_of(prototypes), protocol, refinement=refinement)
+    skipped = []
     if missing := folder.missing(source):
-        graph, *_ = graph_of(at_precision(run.config, inference), len(run.class_names))
         results = map_pictures(
-            graph,
-            (state.parameters, state.batch_stats),
+            inference_network(run.config, state, classes, devices=devices),
             prototypes,
             source,
-            stride=run.config.model.output_stride,
+            stride=network_of(run.config, classes).backbone.strides[-1],
             inference=inference,
-            devices=devices,
-            skipped=skipped,
             only=missing,
         )
-        write_all(results, lambda _, record, maps: folder.write(record, maps, background=inference.background))
+        skipped = write_all(results, lambda _, record, maps: folder.write(record, maps))
 
     def pages() -> list[tuple[str, str]]:
         has_prototypes = write_prototype_page(run, state, prototypes, source, out, devices=devices)
@@ -79,20 +66,18 @@ def make_heatmaps(
     return folder.finish(source, skipped, pages=pages)
 
 
-def protocol_of(
-    run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource, inference: Inference
-) -> dict[str, Any]:
-    """How the maps of this model are made, as plain JSON values; other parameters give another `model`."""
-    return {
-        "version": __version__,
-        "model": fingerprint((state.parameters, state.batch_stats, prototypes)),
-        "step": int(state.step),
-        "class_names": list(run.class_names),
-        "classes": "predicted" if source.labels is None else "labels",
-        "scales": list(inference.scales),
-        "precision": at_precision(run.config, inference).model.precision,
-        "mirror": True,
-        "crf": False,
-        "background": inference.background,
-        "probability": inference.probability,
-    }
+def heatmap_protocol(run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource) -> dict[str, Any]:
+    """How the maps of this model are made, as plain JSON values."""
+    inference = run.config.inference
+    return model_protocol(
+        run,
+        state,
+        prototypes,
+        classes="predicted" if source.labels is None else "labels",
+        scales=list(inference.scales),
+        precision=precision_of(run),
+        mirror=True,
+        crf=False,
+        background=inference.background,
+        probability=inference.probability,
+    )

@@ -1,43 +1,27 @@
 """From pictures to maps: CAM, LPCAM-F and LPCAM over several scales and mirror images (paper, Eq. 1, 5 and 6)."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
+from scipy.special import expit
 
 from .class_activation import cam, fuse, normalize
-from .config import Inference
+from .config import LPCAMInference
 from .data.records import Record, RecordSource
-from .devices import jit_forward, replicate
+from .errors import UserError
+from .forward import Network, mirrored_back, with_mirror_images
 from .models.classifier import Classifier
-from .models.folding import fold_batch_norm
-from .passes import Pass, expect_finite, run_passes
+from .passes import Outputs, Pass, finish_each, run_passes
+from .picture_maps import PictureMaps
 from .prototype_activation import directions, lpcam, without_context
 from .prototypes import Prototypes
 
 # Added to a map's maximum, as in the reference: to that of the CAM, and none to that of LPCAM.
-_EPSILON = {"cam": 1e-5, "lpcam_f": 0.0, "lpcam": 0.0, "taught": 0.0}
+EPSILON = {"cam": 1e-5, "lpcam_f": 0.0, "lpcam": 0.0, "taught": 0.0}
 # The paper's, and those of a run that was taught more (`teaching`).
-METHODS, TAUGHT_METHODS = tuple(_EPSILON)[:3], tuple(_EPSILON)
-
-
-class PictureMaps(NamedTuple):
-    """What is known of a picture after all its scales.
-
-    classes:       int (n,), the classes that are mapped
-    maps:          by method float32 (H, W, n), normalized, in [0, 1]; seeds are cut from the last
-    probabilities: float32 (c,), of all classes, at the first scale; None: the network does not classify
-    """
-
-    classes: np.ndarray
-    maps: dict[str, np.ndarray]
-    probabilities: np.ndarray | None = None
+METHODS, TAUGHT_METHODS = tuple(EPSILON)[:3], tuple(EPSILON)
 
 
 def methods_of(prototypes: Prototypes) -> tuple[str, ...]:
@@ -58,52 +42,36 @@ def features_of_both(
     Returns:
         features float32 (b, h', w', d), of the mirror images (b, h', w', d), logits (b, c), mean of both.
     """
-    both = jnp.concatenate([pictures, mirror(pictures, sizes[:, 1])])
-    sizes = jnp.concatenate([sizes, sizes])
-    boxes = jnp.concatenate([jnp.zeros_like(sizes), sizes], axis=1)
-    features = model.features(model.preprocessing(both, boxes), sizes)
-    logits = model.logits(features, sizes).reshape(2, len(pictures), -1).mean(axis=0)
-    straight, mirrored = jnp.split(features, 2)
-    return straight, mirror(mirrored, model.backbone.grid_sizes(sizes)[: len(pictures), 1]), logits
-
-
-def mirror(x: jax.Array, widths: jax.Array) -> jax.Array:
-    """Reverse the first `widths[i]` columns of each x[i]: (b, h, w, d), int32 (b,) -> (b, h, w, d)."""
-    columns = jnp.arange(x.shape[2])[None, :]
-    reverse = widths[:, None] - 1 - columns
-    source = jnp.where(reverse >= 0, reverse, columns)
-    return jax.vmap(lambda one, order: jnp.take(one, order, axis=1))(x, source)
+    images, extents = with_mirror_images(model, pictures, sizes)
+    features = model.features(images, extents)
+    logits = model.logits(features, extents).reshape(2, len(pictures), -1).mean(axis=0)
+    return *mirrored_back(features, model.grid_sizes(extents)), logits
 
 
 def map_pictures(
-    model: nnx.GraphDef,
-    state: tuple[dict, dict],
+    network: Network,
     prototypes: Prototypes,
     source: RecordSource,
     *,
     stride: int,
-    inference: Inference,
-    devices: Mesh,
-    skipped: list[str],
+    inference: LPCAMInference,
     only: Sequence[int] | None = None,
     description: str | None = "heat maps",
-) -> Iterator[tuple[int, Record, PictureMaps]]:
+) -> Iterator[tuple[int, Record | UserError, PictureMaps | None]]:
     """CAM, LPCAM-F and LPCAM of every picture, for its labels or else for the classes that are predicted.
 
     Args:
-        model: graph of the classifier; its batch norm is folded here, if it is not yet.
-        state: its parameters and batch statistics.
+        network: the classifier.
         prototypes: of its classes.
         source: the pictures.
         stride: pixels a feature position.
         inference: scales and limits.
-        devices: the mesh.
-        skipped: gets one line for every picture that could not be read.
         only: indices to map; None: all.
         description: of the progress bar; None: there is none.
 
     Yields:
-        (index, record, PictureMaps), each picture once, in the order they finish.
+        (index, record, PictureMaps), each picture once, in the order they finish; of one that cannot be read (index,
+        the error, None).
 
     Raises:
         UserError: the network's output is not finite.
@@ -111,62 +79,59 @@ def map_pictures(
     Source: paper Eq. 1, 5, 6; reference steps "make_cam" and "make_lpcam": features of the mirror image are added
     before the cosine; for CAM the maps are, after the ReLU.
     """
-    model, *folded = fold_batch_norm(model, *replicate(state, devices))
-    # LPCAM-F's directions beside LPCAM's and those that were taught: all are one product with the features.
     methods = methods_of(prototypes)
-    made = [directions(without_context(prototypes)), directions(prototypes)]
-    made += [] if prototypes.taught is None else [prototypes.taught]
-    network, on_devices = _maps_network(model, methods), replicate((*folded, jnp.concatenate(made)), devices)
+    # LPCAM-F's directions beside LPCAM's and those that were taught: all are one product with the features.
+    stacked = [directions(without_context(prototypes)), directions(prototypes)]
+    stacked += [] if prototypes.taught is None else [prototypes.taught]
+    of_pictures = network.forward(grid_maps, jnp.concatenate(stacked))
 
-    def of_pictures(pictures, sizes):
-        return network(*on_devices, pictures, sizes)
-
-    passes = [Pass(scale, of_pictures) for scale in inference.scales]
-    results = run_passes(
-        passes, source, batches=inference, devices=devices, description=description, skipped=skipped, only=only
-    )
-    with closing(results):  # and the progress bar with it, whatever happens
-        for index, record, outputs in results:
-            expect_finite(record, [one["logits"] for one in outputs])
-            probabilities = np.exp(-np.logaddexp(0, -outputs[0]["logits"]))  # the sigmoid, of logits of any size
-            classes = mapped_classes(record, probabilities, inference.probability)
-            size = record.image.shape[:2]
-            maps = {
-                method: on_picture(
-                    [one[method][..., classes] for one in outputs],
-                    size,
-                    stride=stride,
-                    epsilon=_EPSILON[method],
-                )
-                for method in methods
-            }
-            yield index, record, PictureMaps(classes, maps, probabilities)
-
-
-@cache  # so that a notebook that maps picture after picture compiles a shape once
-def _maps_network(model: nnx.GraphDef, methods: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
-    """The forward pass of every scale: parameters, statistics, directions of all methods but CAM (m c, d), pictures and
-    sizes -> maps on the grid."""
-
-    @jit_forward
-    def network(parameters, batch_stats, made, pictures, sizes):
-        classifier = nnx.merge(model, parameters, batch_stats)
-        straight, mirrored, logits = features_of_both(classifier, pictures, sizes)
-        weights = classifier.head[...]
-        by_directions = methods[1:]
-        maps = jnp.split(lpcam(straight + mirrored, made), len(by_directions), axis=-1)
-        return {
-            "cam": cam(straight, weights) + cam(mirrored, weights),
-            **dict(zip(by_directions, maps, strict=True)),
-            "logits": logits,
-            "grid": classifier.backbone.grid_sizes(sizes),
+    def finish(record: Record, outputs: list[Outputs]) -> PictureMaps:
+        probabilities = expit(outputs[0]["logits"])
+        classes = mapped_classes(record, probabilities, inference.probability)
+        size = record.image.shape[:2]
+        maps = {
+            method: on_picture(
+                [scale[method][..., classes] for scale in outputs], size, stride=stride, epsilon=EPSILON[method]
+            )
+            for method in methods
         }
+        return PictureMaps(classes, maps, probabilities)
 
-    return network
+    results = run_passes(
+        [Pass(scale, of_pictures) for scale in inference.scales],
+        source,
+        batches=inference,
+        devices=network.devices,
+        description=description,
+        only=only,
+    )
+    return finish_each(results, finish)
+
+
+def grid_maps(model: Classifier, pictures: jax.Array, sizes: jax.Array, stacked: jax.Array) -> Outputs:
+    """The maps of one scale on the grid of the features, pictures and mirror images added, and logits.
+
+    Args:
+        model: the classifier.
+        pictures: uint8 (b, h, w, 3), RGB, padded right and bottom.
+        sizes: int32 (b, 2), valid rows and columns.
+        stacked: float32 (m c, d), directions of the methods behind "cam" in `EPSILON`.
+
+    Returns:
+        By method float32 (b, h', w', c); "logits" float32 (b, c).
+    """
+    straight, mirrored, logits = features_of_both(model, pictures, sizes)
+    weights = model.head[...]
+    maps = jnp.split(lpcam(straight + mirrored, stacked), len(stacked) // weights.shape[1], axis=-1)
+    return {
+        "cam": cam(straight, weights) + cam(mirrored, weights),
+        **dict(zip(tuple(EPSILON)[1:], maps, strict=False)),
+        "logits": logits,
+    }
 
 
 def on_picture(
-    maps: Sequence[np.ndarray], size: tuple[int, int], *, stride: int, epsilon: float = _EPSILON["cam"]
+    maps: Sequence[np.ndarray], size: tuple[int, int], *, stride: int, epsilon: float = EPSILON["cam"]
 ) -> np.ndarray:
     """The maps of all scales as one normalized map on the picture.
 

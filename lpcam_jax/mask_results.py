@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from . import processes
 from .data.masks import MaskFolder
 from .data.pictures import picture_size
 from .data.records import Record, RecordSource
@@ -27,11 +26,11 @@ from .report.layers import mask_layer, photo_layer, picture_colors
 from .report.overlays import mask_panel, png
 from .report.palette import mask_png
 from .report.table import mask_tables
-from .results import ResultFolder, all_skipped, skipped_line
+from .results import PictureResults, skipped_line
 from .scoring import PictureScore, classes_in, score_masks
 
 
-class MaskResults(ResultFolder):
+class MaskResults(PictureResults):
     """The folder, of one model and one protocol.
 
     Args:
@@ -52,10 +51,6 @@ class MaskResults(ResultFolder):
     def is_done(self, name: str) -> bool:
         """Whether the picture's outputs are all there."""
         return self.masks.file(name).exists() and layer_file(self.directory, "photo", name).exists()
-
-    def missing(self, source: RecordSource) -> list[int]:
-        """Which of the pictures that are this process's share are not done."""
-        return [index for index in processes.share(range(len(source))) if not self.is_done(source.ids[index])]
 
     def write(self, record: Record, mask: np.ndarray) -> None:
         """Write one picture's outputs.
@@ -86,29 +81,24 @@ class MaskResults(ResultFolder):
         Raises:
             UserError: no picture could be read, or the folder cannot be written.
         """
-        skipped = all_skipped(skipped, source)
-        if not processes.is_first():
-            return None
-        scores, of_pictures = score_masks(self.masks, source)
-        metrics = {
-            "pictures": len(source) - len(skipped),
-            "skipped": skipped,
-            "protocol": self.protocol,
-            **more(),
-            **scores,
-        }
-        if "scores" in metrics:
-            confusion = np.array(metrics["scores"]["confusion"])
-            confusion_picture(self.directory / "confusion.png", {"masks": confusion}, self.class_names)
-        self.write_json("metrics.json", metrics)
-        entries = [self._entry(*one) for one in of_pictures.items() if self.is_done(one[0])]
-        panes = [Pane("mask", self.caption, "mask", "mask")]
-        if source.has_masks:
-            panes.append(Pane("truth", "ground truth", "mask"))
-        look = Look("masks", tuple(one.key for one in panes))
-        gallery = Gallery(self.title, panes, [look], rank="mask", summary=list(_summary(metrics)))
-        write_gallery(self.directory / "index.html", gallery, entries)
-        return metrics
+
+        def score(metrics: dict[str, Any]) -> dict[str, Any]:
+            scores, of_pictures = score_masks(self.masks, source)
+            metrics |= {**more(), **scores}
+            if "scores" in metrics:
+                confusion = np.array(metrics["scores"]["confusion"])
+                confusion_picture(self.directory / "confusion.png", {"masks": confusion}, self.class_names)
+            self.write_json("metrics.json", metrics)
+            entries = [self._entry(name, picture) for name, picture in of_pictures.items() if self.is_done(name)]
+            panes = [Pane("mask", self.caption, "mask", "mask")]
+            if source.has_masks:
+                panes.append(Pane("truth", "ground truth", "mask"))
+            look = Look("masks", tuple(pane.key for pane in panes))
+            gallery = Gallery(self.title, panes, [look], rank="mask", summary=list(_summary(metrics)))
+            write_gallery(self.directory / "index.html", gallery, entries)
+            return metrics
+
+        return super().finish(source, skipped, score)
 
     def _entry(self, name: str, score: PictureScore) -> Entry:
         """The picture in the gallery; its classes are those of the mask, and then those that only the truth has."""

@@ -3,41 +3,41 @@
 prototypes.html                      the page
 prototypes/patches/STRIP.jpg         copies from the run, so that the folder can be sent as it is
 prototypes/similarity/CLASS/ID.png   8-bit grey, one map below the other, of the 2 k clusters of the class and its
-                                     context: 255 is a cosine of 1, 0 one of 0 (features after a ReLU have no less);
+                                     context: 255 is a cosine of 1, 0 one of 0, or of -1 where features may be negative;
                                      each on the feature grid, with an edge of one position repeated around it
 """
 
 from collections import defaultdict
 from contextlib import closing, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from PIL import Image
 
+from .config.registry import title
 from .data.records import RecordSource, Subset
-from .devices import jit_forward, replicate
 from .errors import UserError
 from .files import write_atomically
 from .heatmap_gallery import shown_methods
 from .inference import features_of_both, methods_of
-from .passes import Pass, run_passes
+from .models.backbone import Backbone
+from .models.classifier import Classifier
+from .passes import Outputs, Pass, run_passes
 from .predictions import MapFolder
 from .prototype_activation import similarity_maps
 from .prototypes import Prototypes
 from .report.gallery import layer_file
-from .report.names import title
 from .report.overlays import png
 from .report.page import url
 from .report.prototype_page import HeatMap, MappedPicture, Prototype, PrototypeClass, write_prototypes
 from .training.checkpoints import TrainState
 from .training.prototype_patches import read_patches, strip_file, strip_name
 from .training.run import Run
-from .training.state import folded_network
+from .training.state import inference_network, network_of
 
 _PICTURES = 6  # a class
 
@@ -70,10 +70,12 @@ def write_prototype_page(
     _write_similarities(run, state, prototypes, source, files, chosen, devices=devices)
     classes = []
     sizes = _sizes(source, files, chosen)
+    backbone = network_of(run.config, len(run.class_names)).backbone
+    grid = {"stride": backbone.strides[-1], "floor": floor_of(backbone)}
     for n, one in enumerate(patches["classes"]):
         clusters = len(one["class"]) + len(one["context"])
         pictures = [
-            _picture(files, maps, source.ids[index], size, n, clusters=clusters, stride=run.config.model.output_stride)
+            _picture(files, maps, source.ids[index], size, n, clusters=clusters, **grid)
             for index, size in sizes.items()
             if n in chosen[index]
         ]
@@ -172,42 +174,50 @@ def _write_similarities(
     ]
     if not missing:
         return
-    graph, folded = folded_network(run.config, state, len(run.class_names), devices=devices)
-
-    @jit_forward
-    def network(parameters, batch_stats, centres, pictures, sizes):
-        model = nnx.merge(graph, parameters, batch_stats)
-        straight, mirrored, _ = features_of_both(model, pictures, sizes)  # as LPCAM has them
-        grid = model.backbone.grid_sizes(sizes)
-        return {"similarity": similarity_maps(straight + mirrored, centres), "grid": grid}
-
-    centres = replicate(jnp.concatenate([prototypes.class_centres, prototypes.context_centres], axis=1), devices)
+    network = inference_network(run.config, state, len(run.class_names), devices=devices)
+    floor = floor_of(network_of(run.config, len(run.class_names)).backbone)
+    centres = jnp.concatenate([prototypes.class_centres, prototypes.context_centres], axis=1)
     results = run_passes(
-        [Pass(1.0, partial(network, *folded, centres))],
+        [Pass(1.0, network.forward(similarities, centres))],
         shown,
         batches=replace(run.config.inference, max_shapes=2),
         devices=devices,
         description="prototypes",
-        skipped=[],  # a picture that is mapped and now cannot be read is not shown
         only=missing,
     )
     with closing(results):
-        for number, record, [outputs] in results:
+        for number, record, outputs in results:
+            if isinstance(record, UserError):  # mapped before, and not shown now
+                continue
             for n in chosen[list(chosen)[number]]:
-                write_atomically(files.similarity(n, record.id), png(atlas(outputs["similarity"][:, :, n])))
+                write_atomically(
+                    files.similarity(n, record.id), png(atlas(outputs[0]["similarity"][:, :, n], floor=floor))
+                )
 
 
-def atlas(maps: np.ndarray) -> np.ndarray:
+def similarities(model: Classifier, pictures: jax.Array, sizes: jax.Array, centres: jax.Array) -> Outputs:
+    """Cosines float32 (b, h', w', c, k) with centres (c, k, d), of the features that LPCAM sees."""
+    straight, mirrored, _ = features_of_both(model, pictures, sizes)
+    return {"similarity": similarity_maps(straight + mirrored, centres)}
+
+
+def floor_of(backbone: Backbone) -> float:
+    """The least cosine that two features of a backbone can have."""
+    return 0.0 if backbone.nonnegative else -1.0
+
+
+def atlas(maps: np.ndarray, *, floor: float = 0.0) -> np.ndarray:
     """Maps below each other in one grey picture.
 
     Args:
-        maps: float (h, w, m), cosines; clipped to [0, 1].
+        maps: float (h, w, m), cosines; clipped to [floor, 1].
+        floor: the cosine that becomes black.
 
     Returns:
         uint8 (m (h + 2), w + 2): each map with its edge repeated once around it, so that a browser that enlarges it
         does not mix it with its neighbours.
     """
-    grey = np.rint(255 * np.clip(maps, 0, 1)).astype(np.uint8)
+    grey = np.rint(255 * (np.clip(maps, floor, 1) - floor) / (1 - floor)).astype(np.uint8)
     return np.concatenate([np.pad(one, 1, mode="edge") for one in np.moveaxis(grey, -1, 0)])
 
 
@@ -222,7 +232,15 @@ def _sizes(source: RecordSource, files: _Files, chosen: dict[int, list[int]]) ->
 
 
 def _picture(
-    files: _Files, maps: MapFolder, name: str, size: tuple[int, int], class_index: int, *, clusters: int, stride: int
+    files: _Files,
+    maps: MapFolder,
+    name: str,
+    size: tuple[int, int],
+    class_index: int,
+    *,
+    clusters: int,
+    stride: int,
+    floor: float,
 ) -> MappedPicture:
     """A picture as the page wants it."""
     file = files.similarity(class_index, name)
@@ -239,7 +257,8 @@ def _picture(
         similarity=files.link(file),
         grid=(len(grey) // clusters - 2, grey.shape[1] - 2),
         stride=stride,
-        range=(float(grey.min()) / 255, float(grey.max()) / 255),
+        floor=floor,
+        range=tuple(floor + (1 - floor) * float(value) / 255 for value in (grey.min(), grey.max())),
         maps=[
             HeatMap(
                 title(method),

@@ -6,8 +6,8 @@ on: that bounds the memory.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -15,40 +15,69 @@ from .class_activation import resize_bilinear
 from .data.augment import resize, resize_mask
 from .data.records import Record
 from .data.saliency_maps import SaliencyFolder
+from .errors import UserError
 from .refine.crf import CRF, CRFS, label_unary, mean_field, softmax_unary
 from .refine.random_walk import STRIDE, on_picture, random_walk
 from .refine.saliency import background_scores, saliency_mask
 from .seeds import ir_labels, seed_mask
 
-# Of one picture: its record and its maps float32 (H, W, n) -> uint8 (H, W), 0 background, k + 1 the k-th map.
-Refiner = Callable[[Record, np.ndarray], np.ndarray]
-
 _GRID = 64
 _MOST_PIXELS = 1 << 20
 
 
-def refiner(refine: Literal["crf", "none"], *, background: float, saliency: str = "") -> Refiner:
+class Refinement(NamedTuple):
     """A refinement that needs no training.
 
-    Args:
+    Attributes:
         refine: "crf": the seeds, put right by a CRF; "none": the seeds.
         background: their threshold.
-        saliency: folder of saliency maps, with "crf": EDAM's rule, which has no threshold; empty: none.
+        salient: saliency maps, with "crf": EDAM's rule, which has no threshold; None: there are none.
+
+    It is true where it changes the seeds.
+    """
+
+    refine: Literal["crf", "none"]
+    background: float
+    salient: SaliencyFolder | None = None
+
+    def __bool__(self) -> bool:
+        return self.refine != "none"
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How pseudo masks are made, as plain JSON values."""
+        return {"refine": self.refine, "saliency": self.salient is not None}
+
+    def labels(self, record: Record, maps: np.ndarray) -> np.ndarray:
+        """The pseudo mask of a picture.
+
+        Args:
+            record: the picture.
+            maps: float32 (H, W, n), in [0, 1].
+
+        Returns:
+            uint8 (H, W), 0 background, k + 1 the k-th map.
+        """
+        if self.salient:
+            return salient_labels(record.image, maps, self.salient.read(record.id, maps.shape[:2]))
+        seed = cut(maps, self.background)
+        return crf_labels(record.image, [seed], 1 + maps.shape[-1])[0] if self else seed
+
+
+def refinement(refine: Literal["crf", "none"], *, background: float, saliency: str = "") -> Refinement:
+    """The refinement that flags describe.
+
+    Args:
+        refine: "crf" or "none".
+        background: threshold of the seeds.
+        saliency: folder of saliency maps, with "crf"; empty: none.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or it goes with another refinement.
     """
-    if refine == "none":
-        return lambda record, maps: cut(maps, background)
-    if saliency:
-        salient = SaliencyFolder(saliency)
-        return lambda record, maps: salient_labels(record.image, maps, salient.read(record.id, maps.shape[:2]))
-    return lambda record, maps: crf_labels(record.image, [cut(maps, background)], 1 + maps.shape[-1])[0]
-
-
-def refinement_protocol(refine: str, saliency: str = "") -> dict[str, Any]:
-    """How pseudo masks are made, as plain JSON values."""
-    return {"refine": refine, "saliency": bool(saliency)}
+    if saliency and refine != "crf":
+        raise UserError(f"--saliency {saliency}: goes with --refine crf, not with {refine}.")
+    return Refinement(refine, background, SaliencyFolder(saliency) if saliency else None)
 
 
 def cut(maps: np.ndarray, background: float) -> np.ndarray:

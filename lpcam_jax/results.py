@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,10 +14,15 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from . import processes
-from .data.records import RecordSource
+from . import __version__, processes
+from .config import at_precision
+from .data.records import Record, RecordSource
 from .errors import UserError
 from .files import write_atomically
+from .training.checkpoints import TrainState
+from .training.run import Run
+
+_WRITERS, _PENDING = 2, 8
 
 
 class ResultFolder:
@@ -35,18 +41,17 @@ class ResultFolder:
     def __init__(self, directory: str | Path, protocol: dict[str, Any], *, what: str, flag: str = "--out"):
         self.directory, self.protocol = Path(directory), protocol
         file = self.directory / "protocol.json"
-        text = json.dumps(protocol, indent=2, ensure_ascii=False)
         try:
-            before = file.read_text(encoding="utf-8")
+            before = json.loads(file.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             before = None
         except (OSError, ValueError) as error:
             raise UserError(f"{file} cannot be read ({error}); choose another {flag}.") from None
-        if before is not None and before != text:
+        if before is not None and before != json.loads(json.dumps(protocol)):
             raise UserError(
                 f"{directory} holds {what} of another model or protocol; choose another {flag} or delete it."
             )
-        write_atomically(file, text.encode())
+        self.write_json("protocol.json", protocol)
 
     def file(self, kind: str, name: str, suffix: str) -> Path:
         """Where a file of a picture is, or would be."""
@@ -57,24 +62,99 @@ class ResultFolder:
         write_atomically(self.directory / name, json.dumps(values, indent=2, ensure_ascii=False).encode())
 
 
+class PictureResults(ResultFolder, ABC):
+    """A folder with results of each picture, scored as a whole once all are there."""
+
+    @abstractmethod
+    def is_done(self, name: str) -> bool:
+        """Whether the picture's outputs are all there."""
+
+    def missing(self, source: RecordSource) -> list[int]:
+        """Which of the pictures that are this process's share are not done."""
+        return [index for index in processes.share(range(len(source))) if not self.is_done(source.ids[index])]
+
+    def finish(
+        self, source: RecordSource, skipped: Sequence[str], score: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any] | None:
+        """Score all pictures and write metrics.json and the page, once every process has written its own.
+
+        Args:
+            source: the pictures.
+            skipped: one line for every picture that this process could not read.
+            score: {"pictures", "skipped", "protocol"} -> the same with all that metrics.json says; it writes what is
+                written of the whole.
+
+        Returns:
+            What was written to metrics.json; None in all processes but the first.
+
+        Raises:
+            UserError: no picture could be read, or the folder cannot be written.
+        """
+        skipped = all_skipped(skipped, source)
+        if not processes.is_first():
+            return None
+        return score({"pictures": len(source) - len(skipped), "skipped": skipped, "protocol": self.protocol})
+
+
+def model_protocol(run: Run, state: TrainState, *arrays: Any, **entries: Any) -> dict[str, Any]:
+    """How the results of a trained network are made, as plain JSON values; other parameters give another `model`.
+
+    Args:
+        run: its config, with the settings of inference, and class names.
+        state: its parameters and statistics.
+        arrays: what else the results depend on, such as prototypes.
+        entries: of this kind of results.
+
+    Returns:
+        {"version", "model", "step", "class_names", entries}.
+    """
+    return {
+        "version": __version__,
+        "model": fingerprint((state.parameters, state.batch_stats, *arrays)),
+        "step": int(state.step),
+        "class_names": list(run.class_names),
+        **entries,
+    }
+
+
+def precision_of(run: Run) -> str:
+    """Of the convolutions, where results are computed."""
+    return at_precision(run.config).model.precision
+
+
 def fingerprint(tree: Any) -> str:
-    """Sixteen letters that tell arrays from others."""
+    """First 16 hex digits of the SHA-256 of all leaves."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()[:16]
 
 
-def write_all(results: Iterator[tuple], write: Callable[..., None]) -> None:
-    """`write(*result)` in threads as results come; the first failure ends the run."""
-    with closing(results), ThreadPoolExecutor(2) as pool:
+def write_all(
+    results: Iterator[tuple[int, Record | UserError, Any]], write: Callable[[int, Record, Any], None]
+) -> list[str]:
+    """`write(index, record, result)` in threads as results come; the first failure of a write ends the run.
+
+    Args:
+        results: (index, record, result); of a picture that cannot be read (index, the error, anything).
+        write: of one picture.
+
+    Returns:
+        One line for every picture that could not be read.
+    """
+    skipped = []
+    with closing(results), ThreadPoolExecutor(_WRITERS) as pool:
         pending = []
-        for result in results:
-            pending.append(pool.submit(write, *result))
-            while len(pending) > 8:
+        for index, record, result in results:
+            if isinstance(record, UserError):
+                skipped.append(str(record))
+                continue
+            pending.append(pool.submit(write, index, record, result))
+            while len(pending) > _PENDING:
                 pending.pop(0).result()
-        for one in pending:
-            one.result()
+        for future in pending:
+            future.result()
+    return skipped
 
 
 def all_skipped(skipped: Sequence[str], source: RecordSource) -> list[str]:

@@ -14,7 +14,6 @@ import numpy as np
 from tqdm import tqdm
 
 from . import __version__
-from .config import AnyConfig
 from .data.masks import IGNORE, MaskFolder
 from .data.records import RecordSource
 from .errors import UserError
@@ -112,7 +111,7 @@ class SeedScoring:
         }
 
 
-def scoring_protocol(config: AnyConfig, source: RecordSource) -> dict[str, Any]:
+def scoring_protocol(config: Any, source: RecordSource) -> dict[str, Any]:
     """What scores depend on besides the predictions, as plain JSON values.
 
     Args:

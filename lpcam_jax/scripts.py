@@ -7,16 +7,17 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import tyro
 
 from . import processes
-from .config import AnyConfig, Config, with_network_of
+from .config import BackboneConfig, check_numbers
+from .config.registry import DEFAULT, kinds, load_backbone_config, load_system
 from .errors import UserError
 
 
-def load_recipe(path: str) -> AnyConfig:
+def load_recipe(path: str) -> Any:
     """The config that `get_config()` of a recipe file returns.
 
     The file is a Python program and is run: give only recipes you trust.
@@ -34,17 +35,17 @@ def load_recipe(path: str) -> AnyConfig:
         config = module.get_config()
     except Exception as error:  # whatever the user's file raises
         raise UserError(f"recipe {path} cannot be used: {type(error).__name__}: {error}") from None
-    if not isinstance(config, AnyConfig):
+    kind = getattr(type(config), "kind", None)
+    if kind is None or not isinstance(config, load_system(kind).config):
         raise UserError(
-            f"get_config() of {path} returns {type(config).__name__}, not a Config, IRNConfig, AMNConfig or "
-            "SegmentationConfig of lpcam_jax.config."
+            f"get_config() of {path} returns {type(config).__name__}, not the config of a system: {', '.join(kinds())}."
         )
     return config
 
 
 def parse_with_recipe(
     flags: type, words: Sequence[str], *, prog: str | None = None, description: str
-) -> tuple[AnyConfig, Any]:
+) -> tuple[Any, Any]:
     """Flags over the recipe they name.
 
     Args:
@@ -61,13 +62,13 @@ def parse_with_recipe(
         UserError: as `load_recipe`. (tyro itself explains wrong flags and exits with code 2.)
     """
     recipe = next((word for word in words if not word.startswith("-") and word.endswith(".py")), None)
-    config = load_recipe(recipe) if recipe else Config()
+    config = load_recipe(recipe) if recipe else load_system(DEFAULT).config()
+    config = dataclasses.replace(config, model=_with_backbone(config, words))
     weights = value_of_flag("--model.weights", words) or ""
     if Path(weights, "config.json").is_file():  # a run knows its network: no flag has to repeat it
         from .training.run import Run
 
-        network = with_network_of(config.model, Run.open(weights).config.model)
-        config = dataclasses.replace(config, model=network)
+        config = dataclasses.replace(config, model=config.model.like(Run.open(weights).config.model))
     # The recipe says which flags there are: those of its config, beside the program's own.
     kind = type(config)
     both = dataclasses.make_dataclass("Arguments", (), bases=(flags, kind), frozen=True, kw_only=True)
@@ -76,38 +77,23 @@ def parse_with_recipe(
     names = [field.name for field in dataclasses.fields(kind)]
     defaults |= {name: getattr(config, name) for name in names}
     arguments = tyro.cli(both, args=list(words), prog=prog, description=description, default=both(**defaults))
-    for name in names:
-        if name not in ("data", "seed", "limit"):  # limit, and most of data, the data set checks
-            check_numbers(name, getattr(arguments, name))
-    if arguments.seed < 0:
-        raise UserError(f"--seed is {arguments.seed}; use at least 0.")
-    if not 0 <= arguments.data.held_out < 1:
-        raise UserError(f"--data.held-out is {arguments.data.held_out:g}; give a share, at least 0 and below 1.")
-    return kind(**{name: getattr(arguments, name) for name in names}), arguments
+    config = kind(**{name: getattr(arguments, name) for name in names})
+    check_numbers(config)
+    return config, arguments
 
 
-def check_numbers(part: str, values: Any) -> None:
-    """Check the counts and scales of a part of a config.
-
-    Args:
-        part: its name.
-        values: its dataclass.
+def _with_backbone(config: Any, words: Sequence[str]) -> BackboneConfig:
+    """The model of a config with the backbone that --model.backbone asks for.
 
     Raises:
-        UserError: one with which nothing can be computed.
+        UserError: the recipe's system has no other backbone than its own.
     """
-    for field in dataclasses.fields(values):
-        flag, value = f"--{part}.{field.name.replace('_', '-')}", getattr(values, field.name)
-        if field.type in (int, int | None) and value is not None and value < 1:
-            raise UserError(f"{flag} is {value}; use at least 1.")
-        if field.name in ("scales", "cam_scales") and not (value and min(value) > 0):
-            raise UserError(f"{flag} {' '.join(map(str, value))}: give at least one scale, each above 0.")
-        if field.name == "long_side" and not 1 <= value[0] <= value[1]:
-            raise UserError(f"{flag} {value[0]} {value[1]}: give the smallest and the largest, at least 1.")
-        if field.name == "smoothing" and not 0 <= value < 1:
-            raise UserError(f"{flag} is {value:g}; give a share, at least 0 and below 1.")
-        if field.name == "scale_range" and not 0 < value[0] <= value[1]:
-            raise UserError(f"{flag} {value[0]:g} {value[1]:g}: give the smallest and the largest, above 0.")
+    kind = value_of_flag("--model.backbone", words)
+    if kind in (None, config.model.backbone):
+        return config.model
+    if get_type_hints(type(config))["model"] is not BackboneConfig:
+        raise UserError(f"--model.backbone {kind}: this recipe's network has a {config.model.backbone}.")
+    return load_backbone_config(kind)()
 
 
 def run_program(main: Callable[[], None]) -> None:

@@ -32,6 +32,21 @@ def seed_mask(maps: Array, labels: Array, *, background: float = 0.3) -> Array:
     return xp.where(shown.max(axis=-1) > background, shown.argmax(axis=-1) + 1, 0).astype(xp.int32)
 
 
+def with_class_values(labels: Array, classes: Array) -> np.ndarray:
+    """The labels of a picture's own maps as values of a mask: 0 stays background, k + 1 becomes the k-th class's value.
+
+    Args:
+        labels: int (*b, H, W), 0, the number of a map plus 1, or 255: unsure.
+        classes: int (n,), the class of each map.
+
+    Returns:
+        uint8 (*b, H, W), 0, n + 1 for class n, or 255.
+    """
+    values = np.full(256, UNSURE, np.uint8)
+    values[: 1 + len(classes)] = [0, *(np.asarray(classes) + 1)]
+    return values[labels]
+
+
 def confident_labels(maps: Array, labels: Array, *, foreground: float = 0.45, background: float = 0.25) -> Array:
     """Labels only where two thresholds agree; between them the pixel is unsure.
 

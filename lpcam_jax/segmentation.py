@@ -4,81 +4,73 @@ p(x) = mean over scales and mirror images of  softmax( logits, resized bilinearl
 mask = argmax p
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from functools import partial
+from collections.abc import Iterator, Sequence
 
-import jax.numpy as jnp
+import jax
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
+from scipy.special import softmax
 
 from .class_activation import resize_bilinear
-from .config import SegmentationInference
+from .config import DeepLabInference
 from .data.records import Record, RecordSource
-from .devices import jit_forward, replicate
-from .inference import mirror
-from .passes import Pass, expect_finite, run_passes
+from .errors import UserError
+from .forward import Network, as_they_are, mirrored_back, with_mirror_images
+from .models.deeplab import DeepLabV2, DeepLabV3Plus
+from .passes import Outputs, Pass, finish_each, run_passes
 
-Segment = Callable[..., Iterator[tuple[int, Record, np.ndarray]]]
 
-
-def segment_pictures(graph: nnx.GraphDef, *, inference: SegmentationInference, devices: Mesh) -> Segment:
-    """The segmentation by a network, compiled once however often its parameters change.
+def segment_pictures(
+    network: Network,
+    source: RecordSource,
+    *,
+    inference: DeepLabInference,
+    description: str | None = "masks",
+    only: Sequence[int] | None = None,
+) -> Iterator[tuple[int, Record | UserError, np.ndarray | None]]:
+    """The masks of a network.
 
     Args:
-        graph: of DeepLabV2 or DeepLabV3Plus.
-        inference: scales, mirror images, limits of batches.
-        devices: the mesh.
-
-    Returns:
-        (state, source, *, skipped, description="masks", only=None) -> iterator of (index, record, mask), where
-
-        state: parameters and batch statistics.
+        network: DeepLabV2 or DeepLabV3Plus.
         source: the pictures.
-        skipped: gets one line for every picture that could not be read.
-        description: of the progress bar.
+        inference: scales, mirror images, limits of batches.
+        description: of the progress bar; None: there is none.
         only: indices to compute; None: all.
-        mask: uint8 (H, W), 0 background, n + 1 class n.
 
-        It raises UserError when the network's output is not finite.
+    Yields:
+        (index, record, uint8 (H, W), 0 background, n + 1 class n), each picture once, in the order they finish; of one
+        that cannot be read (index, the error, None).
+
+    Raises:
+        UserError: the network's output is not finite.
 
     Source: DeepLabV2's recipe has one scale and no mirror image (its network itself sees three scales).
     """
 
-    @jit_forward
-    def network(parameters, batch_stats, pictures, sizes):
-        model = nnx.merge(graph, parameters, batch_stats)
-        images = jnp.concatenate([pictures, mirror(pictures, sizes[:, 1])]) if inference.mirror else pictures
-        extents = jnp.concatenate([sizes] * (len(images) // len(sizes)))
-        boxes = jnp.concatenate([jnp.zeros_like(extents), extents], axis=1)
-        logits = model(model.preprocessing(images, boxes), extents)
-        grids = model.grid_sizes(sizes)
-        outputs = {"logits": logits[: len(sizes)], "grid": grids}
-        if inference.mirror:
-            outputs["mirrored"] = mirror(logits[len(sizes) :], grids[:, 1])
-        return outputs
+    def finish(record: Record, outputs: list[Outputs]) -> np.ndarray:
+        return mask_of([logits for scale in outputs for logits in scale.values()], record.image.shape[:2])
 
-    def segment(
-        state: tuple[dict, dict],
-        source: RecordSource,
-        *,
-        skipped: list[str],
-        description: str = "masks",
-        only: Sequence[int] | None = None,
-    ) -> Iterator[tuple[int, Record, np.ndarray]]:
-        of_pictures = partial(network, *replicate(state, devices))
-        passes = [Pass(scale, of_pictures) for scale in inference.scales]
-        results = run_passes(
-            passes, source, batches=inference, devices=devices, description=description, skipped=skipped, only=only
-        )
-        with closing(results):  # and the progress bar with it, whatever happens
-            for index, record, outputs in results:
-                logits = [values for one in outputs for values in one.values()]
-                expect_finite(record, logits)
-                yield index, record, mask_of(logits, record.image.shape[:2])
+    of_pictures = network.forward(logits_of_both if inference.mirror else logits)
+    results = run_passes(
+        [Pass(scale, of_pictures) for scale in inference.scales],
+        source,
+        batches=inference,
+        devices=network.devices,
+        description=description,
+        only=only,
+    )
+    return finish_each(results, finish)
 
-    return segment
+
+def logits(model: DeepLabV2 | DeepLabV3Plus, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """Logits float32 (b, h', w', c) of padded pictures uint8 (b, h, w, 3), valid int32 (b, 2)."""
+    return {"logits": model(as_they_are(model, pictures, sizes), sizes)}
+
+
+def logits_of_both(model: DeepLabV2 | DeepLabV3Plus, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """The same, and "mirrored" those of the mirror images, mirrored back."""
+    images, extents = with_mirror_images(model, pictures, sizes)
+    straight, mirrored = mirrored_back(model(images, extents), model.grid_sizes(sizes))
+    return {"logits": straight, "mirrored": mirrored}
 
 
 def mask_of(logits: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
@@ -93,10 +85,5 @@ def mask_of(logits: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """
     if len(logits) == 1:  # the softmax keeps the order
         return resize_bilinear(logits[0], size).argmax(axis=-1).astype(np.uint8)
-    total = sum(_softmax(resize_bilinear(one, size)) for one in logits)
+    total = sum(softmax(resize_bilinear(of_view, size), axis=-1) for of_view in logits)
     return total.argmax(axis=-1).astype(np.uint8)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)

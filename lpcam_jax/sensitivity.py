@@ -8,33 +8,30 @@ values: these cost nothing.
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from . import config as config_module
 from .class_activation import cam
-from .clustering import unit
-from .config import Config
+from .config import Clustering, LPCAMConfig
 from .data.masks import IGNORE
 from .data.records import RecordSource
-from .devices import jit_forward, replicate
-from .inference import features_of_both, on_picture
+from .errors import UserError
+from .inference import EPSILON, features_of_both, on_picture
 from .local_features import FeatureSample
-from .passes import Pass, run_passes
-from .prototype_activation import directions
+from .models.classifier import Classifier
+from .passes import Outputs, Pass, run_passes
+from .prototype_activation import directions, lpcam
 from .prototypes import Prototypes, select_prototypes
 from .scoring import SeedScoring
 from .training.checkpoints import TrainState
 from .training.feature_sampling import sample_features
 from .training.prototype_stage import cluster_in_groups
-from .training.state import folded_network
+from .training.state import inference_network, network_of
 
 GRIDS = {
     "threshold": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3),
@@ -59,7 +56,7 @@ class Setting(NamedTuple):
     clusters: int
 
 
-def own_setting(prototypes: config_module.Prototypes) -> Setting:
+def own_setting(prototypes: Clustering) -> Setting:
     """What a config has of the parameters."""
     return Setting(prototypes.threshold, prototypes.mu_f, prototypes.context[1], prototypes.clusters)
 
@@ -73,7 +70,7 @@ def settings_around(own: Setting) -> dict[str, list[Setting]]:
 
 
 def sweep_parameters(
-    config: Config, state: TrainState, source: RecordSource, *, seeds: Sequence[int], devices: Mesh
+    config: LPCAMConfig, state: TrainState, source: RecordSource, *, seeds: Sequence[int], devices: Mesh
 ) -> dict[str, Any]:
     """Score LPCAM at the grid of every parameter, and CAM.
 
@@ -98,7 +95,7 @@ def sweep_parameters(
     settings = list(dict.fromkeys(setting for group in around.values() for setting in group))
     thresholds = sorted({setting.threshold for setting in settings})
     samples = sample_features(config, state, source, thresholds=thresholds, devices=devices)
-    made = make_all(
+    prototypes = make_all(
         settings,
         seeds,
         dict(zip(thresholds, samples, strict=True)),
@@ -106,18 +103,17 @@ def sweep_parameters(
         prototypes=config.prototypes,
         devices=devices,
     )
-    skipped: list[str] = []
-    scored, reports = score_directions(
-        config, state, source, [directions(one) for one in made.values()], devices=devices, skipped=skipped
+    scored, reports, skipped = score_directions(
+        config, state, source, [directions(of_setting) for of_setting in prototypes.values()], devices=devices
     )
-    cam_report, *reports = ({key: one[key] for key in one if key != "confusion"} for one in reports)
+    cam_report, *reports = ({key: report[key] for key in report if key != "confusion"} for report in reports)
     scores = {
         key: {
             **report,
-            "class_prototypes": np.asarray(one.class_mask).sum(axis=1).tolist(),
-            "context_prototypes": np.asarray(one.context_mask).sum(axis=1).tolist(),
+            "class_prototypes": np.asarray(of_setting.class_mask).sum(axis=1).tolist(),
+            "context_prototypes": np.asarray(of_setting.context_mask).sum(axis=1).tolist(),
         }
-        for (key, one), report in zip(made.items(), reports, strict=True)
+        for (key, of_setting), report in zip(prototypes.items(), reports, strict=True)
     }
     return {
         "scored": scored,
@@ -144,7 +140,7 @@ def make_all(
     samples: dict[float, FeatureSample],
     weights: jax.Array,
     *,
-    prototypes: config_module.Prototypes,
+    prototypes: Clustering,
     devices: Mesh,
 ) -> dict[tuple[Setting, int], Prototypes]:
     """The prototypes of every setting and seed; settings of the same tau and K share their centres.
@@ -217,14 +213,13 @@ def cluster_sets(
 
 
 def score_directions(
-    config: Config,
+    config: LPCAMConfig,
     state: TrainState,
     source: RecordSource,
     all_directions: Sequence[jax.Array],
     *,
     devices: Mesh,
-    skipped: list[str],
-) -> tuple[int, list[dict[str, Any]]]:
+) -> tuple[int, list[dict[str, Any]], list[str]]:
     """Score CAM, and LPCAM with each of many sets of directions, in one pass over the pictures.
 
     Args:
@@ -233,31 +228,30 @@ def score_directions(
         source: labelled pictures; those without a mask, or with nothing but ignored pixels in it, are left out.
         all_directions: float (c, d) each, see `prototype_activation.directions`.
         devices: the mesh.
-        skipped: gets one line for every picture that could not be read.
 
     Returns:
-        (how many pictures were scored, [`SeedScoring.report` of CAM, then of each of all_directions]).
+        (how many pictures were scored, [`SeedScoring.report` of CAM, then of each of all_directions], one line for
+        every picture that could not be read).
     """
     classes = len(source.class_names)
-    graph, folded = folded_network(config, state, classes, devices=devices)
-
-    @jit_forward
-    def network(parameters, batch_stats, stacked, pictures, sizes):
-        model = nnx.merge(graph, parameters, batch_stats)
-        straight, mirrored, _ = features_of_both(model, pictures, sizes)
-        weights = model.head[...]
-        activation = jnp.einsum("...d,nd->...n", unit(straight + mirrored), stacked, precision="highest")
-        maps = [cam(straight, weights) + cam(mirrored, weights), jax.nn.relu(activation)]
-        return {"maps": jnp.concatenate(maps, axis=-1), "grid": model.backbone.grid_sizes(sizes)}
-
-    stacked = replicate(jnp.concatenate([jnp.asarray(one) for one in all_directions]), devices)
-    at_scale = partial(network, *folded, stacked)  # one for all: scales share batches
-    passes = [Pass(scale, at_scale) for scale in config.inference.scales]
+    network = inference_network(config, state, classes, devices=devices)
+    stride = network_of(config, classes).backbone.strides[-1]
+    at_scale = network.forward(maps_of_all, jnp.concatenate([jnp.asarray(of_set) for of_set in all_directions]))
     scoring = [SeedScoring(classes) for _ in range(1 + len(all_directions))]
-    scored = 0
-    results = run_passes(passes, source, batches=config.inference, devices=devices, description="maps", skipped=skipped)
+    epsilons = [EPSILON["cam"], *[EPSILON["lpcam"]] * len(all_directions)]
+    scored, skipped = 0, []
+    results = run_passes(
+        [Pass(scale, at_scale) for scale in config.inference.scales],
+        source,
+        batches=config.inference,
+        devices=devices,
+        description="maps",
+    )
     with ThreadPoolExecutor() as pool:
         for _, record, outputs in results:
+            if isinstance(record, UserError):
+                skipped.append(str(record))
+                continue
             if record.mask is None or (record.mask == IGNORE).all():
                 continue
             scored += 1
@@ -265,11 +259,18 @@ def score_directions(
 
             def count(number, record=record, outputs=outputs, present=present):
                 columns = number * classes + present
-                scales = [one["maps"][..., columns] for one in outputs]
-                # As infer.py makes and stores them, so that the scores are the same.
-                options = {"stride": config.model.output_stride} | ({"epsilon": 0.0} if number else {})
-                maps = on_picture(scales, record.image.shape[:2], **options)
+                scales = [of_scale["maps"][..., columns] for of_scale in outputs]
+                maps = on_picture(scales, record.image.shape[:2], stride=stride, epsilon=epsilons[number])
+                # Rounded as infer.py stores them, so that the scores are the same.
                 scoring[number].add(maps.astype(np.float16), present, record.mask)
 
             list(pool.map(count, range(len(scoring))))
-    return scored, [one.report() for one in scoring]
+    return scored, [of_set.report() for of_set in scoring], skipped
+
+
+def maps_of_all(model: Classifier, pictures: jax.Array, sizes: jax.Array, stacked: jax.Array) -> Outputs:
+    """CAM of c classes, then LPCAM of m sets of directions (m c, d): float32 (b, h', w', c + m c)."""
+    straight, mirrored, _ = features_of_both(model, pictures, sizes)
+    weights = model.head[...]
+    maps = [cam(straight, weights) + cam(mirrored, weights), lpcam(straight + mirrored, stacked)]
+    return {"maps": jnp.concatenate(maps, axis=-1)}

@@ -14,16 +14,18 @@ import numpy as np
 from flax import nnx
 from PIL import Image, ImageOps
 
-from .config import Config
+from .config import LPCAMConfig
 from .data.pictures import read_picture
 from .data.records import Record
 from .devices import jit_forward, mesh
 from .errors import UserError
+from .forward import as_they_are
 from .inference import map_pictures
-from .models.folding import fold_batch_norm
-from .passes import Pass, run_passes
+from .models.classifier import Classifier
+from .passes import Outputs, Pass, run_passes
+from .stored_prototypes import load_prototypes
 from .training.run import Run
-from .training.state import graph_of, trained_state
+from .training.state import inference_network, network_of, trained_state
 
 Picture = str | Path | np.ndarray | Image.Image
 
@@ -54,18 +56,19 @@ class TrainedModel:
     config:      of the run
     class_names: c names
     head:        float32 (d, c), the classifier's bias-free weights
+    stride:      pixels a feature position
     prototypes:  Prototypes of the c classes
     """
 
     def __init__(self, run: Run):
-        self.config: Config = run.config
+        self.config: LPCAMConfig = run.config
         self.class_names = run.class_names
-        self._devices = mesh()
-        state = trained_state(run, devices=self._devices)
-        graph, *_ = graph_of(run.config, len(run.class_names))
-        self._graph, *self._state = fold_batch_norm(graph, state.parameters, state.batch_stats)
+        devices, classes = mesh(), len(run.class_names)
+        state = trained_state(run, devices=devices)
+        self._network = inference_network(run.config, state, classes, devices=devices)
+        self.stride: int = network_of(run.config, classes).backbone.strides[-1]
         self.head: jax.Array = state.parameters["head"]
-        self.prototypes = jax.tree.map(jnp.asarray, run.load_prototypes())
+        self.prototypes = jax.tree.map(jnp.asarray, load_prototypes(run))
 
     @classmethod
     def open(cls, directory: str | Path) -> "TrainedModel":
@@ -93,20 +96,17 @@ class TrainedModel:
             return self([pictures], classes=classes)[0]
         source = _Given([_image_of(one) for one in pictures], self.class_names, self._labels(classes))
         results: list[Any] = [None] * len(source)
-        for index, record, found in map_pictures(
-            self._graph,
-            self._state,
+        for index, record, mapped in map_pictures(
+            self._network,
             self.prototypes,
             source,
-            stride=self.config.model.output_stride,
+            stride=self.stride,
             inference=self.config.inference,
-            devices=self._devices,
-            skipped=[],
             description=None if len(source) <= _FEW else "heat maps",
         ):
-            names = tuple(self.class_names[n] for n in found.classes)
-            probabilities = dict(zip(self.class_names, map(float, found.probabilities), strict=True))
-            results[index] = NamedMaps(record.image, found.classes, names, probabilities, found.maps)
+            names = tuple(self.class_names[n] for n in mapped.classes)
+            probabilities = dict(zip(self.class_names, map(float, mapped.probabilities), strict=True))
+            results[index] = NamedMaps(record.image, mapped.classes, names, probabilities, mapped.maps)
         return results
 
     def features(self, picture: Picture) -> np.ndarray:
@@ -116,20 +116,18 @@ class TrainedModel:
             picture: a path, a PIL image, or uint8 (H, W, 3) RGB.
 
         Returns:
-            float32 (h, w, d), >= 0; h is H / `config.model.output_stride`, rounded up, as is w.
+            float32 (h, w, d), >= 0 where the backbone ends in a ReLU; h is H / `stride`, rounded up, as is w.
 
         Raises:
             UserError: the picture cannot be read or is none.
         """
         source = _Given([_image_of(picture)], self.class_names, None)
-        one_pass = Pass(1.0, lambda *batch: self._features(*self._state, *batch))
         results = run_passes(
-            [one_pass],
+            [Pass(1.0, self._network.forward(features_of))],
             source,
             batches=self.config.inference,
-            devices=self._devices,
+            devices=self._network.devices,
             description=None,
-            skipped=[],
         )
         ((_, _, (outputs,)),) = results
         return outputs["features"]
@@ -143,24 +141,13 @@ class TrainedModel:
         Returns:
             float32 (b, c), each in [0, 1].
         """
-        return self._probabilities(*self._state, pictures)
-
-    @cached_property
-    def _features(self):
-        @jit_forward
-        def features(parameters, batch_stats, pictures, sizes):
-            model = nnx.merge(self._graph, parameters, batch_stats)
-            boxes = jnp.concatenate([jnp.zeros_like(sizes), sizes], axis=1)
-            grid = model.backbone.grid_sizes(sizes)
-            return {"features": model.features(model.preprocessing(pictures, boxes), sizes), "grid": grid}
-
-        return features
+        return self._probabilities(*self._network.arrays, pictures)
 
     @cached_property
     def _probabilities(self):
         @jit_forward
         def probabilities(parameters, batch_stats, pictures):
-            model = nnx.merge(self._graph, parameters, batch_stats)
+            model = nnx.merge(self._network.graph, parameters, batch_stats)
             whole = jnp.array([[0, 0, *pictures.shape[1:3]]], jnp.int32)
             return jax.nn.sigmoid(model(model.preprocessing(pictures, whole)))
 
@@ -174,6 +161,11 @@ class TrainedModel:
         if unknown := [name for name in wanted if name not in self.class_names]:
             raise UserError(f"there is no class {unknown[0]!r}; the run has {', '.join(self.class_names)}.")
         return np.float32([name in wanted for name in self.class_names])
+
+
+def features_of(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """Features float32 (b, h', w', d) of padded pictures, without mirror images."""
+    return {"features": model.features(as_they_are(model, pictures, sizes), sizes)}
 
 
 class _Given:

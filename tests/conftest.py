@@ -28,49 +28,49 @@ REPOSITORY = Path(__file__).parents[1]
 
 # Six training steps, checkpoints at 2, 4 and 6, of which the last two stay.
 TINY_RECIPE = """
-from lpcam_jax.config import Config, Data, Inference, Model, Prototypes, Training
+from lpcam_jax.config import LPCAMConfig, Data, LPCAMInference, ResNetConfig, Clustering, LPCAMTraining
 
 def get_config():
-    return Config(
+    return LPCAMConfig(
         data=Data(source="shapes", scenes=24),
-        model=Model(blocks=(1, 1, 1, 1), width=4, stem_width=4, output_stride=16),
-        training=Training(
+        model=ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=4, output_stride=16),
+        training=LPCAMTraining(
             epochs=3, batch_size=8, crop=64, long_side=(64, 96), learning_rate=0.01, frozen=(), batch_norm="train",
             checkpoint_every=2,
         ),
-        prototypes=Prototypes(cam_scales=(1.0, 0.5), clusters=3, sample=256),
-        inference=Inference(scales=(1.0, 0.5), max_shapes=2),
+        prototypes=Clustering(cam_scales=(1.0, 0.5), clusters=3, sample=256),
+        inference=LPCAMInference(scales=(1.0, 0.5), max_shapes=2),
     )
 """
 
 # Six training steps, checkpoints at 2, 4 and 6, of which the last two stay, validations at 3 and 6.
 TINY_SEGMENTATION_RECIPE = """
-from lpcam_jax.config import Data, DeepLab, SegmentationConfig, SegmentationInference, SegmentationTraining
+from lpcam_jax.config import Data, DeepLabModel, DeepLabConfig, DeepLabInference, DeepLabTraining
 
 def get_config():
-    return SegmentationConfig(
+    return DeepLabConfig(
         data=Data(source="shapes", scenes=12, held_out=0.25),
-        model=DeepLab(
+        model=DeepLabModel(
             head="deeplabv3plus", head_width=8, blocks=(1, 1, 1, 1), width=4, stem_width=4, layout="torchvision",
             stem_pool="symmetric", output_stride=16,
         ),
-        training=SegmentationTraining(
+        training=DeepLabTraining(
             steps=6, batch_size=4, accumulate=1, crop=48, scales=(0.5, 0.75), learning_rate=0.01, batch_norm="train",
             hold=1, average=0.5, validate_every=3, checkpoint_every=2,
         ),
-        inference=SegmentationInference(max_shapes=1),
+        inference=DeepLabInference(max_shapes=1),
     )
 """
 
 
 # Six training steps, checkpoints at 2, 4 and 6, of which the last two stay.
 TINY_IRN_RECIPE = """
-from lpcam_jax.config import Data, IRNConfig, IRNTraining, Model
+from lpcam_jax.config import Data, IRNConfig, IRNTraining, ResNetConfig
 
 def get_config():
     return IRNConfig(
         data=Data(source="shapes", scenes=24),
-        model=Model(blocks=(1, 1, 1, 1), width=4, stem_width=4),
+        model=ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=4),
         training=IRNTraining(
             epochs=2, batch_size=8, crop=64, scale_range=(1.0, 1.5), radius=4, learning_rate=0.01, checkpoint_every=2
         ),

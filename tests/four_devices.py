@@ -15,12 +15,12 @@ from lpcam_jax.config import (
     AMNConfig,
     AMNModel,
     AMNTraining,
-    DeepLab,
+    DeepLabConfig,
+    DeepLabModel,
+    DeepLabTraining,
     IRNConfig,
     IRNTraining,
-    Model,
-    SegmentationConfig,
-    SegmentationTraining,
+    ResNetConfig,
 )
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import training_sources
@@ -37,9 +37,9 @@ from lpcam_jax.training.segmentation import make_train_step
 from lpcam_jax.training.state import graph_of
 
 CLASSES = 2
-SEGMENTATION = SegmentationConfig(
-    model=DeepLab(blocks=(1, 1, 1, 1), width=4, stem_width=4),
-    training=SegmentationTraining(
+SEGMENTATION = DeepLabConfig(
+    model=DeepLabModel(blocks=(1, 1, 1, 1), width=4, stem_width=4),
+    training=DeepLabTraining(
         steps=2,
         hold=1,
         batch_size=8,
@@ -51,7 +51,7 @@ SEGMENTATION = SegmentationConfig(
 )
 
 IRN = IRNConfig(
-    model=Model(blocks=(1, 1, 1, 1), width=4, stem_width=4),
+    model=ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=4),
     training=IRNTraining(batch_size=8, crop=32, radius=3, learning_rate=1e-3),
 )
 

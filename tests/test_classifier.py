@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import Model
+from lpcam_jax.config import ResNetConfig
 from lpcam_jax.models.classifier import build_classifier
 from lpcam_jax.models.preprocessing import Preprocessing
 
-TINY = Model(blocks=(1, 1, 1, 1), width=2, stem_width=4)
+TINY = ResNetConfig(blocks=(1, 1, 1, 1), width=2, stem_width=4)
 CLASSES = 3
 
 
@@ -104,7 +104,9 @@ def test_same_seed_same_bytes():
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_model_is_what_its_config_says(precision):
-    config = Model(blocks=(1, 2, 1, 1), width=4, stem_width=8, precision=precision, channel_order="bgr", mean=(1, 2, 3))
+    config = ResNetConfig(
+        blocks=(1, 2, 1, 1), width=4, stem_width=8, precision=precision, channel_order="bgr", mean=(1, 2, 3)
+    )
     model = nnx.eval_shape(lambda: build_classifier(config, CLASSES))
     assert model.head.shape == (128, CLASSES)
     assert [len(getattr(model.backbone, f"layer{i}")) for i in (1, 2, 3, 4)] == [1, 2, 1, 1]

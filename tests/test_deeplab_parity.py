@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import SegmentationTraining
+from lpcam_jax.config import DeepLabTraining
 from lpcam_jax.models.deeplab import DeepLabV2, DeepLabV3Plus
 from lpcam_jax.models.layers import rescale
 from lpcam_jax.models.preprocessing import Preprocessing
@@ -233,8 +233,8 @@ def smooth_images(network: "torch.nn.Module", *shape: int) -> np.ndarray:
 STEPS = 10
 SMALL = {"blocks": (1, 1, 1, 1), "width": 8, "stem_width": 8}
 TRAINING = {  # with a decay that is seen in ten steps
-    "v2": SegmentationTraining(steps=STEPS, hold=3, weight_decay=0.5, learning_rate=3e-4, batch_norm="fixed"),
-    "v3plus": SegmentationTraining(steps=STEPS, hold=3, weight_decay=0.5, learning_rate=3e-4, batch_norm="frozen"),
+    "v2": DeepLabTraining(steps=STEPS, hold=3, weight_decay=0.5, learning_rate=3e-4, batch_norm="fixed"),
+    "v3plus": DeepLabTraining(steps=STEPS, hold=3, weight_decay=0.5, learning_rate=3e-4, batch_norm="frozen"),
 }
 
 

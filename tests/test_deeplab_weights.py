@@ -13,7 +13,7 @@ import tyro
 from flax import nnx
 from safetensors.numpy import save_file
 
-from lpcam_jax.config import SegmentationConfig
+from lpcam_jax.config import DeepLabConfig
 from lpcam_jax.errors import UserError
 from lpcam_jax.models.deeplab import DeepLabV2, DeepLabV3Plus
 from lpcam_jax.models.preprocessing import Preprocessing
@@ -290,7 +290,7 @@ def test_convert(program, tmp_path, naming, prefix, head):
     assert f"{described}, {len(arrays)} entries loaded, 0 skipped, {fate}\n" in finished.out
 
     (line,) = [line for line in finished.out.splitlines() if line.startswith("train with it: ")]
-    model = tyro.cli(SegmentationConfig, args=shlex.split(line.removeprefix("train with it: "))).model
+    model = tyro.cli(DeepLabConfig, args=shlex.split(line.removeprefix("train with it: "))).model
     caffe = naming is not torchvision
     assert (model.blocks, model.width, model.stem_width) == ((1, 2, 1, 1), 4, 6)
     if caffe:

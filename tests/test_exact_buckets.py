@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from reference.numpy_lpcam import scale_cam, scale_lpcam
 
 from lpcam_jax import Prototypes, cam, lpcam
-from lpcam_jax.config import Inference, Model
+from lpcam_jax.config import LPCAMInference, ResNetConfig
 from lpcam_jax.data.augment import resize, scaled_size
 from lpcam_jax.data.records import Record
 from lpcam_jax.inference import features_of_both
@@ -22,8 +22,8 @@ from lpcam_jax.models.folding import fold_batch_norm
 from lpcam_jax.passes import Pass, run_passes
 
 CLASSES = 3
-MODEL = Model(blocks=(1, 1, 1, 1), width=2, stem_width=4, output_stride=16)
-INFERENCE = Inference(scales=(1.0, 0.5, 1.5, 2.0), max_shapes=6, batch_pixels=400_000)
+MODEL = ResNetConfig(blocks=(1, 1, 1, 1), width=2, stem_width=4, output_stride=16)
+INFERENCE = LPCAMInference(scales=(1.0, 0.5, 1.5, 2.0), max_shapes=6, batch_pixels=400_000)
 RANDOM_SIZES = np.exp(np.random.default_rng(0).uniform(0, np.log(70), (54, 2))).astype(int)
 SIZES = [(1, 1), (1, 70), (69, 1), (2, 3), (65, 7), (70, 70), *((int(h), int(w)) for h, w in RANDOM_SIZES)]
 

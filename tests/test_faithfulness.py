@@ -6,7 +6,7 @@ from test_commands import assert_one_line_error, picture
 from test_evaluate import write_maps
 from test_heatmaps import strictly_parsed
 
-from lpcam_jax.config import SegmentationConfig
+from lpcam_jax.config import DeepLabConfig
 from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.faithfulness import (
     average_drop,
@@ -272,7 +272,7 @@ def test_what_cannot_be_measured_is_refused(faithfulness, mapped, words, pattern
 
 
 def test_runs_and_folders_that_do_not_fit_are_refused(faithfulness, mapped, tmp_path):
-    Run.create(tmp_path / "masks", SegmentationConfig(), ("cat",))
+    Run.create(tmp_path / "masks", DeepLabConfig(), ("cat",))
     assert_one_line_error(faithfulness(mapped[0], ckpt=tmp_path / "masks"), r".*not classifier; name another")
     assert_one_line_error(faithfulness(mapped[0] / "seeds"), r"seeds holds masks; name a folder of maps")
     write_maps(tmp_path / "theirs" / "maps" / "scene_00001.npz", classes=np.array([0]), cam=np.zeros((1, 4, 4)))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import DeepLab, Model
+from lpcam_jax.config import DeepLabModel, ResNetConfig
 from lpcam_jax.models.classifier import build_classifier
 from lpcam_jax.models.deeplab import build_deeplab
 from lpcam_jax.models.folding import fold_batch_norm
@@ -15,9 +15,11 @@ from lpcam_jax.models.folding import fold_batch_norm
 CLASSES = 3
 TINY = {"blocks": (1, 1, 1, 2), "width": 4, "stem_width": 8}
 BUILDERS = {
-    "classifier": partial(build_classifier, Model(**TINY), CLASSES),
-    "v2": partial(build_deeplab, DeepLab(**TINY, head="deeplabv2"), CLASSES),
-    "v3plus": partial(build_deeplab, DeepLab(**TINY, head="deeplabv3plus", head_width=8, output_stride=16), CLASSES),
+    "classifier": partial(build_classifier, ResNetConfig(**TINY), CLASSES),
+    "v2": partial(build_deeplab, DeepLabModel(**TINY, head="deeplabv2"), CLASSES),
+    "v3plus": partial(
+        build_deeplab, DeepLabModel(**TINY, head="deeplabv3plus", head_width=8, output_stride=16), CLASSES
+    ),
 }
 
 

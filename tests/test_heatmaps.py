@@ -9,7 +9,7 @@ from browsing import Browser
 from PIL import Image
 from test_gallery import curve_in, embedded
 
-from lpcam_jax.config import Inference
+from lpcam_jax.config import LPCAMInference
 from lpcam_jax.data.records import Record
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.errors import UserError
@@ -304,7 +304,7 @@ def test_folders_in_ids_become_folders_inside_the_output(tmp_path, classes):
     maps = {method: np.ones((20, 30, len(classes)), np.float32) for method in METHODS}
     record = Record("holiday/day 1/IMG.1", image, None, None)
     result = PictureMaps(np.array(classes, int), maps, np.array([0.2, 0.9], np.float32))
-    folder.write(record, result, background=Inference().background)
+    folder.write(record, result, background=LPCAMInference().background)
     assert folder.is_done(record.id)
     for kind, suffix in KINDS.items():
         assert (tmp_path / kind / "holiday" / "day 1" / f"IMG.1.{suffix}").is_file()

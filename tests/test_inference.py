@@ -16,7 +16,7 @@ from flax import nnx
 from four_devices import run_all
 
 from lpcam_jax import cam, fuse, lpcam, normalize, without_context
-from lpcam_jax.config import Config, Inference
+from lpcam_jax.config import LPCAMConfig, LPCAMInference
 from lpcam_jax.data.augment import resize, scaled_size
 from lpcam_jax.data.records import Record
 from lpcam_jax.errors import UserError
@@ -27,7 +27,7 @@ from lpcam_jax.training.state import graph_of, initial_state
 
 CLASSES = 3
 SIZES = ((96, 64), (37, 50), (64, 90), (5, 7), (33, 33), (80, 17))
-TWO_SCALES = Inference(scales=(1.0, 0.5), max_shapes=2)
+TWO_SCALES = LPCAMInference(scales=(1.0, 0.5), max_shapes=2)
 
 
 class Noise:
@@ -63,7 +63,7 @@ LABELS = np.array([[1, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 1], [0, 0, 0], [1, 0,
 @pytest.fixture(scope="module")
 def network(tiny):
     """A random classifier with random prototypes: its graph, (parameters, statistics), prototypes."""
-    config = Config(model=tiny.model, training=tiny.training, seed=5)  # whose blocks do not start as shortcuts
+    config = LPCAMConfig(model=tiny.model, training=tiny.training, seed=5)  # whose blocks do not start as shortcuts
     graph, *_ = graph_of(config, CLASSES)
     state = jax.jit(partial(initial_state, config, CLASSES, optax.identity()))()
     rng, d = np.random.default_rng(0), state.parameters["head"].shape[0]
@@ -152,7 +152,7 @@ def test_no_more_shapes_than_allowed_are_compiled(mesh, limit):
         seen.append(pictures.shape[1:3])
         return network(pictures, sizes)
 
-    passes, inference = [Pass(scale, counting) for scale in (1.0, 0.5)], Inference(max_shapes=limit)
+    passes, inference = [Pass(scale, counting) for scale in (1.0, 0.5)], LPCAMInference(max_shapes=limit)
     results = list(run_passes(passes, Noise(), batches=inference, devices=mesh, description="", skipped=[]))
     assert sorted(index for index, *_ in results) == list(range(len(SIZES)))
     assert len(traced) == len(set(seen)) <= limit
@@ -171,7 +171,10 @@ def test_the_progress_bar_says_how_much_is_padding(mesh, capsys, limit, only):
         computed[shape] = computed.get(shape, 0) + pictures[..., 0].size
         return {"grid": sizes}
 
-    passes, inference = [Pass(scale, network) for scale in (1.0, 0.5)], Inference(max_shapes=limit, batch_pixels=40_000)
+    passes, inference = (
+        [Pass(scale, network) for scale in (1.0, 0.5)],
+        LPCAMInference(max_shapes=limit, batch_pixels=40_000),
+    )
 
     def run(description):
         list(
@@ -200,7 +203,7 @@ def test_the_batches_of_a_shape_are_even(mesh):
         def __getitem__(self, index):
             return Record(self.ids[index], np.zeros((40, 50, 3), np.uint8), None, None)
 
-    inference = Inference(max_shapes=1, batch_pixels=4 * 2 * 64 * 64)  # of six pictures, four fit
+    inference = LPCAMInference(max_shapes=1, batch_pixels=4 * 2 * 64 * 64)  # of six pictures, four fit
     list(run_passes([Pass(1.0, network)], Alike(), batches=inference, devices=mesh, description=None, skipped=[]))
     assert batches == [(3, 3), (3, 3)]
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import Model
+from lpcam_jax.config import ResNetConfig
 from lpcam_jax.models.folding import fold_batch_norm
 from lpcam_jax.models.irnet import build_irnet
 from lpcam_jax.models.layers import GroupNorm, rescale
 
 BUCKET = (48, 66)
 SIZES = ((1, 1), (7, 33), (33, 49))
-TINY = Model(blocks=(1, 1, 1, 1), width=4, stem_width=8)
+TINY = ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=8)
 BFLOAT16 = replace(TINY, precision="bfloat16")
 
 
@@ -30,7 +30,7 @@ class Network(NamedTuple):
 
 
 @cache
-def network(model: Model = TINY) -> Network:
+def network(model: ResNetConfig = TINY) -> Network:
     """A tiny network with random parameters whose norms shift and scale."""
     graph, *trees = nnx.split(nnx.eval_shape(lambda: build_irnet(model)), nnx.Param, nnx.BatchStat)
     rng = np.random.default_rng(0)

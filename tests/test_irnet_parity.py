@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import Model
+from lpcam_jax.config import ResNetConfig
 from lpcam_jax.edges import edge_logits
 from lpcam_jax.models.irnet import build_irnet
 from lpcam_jax.models.layers import GroupNorm
@@ -42,7 +42,7 @@ def pair(output_stride: int = 16) -> Pair:
     network = torch_irnet.IRNet(backbone, **widths, strides=STRIDES[output_stride])
     network = torch_irnet.randomized(network, seed=0).double().eval()
 
-    model = nnx.eval_shape(lambda: build_irnet(Model(**TINY, output_stride=output_stride)))
+    model = nnx.eval_shape(lambda: build_irnet(ResNetConfig(**TINY, output_stride=output_stride)))
     graph, *trees = nnx.split(model, nnx.Param, nnx.BatchStat)
     arrays = without_prefix(network.state_dict())
     trees = [filled(nnx.to_pure_dict(tree), arrays) for tree in trees]

@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from lpcam_jax.config import IRNTraining, SegmentationTraining, Training
+from lpcam_jax.config import DeepLabTraining, IRNTraining, LPCAMTraining
 from lpcam_jax.data.pipeline import labelled_crops, masked_crops, sure_crops, training_batches
 from lpcam_jax.data.records import Record
 from lpcam_jax.errors import UserError
@@ -43,14 +43,14 @@ def mask_of(image: np.ndarray) -> np.ndarray:
     return (image @ np.array([97, 31, 7]) % 251).astype(np.uint8)
 
 
-AS_IT_IS = Training(batch_size=4, crop=16, long_side=(24, 24))  # the long side of every record: no resize
+AS_IT_IS = LPCAMTraining(batch_size=4, crop=16, long_side=(24, 24))  # the long side of every record: no resize
 
 
-def batches_of(source, training: Training, **options):
+def batches_of(source, training: LPCAMTraining, **options):
     return training_batches(source, labelled_crops(training), batch_size=training.batch_size, **options)
 
 
-def batches(count: int, number: int, *, training: Training = AS_IT_IS, seed: int = 0, start: int = 0) -> list:
+def batches(count: int, number: int, *, training: LPCAMTraining = AS_IT_IS, seed: int = 0, start: int = 0) -> list:
     return list(islice(batches_of(Numbered(count), training, seed=seed, start=start), number))
 
 
@@ -129,7 +129,7 @@ def test_canvas_holds_a_window_of_the_labelled_picture_and_zeros_around_it():
 
 
 def test_long_side_is_within_its_range():
-    training = Training(batch_size=4, crop=64, long_side=(20, 40))
+    training = LPCAMTraining(batch_size=4, crop=64, long_side=(20, 40))
     boxes = np.concatenate([batch["box"] for batch in batches(12, 30, training=training)])
     long_sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
     assert (long_sides.min(), long_sides.max()) == (20, 40)
@@ -143,13 +143,13 @@ def test_unreadable_record_is_named():
 # Pictures with masks.
 
 
-def masked_batches(source, training: SegmentationTraining, number: int, **options) -> list:
+def masked_batches(source, training: DeepLabTraining, number: int, **options) -> list:
     found = training_batches(source, masked_crops(training), batch_size=4, **{"seed": 0, **options})
     return list(islice(found, number))
 
 
 def test_form_of_batches_with_masks():
-    for batch in masked_batches(Numbered(6, has_masks=True), SegmentationTraining(crop=16), 3):
+    for batch in masked_batches(Numbered(6, has_masks=True), DeepLabTraining(crop=16), 3):
         assert set(batch) == {"image", "box", "mask"}
         assert (batch["image"].shape, batch["image"].dtype) == ((4, 16, 16, 3), np.uint8)
         assert (batch["box"].shape, batch["box"].dtype) == ((4, 4), np.int32)
@@ -158,7 +158,7 @@ def test_form_of_batches_with_masks():
 
 def test_mask_and_picture_are_of_the_same_window_and_the_padding_is_mirrored_along():
     seen = set()
-    for batch in masked_batches(Numbered(12, has_masks=True), SegmentationTraining(crop=16, scales=(1.0,)), 12):
+    for batch in masked_batches(Numbered(12, has_masks=True), DeepLabTraining(crop=16, scales=(1.0,)), 12):
         for canvas, mask, (top, left, bottom, right) in zip(batch["image"], batch["mask"], batch["box"], strict=True):
             record = int(canvas[top, left, 0]) - 1
             height, width = (min(length, 16) for length in Numbered(12).size(record))
@@ -178,7 +178,7 @@ def test_mask_and_picture_are_of_the_same_window_and_the_padding_is_mirrored_alo
 
 
 def test_pictures_with_masks_have_the_sizes_of_the_scales():
-    training = SegmentationTraining(crop=64, scales=(0.3, 1.0, 2.5))
+    training = DeepLabTraining(crop=64, scales=(0.3, 1.0, 2.5))
     sizes = set()
     for batch in masked_batches(Numbered(12, has_masks=True), training, 30):
         sizes |= {(bottom - top, right - left) for top, left, bottom, right in batch["box"].tolist()}
@@ -187,13 +187,13 @@ def test_pictures_with_masks_have_the_sizes_of_the_scales():
 
 
 def test_a_picture_without_a_mask_has_no_label():
-    for batch in masked_batches(Numbered(6), SegmentationTraining(crop=16), 3):
+    for batch in masked_batches(Numbered(6), DeepLabTraining(crop=16), 3):
         assert batch["image"].any()
         assert (batch["mask"] == 255).all()
 
 
 def test_a_later_start_continues_the_very_same_masks():
-    source, training = Numbered(9, has_masks=True), SegmentationTraining(crop=16)
+    source, training = Numbered(9, has_masks=True), DeepLabTraining(crop=16)
     expected, resumed, other = (
         masked_batches(source, training, 6, **options) for options in ({}, {"start": 3}, {"seed": 1})
     )

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lpcam_jax import class_scores, cluster_classes, select_prototypes
-from lpcam_jax.config import Config, Model
+from lpcam_jax.config import LPCAMConfig, ResNetConfig
 from lpcam_jax.data.records import Record
 from lpcam_jax.errors import UserError
 from lpcam_jax.training.prototype_patches import (
@@ -24,7 +24,7 @@ from lpcam_jax.training.prototype_patches import (
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
-CONFIG = Config(model=Model(output_stride=16))
+CONFIG = LPCAMConfig(model=ResNetConfig(output_stride=16))
 GREEN, GREY = (0, 200, 0), (90, 90, 90)
 
 

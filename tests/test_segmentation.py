@@ -9,15 +9,15 @@ from flax import nnx
 from test_deeplab import CLASSES, network
 from test_inference import SIZES, Noise
 
-from lpcam_jax.config import SegmentationInference
+from lpcam_jax.config import DeepLabInference
 from lpcam_jax.data.augment import resize, scaled_size
 from lpcam_jax.errors import UserError
 from lpcam_jax.segmentation import mask_of, segment_pictures
 
 NETWORKS = ("v2", "v3plus-16")
 ORDER = (1, 3)  # of Noise: 37x50, 5x7
-PLAIN = SegmentationInference(max_shapes=1)
-ALL_OF_IT = SegmentationInference(scales=(1.0, 0.5), mirror=True, max_shapes=2)
+PLAIN = DeepLabInference(max_shapes=1)
+ALL_OF_IT = DeepLabInference(scales=(1.0, 0.5), mirror=True, max_shapes=2)
 
 
 def enlarged(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -146,7 +146,7 @@ class Mirrored(Noise):
 
 @pytest.mark.parametrize("mirror", [True, False])
 def test_with_mirror_images_the_mask_of_a_mirror_image_is_mirrored(mesh, mirror):
-    inference = SegmentationInference(mirror=mirror, max_shapes=1)
+    inference = DeepLabInference(mirror=mirror, max_shapes=1)
     straight, mirrored = (masks_of("v3plus-16", kind((1, 4)), mesh, inference) for kind in (Noise, Mirrored))
     agreement = np.mean([(straight[name] == mirrored[name][:, ::-1]).mean() for name in straight])
     assert (agreement > 0.995) == mirror

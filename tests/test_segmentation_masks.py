@@ -13,7 +13,7 @@ from test_commands import assert_one_line_error, picture
 from test_gallery import curve_in, embedded
 from test_heatmaps import scores_by_hand, strictly_parsed
 
-from lpcam_jax.config import Config, Data, DeepLab, SegmentationConfig, SegmentationInference, SegmentationTraining
+from lpcam_jax.config import Data, DeepLabConfig, DeepLabInference, DeepLabModel, DeepLabTraining, LPCAMConfig
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.errors import UserError
 from lpcam_jax.report.gallery import layer_file
@@ -26,20 +26,20 @@ from lpcam_jax.training.state import trained_state
 
 # A learning rate so low that the random network still sees every class everywhere.
 RECIPE = """
-from lpcam_jax.config import Data, DeepLab, SegmentationConfig, SegmentationInference, SegmentationTraining
+from lpcam_jax.config import Data, DeepLabModel, DeepLabConfig, DeepLabInference, DeepLabTraining
 
 def get_config():
-    return SegmentationConfig(
+    return DeepLabConfig(
         data=Data(source="shapes", scenes=16, train="all[:12]", validation="all[12:]", seeds="all[10:]"),
-        model=DeepLab(
+        model=DeepLabModel(
             head="deeplabv3plus", head_width=4, blocks=(1, 1, 1, 1), width=4, stem_width=4, layout="torchvision",
             stem_pool="symmetric", output_stride=16, channel_order="rgb",
         ),
-        training=SegmentationTraining(
+        training=DeepLabTraining(
             steps=3, batch_size=4, accumulate=1, crop=64, scales=(0.5, 1.0), optimizer="adamw", learning_rate=1e-5,
             batch_norm="train", hold=1, validate_every=3, checkpoint_every=2,
         ),
-        inference=SegmentationInference(max_shapes=1),
+        inference=DeepLabInference(max_shapes=1),
     )
 """
 
@@ -459,11 +459,11 @@ def test_a_mask_that_was_damaged_since_is_named(program, segmenter, copy, source
 
 
 def test_a_config_comes_back_as_it_was(tmp_path):
-    config = SegmentationConfig(
+    config = DeepLabConfig(
         data=Data(source="voc_layout", classes=("cat", "dog"), masks="seeds", held_out=0.25, train="a.txt[:80%]"),
-        model=DeepLab(head="deeplabv3plus", blocks=(1, 2, 3, 4), mean=(1.0, 2.5, 3.0), std=(4.0, 5.0, 6.5)),
-        training=SegmentationTraining(scales=(0.5, 2.0), frozen=("conv1", "layer1"), average=0.999, steps=7),
-        inference=SegmentationInference(scales=(1.0, 1.25), mirror=True),
+        model=DeepLabModel(head="deeplabv3plus", blocks=(1, 2, 3, 4), mean=(1.0, 2.5, 3.0), std=(4.0, 5.0, 6.5)),
+        training=DeepLabTraining(scales=(0.5, 2.0), frozen=("conv1", "layer1"), average=0.999, steps=7),
+        inference=DeepLabInference(scales=(1.0, 1.25), mirror=True),
         seed=3,
         limit=8,
     )
@@ -478,12 +478,12 @@ def test_a_config_comes_back_as_it_was(tmp_path):
 
 
 def test_a_config_that_names_no_kind_is_a_classifier_s(tmp_path):
-    Run.create(tmp_path, Config(seed=4), ("cat",))
+    Run.create(tmp_path, LPCAMConfig(seed=4), ("cat",))
     values = json.loads((tmp_path / "config.json").read_text())
     assert values.pop("kind") == "classifier"
     (tmp_path / "config.json").write_text(json.dumps(values))
     opened = Run.open(tmp_path)
-    assert (opened.config, opened.kind) == (Config(seed=4), "classifier")
+    assert (opened.config, opened.kind) == (LPCAMConfig(seed=4), "classifier")
     for kind in ("segmentation", "detector"):  # whose config this is not; which there is not
         (tmp_path / "config.json").write_text(json.dumps({**values, "kind": kind}))
         with pytest.raises(UserError, match=r"config.json cannot be read .*; train again"):

@@ -16,7 +16,7 @@ from flax import nnx
 from test_training import Stop, any_differs, assert_same_bits, stop
 
 from lpcam_jax import devices
-from lpcam_jax.config import Config, SegmentationConfig, SegmentationTraining
+from lpcam_jax.config import DeepLabConfig, DeepLabTraining, LPCAMConfig
 from lpcam_jax.data.sources import masked_source, training_sources
 from lpcam_jax.devices import abstract_on
 from lpcam_jax.errors import UserError
@@ -61,7 +61,7 @@ FROZEN = (STAYS, (1, 0.5), (1, 0.5), (1, 0.5), (1, 0.5), (1, 0.5), *FIXED[6:])
 
 @pytest.mark.parametrize(("batch_norm", "groups"), [("fixed", FIXED), ("frozen", FROZEN), ("train", FROZEN)])
 def test_three_sgd_steps_by_hand(batch_norm, groups):
-    training = SegmentationTraining(
+    training = DeepLabTraining(
         steps=5, hold=2, learning_rate=0.01, weight_decay=0.5, momentum=0.9, frozen=("conv1",), batch_norm=batch_norm
     )
     rng, optimizer = np.random.default_rng(0), segmentation_optimizer(training)
@@ -81,7 +81,7 @@ def test_three_sgd_steps_by_hand(batch_norm, groups):
 
 
 def test_adamw_decays_apart_from_the_gradients_and_no_bias():
-    training = SegmentationTraining(steps=4, hold=1, learning_rate=0.01, weight_decay=0.5, optimizer="adamw")
+    training = DeepLabTraining(steps=4, hold=1, learning_rate=0.01, weight_decay=0.5, optimizer="adamw")
     optimizer, parameters = segmentation_optimizer(training), parameters_of(*[2.0] * 11)
     updates, _ = optimizer.update(parameters_of(*[0.0] * 11), optimizer.init(parameters), parameters)
     multipliers = np.array([1, *[multiplier for multiplier, _ in FIXED[1:]]])
@@ -143,7 +143,7 @@ def loss_by_hand(numbers: jax.Array, batch: dict[str, np.ndarray]) -> jax.Array:
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_a_step_takes_the_mean_gradient_of_its_parts(three_numbers, parts):
-    step, state = three_numbers(SegmentationTraining(accumulate=parts))
+    step, state = three_numbers(DeepLabTraining(accumulate=parts))
     batch, start = batch_of_six(), np.float32([0.5, -0.25, 1.0])
     pieces = [{name: values[part::parts] for name, values in batch.items()} for part in range(parts)]
     losses, gradients = zip(*[jax.value_and_grad(loss_by_hand)(start, piece) for piece in pieces], strict=True)
@@ -156,14 +156,14 @@ def test_a_step_takes_the_mean_gradient_of_its_parts(three_numbers, parts):
 
 @pytest.mark.parametrize(("parts", "firsts"), [(1, 1), (2, 12), (3, 123)])
 def test_each_part_continues_from_the_statistics_of_the_one_before(three_numbers, parts, firsts):
-    step, state = three_numbers(SegmentationTraining(accumulate=parts))
+    step, state = three_numbers(DeepLabTraining(accumulate=parts))
     state, _ = step(state, batch_of_six())
     assert float(state.batch_stats["firsts"]) == firsts
 
 
 def test_every_part_of_every_step_has_a_dropout_of_its_own(three_numbers):
     def drawn(seed):
-        step, state = three_numbers(SegmentationTraining(accumulate=2), seed)
+        step, state = three_numbers(DeepLabTraining(accumulate=2), seed)
         found = []
         for _ in range(3):
             state, _ = step(state, batch_of_six())
@@ -175,7 +175,7 @@ def test_every_part_of_every_step_has_a_dropout_of_its_own(three_numbers):
 
 
 def test_the_running_mean_follows_the_parameters(three_numbers):
-    step, state = three_numbers(SegmentationTraining(accumulate=1, average=0.75))
+    step, state = three_numbers(DeepLabTraining(accumulate=1, average=0.75))
     expected = np.array(state.parameters["numbers"])
     for _ in range(3):
         state, _ = step(state, batch_of_six())
@@ -188,18 +188,18 @@ def test_the_running_mean_follows_the_parameters(three_numbers):
 
 
 @pytest.fixture(scope="module")
-def tiny(segmentation_recipe) -> SegmentationConfig:
+def tiny(segmentation_recipe) -> DeepLabConfig:
     return load_recipe(segmentation_recipe)
 
 
 @pytest.fixture(scope="module")
-def tiny_v2(tiny) -> SegmentationConfig:
+def tiny_v2(tiny) -> DeepLabConfig:
     model = {"head": "deeplabv2", "layout": "caffe", "stem_pool": "symmetric_ceil", "output_stride": 8}
     return replace(tiny, model=replace(tiny.model, **model))
 
 
 @cache
-def network(config: SegmentationConfig) -> tuple[nnx.GraphDef, dict, dict]:
+def network(config: DeepLabConfig) -> tuple[nnx.GraphDef, dict, dict]:
     """A graph, parameters and statistics of which none is 0 or 1."""
     graph, *trees = graph_of(config, CLASSES)
     rng = np.random.default_rng(0)
@@ -226,7 +226,7 @@ def batch() -> dict[str, np.ndarray]:
 
 
 @cache
-def step_of(config: SegmentationConfig):
+def step_of(config: DeepLabConfig):
     """The step of a config's network, and a function that gives a first state."""
     graph, parameters, batch_stats = network(config)
     optimizer, mesh = segmentation_optimizer(config.training), devices.mesh()
@@ -265,7 +265,7 @@ def replicated(number: int) -> jax.Array:
     return devices.replicate(jnp.int32(number), devices.mesh())
 
 
-def rough(config: SegmentationConfig) -> SegmentationConfig:
+def rough(config: DeepLabConfig) -> DeepLabConfig:
     return replace(config, model=replace(config.model, precision="bfloat16"))
 
 
@@ -318,7 +318,7 @@ def test_the_step_exports_for_every_platform(name, request, monkeypatch):
 # Runs.
 
 
-def train(directory, config: SegmentationConfig, mesh) -> TrainState:
+def train(directory, config: DeepLabConfig, mesh) -> TrainState:
     pictures, validation = training_sources(config)
     pictures = masked_source(pictures, config.data)
     run = Run.create(directory, config, pictures.class_names)
@@ -406,7 +406,7 @@ def test_a_batch_that_does_not_divide_over_its_parts_is_named(program, segmentat
 
 
 def test_a_run_of_another_kind_is_refused(tmp_path):
-    for one, other in ((Config(), SegmentationConfig()), (SegmentationConfig(), Config())):
+    for one, other in ((LPCAMConfig(), DeepLabConfig()), (DeepLabConfig(), LPCAMConfig())):
         kinds = [type(config).__name__.removesuffix("Config").lower() or "classifier" for config in (one, other)]
         Run.create(tmp_path / kinds[0], one, ("cat",))
         (tmp_path / kinds[0] / "checkpoints" / "1").mkdir(parents=True)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from test_commands import picture
 
-from lpcam_jax.config import Config, Data
+from lpcam_jax.config import Data, LPCAMConfig
 from lpcam_jax.data.sources import first, seed_source, training_sources, with_classes
 from lpcam_jax.errors import UserError
 
@@ -36,7 +36,7 @@ def folder(tmp_path) -> str:
 
 
 def part(text: str, **data):
-    return seed_source(Config(data=Data(**data, seeds=text)))
+    return seed_source(LPCAMConfig(data=Data(**data, seeds=text)))
 
 
 def refusal(text: str, **data) -> str:
@@ -125,20 +125,20 @@ def test_a_list_of_ids_that_there_is_not(devkit, text):
 
 def test_training_and_validation_are_what_is_named(devkit):
     data = Data(source="voc_layout", root=devkit, train="train.txt[:3]", validation="train.txt[3:]")
-    pictures, validation = training_sources(Config(data=data))
+    pictures, validation = training_sources(LPCAMConfig(data=data))
     assert (list(pictures.ids), list(validation.ids)) == (NAMES[:3], NAMES[3:])
 
 
 def test_held_out_pictures_are_of_the_slice():
     data = Data(source="shapes", scenes=20, train="all[4:14]", held_out=0.3)
-    pictures, validation = training_sources(Config(data=data))
+    pictures, validation = training_sources(LPCAMConfig(data=data))
     assert (len(pictures), len(validation)) == (7, 3)
     expected = part("all[4:14]", source="shapes", scenes=20).ids
     assert sorted([*pictures.ids, *validation.ids]) == sorted(expected)
 
 
 def test_a_limit_is_of_the_slice():
-    config = Config(data=Data(source="shapes", scenes=9, seeds="all[4:]"), limit=2)
+    config = LPCAMConfig(data=Data(source="shapes", scenes=9, seeds="all[4:]"), limit=2)
     assert list(seed_source(config).ids) == list(part("all[4:6]", source="shapes", scenes=9).ids)
     assert len(first(seed_source(config), 1)) == 1
 

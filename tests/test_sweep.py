@@ -9,7 +9,7 @@ from PIL import Image
 from test_commands import assert_one_line_error
 
 from lpcam_jax import cluster_classes, select_prototypes, sensitivity
-from lpcam_jax.config import Prototypes
+from lpcam_jax.config import Clustering
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.local_features import FeatureSample
 from lpcam_jax.report.sweep import spread, sweep_table
@@ -56,7 +56,7 @@ def weights():
 
 
 def test_one_parameter_is_varied_at_a_time_and_the_own_value_is_among_them():
-    own = own_setting(Prototypes(threshold=0.12, clusters=3, context=(0.05, 0.9)))
+    own = own_setting(Clustering(threshold=0.12, clusters=3, context=(0.05, 0.9)))
     assert own == Setting(threshold=0.12, mu_f=0.9, mu_b=0.9, clusters=3)
     around = settings_around(own)
     assert list(around) == ["threshold", "mu_f", "mu_b", "clusters"]
@@ -144,7 +144,7 @@ def test_centres_are_shared_by_all_mu_and_each_tau_and_k_is_clustered_once(sampl
     own = Setting(0.1, 0.9, 0.9, 3)
     settings = [own, own._replace(mu_f=0.5), own._replace(mu_b=0.6), own._replace(clusters=1)]
     samples = {0.1: sample}
-    made = make_all(settings, [0, 7], samples, weights, prototypes=Prototypes(clusters=3), devices=mesh)
+    made = make_all(settings, [0, 7], samples, weights, prototypes=Clustering(clusters=3), devices=mesh)
     assert sorted(calls) == [1, 1, 3, 3]
     assert not samples  # given back as soon as it is clustered
     assert list(dict.fromkeys(setting for setting, _ in made)) == settings
@@ -157,7 +157,7 @@ def test_centres_are_shared_by_all_mu_and_each_tau_and_k_is_clustered_once(sampl
 
 
 def test_a_setting_is_what_the_functions_of_the_method_give(sample, weights, mesh):
-    setting, config = Setting(0.2, 0.6, 0.7, 3), Prototypes(context=(0.1, 0.9))
+    setting, config = Setting(0.2, 0.6, 0.7, 3), Clustering(context=(0.1, 0.9))
     sets = [sample.points(context=context) for context in (False, True)]
     keys = jax.random.split(jax.random.key(5))
     means = [cluster_classes(key, *one, k=3).means for key, one in zip(keys, sets, strict=True)]
@@ -172,7 +172,7 @@ def test_features_are_clustered_as_the_config_says(sample, weights, mesh):
     keys = jax.random.split(jax.random.key(5))
     options = {"k": 3, "update": "mean", "restarts": 2}
     means = [cluster_classes(key, *one, **options).means for key, one in zip(keys, sets, strict=True)]
-    config = Prototypes(update="mean", restarts=2)
+    config = Clustering(update="mean", restarts=2)
     made = make_all([Setting(0.2, 0.6, 0.7, 3)], [5], {0.2: sample}, weights, prototypes=config, devices=mesh)
     ((_, found),) = made.items()
     np.testing.assert_allclose(found.class_centres, means[0], rtol=1e-5)

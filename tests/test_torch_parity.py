@@ -12,7 +12,7 @@ import optax
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import Model, Training
+from lpcam_jax.config import LPCAMTraining, ResNetConfig
 from lpcam_jax.models.classifier import build_classifier
 from lpcam_jax.models.layers import BatchNorm, max_pool
 from lpcam_jax.training.checkpoints import TrainState
@@ -52,7 +52,7 @@ class Pair(NamedTuple):
 def pair(**options) -> Pair:
     torch_options = {{"stem_pool": "pool"}.get(name, name): value for name, value in options.items()}
     network = randomized(ResNet(CLASSES, **torch_options), seed=0).double().eval()
-    model = nnx.eval_shape(partial(build_classifier, Model(**options), CLASSES))
+    model = nnx.eval_shape(partial(build_classifier, ResNetConfig(**options), CLASSES))
     graph, *trees = nnx.split(model, nnx.Param, nnx.BatchStat)
     trees = [filled(nnx.to_pure_dict(tree), network.state_dict()) for tree in trees]
     names = [torch_name(path) for tree in trees for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
@@ -299,7 +299,7 @@ def test_batch_norm_in_train_mode(shape):
 def test_ten_steps_of_sgd():
     steps, batch = 10, batch_of(4, 49, 65)
     momentum, decay = 0.5, 0.02  # the reference's 1e-4 would hardly be seen
-    training = replace(Training(learning_rate=0.02), momentum=momentum, weight_decay=decay)
+    training = replace(LPCAMTraining(learning_rate=0.02), momentum=momentum, weight_decay=decay)
     one = pair(**TINY)
     optimizer = classifier_optimizer(training, steps=steps)
     step = make_train_step(one.graph, optimizer, train_batch_norm=False)

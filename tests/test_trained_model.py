@@ -7,7 +7,7 @@ from PIL import Image
 from test_heatmaps import arrays_of
 
 import lpcam_jax
-from lpcam_jax.config import SegmentationConfig
+from lpcam_jax.config import DeepLabConfig
 from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.errors import UserError
 from lpcam_jax.inference import METHODS
@@ -139,7 +139,7 @@ def test_a_class_that_there_is_not_is_refused(model, scenes):
 def test_only_a_finished_classifier_run_is_loaded(tmp_path, tiny):
     with pytest.raises(UserError, match="holds no run"):
         lpcam_jax.load(tmp_path)
-    Run.create(tmp_path / "masks", SegmentationConfig(), ("cat",))
+    Run.create(tmp_path / "masks", DeepLabConfig(), ("cat",))
     with pytest.raises(UserError, match="holds a run of kind segmentation, not classifier; name another"):
         lpcam_jax.load(tmp_path / "masks")
     Run.create(tmp_path / "begun", tiny, ("cat",))

@@ -15,7 +15,7 @@ import optax
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import Config, Training
+from lpcam_jax.config import LPCAMConfig, LPCAMTraining
 from lpcam_jax.data.sources import seed_source, training_sources
 from lpcam_jax.devices import abstract_on
 from lpcam_jax.errors import UserError
@@ -34,7 +34,7 @@ class Stop(Exception):
     """Stands for whatever ends a program early."""
 
 
-def train(directory, config: Config, mesh) -> TrainState:
+def train(directory, config: LPCAMConfig, mesh) -> TrainState:
     sources = training_sources(config)
     return classification.train_classifier(
         Run.create(directory, config, sources[0].class_names), *sources, devices=mesh
@@ -247,7 +247,7 @@ def test_the_log_drops_what_came_after_the_checkpoint_and_a_cut_line(tmp_path):
 
 
 def test_two_sgd_steps_by_hand():
-    training = Training(learning_rate=0.1, head_multiplier=10, weight_decay=0.01, momentum=0.5, power=0.9)
+    training = LPCAMTraining(learning_rate=0.1, head_multiplier=10, weight_decay=0.01, momentum=0.5, power=0.9)
     optimizer = classifier_optimizer(replace(training, frozen=("conv1",)), steps=4)
     parameters = {"backbone": {"conv1": jnp.array([1.0]), "layer1": jnp.array([2.0])}, "head": jnp.array([3.0])}
     gradients = [[0.5, 0.5, 0.5], [-1.0, -1.0, 0.25]]

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks import draws
 from benchmarks.contestant import Ready
 from benchmarks.ours.trained import with_drawn_weights
-from lpcam_jax.config import Config, Model, Training
+from lpcam_jax.config import LPCAMConfig, LPCAMTraining, ResNetConfig
 from lpcam_jax.devices import jit_forward
 from lpcam_jax.models.folding import fold_batch_norm
 from lpcam_jax.training.classification import make_train_step
@@ -21,7 +21,7 @@ from flax import nnx  # isort: skip
 
 def forward(batch: int, side: int) -> Ready:
     """Pictures to features at output stride 16."""
-    config = Config(model=Model())
+    config = LPCAMConfig(model=ResNetConfig())
     graph, *_ = graph_of(config, draws.CLASSES)
     state = with_drawn_weights(config, classifier_optimizer(config.training, steps=1))
     graph, *folded = fold_batch_norm(graph, state.parameters, state.batch_stats)  # once, as infer.py does
@@ -44,7 +44,7 @@ def forward(batch: int, side: int) -> Ready:
 
 def step(batch: int, side: int) -> Ready:
     """A step of SGD with frozen batch norm, conv1 and bn1 frozen; the answer is the loss of the first."""
-    config = Config(training=Training(learning_rate=1e-3))
+    config = LPCAMConfig(training=LPCAMTraining(learning_rate=1e-3))
     graph, *_ = graph_of(config, draws.CLASSES)
     optimizer = classifier_optimizer(config.training, steps=1000)
     box = np.tile(np.int32([[0, 0, side, side]]), (batch, 1))

@@ -11,14 +11,14 @@ import optax
 
 from benchmarks import draws
 from lpcam_jax import Prototypes, devices
-from lpcam_jax.config import Config, Data
+from lpcam_jax.config import Data, LPCAMConfig
 from lpcam_jax.training.checkpoints import CheckpointWriter, TrainState
 from lpcam_jax.training.optimizers import classifier_optimizer
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import initial_state, with_weights
 
 
-def with_drawn_weights(config: Config, optimizer: optax.GradientTransformation) -> TrainState:
+def with_drawn_weights(config: LPCAMConfig, optimizer: optax.GradientTransformation) -> TrainState:
     """Step 0 with the weights of `draws.classifier`."""
     arrays = draws.classifier()
     state = jax.jit(lambda: initial_state(config, draws.CLASSES, optimizer))()
@@ -32,7 +32,7 @@ def with_drawn_weights(config: Config, optimizer: optax.GradientTransformation) 
 def write_run(folder: Path, pictures: Path) -> None:
     """The run's folder, anew, with `pictures` as its data set."""
     shutil.rmtree(folder, ignore_errors=True)
-    config = Config(data=Data(source="folder", root=str(pictures)))
+    config = LPCAMConfig(data=Data(source="folder", root=str(pictures)))
     state = with_drawn_weights(config, classifier_optimizer(config.training, steps=1))
     run = Run.create(folder, config, draws.CLASS_NAMES)
     with CheckpointWriter(run) as checkpoints:

@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from .. import devices
-from ..config import AnyConfig
+from ..config.registry import title
 from ..data.masks import IGNORE, MaskFolder
 from ..data.records import RecordSource
 from ..data.sources import seed_source
@@ -26,7 +26,6 @@ from ..files import write_atomically
 from ..predictions import MapFolder, find_predictions, read_protocol
 from ..report.confusion import confusion_picture
 from ..report.curve import seed_curves
-from ..report.names import title
 from ..report.table import empty_maps_line, mask_tables, seed_tables
 from ..scoring import score_maps, score_masks, scoring_protocol
 from ..scripts import parse_with_recipe
@@ -85,7 +84,7 @@ def main(words: list[str]) -> None:
     print(f"{result['scored']} of {len(source)} pictures are scored; numbers, protocol and pictures are in {out}.")
 
 
-def _protocol(config: AnyConfig, source: RecordSource, folder: Any, made_with: dict[str, Any] | None) -> dict[str, Any]:
+def _protocol(config: Any, source: RecordSource, folder: Any, made_with: dict[str, Any] | None) -> dict[str, Any]:
     """What the numbers depend on, as plain JSON values."""
     is_maps = isinstance(folder, MapFolder)
     protocol = scoring_protocol(config, source)

@@ -39,6 +39,7 @@ from ..exports.stablehlo import description, export_classifier
 from ..files import write_atomically
 from ..predictions import ids_in, open_method
 from ..scripts import value_of_flag
+from ..stored_prototypes import load_prototypes
 from ..training.run import Run
 from ..training.state import trained_state
 
@@ -148,7 +149,7 @@ def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
     size = arguments.side or (run.config.training.crop,) * 2
     if min(size) < 1:
         raise UserError(f"--side {size[0]} {size[1]}: give height and width, each at least 1.")
-    prototypes = run.load_prototypes()
+    prototypes = load_prototypes(run)
     state = trained_state(run, devices=devices.mesh())
     content = export_classifier(run, state, prototypes, size).serialize()
     write_atomically(out, content)

@@ -1,22 +1,24 @@
 """A classifier, its prototypes, and the heat maps made with them. The defaults are LPCAM's for VOC 2012."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from .common import Batches, Data, Model
+from .backbones import BackboneConfig, ResNetConfig
+from .common import Batches, Data
+from .numbers import MAY_CHANGE, Count, OptionalCount, PixelRange, Scales, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class LPCAMTraining:
     """How the classifier is trained."""
 
-    epochs: int = 5
-    least_steps: int = 1
+    epochs: Count = 5
+    least_steps: Count = 1
     """of a small data set there are more epochs, until there are so many steps"""
-    batch_size: int = 16
-    crop: int = 512
+    batch_size: Count = 16
+    crop: Count = 512
     """side of the square crop; smaller pictures are padded with zeros after normalisation"""
-    long_side: tuple[int, int] = (320, 640)
+    long_side: PixelRange = (320, 640)
     """the long side is resized to a uniform integer of this range before cropping"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd is the family's "PolyOptimizer": no momentum worth the name"""
@@ -30,46 +32,46 @@ class Training:
     power: float = 0.9
     """learning rate = initial * (1 - step / steps) ** power"""
     frozen: tuple[str, ...] = ("conv1", "bn1")
-    """parts of the backbone that are not trained: conv1, bn1, layer1 .. layer4"""
+    """parts of the backbone that are not trained; of a ResNet: conv1, bn1, layer1 .. layer4"""
     batch_norm: Literal["frozen", "train"] = "frozen"
     """frozen: the stored statistics are used and kept; train: batch statistics over the global batch"""
     head_init: Literal["random", "zero"] = "random"
-    checkpoint_every: int = 500
+    checkpoint_every: Annotated[Count, MAY_CHANGE] = 500
     """steps between checkpoints; the last step is always kept"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prototypes:
+class Clustering:
     """How local features become prototypes (paper, section 3.2)."""
 
-    cam_scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    cam_scales: Scales = (1.0, 0.5, 1.5, 2.0)
     """picture scales, each with its mirror image, of the CAM that splits the features"""
     threshold: float = 0.1
     """tau: features where the CAM of a class is above belong to the class, below to its context"""
-    clusters: int = 12
+    clusters: Count = 12
     """K, for the class and for the context each"""
     update: Literal["spherical", "mean"] = "spherical"
     """centre of a cluster: unit mean of unit features, or the reference's raw mean"""
-    restarts: int = 1
+    restarts: Count = 1
     """k-means++ starts; the best objective is kept"""
-    pictures: int | None = None
+    pictures: OptionalCount = None
     """pictures drawn a class, with replacement; none: all that have the class"""
-    sample: int = 8192
+    sample: Count = 8192
     """features kept a class and set, drawn uniformly: bounds the memory"""
     mu_f: float = 0.9
     """a class prototype's score is above this"""
     context: tuple[float, float] = (0.05, 0.9)
     """a context prototype's score is between these"""
-    taught: int | None = None
+    taught: OptionalCount = None
     """beyond the paper, LPCAM-T: pictures from whose refined seeds one direction a class is taught; bounds the memory.
     None: the prototypes alone"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inference(Batches):
+class LPCAMInference(Batches):
     """How pictures become maps and maps become seeds."""
 
-    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    scales: Scales = (1.0, 0.5, 1.5, 2.0)
     """picture scales, each with its mirror image; at the first one classes are predicted and validated"""
     background: float = 0.3
     """seed threshold: where no map is above it there is background"""
@@ -78,15 +80,17 @@ class Inference(Batches):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class LPCAMConfig:
     """A classifier, its prototypes, and the heat maps made with them."""
 
+    kind: ClassVar[str] = "classifier"
+
     data: Data = field(default_factory=Data)
-    model: Model = field(default_factory=Model)
-    training: Training = field(default_factory=Training)
-    prototypes: Prototypes = field(default_factory=Prototypes)
-    inference: Inference = field(default_factory=Inference)
-    seed: int = 0
+    model: BackboneConfig = field(default_factory=ResNetConfig)
+    training: LPCAMTraining = field(default_factory=LPCAMTraining)
+    prototypes: Clustering = field(default_factory=Clustering)
+    inference: LPCAMInference = field(default_factory=LPCAMInference)
+    seed: Seed = 0
     """of everything random: initialisation, order, crops, feature sample, clustering"""
     limit: int | None = None
     """use only the first pictures, for a dry run"""

@@ -1,13 +1,15 @@
 """A segmentation network, trained from masks, and the masks made with it. The defaults are DeepLabV2's for VOC 2012."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from .common import Batches, Data, Model
+from .backbones import ResNetConfig
+from .common import Batches, Data
+from .numbers import MAY_CHANGE, Count, Scales, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLab(Model):
+class DeepLabModel(ResNetConfig):
     """The segmentation network: a ResNet, dilated where a stride was taken out, and a DeepLab head.
 
     The defaults are the ResNet-101 of DeepLabV2 in the layout of its Caffe weights.
@@ -19,7 +21,7 @@ class DeepLab(Model):
     rates: tuple[int, ...] = ()
     """dilations of the head, deeplabv2's at output stride 8, deeplabv3plus's at 16, scaled for others; empty: the
     papers', (6, 12, 18, 24) and (6, 12, 18). Crops should be larger than they reach"""
-    head_width: int = 256
+    head_width: Count = 256
     """deeplabv3plus: channels of pyramid and decoder"""
     blocks: tuple[int, ...] = (3, 4, 23, 3)
     layout: Literal["torchvision", "caffe"] = "caffe"
@@ -31,16 +33,16 @@ class DeepLab(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationTraining:
+class DeepLabTraining:
     """How a segmentation network is trained from masks."""
 
-    steps: int = 20_000
-    batch_size: int = 10
-    accumulate: int = 2
+    steps: Count = 20_000
+    batch_size: Count = 10
+    accumulate: Count = 2
     """the gradient of a step is the mean over this many parts of its batch, computed one after the other"""
-    crop: int = 321
+    crop: Count = 321
     """side of the square crop; smaller pictures are padded right and bottom, with the mean colour and the label 255"""
-    scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
+    scales: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
     """each picture is resized by one of these before cropping"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 2.5e-4
@@ -54,7 +56,7 @@ class SegmentationTraining:
     """sgd only"""
     power: float = 0.9
     """learning rate = initial * (1 - step / steps) ** power"""
-    hold: int = 10
+    hold: Count = 10
     """the learning rate changes every so many steps"""
     frozen: tuple[str, ...] = ()
     """parts of the backbone that are not trained: conv1, bn1, layer1 .. layer4"""
@@ -64,31 +66,33 @@ class SegmentationTraining:
     average: float = 0.0
     """decay a step of the running mean of the parameters, which is then what is validated and used, such as 0.999;
     0: none"""
-    validate_every: int = 2000
+    validate_every: Annotated[Count, MAY_CHANGE] = 2000
     """steps between validations; there is one after the last step, too"""
-    checkpoint_every: int = 500
+    checkpoint_every: Annotated[Count, MAY_CHANGE] = 500
     """steps between checkpoints; the last step is always kept"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationInference(Batches):
+class DeepLabInference(Batches):
     """How pictures become segmentation masks."""
 
-    scales: tuple[float, ...] = (1.0,)
+    scales: Scales = (1.0,)
     """picture scales whose probabilities are averaged"""
     mirror: bool = False
     """average over mirror images, too"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationConfig:
+class DeepLabConfig:
     """A segmentation network, trained from masks, and the masks made with it."""
 
+    kind: ClassVar[str] = "segmentation"
+
     data: Data = field(default_factory=Data)
-    model: DeepLab = field(default_factory=DeepLab)
-    training: SegmentationTraining = field(default_factory=SegmentationTraining)
-    inference: SegmentationInference = field(default_factory=SegmentationInference)
-    seed: int = 0
+    model: DeepLabModel = field(default_factory=DeepLabModel)
+    training: DeepLabTraining = field(default_factory=DeepLabTraining)
+    inference: DeepLabInference = field(default_factory=DeepLabInference)
+    seed: Seed = 0
     """of everything random: initialisation, order, crops, dropout"""
     limit: int | None = None
     """use only the first pictures, for a dry run"""

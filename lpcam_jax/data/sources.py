@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ..config import AnyConfig, Data
+from ..config import Data
 from ..errors import UserError
 from .folder import Folder
 from .masks import MaskFolder
@@ -16,7 +17,7 @@ from .shapes import Shapes
 from .voc_layout import VOCLayout
 
 
-def training_sources(config: AnyConfig) -> tuple[RecordSource, RecordSource]:
+def training_sources(config: Any) -> tuple[RecordSource, RecordSource]:
     """The pictures to train on, and those to validate on.
 
     The latter are the validation split when one is named, else a share of the former that is held out; maybe none.
@@ -32,7 +33,7 @@ def training_sources(config: AnyConfig) -> tuple[RecordSource, RecordSource]:
     return Subset(source, kept), Subset(source, held)
 
 
-def training_source(config: AnyConfig) -> RecordSource:
+def training_source(config: Any) -> RecordSource:
     """All the pictures to train on, none held out.
 
     Raises:
@@ -57,7 +58,7 @@ def masked_source(source: RecordSource, data: Data) -> RecordSource:
     return source
 
 
-def seed_source(config: AnyConfig) -> RecordSource:
+def seed_source(config: Any) -> RecordSource:
     """The pictures that are clustered, and that infer.py maps and scores by default.
 
     Raises:
@@ -67,7 +68,7 @@ def seed_source(config: AnyConfig) -> RecordSource:
 
 
 def pictures_of(
-    config: AnyConfig,
+    config: Any,
     class_names: Sequence[str],
     *,
     images: str = "",
@@ -124,7 +125,7 @@ def first(source: RecordSource, limit: int | None) -> RecordSource:
     return source if limit is None else Subset(source, range(min(limit, len(source))))
 
 
-def _open(config: AnyConfig, part: str) -> RecordSource:
+def _open(config: Any, part: str) -> RecordSource:
     """`part` is a split, a list of ids or, where the data set is one whole, "all"; a slice in brackets cuts it."""
     data = config.data
     _check(config.limit)  # before anything is prepared

@@ -17,13 +17,14 @@ from jax import export
 
 from .. import __version__
 from ..class_activation import cam
+from ..config import at_precision
 from ..devices import portable
 from ..inference import on_picture
 from ..prototype_activation import lpcam
 from ..prototypes import Prototypes
 from ..training.checkpoints import TrainState
 from ..training.run import Run
-from ..training.state import graph_of
+from ..training.state import graph_of, network_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -41,7 +42,9 @@ def export_classifier(run: Run, state: TrainState, prototypes: Prototypes, size:
         Exported, for all of PLATFORMS; `.call(pictures)` gives {"cam", "lpcam", "probabilities"}, and "taught"
         where the prototypes have it.
     """
-    graph, *_ = graph_of(run.config, len(run.class_names))
+    config, classes = at_precision(run.config), len(run.class_names)
+    graph, *_ = graph_of(config, classes)
+    stride = network_of(config, classes).backbone.strides[-1]
     # From the devices to the host: a program must not ask for as many devices as there are here.
     arrays = jax.tree.map(np.asarray, (state.parameters, state.batch_stats, prototypes))
 
@@ -54,13 +57,13 @@ def export_classifier(run: Run, state: TrainState, prototypes: Prototypes, size:
         features = model.features(model.preprocessing(both, boxes))
         logits = model.logits(features)
         straight, mirrored = features[:count], features[count:, :, ::-1]
-        head, stride = model.head[...], run.config.model.output_stride
-        made = {"lpcam": prototypes} | ({} if prototypes.taught is None else {"taught": prototypes.taught})
+        head = model.head[...]
+        by_method = {"lpcam": prototypes} | ({} if prototypes.taught is None else {"taught": prototypes.taught})
         return {
             "cam": on_picture([cam(straight, head) + cam(mirrored, head)], size, stride=stride),
             **{
-                method: on_picture([lpcam(straight + mirrored, one)], size, stride=stride, epsilon=0.0)
-                for method, one in made.items()
+                method: on_picture([lpcam(straight + mirrored, directions)], size, stride=stride, epsilon=0.0)
+                for method, directions in by_method.items()
             },
             "probabilities": jax.nn.sigmoid((logits[:count] + logits[count:]) / 2),
         }

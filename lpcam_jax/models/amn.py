@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..config import AMNModel
+from .backbone import Backbone
 from .deeplab import AtrousSum, scaled_rates
 from .layers import TORCH_UNIFORM, Sizes, dropout
 from .preprocessing import Preprocessing
-from .resnet import ResNet, build_backbone
 
 
 class LabelEncoder(nnx.Module):
@@ -48,7 +48,7 @@ class AMN(nnx.Module):
 
     def __init__(
         self,
-        backbone: ResNet,
+        backbone: Backbone,
         classes: int,
         *,
         preprocessing: Preprocessing,
@@ -57,8 +57,8 @@ class AMN(nnx.Module):
     ):
         self.backbone, self.preprocessing = backbone, preprocessing
         self.rates = scaled_rates(rates, 16, backbone)
-        self.labels = LabelEncoder(classes, backbone.features, rngs=rngs)
-        self.activation = AtrousSum(backbone.features, classes + 1, self.rates, rngs=rngs)
+        self.labels = LabelEncoder(classes, backbone.channels[-1], rngs=rngs)
+        self.activation = AtrousSum(backbone.channels[-1], classes + 1, self.rates, rngs=rngs)
 
     def __call__(
         self, images: jax.Array, labels: jax.Array, sizes: Sizes = None, *, dropout_key: jax.Array | None = None
@@ -74,13 +74,13 @@ class AMN(nnx.Module):
         Returns:
             float32 (b, h', w', c + 1), the background first, zero outside the valid region.
         """
-        features = self.backbone(images, sizes)["layer4"] * self.labels(labels)[:, None, None]
+        features = self.backbone(images, sizes)[-1] * self.labels(labels)[:, None, None]
         features = dropout(dropout_key, features, rate=self.dropout)
         return self.activation(features, self.grid_sizes(sizes))
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
-        return self.backbone.grid_sizes(sizes)
+        return self.backbone.grids(sizes)[-1]
 
 
 def build_amn(model: AMNModel, classes: int, *, seed: int = 0) -> AMN:
@@ -95,7 +95,5 @@ def build_amn(model: AMNModel, classes: int, *, seed: int = 0) -> AMN:
         AMN. Call it inside `jax.jit` or `nnx.eval_shape`: eagerly, hundreds of tiny programs are compiled.
     """
     rngs = nnx.Rngs(seed)
-    backbone = build_backbone(model, rngs=rngs)
-    preprocessing = Preprocessing(model.channel_order, model.mean, model.std)
     options = {"rates": model.rates} if model.rates else {}
-    return AMN(backbone, classes, preprocessing=preprocessing, rngs=rngs, **options)
+    return AMN(model.build(rngs=rngs), classes, preprocessing=Preprocessing.of(model), rngs=rngs, **options)

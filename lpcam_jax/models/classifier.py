@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ..config import Model
+from ..config import BackboneConfig
+from .backbone import Backbone
 from .layers import Sizes
 from .preprocessing import Preprocessing
-from .resnet import ResNet, build_backbone
 
 
 class Classifier(nnx.Module):
@@ -23,17 +23,17 @@ class Classifier(nnx.Module):
 
     def __init__(
         self,
-        backbone: ResNet,
+        backbone: Backbone,
         classes: int,
         *,
         preprocessing: Preprocessing,
         head_init: Literal["random", "zero"] = "random",
         rngs: nnx.Rngs,
     ):
-        bound = backbone.features**-0.5 if head_init == "random" else 0.0
-        shape = (backbone.features, classes)
+        features = backbone.channels[-1]
+        bound = features**-0.5 if head_init == "random" else 0.0
         self.backbone = backbone
-        self.head = nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound))
+        self.head = nnx.Param(jax.random.uniform(rngs.params(), (features, classes), jnp.float32, -bound, bound))
         self.preprocessing = preprocessing
 
     def features(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> jax.Array:
@@ -45,9 +45,9 @@ class Classifier(nnx.Module):
             train: batch norm's mode.
 
         Returns:
-            float32 (b, h', w', d), >= 0, zero outside the valid region.
+            float32 (b, h', w', d), zero outside the valid region.
         """
-        return self.backbone(images, sizes, train=train)["layer4"]
+        return self.backbone(images, sizes, train=train)[-1]
 
     def logits(self, features: jax.Array, sizes: Sizes = None) -> jax.Array:
         """Logits of a feature block.
@@ -62,15 +62,19 @@ class Classifier(nnx.Module):
         if sizes is None:
             mean = features.mean(axis=(-3, -2))
         else:
-            mean = features.sum(axis=(-3, -2)) / self.backbone.grid_sizes(sizes).prod(axis=1)[:, None]
+            mean = features.sum(axis=(-3, -2)) / self.grid_sizes(sizes).prod(axis=1)[:, None]
         return jnp.matmul(mean, self.head[...], precision="highest")
+
+    def grid_sizes(self, sizes: Sizes) -> Sizes:
+        """Valid sizes of the features for pictures of these sizes, int32 (b, 2) each."""
+        return self.backbone.grids(sizes)[-1]
 
     def __call__(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> jax.Array:
         """Logits of pictures: float (b, h, w, 3), preprocessed -> float32 (b, c)."""
         return self.logits(self.features(images, sizes, train=train), sizes)
 
 
-def build_classifier(model: Model, classes: int, *, head_init: str = "random", seed: int = 0) -> Classifier:
+def build_classifier(model: BackboneConfig, classes: int, *, head_init: str = "random", seed: int = 0) -> Classifier:
     """The classifier a config describes, randomly initialized.
 
     Args:
@@ -83,6 +87,6 @@ def build_classifier(model: Model, classes: int, *, head_init: str = "random", s
         Classifier. Call it inside `jax.jit` or `nnx.eval_shape`: eagerly, hundreds of tiny programs are compiled.
     """
     rngs = nnx.Rngs(seed)
-    backbone = build_backbone(model, rngs=rngs)
-    preprocessing = Preprocessing(model.channel_order, model.mean, model.std)
+    backbone = model.build(rngs=rngs)
+    preprocessing = Preprocessing.of(model)
     return Classifier(backbone, classes, preprocessing=preprocessing, head_init=head_init, rngs=rngs)

@@ -1,21 +1,23 @@
 """DeepLabV2 and DeepLabV3+: segmentation networks on any backbone of the house, exact on padded pictures.
 
     V2:   g(x) = sum_r  conv3x3_r(f(x)),  r = 6, 12, 18, 24          logits = max over scales s of  g(x at scale s)
-    V3+:  f -> 1x1, 3x3 at three rates, picture mean -> concat, 1x1 -> beside layer1 -> two 3x3 -> 1x1
+    V3+:  f -> 1x1, 3x3 at three rates, picture mean -> concat, 1x1 -> beside a finer stage -> two 3x3 -> 1x1
 
 The logits are on a grid, 8 (V2) or 4 (V3+) pixels a position; `layers.resize` brings them to the picture.
 """
 
 from functools import reduce
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ..config import DeepLab
+from ..config import DeepLabModel
+from ..training.segmentation_losses import full_size_loss, multi_scale_loss
+from .backbone import Backbone
 from .layers import BatchNorm, Conv, Sizes, dropout, keep_valid, rescale, resize
 from .preprocessing import Preprocessing
-from .resnet import ResNet, build_backbone
 
 CLASSIFIER_INIT = nnx.initializers.normal(0.01)
 
@@ -56,7 +58,7 @@ class DeepLabV2(nnx.Module):
 
     def __init__(
         self,
-        backbone: ResNet,
+        backbone: Backbone,
         classes: int,
         *,
         preprocessing: Preprocessing,
@@ -65,7 +67,7 @@ class DeepLabV2(nnx.Module):
     ):
         self.backbone, self.preprocessing = backbone, preprocessing
         self.rates = scaled_rates(rates, 8, backbone)
-        self.head = AtrousSum(backbone.features, classes, self.rates, rngs=rngs)
+        self.head = AtrousSum(backbone.channels[-1], classes, self.rates, rngs=rngs)
 
     def __call__(self, images: jax.Array, sizes: Sizes = None) -> jax.Array:
         """Logits of pictures: the last of `pyramid`."""
@@ -91,17 +93,35 @@ class DeepLabV2(nnx.Module):
         smaller = [resize(one, grid, shape, grids[0]) for one, grid in zip(logits[1:], grids[1:], strict=True)]
         return [*logits, reduce(jnp.maximum, smaller, logits[0])]
 
+    def loss(
+        self, images: jax.Array, labels: jax.Array, *, train_backbone: bool, dropout_key: jax.Array | None
+    ) -> jax.Array:
+        """What it is trained with: `losses.multi_scale_loss` of its pyramid. It has no dropout.
+
+        Args:
+            images: float (b, H, W, 3), preprocessed.
+            labels: int (b, H, W), 0 .. c - 1, or 255: no label.
+            train_backbone: as `pyramid`.
+            dropout_key: not used.
+
+        Returns:
+            float32 ().
+        """
+        return multi_scale_loss(self.pyramid(images, train_backbone=train_backbone), labels)
+
     def _logits_of_one_scale(self, images: jax.Array, sizes: Sizes, train_backbone: bool) -> jax.Array:
-        features = self.backbone(images, sizes, train=train_backbone)["layer4"]
+        features = self.backbone(images, sizes, train=train_backbone)[-1]
         return self.head(features, self.grid_sizes(sizes))
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
-        return self.backbone.grid_sizes(sizes)
+        return self.backbone.grids(sizes)[-1]
 
 
 class ConvNormRelu(nnx.Module):
     """Convolution, batch norm, ReLU, and zeros outside the valid region."""
+
+    folds: ClassVar = (("conv", "bn"),)
 
     def __init__(self, inputs: int, outputs: int, size: int, *, dilation: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.conv = Conv(inputs, outputs, size, dilation=dilation, dtype=dtype, rngs=rngs)
@@ -132,7 +152,7 @@ class AtrousPyramid(nnx.Module):
 
 
 class DeepLabV3Plus(nnx.Module):
-    """Atrous pyramid on layer4, decoder with the finer layer1.
+    """Atrous pyramid on the last stage, decoder with a finer one, 4 pixels a position.
 
     Args:
         backbone: with output stride 16 or 8 and `dilation="atrous"`.
@@ -151,7 +171,7 @@ class DeepLabV3Plus(nnx.Module):
 
     def __init__(
         self,
-        backbone: ResNet,
+        backbone: Backbone,
         classes: int,
         *,
         preprocessing: Preprocessing,
@@ -163,8 +183,9 @@ class DeepLabV3Plus(nnx.Module):
         self.backbone, self.preprocessing = backbone, preprocessing
         options, finer_width = {"dtype": dtype, "rngs": rngs}, self.finer_width
         self.rates = scaled_rates(rates, 16, backbone)
-        self.pyramid = AtrousPyramid(backbone.features, width, rates=self.rates, **options)
-        self.finer = ConvNormRelu(backbone.channels[1], finer_width, 1, **options)
+        self.finer_stage = _last_of_stride(4, backbone)
+        self.pyramid = AtrousPyramid(backbone.channels[-1], width, rates=self.rates, **options)
+        self.finer = ConvNormRelu(backbone.channels[self.finer_stage], finer_width, 1, **options)
         self.decoder = nnx.List([ConvNormRelu(inputs, width, 3, **options) for inputs in (width + finer_width, width)])
         self.classifier = Conv(width, classes, 1, use_bias=True, kernel_init=CLASSIFIER_INIT, rngs=rngs)
 
@@ -187,24 +208,40 @@ class DeepLabV3Plus(nnx.Module):
             dropout_key: of the dropout while training; None: no dropout.
 
         Returns:
-            float32 (b, h / 4, w / 4, c), rounded up as layer1 is, zero outside the valid region.
+            float32 (b, h / 4, w / 4, c), rounded up as the finer stage is, zero outside the valid region.
         """
         features = self.backbone(images, sizes, train=train_backbone)
-        coarse, fine = self.backbone.grid_sizes(sizes), self.grid_sizes(sizes)
-        x = self.pyramid(features["layer4"], coarse, train=train)
+        coarse, fine = self.backbone.grids(sizes)[-1], self.grid_sizes(sizes)
+        x = self.pyramid(features[-1], coarse, train=train)
         x = dropout(dropout_key, x, rate=self.dropout)
-        finer = self.finer(features["layer1"], fine, train=train)
+        finer = self.finer(features[self.finer_stage], fine, train=train)
         x = jnp.concatenate([resize(x, coarse, finer.shape[1:3], fine), finer], axis=-1)
         for layer in self.decoder:
             x = layer(x, fine, train=train)
         return keep_valid(self.classifier(x), fine)
 
+    def loss(
+        self, images: jax.Array, labels: jax.Array, *, train_backbone: bool, dropout_key: jax.Array | None
+    ) -> jax.Array:
+        """What it is trained with: `losses.full_size_loss` of its logits.
+
+        Args:
+            images: float (b, H, W, 3), preprocessed.
+            labels: int (b, H, W), 0 .. c - 1, or 255: no label.
+            train_backbone: whether the batch norm of the backbone uses and updates with the statistics of this batch.
+            dropout_key: of the dropout.
+
+        Returns:
+            float32 ().
+        """
+        return full_size_loss(self(images, train=True, train_backbone=train_backbone, dropout_key=dropout_key), labels)
+
     def grid_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
-        return self.backbone.stem_sizes(sizes)
+        return self.backbone.grids(sizes)[self.finer_stage]
 
 
-def build_deeplab(model: DeepLab, classes: int, *, seed: int = 0) -> DeepLabV2 | DeepLabV3Plus:
+def build_deeplab(model: DeepLabModel, classes: int, *, seed: int = 0) -> DeepLabV2 | DeepLabV3Plus:
     """The segmentation network a config describes, randomly initialized.
 
     Args:
@@ -217,8 +254,8 @@ def build_deeplab(model: DeepLab, classes: int, *, seed: int = 0) -> DeepLabV2 |
         compiled.
     """
     rngs = nnx.Rngs(seed)
-    backbone = build_backbone(model, dilation="atrous", rngs=rngs)
-    options = {"preprocessing": Preprocessing(model.channel_order, model.mean, model.std), "rngs": rngs}
+    backbone = model.build(dilation="atrous", rngs=rngs)
+    options = {"preprocessing": Preprocessing.of(model), "rngs": rngs}
     if model.rates:
         options["rates"] = model.rates
     if model.head == "deeplabv2":
@@ -226,6 +263,11 @@ def build_deeplab(model: DeepLab, classes: int, *, seed: int = 0) -> DeepLabV2 |
     return DeepLabV3Plus(backbone, classes, width=model.head_width, dtype=jnp.dtype(model.precision), **options)
 
 
-def scaled_rates(rates: tuple[int, ...], stride: int, backbone: ResNet) -> tuple[int, ...]:
-    """Rates at the output stride of the backbone for those at another."""
-    return tuple(max(rate * stride // backbone.output_stride, 1) for rate in rates)
+def scaled_rates(rates: tuple[int, ...], stride: int, backbone: Backbone) -> tuple[int, ...]:
+    """Rates at the stride of the backbone's last stage for those at another."""
+    return tuple(max(rate * stride // backbone.strides[-1], 1) for rate in rates)
+
+
+def _last_of_stride(stride: int, backbone: Backbone) -> int:
+    """Number of the last stage with this stride; ValueError where there is none."""
+    return len(backbone.strides) - 1 - backbone.strides[::-1].index(stride)

@@ -1,8 +1,9 @@
-"""A trained network made ready for inference, once: every batch norm folded into the convolution before it.
+"""A trained network made ready for inference, once: batch norms folded into the convolutions before them.
 
 (conv(x, K) - mean) s + bias  =  conv(x, s K) + (bias - s mean),      s = scale / sqrt(var + 1e-5)
 """
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -17,33 +18,52 @@ def fold_batch_norm(
     """The same function of pictures, in fewer steps; it cannot be trained.
 
     Args:
-        graph: of a Classifier, IRNet, AMN, DeepLabV2 or DeepLabV3Plus.
+        graph: of any network. Its modules say in `folds` which norms follow which convolutions; a norm that none names,
+            such as one before the first convolution of a block, is kept.
         parameters: its parameters.
         batch_stats: its batch statistics.
 
     Returns:
-        Graph, parameters and batch statistics (none are left) of the folded network: scaled kernels, and one bias in
-        place of a norm. What is folded already stays as it is.
+        Graph, parameters and batch statistics of the folded network: scaled kernels, and one bias in place of a norm.
+        What is folded already stays as it is.
     """
     if not batch_stats:
         return graph, parameters, batch_stats
 
-    def folded(parameters, batch_stats):
-        model = nnx.merge(graph, parameters, batch_stats)
+    program = _folding(graph)
+    folded_graph = nnx.graphdef(nnx.eval_shape(program.merged, parameters, batch_stats))
+    return folded_graph, *program.values(parameters, batch_stats)
+
+
+class _Folding:
+    """The fold of a network's arrays, compiled once for all parameters it has in its life."""
+
+    def __init__(self, graph: nnx.GraphDef):
+        self._graph = graph
+        self.values = jax.jit(self._values)
+
+    def merged(self, parameters: dict[str, Any], batch_stats: dict[str, Any]) -> nnx.Module:
+        """The folded network."""
+        model = nnx.merge(self._graph, parameters, batch_stats)
         for _, module in list(nnx.iter_modules(model)):
-            norms = [name for name, one in vars(module).items() if isinstance(one, BatchNorm)]
-            for name in norms:
-                _fold(module, name.replace("bn", "conv"), name)
+            for conv, norm in getattr(module, "folds", ()):
+                _fold(module, conv, norm)
         return model
 
-    inference_graph = nnx.graphdef(nnx.eval_shape(folded, parameters, batch_stats))
-    values = jax.jit(lambda *state: nnx.to_pure_dict(nnx.state(folded(*state), nnx.Param)))(parameters, batch_stats)
-    return inference_graph, values, {}
+    def _values(self, parameters, batch_stats):
+        model = self.merged(parameters, batch_stats)
+        return tuple(nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
+
+
+@cache
+def _folding(graph: nnx.GraphDef) -> _Folding:
+    return _Folding(graph)
 
 
 def _fold(module: nnx.Module, conv: str, norm: str) -> None:
-    """Fold a norm of a module into its convolution."""
+    """Fold a norm of a module into its convolution, unless it is folded."""
     before, after = getattr(module, conv), getattr(module, norm)
-    factor, bias = after.factor_and_bias()
-    before.for_inference(factor)
-    setattr(module, norm, Shift(bias))
+    if isinstance(after, BatchNorm):
+        factor, bias = after.factor_and_bias()
+        before.for_inference(factor)
+        setattr(module, norm, Shift(bias))

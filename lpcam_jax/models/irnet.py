@@ -3,8 +3,8 @@
     edge           five stages -> 1x1, group norm, upsample, ReLU -> concat -> 1x1         edge logit a position
     displacement   five stages -> 1x1, group norm, upsample, ReLU, coarse to fine -> 1x1   towards the object's centre
 
-Both are on the grid of layer1, 4 pixels a position. Only the edges make semantic masks; the displacements share no
-parameter with them and tell objects of one class apart. (At test the original takes their mean over a data set away,
+Both are on the grid of the stages with 4 pixels a position. Only the edges make semantic masks; the displacements share
+no parameter with them and tell objects of one class apart. (At test the original takes their mean over a data set away,
 which changes no edge: it is left to whoever makes instances.)
 """
 
@@ -14,10 +14,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ..config import Model
+from ..config import BackboneConfig
+from .backbone import Backbone
 from .layers import TORCH_UNIFORM, Conv, GroupNorm, Sizes, keep_valid, rescale
 from .preprocessing import Preprocessing
-from .resnet import STAGES, ResNet, build_backbone
+
+STRIDE = 4
+"""Pixels a position of edges and displacements."""
 
 
 class Tap(NamedTuple):
@@ -49,43 +52,48 @@ class Projection(nnx.Module):
 
 
 class EdgeBranch(nnx.Module):
-    """Every stage, enlarged to the grid of layer1, side by side."""
+    """Every stage, enlarged to the finest grid, side by side."""
 
     width, groups = 32, 4
 
-    def __init__(self, backbone: ResNet, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, backbone: Backbone, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         options = {"groups": self.groups, "dtype": dtype, "rngs": rngs}
-        for stage, channels, stride in zip(STAGES, backbone.channels, backbone.strides, strict=True):
-            setattr(self, stage, Projection(channels, self.width, enlarge=stride // 4, **options))
-        self.logit = Conv(len(STAGES) * self.width, 1, 1, use_bias=True, kernel_init=TORCH_UNIFORM, rngs=rngs)
+        self.stages = backbone.stages
+        for stage, channels, stride in zip(self.stages, backbone.channels, backbone.strides, strict=True):
+            setattr(self, stage, Projection(channels, self.width, enlarge=stride // STRIDE, **options))
+        self.logit = Conv(len(self.stages) * self.width, 1, 1, use_bias=True, kernel_init=TORCH_UNIFORM, rngs=rngs)
 
     def __call__(self, taps: dict[str, Tap]) -> jax.Array:
-        fine = taps["layer1"]
-        parts = [getattr(self, stage)(taps[stage], fine) for stage in STAGES]
+        fine = taps[self.stages[0]]
+        parts = [getattr(self, stage)(taps[stage], fine) for stage in self.stages]
         return keep_valid(self.logit(jnp.concatenate(parts, axis=-1)), fine.sizes)
 
 
 class DisplacementBranch(nnx.Module):
-    """The coarse stages on the grid of layer2, then with the fine ones on that of layer1."""
+    """The coarse stages on a grid of 8 pixels a position, then with the fine ones on one of 4."""
 
-    def __init__(self, backbone: ResNet, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, backbone: Backbone, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         options = {"groups": 16, "dtype": dtype, "rngs": rngs}
-        stem, layer1, layer2, layer3, layer4 = backbone.channels
-        *_, stride3, stride4 = backbone.strides
-        self.stem = Projection(stem, 64, **(options | {"groups": 8}))
-        self.layer1 = Projection(layer1, 128, **options)
-        self.layer2 = Projection(layer2, 256, **options)
-        self.layer3 = Projection(layer3, 256, enlarge=stride3 // 8, **options)
-        self.layer4 = Projection(layer4, 256, enlarge=stride4 // 8, **options)
-        self.coarse = Projection(3 * 256, 256, enlarge=2, **options)
-        self.fine = Projection(64 + 128 + 256, 256, **options)
+        self.fine_stages = backbone.stages[: backbone.strides.count(STRIDE)]
+        self.coarse_stages = backbone.stages[len(self.fine_stages) :]
+        widths = [64, 128][: len(self.fine_stages)]
+        for number, (stage, channels, stride) in enumerate(
+            zip(backbone.stages, backbone.channels, backbone.strides, strict=True)
+        ):
+            if stage in self.coarse_stages:
+                projection = Projection(channels, 256, enlarge=stride // (2 * STRIDE), **options)
+            else:
+                projection = Projection(channels, widths[number], **(options | {"groups": widths[number] // 8}))
+            setattr(self, stage, projection)
+        self.coarse = Projection(len(self.coarse_stages) * 256, 256, enlarge=2, **options)
+        self.fine = Projection(sum(widths) + 256, 256, **options)
         self.vector = Conv(256, 2, 1, kernel_init=TORCH_UNIFORM, rngs=rngs)
 
     def __call__(self, taps: dict[str, Tap]) -> jax.Array:
-        fine, coarse = taps["layer1"], taps["layer2"]
-        parts = [getattr(self, stage)(taps[stage], coarse) for stage in ("layer2", "layer3", "layer4")]
+        fine, coarse = taps[self.fine_stages[-1]], taps[self.coarse_stages[0]]
+        parts = [getattr(self, stage)(taps[stage], coarse) for stage in self.coarse_stages]
         x = self.coarse(coarse._replace(features=jnp.concatenate(parts, axis=-1)), fine)
-        parts = [self.stem(taps["stem"], fine), self.layer1(fine, fine), x]
+        parts = [*(getattr(self, stage)(taps[stage], fine) for stage in self.fine_stages), x]
         x = self.fine(fine._replace(features=jnp.concatenate(parts, axis=-1)), fine)
         return self.vector(x)
 
@@ -106,8 +114,11 @@ class IRNet(nnx.Module):
     """
 
     def __init__(
-        self, backbone: ResNet, *, preprocessing: Preprocessing, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs
+        self, backbone: Backbone, *, preprocessing: Preprocessing, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs
     ):
+        fine, coarse = backbone.strides.count(STRIDE), backbone.strides.count(2 * STRIDE)
+        if backbone.strides[0] != STRIDE or fine > 2 or not coarse:
+            raise ValueError(f"IRNet needs one or two stages of stride 4, then one of stride 8, not {backbone.strides}")
         self.backbone, self.preprocessing = backbone, preprocessing
         self.edge = EdgeBranch(backbone, dtype=dtype, rngs=rngs)
         self.displacement = DisplacementBranch(backbone, dtype=dtype, rngs=rngs)
@@ -122,8 +133,8 @@ class IRNet(nnx.Module):
         Returns:
             A Tap of every stage of the backbone.
         """
-        features, grids = self.backbone(images, sizes), self.backbone.stage_sizes(sizes)
-        return {stage: Tap(jax.lax.stop_gradient(features[stage]), grids[stage]) for stage in STAGES}
+        features, grids = jax.lax.stop_gradient(self.backbone(images, sizes)), self.backbone.grids(sizes)
+        return dict(zip(self.backbone.stages, map(Tap, features, grids), strict=True))
 
     def edges(self, taps: dict[str, Tap]) -> jax.Array:
         """Edge logits float32 (b, h / 4, w / 4), rounded up as layer1 is, zero outside the valid region."""
@@ -136,10 +147,10 @@ class IRNet(nnx.Module):
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of edges and displacements for pictures of these sizes, int32 (b, 2) each."""
-        return self.backbone.stem_sizes(sizes)
+        return self.backbone.grids(sizes)[0]
 
 
-def build_irnet(model: Model, *, seed: int = 0) -> IRNet:
+def build_irnet(model: BackboneConfig, *, seed: int = 0) -> IRNet:
     """The IRNet a config describes, randomly initialized.
 
     Args:
@@ -150,6 +161,6 @@ def build_irnet(model: Model, *, seed: int = 0) -> IRNet:
         IRNet. Call it inside `jax.jit` or `nnx.eval_shape`: eagerly, hundreds of tiny programs are compiled.
     """
     rngs = nnx.Rngs(seed)
-    backbone = build_backbone(model, rngs=rngs)
-    preprocessing = Preprocessing(model.channel_order, model.mean, model.std)
-    return IRNet(backbone, preprocessing=preprocessing, dtype=jnp.dtype(model.precision), rngs=rngs)
+    return IRNet(
+        model.build(rngs=rngs), preprocessing=Preprocessing.of(model), dtype=jnp.dtype(model.precision), rngs=rngs
+    )

@@ -1,9 +1,11 @@
 """From uint8 pictures to what pretrained weights expect; on the device, so that only bytes travel."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+
+from ..config import BackboneConfig
 
 
 class Preprocessing(NamedTuple):
@@ -12,6 +14,11 @@ class Preprocessing(NamedTuple):
     channel_order: Literal["rgb", "bgr"] = "rgb"
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    @classmethod
+    def of(cls, model: BackboneConfig) -> Self:
+        """What the weights that a config names expect."""
+        return cls(model.channel_order, model.mean, model.std)
 
     def __call__(self, pictures: jax.Array, boxes: jax.Array) -> jax.Array:
         """Normalize canvases; outside the picture they are zero, which is the mean colour.

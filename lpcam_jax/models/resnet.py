@@ -8,16 +8,14 @@ Names are torchvision's (conv1, bn1, layer1.0.conv2, ...), so weights map one to
 
 from itertools import accumulate
 from operator import mul
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ..config import Model
 from .layers import BatchNorm, Conv, PoolPadding, Sizes, keep_valid, max_pool, pooled_sizes, strided
 
-STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 # Strides of layer2..4.
 STRIDES = {32: (2, 2, 2), 16: (2, 2, 1), 8: (2, 1, 1)}
 # Dilations of layer1..4. A stage whose stride is taken out is dilated by the reference at output stride 8, but not at
@@ -31,6 +29,8 @@ DILATIONS = {
 class Shortcut(nnx.Module):
     """The 1x1 convolution and norm that bring a block's input to its output's shape."""
 
+    folds: ClassVar = (("conv", "bn"),)
+
     def __init__(self, inputs: int, outputs: int, *, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.conv = Conv(inputs, outputs, 1, stride=stride, dtype=dtype, rngs=rngs)
         self.bn = BatchNorm(outputs)
@@ -41,6 +41,9 @@ class Shortcut(nnx.Module):
 
 class Bottleneck(nnx.Module):
     """1x1 -> 3x3 -> 1x1 to four times the width, plus the input."""
+
+    folds: ClassVar = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+    branch_end: ClassVar = ("bn3", "scale")
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class Bottleneck(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """The backbone: features of every stage.
+    """The backbone, a `models.backbone.Backbone`.
 
     Args:
         blocks: bottlenecks of layer1..4; (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101.
@@ -90,8 +93,13 @@ class ResNet(nnx.Module):
             the first 3x3 itself, all but the first, which has the dilation of the stage before (DeepLabV3+).
         dtype: of the convolutions; parameters and norms stay float32.
 
-    Attributes: `channels` and `strides` (pixels a position) of each of STAGES; `features`, the channels of layer4.
+    The stages are the stem, after its pool, and layer1 to layer4.
     """
+
+    stages: ClassVar = ("stem", "layer1", "layer2", "layer3", "layer4")
+    parts: ClassVar = ("conv1", "bn1", *stages[1:])
+    nonnegative: ClassVar = True
+    folds: ClassVar = (("conv1", "bn1"),)
 
     def __init__(
         self,
@@ -106,7 +114,7 @@ class ResNet(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.stem_pool, self.output_stride = stem_pool, output_stride
+        self.stem_pool = stem_pool
         self.channels = (stem_width, *(4 * width * 2**stage for stage in range(4)))
         self.conv1 = Conv(3, stem_width, 7, stride=2, dtype=dtype, rngs=rngs)
         self.bn1 = BatchNorm(stem_width)
@@ -135,9 +143,8 @@ class ResNet(nnx.Module):
             stages.append(nnx.List(stage))
             width *= 2
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.features = inputs
 
-    def __call__(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> dict[str, jax.Array]:
+    def __call__(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> tuple[jax.Array, ...]:
         """Features of every stage.
 
         Args:
@@ -146,44 +153,20 @@ class ResNet(nnx.Module):
             train: whether batch norm uses and updates with the statistics of this batch.
 
         Returns:
-            "stem" (after the pool), "layer1" .. "layer4": float32 (b, h_s, w_s, d_s), >= 0, zero outside the valid
-            region of `grid_sizes`.
+            float32 (b, h_s, w_s, d_s) of each stage, >= 0, zero outside the valid region of `grids`.
         """
         sizes = strided(sizes, 2)
         x = keep_valid(nnx.relu(self.bn1.after(self.conv1, images, train=train)), sizes)
         x, sizes = max_pool(x, sizes, padding=self.stem_pool)
-        outputs = {"stem": keep_valid(x, sizes)}
-        for name in ("layer1", "layer2", "layer3", "layer4"):
-            for block in getattr(self, name):
+        outputs = [keep_valid(x, sizes)]
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
                 x = block(x, sizes, train=train)
                 sizes = strided(sizes, block.stride)
-            outputs[name] = keep_valid(x, sizes)
-        return outputs
+            outputs.append(keep_valid(x, sizes))
+        return tuple(outputs)
 
-    def stem_sizes(self, sizes: Sizes) -> Sizes:
-        """Valid sizes of the stem and of layer1 for pictures of these sizes, int32 (b, 2) each."""
-        return pooled_sizes(strided(sizes, 2), self.stem_pool)
-
-    def stage_sizes(self, sizes: Sizes) -> dict[str, Sizes]:
+    def grids(self, sizes: Sizes) -> tuple[Sizes, ...]:
         """Valid sizes of every stage for pictures of these sizes, int32 (b, 2) each."""
-        stem = self.stem_sizes(sizes)
-        return {stage: strided(stem, stride // 4) for stage, stride in zip(STAGES, self.strides, strict=True)}
-
-    def grid_sizes(self, sizes: Sizes) -> Sizes:
-        """Valid sizes of layer4 for pictures of these sizes, int32 (b, 2) each."""
-        return strided(self.stem_sizes(sizes), self.output_stride // 4)
-
-
-def build_backbone(model: Model, *, dilation: Literal["reference", "atrous"] = "reference", rngs: nnx.Rngs) -> ResNet:
-    """The backbone a config describes, randomly initialized; its arguments as those of `ResNet`."""
-    return ResNet(
-        blocks=model.blocks,
-        width=model.width,
-        stem_width=model.stem_width,
-        layout=model.layout,
-        stem_pool=model.stem_pool,
-        output_stride=model.output_stride,
-        dilation=dilation,
-        dtype=jnp.dtype(model.precision),
-        rngs=rngs,
-    )
+        stem = pooled_sizes(strided(sizes, 2), self.stem_pool)
+        return tuple(strided(stem, stride // 4) for stride in self.strides)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..config.registry import title as title_of
 from ..files import write_atomically
-from .names import title as title_of
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the dashes tell the lines apart in grey.
 _STYLES = [

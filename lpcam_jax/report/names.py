@@ -1,13 +1,6 @@
-"""Names as people read them: those of methods, and those that people chose, made to fit the space there is."""
+"""Names that people chose, made to fit the space there is."""
 
 from collections.abc import Callable
-
-_TITLES = {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM", "taught": "LPCAM-T", "amn": "AMN"}
-
-
-def title(method: str) -> str:
-    """The method's name in the paper; a method of somebody else keeps the name it has."""
-    return _TITLES.get(method, method)
 
 
 def shorten(name: str, fits: Callable[[str], bool]) -> str:

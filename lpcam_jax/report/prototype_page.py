@@ -53,9 +53,11 @@ class MappedPicture(NamedTuple):
     id:         name of the picture
     photo:      URL of the picture, of any size
     size:       (H, W) of the picture in pixels
-    similarity: URL of the maps, grey, 255 a cosine of 1; each has an edge of one feature position around its grid
+    similarity: URL of the maps, grey, 255 a cosine of 1, 0 one of `floor`; each with an edge of one feature position
+                around its grid
     grid:       (h, w) of a map without the edge
     stride:     pixels of the picture a feature position
+    floor:      cosine of black: 0, or -1 where features may be negative
     range:      smallest and largest cosine, which get the darkest and the lightest colour
     maps:       the heat maps of the class
     """
@@ -66,6 +68,7 @@ class MappedPicture(NamedTuple):
     similarity: str
     grid: tuple[int, int]
     stride: int
+    floor: float
     range: tuple[float, float]
     maps: Sequence[HeatMap]
 

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .names import shorten, title
+from ..config.registry import title
+from .names import shorten
 
 _WIDTH = 100
 _METRICS = {"miou": "mIoU", "fp": "FP", "fn": "FN", "precision": "Prec.", "recall": "Recall"}

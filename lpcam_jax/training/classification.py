@@ -4,140 +4,149 @@ loss = mean over batch and classes of the binary cross entropy of the logits (mu
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
 
 from .. import processes
-from ..config import Config
-from ..data.pipeline import labelled_crops, training_batches
-from ..data.records import RecordSource
-from ..devices import jit_forward, local_mesh, replicate
+from ..config import LPCAMConfig, LPCAMTraining
+from ..data.augment import random_crop, random_long_side, random_mirror
+from ..data.pipeline import Augmentation
+from ..data.records import Record, RecordSource
+from ..devices import local_mesh, replicate
+from ..errors import UserError
+from ..forward import Network, Outputs
 from ..inference import features_of_both
 from ..metrics import average_precision
-from ..passes import Pass, run_passes
+from ..models.classifier import Classifier
+from ..passes import Pass, finish_each, run_passes
 from .checkpoints import TrainState
-from .loop import Batch, TrainStep, Validation, check_batch, first_state, run_steps, steps_of
-from .optimizers import classifier_optimizer
-from .run import Run
-from .state import graph_of
+from .loop import Plan, Validation, steps_of, train
+from .optimizers import Group, backbone_groups, grouped, poly
+from .run import Job
+from .state import graph_of, network_of
+from .step import Batch, Loss
 
 
-def make_train_step(
-    graph: nnx.GraphDef, optimizer: optax.GradientTransformation, *, train_batch_norm: bool
-) -> TrainStep:
-    """The jitted step.
-
-    Args:
-        graph: of the classifier.
-        optimizer: of its parameters.
-        train_batch_norm: use and update with batch statistics, which are those of the global batch over all devices.
-
-    Returns:
-        (state, batch) -> (state, {"loss": float32 ()}); the state that goes in is donated.
-    """
-
-    def loss_of(parameters, batch_stats, batch):
-        model = nnx.merge(graph, parameters, batch_stats)
-        images = model.preprocessing(batch["image"], batch["box"])
-        logits = model(images, train=train_batch_norm)
-        loss = optax.sigmoid_binary_cross_entropy(logits, batch["labels"]).mean()
-        return loss, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-
-    def step(state: TrainState, batch: Batch):
-        gradient = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, batch_stats), gradients = gradient(state.parameters, state.batch_stats, batch)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.parameters)
-        parameters = optax.apply_updates(state.parameters, updates)
-        return TrainState(state.step + 1, parameters, batch_stats, opt_state), {"loss": loss}
-
-    return jax.jit(step, donate_argnums=0)
-
-
-def train_classifier(run: Run, pictures: RecordSource, validation: RecordSource, *, devices: Mesh) -> TrainState:
+def train_classifier(job: Job, pictures: RecordSource, validation: RecordSource) -> TrainState:
     """Train, or go on training, the classifier of a run; its last checkpoint is the result.
 
     Args:
-        run: directory and config.
+        job: the run, and the mesh.
         pictures: labelled pictures to train on.
         validation: labelled pictures of the validation mAP; may be none.
-        devices: the mesh.
 
     Returns:
         TrainState after the last step.
 
     Raises:
-        UserError: as `run_steps` and `first_state`, or the batch does not divide over the devices.
+        UserError: as `training.loop.train`.
     """
-    config, training = run.config, run.config.training
-    check_batch(training.batch_size, 1, devices)
+    config, training = job.run.config, job.run.config.training
     steps = steps_of(training, len(pictures))
-    graph, *_ = graph_of(config, len(run.class_names))
-    optimizer = classifier_optimizer(training, steps=steps)
-    measure = make_validation(config, graph, validation, devices=local_mesh())
-    return run_steps(
-        run,
-        first_state(run, optimizer, devices=devices),
-        make_train_step(graph, optimizer, train_batch_norm=training.batch_norm == "train"),
-        lambda start: training_batches(
-            pictures,
-            labelled_crops(training),
-            batch_size=training.batch_size,
-            seed=config.seed,
-            start=start,
-            part=processes.part(),
-        ),
-        steps=steps,
-        validation=Validation(steps // training.epochs, measure, "mAP") if len(validation) else None,
-        description="classifier",
-        devices=devices,
+    network = network_of(config, len(job.run.class_names))
+    plan = Plan(
+        pictures,
+        labelled_crops(training),
+        classification_loss(train_batch_norm=training.batch_norm == "train"),
+        classifier_optimizer(training, network, steps=steps),
+        steps,
+        "classifier",
+        validation=make_validation(config, validation, every=steps // training.epochs) if len(validation) else None,
     )
+    return train(job, plan)
 
 
-def make_validation(
-    config: Config, graph: nnx.GraphDef, validation: RecordSource, *, devices: Mesh
-) -> Callable[[TrainState], float]:
+def classification_loss(*, train_batch_norm: bool) -> Loss:
+    """The loss.
+
+    Args:
+        train_batch_norm: use and update with batch statistics, which are those of the global batch over all devices.
+
+    Returns:
+        (classifier, batch of `labelled_crops`, key) -> float32 ().
+    """
+
+    def loss(model: Classifier, batch: Batch, _: jax.Array) -> jax.Array:
+        images = model.preprocessing(batch["image"], batch["box"])
+        logits = model(images, train=train_batch_norm)
+        return optax.sigmoid_binary_cross_entropy(logits, batch["labels"]).mean()
+
+    return loss
+
+
+def classifier_optimizer(training: LPCAMTraining, network: nnx.Module, *, steps: int) -> optax.GradientTransformation:
+    """The optimizer: the head learns faster, frozen parts of the backbone not at all.
+
+    Args:
+        training: rates, groups, decay.
+        network: the classifier, with or without memory.
+        steps: after which the rate is 0.
+
+    Returns:
+        optax.GradientTransformation of its parameters.
+
+    Raises:
+        UserError: a frozen part is none of the backbone.
+    """
+    decay = training.weight_decay
+    groups = {"head": Group(training.head_multiplier, decay), "backbone": Group(1.0, decay)}
+    return grouped(groups, backbone_groups(network, training.frozen), poly(training, steps=steps))
+
+
+def labelled_crops(training: LPCAMTraining) -> Augmentation:
+    """Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; labels float32 (c,)."""
+
+    def augmented(record: Record, rng: np.random.Generator) -> Batch:
+        image = random_long_side(rng, record.image, low=training.long_side[0], high=training.long_side[1])
+        canvas, box = random_crop(rng, random_mirror(rng, image), crop=training.crop)
+        return {"image": canvas, "box": box, "labels": record.labels}
+
+    return augmented
+
+
+def make_validation(config: LPCAMConfig, validation: RecordSource, *, every: int) -> Validation:
     """The validation of a state: mean over classes of the average precision, compiled once.
 
     Args:
         config: of the run.
-        graph: of the classifier.
         validation: labelled pictures, seen whole, at the first inference scale; those that cannot be read are left out.
-        devices: the mesh of this process, which computes its share of the pictures.
+        every: steps between two.
 
     Returns:
-        state -> mAP in [0, 1]; NaN when no class occurs.
+        Validation, whose measure is the mAP; NaN when no class occurs. Each process computes its share of the pictures.
     """
+    devices, classes = local_mesh(), len(validation.class_names)
+    graph, *_ = graph_of(config, classes)
 
-    @jit_forward
-    def network(parameters, batch_stats, pictures, sizes):
-        model = nnx.merge(graph, parameters, batch_stats)
-        *_, logits = features_of_both(model, pictures, sizes)
-        return {"logits": logits, "grid": model.backbone.grid_sizes(sizes)}
-
-    def validate(state: TrainState) -> float:
-        on_devices = replicate((state.parameters, state.batch_stats), devices)
+    def measure(state: TrainState) -> float:
+        network = Network(graph, replicate((state.parameters, state.batch_stats), devices), devices)
         results = run_passes(
-            [Pass(config.inference.scales[0], partial(network, *on_devices))],
+            [Pass(config.inference.scales[0], network.forward(logits_of_both))],
             validation,
             batches=config.inference,
             devices=devices,
             description="validation",
-            skipped=[],
             only=processes.share(range(len(validation))),
         )
-        classes = len(validation.class_names)
-        seen = [np.concatenate([record.labels, outputs[0]["logits"]]) for _, record, outputs in results]
+        seen = [
+            np.concatenate([record.labels, logits])
+            for _, record, logits in finish_each(results, lambda _, outputs: outputs[0]["logits"])
+            if not isinstance(record, UserError)
+        ]
         seen = np.concatenate(processes.gather(np.array(seen, np.float32).reshape(-1, 2 * classes)))
         if not len(seen):
             return math.nan
         labels, logits = np.split(seen, 2, axis=1)
         return float(jnp.nanmean(jax.vmap(average_precision, in_axes=1)(labels, logits)))
 
-    return validate
+    return Validation(every, measure, "mAP")
+
+
+def logits_of_both(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """The classifier's logits (b, c), mean over pictures and their mirror images."""
+    *_, logits = features_of_both(model, pictures, sizes)
+    return {"logits": logits}

@@ -7,30 +7,28 @@ each samples the features of its share of the pictures; together these are the s
 """
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import chain
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from .. import processes
 from ..class_activation import cam, resize_nearest
-from ..config import Config
+from ..config import LPCAMConfig
 from ..data.records import RecordSource
-from ..devices import jit_forward
 from ..errors import UserError
 from ..inference import features_of_both, on_picture
 from ..local_features import FeatureSample, split
-from ..passes import Pass, run_passes
+from ..models.classifier import Classifier
+from ..passes import Outputs, Pass, run_passes
 from .checkpoints import TrainState
-from .state import folded_network
+from .state import inference_network, network_of
 
 
 def sample_features(
-    config: Config, state: TrainState, source: RecordSource, *, thresholds: Sequence[float], devices: Mesh
+    config: LPCAMConfig, state: TrainState, source: RecordSource, *, thresholds: Sequence[float], devices: Mesh
 ) -> list[FeatureSample]:
     """The bounded sample of every class's features and its context's (`local_features`), at each threshold.
 
@@ -48,18 +46,9 @@ def sample_features(
         UserError: no picture has a class, or none with one could be read.
     """
     settings = config.prototypes
-    graph, folded = folded_network(config, state, len(source.class_names), devices=devices)
-
-    def network(parameters, batch_stats, pictures, sizes, *, keep_features):
-        model = nnx.merge(graph, parameters, batch_stats)
-        straight, mirrored, _ = features_of_both(model, pictures, sizes)
-        weights = model.head[...]
-        outputs = {"cam": cam(straight, weights) + cam(mirrored, weights)}
-        if keep_features:
-            outputs["features"] = straight
-        return outputs | {"grid": model.backbone.grid_sizes(sizes)}
-
-    at_scale = {keep: partial(jit_forward(partial(network, keep_features=keep)), *folded) for keep in (False, True)}
+    network = inference_network(config, state, len(source.class_names), devices=devices)
+    stride = network_of(config, len(source.class_names)).backbone.strides[-1]
+    at_scale = {True: network.forward(cam_and_features), False: network.forward(cam_of_both)}
     scales = sorted({1.0, *settings.cam_scales})
     passes = [Pass(scale, at_scale[scale == 1.0]) for scale in scales]
     dimension = state.parameters["head"].shape[0]
@@ -71,7 +60,6 @@ def sample_features(
         f"features: at most {settings.sample:,} of each class and of its context are kept, {size:,.0f} MiB of memory "
         "(--prototypes.sample)"
     )
-    skipped: list[str] = []
     drawn = draw_pictures(source.labels, settings.pictures, seed=config.seed)
     only = np.flatnonzero(drawn.any(axis=1))
     if not len(only):
@@ -82,20 +70,22 @@ def sample_features(
         batches=config.inference,
         devices=devices,
         description="features",
-        skipped=skipped,
         only=processes.share(only),
     )
-    read = 0
+    read, skipped = 0, []
     for index, record, outputs in results:
+        if isinstance(record, UserError):
+            skipped.append(str(record))
+            continue
         read += 1
         features = outputs[scales.index(1.0)]["features"]
         for n in np.flatnonzero(drawn[index]):
             maps = [
-                one["cam"][..., n : n + 1]
-                for one, scale in zip(outputs, scales, strict=True)
+                of_scale["cam"][..., n : n + 1]
+                for of_scale, scale in zip(outputs, scales, strict=True)
                 if scale in settings.cam_scales
             ]
-            picture_map = on_picture(maps, record.image.shape[:2], stride=config.model.output_stride)
+            picture_map = on_picture(maps, record.image.shape[:2], stride=stride)
             on_grid = resize_nearest(picture_map, features.shape[:2])[..., 0]
             for sample, threshold in zip(samples, thresholds, strict=True):
                 for context, chosen in enumerate(split(on_grid, threshold=threshold)):
@@ -109,6 +99,20 @@ def sample_features(
         for sample in samples:
             _unite(sample)
     return samples
+
+
+def cam_of_both(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """The CAM of padded pictures and of their mirror images, added: float32 (b, h', w', c)."""
+    straight, mirrored, _ = features_of_both(model, pictures, sizes)
+    weights = model.head[...]
+    return {"cam": cam(straight, weights) + cam(mirrored, weights)}
+
+
+def cam_and_features(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """The same, and the features of the pictures, float32 (b, h', w', d)."""
+    straight, mirrored, _ = features_of_both(model, pictures, sizes)
+    weights = model.head[...]
+    return {"cam": cam(straight, weights) + cam(mirrored, weights), "features": straight}
 
 
 def _unite(sample: FeatureSample) -> None:

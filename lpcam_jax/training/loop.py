@@ -7,38 +7,105 @@ so a resumed run ends with the same bits as one that never stopped.
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from .. import processes
-from ..config import AMNTraining, IRNTraining, Training
+from ..data.pipeline import Augmentation, training_batches
+from ..data.records import RecordSource
 from ..devices import abstract_on, replicate, shard
 from ..errors import UserError
 from .checkpoints import CheckpointWriter, TrainState, restore
 from .log import MetricsLog, Silence
-from .run import Run
-from .state import initial_state, starts_blind, with_weights
-
-Batch = dict[str, np.ndarray]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+from .run import Job, Run
+from .state import graph_of, initial_state, starts_blind, with_weights
+from .step import Batch, Loss, TrainStep, make_train_step
 
 
 class Validation(NamedTuple):
     """What is measured now and then.
 
-    every:   steps between two validations; there is one after the last step, too
-    measure: state -> the measure in [0, 1]; NaN when there is nothing to measure it on
-    name:    of the measure, in the log
+    Attributes:
+        every: steps between two validations; there is one after the last step, too.
+        measure: state -> the measure in [0, 1]; NaN when there is nothing to measure it on.
+        name: of the measure, in the log.
     """
 
     every: int
     measure: Callable[[TrainState], float]
     name: str
+
+
+class Plan(NamedTuple):
+    """One network's training; `train` does the rest.
+
+    Attributes:
+        pictures: to train on.
+        augmented: what becomes of a record, as named arrays of always the same shape.
+        loss: of a batch.
+        optimizer: of the parameters.
+        steps: how many there are in all.
+        description: of the progress bar.
+        accumulate: parts that a batch is split into.
+        validation: None: nothing is measured.
+    """
+
+    pictures: RecordSource
+    augmented: Augmentation
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    steps: int
+    description: str
+    accumulate: int = 1
+    validation: Validation | None = None
+
+
+def train(job: Job, plan: Plan) -> TrainState:
+    """Train, or go on training, the network of a run; its last checkpoint is the result.
+
+    Args:
+        job: the run, and the mesh.
+        plan: what is done.
+
+    Returns:
+        TrainState after the last step.
+
+    Raises:
+        UserError: as `run_steps` and `first_state`, or the batch does not divide over its parts and the devices.
+    """
+    run, devices = job
+    config = run.config
+    check_batch(config.training.batch_size, plan.accumulate, devices)
+    graph, *_ = graph_of(config, len(run.class_names))
+    step = make_train_step(
+        graph,
+        plan.optimizer,
+        plan.loss,
+        seed=config.seed,
+        accumulate=plan.accumulate,
+        average=run.system.average(config),
+    )
+    return run_steps(
+        run,
+        first_state(run, plan.optimizer, devices=devices),
+        step,
+        lambda start: training_batches(
+            plan.pictures,
+            plan.augmented,
+            batch_size=config.training.batch_size,
+            seed=config.seed,
+            start=start,
+            part=processes.part(),
+        ),
+        steps=plan.steps,
+        validation=plan.validation,
+        description=plan.description,
+        devices=devices,
+    )
 
 
 def first_state(run: Run, optimizer: optax.GradientTransformation, *, devices: Mesh) -> TrainState:
@@ -66,7 +133,7 @@ def first_state(run: Run, optimizer: optax.GradientTransformation, *, devices: M
         )
     state = jax.jit(initialize)()
     if config.model.weights:
-        state = with_weights(state, config.model.weights, devices=devices)
+        state = with_weights(state, config.model, devices=devices)
     return replicate(state, devices)
 
 
@@ -78,7 +145,15 @@ def check_batch(batch_size: int, parts: int, devices: Mesh) -> None:
         raise UserError(f"a batch of {batch_size} does not divide over {over}; choose another --training.batch-size.")
 
 
-def steps_of(training: Training | IRNTraining | AMNTraining, pictures: int) -> int:
+class Epochs(Protocol):
+    """What a training config says of its length."""
+
+    epochs: int
+    least_steps: int
+    batch_size: int
+
+
+def steps_of(training: Epochs, pictures: int) -> int:
     """How many steps there are: whole epochs of so many pictures, more of them where there would be too few steps."""
     of_epoch = max(pictures // training.batch_size, 1)
     return of_epoch * max(training.epochs, math.ceil(training.least_steps / of_epoch))

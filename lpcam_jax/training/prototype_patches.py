@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..clustering import KMeans, inverse_length, unit
-from ..config import Config
+from ..config import Clustering
 from ..data.records import RecordSource
 from ..errors import UserError
 from ..files import write_atomically
@@ -119,30 +119,33 @@ def strip_file(directory: Path, class_index: int, cluster: int, *, context: bool
 
 def write_patches(
     directory: Path,
-    config: Config,
+    settings: Clustering,
     source: RecordSource,
     prototypes: Prototypes,
     weights: np.ndarray,
     counts: Sequence[np.ndarray],
     nearest: Sequence[Nearest],
+    *,
+    stride: int,
 ) -> None:
     """Cut the patches out of their pictures and write the files of this module.
 
     Args:
         directory: of the run.
-        config: of the run.
+        settings: how they were selected.
         source: the pictures that were clustered; one that cannot be read again is left out and named.
         prototypes: of c classes, with k clusters each.
         weights: float (d, c), the classifier's head.
         counts: features of the clusters, float (c, k), of the classes and of the contexts.
         nearest: of the clusters of the classes and of the contexts.
+        stride: pixels a feature position.
 
     Raises:
         UserError: the files cannot be written.
     """
     index = directory / "prototypes.json"
     index.unlink(missing_ok=True)  # it never speaks of strips of other prototypes
-    patches = _cut(source, nearest, stride=config.model.output_stride)
+    patches = _cut(source, nearest, stride=stride)
     centres = prototypes.class_centres, prototypes.context_centres
     masks = prototypes.class_mask, prototypes.context_mask
     classes = [{"name": name} for name in source.class_names]
@@ -176,8 +179,8 @@ def write_patches(
                     write_atomically(file, jpeg(np.concatenate(strip, axis=1)))
     values = {
         "prototypes": fingerprint(prototypes),
-        "mu_f": config.prototypes.mu_f,
-        "context": list(config.prototypes.context),
+        "mu_f": settings.mu_f,
+        "context": list(settings.context),
         "classes": classes,
     }
     write_atomically(index, json.dumps(values, indent=1).encode())

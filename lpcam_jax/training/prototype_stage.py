@@ -18,27 +18,32 @@ from ..clustering import KMeans, cluster_classes
 from ..data.records import RecordSource
 from ..devices import classes_at_once, local_mesh, map_shards, split_over
 from ..prototypes import Prototypes, class_scores, select_prototypes
-from .checkpoints import TrainState
+from ..stored_prototypes import has_prototypes, save_prototypes
 from .feature_sampling import sample_features
 from .prototype_patches import Nearest, nearest_features, write_patches
-from .run import Run
+from .run import Job
+from .state import network_of, trained_state
 from .teaching_stage import teach_directions
 
 
-def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, devices: Mesh) -> Prototypes:
+def make_prototypes(job: Job, source: RecordSource) -> None:
     """Cluster the features of a run's pictures and add the prototypes, and what they look like, to the run.
 
-    Args:
-        run: directory and config.
-        state: the trained classifier.
-        source: labelled pictures.
-        devices: the mesh.
+    What was selected is printed, a line a class. Prototypes that are there already stay.
 
-    Returns:
-        Prototypes of every class; what was selected is printed, a line a class.
+    Args:
+        job: the run, with its trained classifier, and the mesh.
+        source: labelled pictures.
+
+    Raises:
+        UserError: there is no classifier yet, or no picture could be read.
 
     Source: paper section 3.2; reference step "make_lpcam".
     """
+    run, devices = job
+    if has_prototypes(run):
+        return
+    state = trained_state(run, devices=devices)
     settings, weights = run.config.prototypes, np.asarray(state.parameters["head"])
     (sample,) = sample_features(run.config, state, source, thresholds=(settings.threshold,), devices=local_mesh())
     keys = jax.random.split(jax.random.key(run.config.seed))
@@ -48,12 +53,12 @@ def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, device
         for context in (False, True):
             points, point_weights = sample.points(context=context)
             positions = sample.positions(context=context)
-            found = []
+            groups = []
             for group, clusters in cluster_in_groups(keys[int(context)], points, point_weights, devices, **options):
                 shown = nearest_features(points[group], point_weights[group], positions[group], clusters)
-                found.append((clusters.means, clusters.counts, *shown))
+                groups.append((clusters.means, clusters.counts, *shown))
                 bar.update(len(clusters.counts))
-            of_means, of_counts, *shown = map(np.concatenate, zip(*found, strict=True))
+            of_means, of_counts, *shown = map(np.concatenate, zip(*groups, strict=True))
             means.append(of_means)
             counts.append(of_counts)
             nearest.append(Nearest(*shown))
@@ -64,9 +69,9 @@ def make_prototypes(run: Run, state: TrainState, source: RecordSource, *, device
         taught = teach_directions(run, state, prototypes, source, devices=local_mesh())
         prototypes = prototypes._replace(taught=taught)
     if processes.is_first():
-        write_patches(run.directory, run.config, source, prototypes, weights, counts, nearest)
-        run.save_prototypes(prototypes, step=int(state.step))
-    return prototypes
+        stride = network_of(run.config, len(source.class_names)).backbone.strides[-1]
+        write_patches(run.directory, settings, source, prototypes, weights, counts, nearest, stride=stride)
+        save_prototypes(run, prototypes, step=int(state.step))
 
 
 def cluster_in_groups(

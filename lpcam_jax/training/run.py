@@ -10,31 +10,28 @@
 Every file appears whole or not at all, so a run may be killed at any moment.
 """
 
-import io
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any, NamedTuple, Self
 
-import jax
-import numpy as np
+from jax.sharding import Mesh
 
-from .. import config as config_module
-from ..config import AnyConfig
+from ..config.json import from_json, to_json
+from ..config.numbers import may_change
+from ..config.registry import DEFAULT, load_system, system_of
 from ..errors import UserError
-from ..files import read_arrays, write_atomically
-from ..prototypes import Prototypes
-
-# What training under other settings of these would have done just the same.
-_MAY_CHANGE = ("root", "prepared", "maps", "checkpoint_every", "validate_every")
+from ..files import write_atomically
 
 
 class Run:
     """One run's directory. `Run.create` for training, `Run.open` for what only reads."""
 
-    def __init__(self, directory: Path, config: AnyConfig, class_names: tuple[str, ...]):
+    def __init__(self, directory: Path, config: Any, class_names: tuple[str, ...]):
         self.directory, self.config, self.class_names = directory, config, class_names
 
     @classmethod
-    def create(cls, directory: str | Path, config: AnyConfig, class_names: tuple[str, ...]) -> "Run":
+    def create(cls, directory: str | Path, config: Any, class_names: tuple[str, ...]) -> "Run":
         """Start a run, or continue the one that is there; one without a checkpoint is started again.
 
         Raises:
@@ -49,7 +46,7 @@ class Run:
                     f"{directory} holds a run with other settings ({', '.join(changed)}); "
                     "choose another --workdir, or delete this one to start again."
                 )
-        values = {"kind": run.kind, "class_names": run.class_names, "config": config_module.to_json(config)}
+        values = {"kind": run.kind, "class_names": run.class_names, "config": to_json(config)}
         write_atomically(run._config_file, json.dumps(values, indent=2, ensure_ascii=False).encode())
         return run
 
@@ -63,7 +60,8 @@ class Run:
         path = Path(directory).absolute() / "config.json"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            config = config_module.from_json(values["config"], config_module.KINDS[values.get("kind", "classifier")])
+            system = load_system(values.get("kind", DEFAULT))
+            config = from_json(values["config"], system.config)
             return cls(path.parent, config, tuple(values["class_names"]))
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{directory} holds no run (no config.json); train.py --workdir makes one.") from None
@@ -72,8 +70,17 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """What was trained, a key of `config.KINDS`."""
-        return config_module.kind_of(self.config)
+        """What was trained, as the registry calls it."""
+        return self.config.kind
+
+    @property
+    def system(self) -> Any:
+        """The system that was trained, a `systems.base.System`."""
+        return system_of(self.config)
+
+    def with_inference(self, inference: Any) -> Self:
+        """The run with other settings of inference than it was trained with."""
+        return type(self)(self.directory, dataclasses.replace(self.config, inference=inference), self.class_names)
 
     def expect(self, kind: str) -> "Run":
         """The run itself; UserError when it is of another kind."""
@@ -86,42 +93,6 @@ class Run:
         if not self.checkpoints.is_dir():
             return []
         return sorted(int(entry.name) for entry in self.checkpoints.iterdir() if entry.name.isdigit())
-
-    def save_prototypes(self, prototypes: Prototypes, *, step: int) -> None:
-        """Add the prototypes to the run; `step` is the checkpoint they were clustered from."""
-        buffer = io.BytesIO()
-        arrays = {name: np.asarray(value) for name, value in prototypes._asdict().items() if value is not None}
-        np.savez(buffer, step=step, settings=self._prototype_settings, **arrays)
-        write_atomically(self._prototypes_file, buffer.getvalue())
-
-    def load_prototypes(self) -> Prototypes:
-        """The run's prototypes.
-
-        Raises:
-            UserError: none are there yet, they cannot be read, or they belong to another checkpoint.
-        """
-        again = f"run train.py with --workdir {self.directory} --stages prototypes."
-        try:
-            values = read_arrays(self._prototypes_file)
-            step, _ = int(values.pop("step")), values.pop("settings")
-            prototypes = Prototypes(**values)
-            if not all(np.isfinite(array).all() for array in jax.tree.leaves(prototypes)):
-                raise ValueError("values that are not finite")
-        except FileNotFoundError:
-            raise UserError(f"{self.directory} has no prototypes yet; {again}") from None
-        except Exception as error:  # a damaged zip raises whatever its damage makes of it
-            raise UserError(f"{self._prototypes_file} cannot be read ({error}); delete it and {again}") from None
-        if step not in self.steps()[-1:]:
-            raise UserError(f"the prototypes of {self.directory} are of step {step}, not of its checkpoint; {again}")
-        return prototypes
-
-    def has_prototypes(self) -> bool:
-        """Whether the prototypes are there, made from the newest checkpoint with the settings of this config."""
-        try:
-            file = read_arrays(self._prototypes_file)
-            return int(file["step"]) in self.steps()[-1:] and str(file["settings"]) == self._prototype_settings
-        except Exception:  # absent or damaged: then they are made again
-            return False
 
     @property
     def checkpoints(self) -> Path:
@@ -137,25 +108,30 @@ class Run:
     def _config_file(self) -> Path:
         return self.directory / "config.json"
 
-    @property
-    def _prototypes_file(self) -> Path:
-        return self.directory / "prototypes.npz"
-
-    @property
-    def _prototype_settings(self) -> str:
-        values = config_module.to_json(self.config)
-        return json.dumps({"seed": values["seed"], **values["prototypes"]})
-
     def _differences(self, before: "Run") -> list[str]:
         """Names of the settings of this run that training under the other settings would have done otherwise."""
         if before.kind != self.kind:
             return [f"{before.kind} -> {self.kind}"]
-        found = [] if before.class_names == self.class_names else ["class names"]
-        mine, theirs = config_module.to_json(self.config), config_module.to_json(before.config)
+        changed = [] if before.class_names == self.class_names else ["class names"]
+        mine, theirs = to_json(self.config), to_json(before.config)
         for part in ("data", "model", "labels", "training"):
-            found += [
-                f"{part}.{name} {theirs[part][name]!r} -> {value!r}"
+            settings = getattr(self.config, part, None)
+            free = may_change(type(settings)) if settings is not None else ()
+            changed += [
+                f"{part}.{name} {theirs[part].get(name)!r} -> {value!r}"
                 for name, value in mine.get(part, {}).items()
-                if json.dumps(theirs[part][name]) != json.dumps(value) and name not in _MAY_CHANGE
+                if json.dumps(theirs[part].get(name)) != json.dumps(value) and name not in free
             ]
-        return found + [name for name in ("seed", "limit") if mine[name] != theirs[name]]
+        return changed + [name for name in ("seed", "limit") if mine[name] != theirs[name]]
+
+
+class Job(NamedTuple):
+    """What a stage of a training, or an inference, is given.
+
+    Attributes:
+        run: directory and config.
+        devices: the mesh over all processes.
+    """
+
+    run: Run
+    devices: Mesh

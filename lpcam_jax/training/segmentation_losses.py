@@ -14,7 +14,6 @@ import numpy as np
 import optax
 
 from ..data.masks import IGNORE
-from ..models.deeplab import DeepLabV2, DeepLabV3Plus
 from ..models.layers import resize
 
 
@@ -79,29 +78,3 @@ def full_size_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
         float32 ().
     """
     return cross_entropy(resize(logits, None, labels.shape[1:3], None), labels)
-
-
-def segmentation_loss(
-    model: DeepLabV2 | DeepLabV3Plus,
-    images: jax.Array,
-    labels: jax.Array,
-    *,
-    train_backbone: bool,
-    dropout_key: jax.Array,
-) -> jax.Array:
-    """The loss that a network is trained with.
-
-    Args:
-        model: the network.
-        images: float (b, H, W, 3), preprocessed.
-        labels: int (b, H, W), 0 .. c - 1, or 255: no label.
-        train_backbone: whether the backbone's batch norm uses and updates with the statistics of the batch.
-        dropout_key: of the dropout, where the network has one.
-
-    Returns:
-        float32 ().
-    """
-    if isinstance(model, DeepLabV2):
-        return multi_scale_loss(model.pyramid(images, train_backbone=train_backbone), labels)
-    logits = model(images, train=True, train_backbone=train_backbone, dropout_key=dropout_key)
-    return full_size_loss(logits, labels)

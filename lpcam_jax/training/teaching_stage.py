@@ -6,22 +6,20 @@ The features of the pictures that are learned from are in memory together, which
 """
 
 from contextlib import suppress
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ..clustering import unit
-from ..config import Config
+from ..config import LPCAMConfig
 from ..data.records import Record, RecordSource
-from ..devices import jit_forward, replicate
 from ..errors import UserError
 from ..inference import features_of_both, on_picture
-from ..passes import Pass, run_passes
+from ..models.classifier import Classifier
+from ..passes import Outputs, Pass, run_passes
 from ..prototype_activation import directions, lpcam
 from ..prototypes import Prototypes
 from ..refinement import crf_labels, cut
@@ -29,7 +27,7 @@ from ..results import write_all
 from ..teaching import Lesson, blank_lesson, teach
 from .checkpoints import TrainState
 from .run import Run
-from .state import folded_network
+from .state import inference_network, network_of
 
 _STEPS = 60
 
@@ -61,11 +59,12 @@ def teach_directions(
     if not sizes:
         raise UserError(nothing)
     slots = {index: slot for slot, index in enumerate(sizes)}
-    options = {"stride": config.model.output_stride, "classes": len(start), "dimension": start.shape[1]}
+    stride = network_of(config, len(start)).backbone.strides[-1]
+    options = {"stride": stride, "classes": len(start), "dimension": start.shape[1]}
     lesson = blank_lesson(list(sizes.values()), config.inference.scales, **options)
     mebibytes = sum(leaf.nbytes for leaf in jax.tree.leaves(lesson)) / 2**20
     tqdm.write(f"teaching: {len(slots)} pictures, {mebibytes:,.0f} MiB of memory (--prototypes.taught)")
-    _fill(lesson, slots, config, state, start, source, devices=devices)
+    _fill(lesson, slots, config, state, start, source, stride=stride, devices=devices)
     if not lesson.present.any():
         raise UserError(nothing)
     with tqdm(total=_STEPS, desc="teaching", unit="step") as bar:
@@ -80,44 +79,43 @@ def teach_directions(
 def _fill(
     lesson: Lesson,
     slots: dict[int, int],
-    config: Config,
+    config: LPCAMConfig,
     state: TrainState,
     start: np.ndarray,
     source: RecordSource,
     *,
+    stride: int,
     devices: Mesh,
 ) -> None:
     """Write into the slot of each picture its features, and what the CRF makes of the seeds of LPCAM's directions."""
-    graph, folded = folded_network(config, state, len(source.class_names), devices=devices)
-
-    @jit_forward
-    def network(parameters, batch_stats, made, pictures, sizes):
-        model = nnx.merge(graph, parameters, batch_stats)
-        straight, mirrored, _ = features_of_both(model, pictures, sizes)
-        both = straight + mirrored
-        grid = model.backbone.grid_sizes(sizes)
-        return {"features": unit(both).astype(jnp.float16), "lpcam": lpcam(both, made), "grid": grid}
-
-    at_scale = partial(network, *folded, replicate(start, devices))
+    network = inference_network(config, state, len(source.class_names), devices=devices)
+    at_scale = network.forward(unit_features_and_maps, start)
     results = run_passes(
         [Pass(scale, at_scale) for scale in config.inference.scales],
         source,
         batches=config.inference,
         devices=devices,
         description="refined seeds",
-        skipped=[],
         only=list(slots),
     )
-    stride, background = config.model.output_stride, config.inference.background
+    background = config.inference.background
 
     def write(index: int, record: Record, outputs: list[dict[str, np.ndarray]]) -> None:
         labels, size = np.flatnonzero(record.labels), record.image.shape[:2]
-        maps = on_picture([one["lpcam"][..., labels] for one in outputs], size, stride=stride, epsilon=0.0)
+        maps = on_picture([scale["lpcam"][..., labels] for scale in outputs], size, stride=stride, epsilon=0.0)
         refined = crf_labels(record.image, [cut(maps, background)], 1 + len(labels))[0]
         target = target_of(np.append(0, 1 + labels)[refined], 1 + len(start), stride=stride)
-        lesson.write(slots[index], [one["features"] for one in outputs], record.labels > 0, target)
+        lesson.write(slots[index], [scale["features"] for scale in outputs], record.labels > 0, target)
 
     write_all(results, write)
+
+
+def unit_features_and_maps(model: Classifier, pictures: jax.Array, sizes: jax.Array, start: jax.Array) -> Outputs:
+    """Features of both mirror images, added, of unit length: float16 (b, h', w', d); LPCAM of directions (c, d):
+    float32 (b, h', w', c)."""
+    straight, mirrored, _ = features_of_both(model, pictures, sizes)
+    both = straight + mirrored
+    return {"features": unit(both).astype(jnp.float16), "lpcam": lpcam(both, start)}
 
 
 def choose_pictures(labels: np.ndarray, count: int, *, seed: int) -> list[int]:

@@ -1,0 +1,79 @@
+"""Numbers that a recipe may hold: their limits stand beside the field, in its type.
+
+crop: Count = 512                                                       at least 1
+root: Annotated[str, MAY_CHANGE] = ""                                   training with another value does the same
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+
+from ..errors import UserError
+
+
+class Limit(NamedTuple):
+    """What a value must fulfil.
+
+    Attributes:
+        holds: value -> bool.
+        advice: what to give instead, for the error line.
+    """
+
+    holds: Callable[[Any], bool]
+    advice: str
+
+
+_AT_LEAST_ONE = Limit(lambda value: value is None or value >= 1, "use at least 1")
+
+Count = Annotated[int, _AT_LEAST_ONE]
+OptionalCount = Annotated[int | None, _AT_LEAST_ONE]
+Seed = Annotated[int, Limit(lambda value: value >= 0, "use at least 0")]
+Share = Annotated[float, Limit(lambda value: 0 <= value < 1, "give a share, at least 0 and below 1")]
+Scales = Annotated[
+    tuple[float, ...],
+    Limit(lambda value: bool(value) and min(value) > 0, "give at least one scale, each above 0"),
+]
+PixelRange = Annotated[
+    tuple[int, int],
+    Limit(lambda value: 1 <= value[0] <= value[1], "give the smallest and the largest, at least 1"),
+]
+ScaleRange = Annotated[
+    tuple[float, float],
+    Limit(lambda value: 0 < value[0] <= value[1], "give the smallest and the largest, above 0"),
+]
+
+MAY_CHANGE = "may change"
+"""Of a field whose value does not change what training computes: a run may be continued with another."""
+
+
+def check_numbers(values: Any, prefix: str = "") -> None:
+    """Check every number of a config, or of a part of one, against the limits in its type.
+
+    Args:
+        values: a dataclass; those in it are checked, too.
+        prefix: of its flags, such as "training."; of a whole config nothing.
+
+    Raises:
+        UserError: a value is outside its limits; the line names the flag.
+    """
+    for name, annotations in _annotated(type(values)):
+        value, flag = getattr(values, name), f"--{prefix}{name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            check_numbers(value, f"{prefix}{name}.")
+        for limit in annotations:
+            if isinstance(limit, Limit) and not limit.holds(value):
+                is_several = isinstance(value, tuple)
+                shown = f" {' '.join(f'{number:g}' for number in value)}:" if is_several else f" is {value:g};"
+                raise UserError(f"{flag}{shown} {limit.advice}.")
+
+
+def may_change(part: type) -> set[str]:
+    """Names of the fields of a dataclass with which a run may be continued whatever their value."""
+    return {name for name, annotations in _annotated(part) if MAY_CHANGE in annotations}
+
+
+def _annotated(part: type) -> Iterator[tuple[str, tuple]]:
+    """Name and annotations of every field of a dataclass."""
+    hints = get_type_hints(part, include_extras=True)
+    for field in dataclasses.fields(part):
+        yield field.name, get_args(hints[field.name])[1:] if hasattr(hints[field.name], "__metadata__") else ()

@@ -1,0 +1,107 @@
+"""Which systems and backbones there are: kind -> where it is. Nothing is imported before it is asked for.
+
+Another package adds its own by `register_system` and `register_backbone`, or by entry points of these groups, so that
+train.py, infer.py and the commands find them wherever it is installed:
+
+    [project.entry-points."lpcam_jax.systems"]
+    mine = "my_package.system"                 # a module with `system`, a `systems.base.System`
+    [project.entry-points."lpcam_jax.backbones"]
+    mine = "my_package.backbone:MyConfig"      # a `config.backbones.BackboneConfig`
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
+
+from ..errors import UserError
+
+
+class Place(NamedTuple):
+    """Where a system is.
+
+    Attributes:
+        module: its name; its `system` is the System.
+        titles: of the maps it writes, as people read them.
+    """
+
+    module: str
+    titles: Mapping[str, str] = {}
+
+
+DEFAULT = "classifier"
+"""The kind of a run whose config.json names none, and of a command without a recipe."""
+
+_SYSTEMS = {
+    "classifier": Place(
+        "lpcam_jax.systems.lpcam.system",
+        {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM", "taught": "LPCAM-T"},
+    ),
+    "irn": Place("lpcam_jax.systems.irn.system"),
+    "amn": Place("lpcam_jax.systems.amn.system", {"amn": "AMN"}),
+    "segmentation": Place("lpcam_jax.systems.deeplab.system"),
+}
+_BACKBONES = {"resnet": "lpcam_jax.config.backbones:ResNetConfig"}
+
+
+def register_system(kind: str, module: str, titles: Mapping[str, str] | None = None) -> None:
+    """Add a system, or replace one.
+
+    Args:
+        kind: what config.json calls it.
+        module: name of the module whose `system` is the System.
+        titles: of the maps it writes, as people read them.
+    """
+    _SYSTEMS[kind] = Place(module, titles or {})
+
+
+def register_backbone(kind: str, config: str) -> None:
+    """Add a backbone, or replace one.
+
+    Args:
+        kind: the value of `config.model.backbone`.
+        config: "module:class" of its BackboneConfig.
+    """
+    _BACKBONES[kind] = config
+
+
+def load_system(kind: str) -> Any:
+    """The system of a kind, a `systems.base.System`; its module is imported.
+
+    Raises:
+        UserError: there is none.
+    """
+    place = _SYSTEMS.get(kind) or Place(_plugged_in("systems", kind, _SYSTEMS))
+    return import_module(place.module).system
+
+
+def system_of(config: Any) -> Any:
+    """The system that a config is of."""
+    return load_system(config.kind)
+
+
+def load_backbone_config(kind: str) -> type:
+    """The dataclass that describes a backbone of a kind, a subclass of `BackboneConfig`.
+
+    Raises:
+        UserError: there is none.
+    """
+    module, _, name = (_BACKBONES.get(kind) or _plugged_in("backbones", kind, _BACKBONES)).partition(":")
+    return getattr(import_module(module), name)
+
+
+def kinds() -> list[str]:
+    """The kinds of the systems that are registered."""
+    return list(_SYSTEMS)
+
+
+def title(method: str) -> str:
+    """A map's method as people read it; one that nobody registered keeps the name it has."""
+    return next((place.titles[method] for place in _SYSTEMS.values() if method in place.titles), method)
+
+
+def _plugged_in(group: str, kind: str, known: Mapping[str, Any]) -> str:
+    """What another package's entry point says."""
+    for entry in entry_points(group=f"lpcam_jax.{group}", name=kind):
+        return entry.value
+    raise UserError(f"there is no {kind!r} among the {group}; there are {', '.join(known)}.")

@@ -1,0 +1,1 @@
+"""Systems: one folder each, with the same file names in all: system, config, network, training, and what it makes."""

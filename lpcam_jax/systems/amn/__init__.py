@@ -1,0 +1,1 @@
+"""AMN: better heat maps, learned from those that there are."""

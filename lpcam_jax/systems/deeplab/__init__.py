@@ -1,0 +1,1 @@
+"""DeepLab: segmentation networks, trained from masks."""

@@ -1,0 +1,69 @@
+"""DeepLab to train.py and infer.py."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from ...config import DeepLabConfig, DeepLabInference
+from ...data.records import RecordSource
+from ...training.run import Job
+from ..base import InferFlags, Metrics, Preparation, System
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+SEGMENTATION = "segmentation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepLabFlags(InferFlags):
+    """What to segment, and where to."""
+
+    inference: DeepLabInference = field(default_factory=DeepLabInference)
+
+
+class DeepLab(System[DeepLabConfig]):
+    """A segmentation network, trained from masks."""
+
+    config: ClassVar = DeepLabConfig
+    flags: ClassVar = DeepLabFlags
+    stages: ClassVar = (SEGMENTATION,)
+    makes: ClassVar = "masks/"
+
+    def build(self, config: DeepLabConfig, classes: int) -> "nnx.Module":
+        from ...models.deeplab import build_deeplab
+
+        return build_deeplab(config.model, classes + 1, seed=config.seed)
+
+    def prepare(self, config: DeepLabConfig, stages: Sequence[str]) -> Preparation:
+        from ...data.sources import masked_source, training_sources
+        from ...training.segmentation import train_segmentation
+
+        pictures, validation = training_sources(config)
+        pictures = masked_source(pictures, config.data)
+        work = {SEGMENTATION: lambda job: train_segmentation(job, pictures, validation)}
+        return Preparation(tuple(pictures.class_names), {name: work[name] for name in stages})
+
+    def average(self, config: DeepLabConfig) -> float:
+        return config.training.average
+
+    def uses_stored_statistics(self, config: DeepLabConfig) -> bool:
+        return config.training.batch_norm != "train"
+
+    def inference(self, job: Job, flags: DeepLabFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
+        from ...segmentation_masks import make_masks
+        from ...training.state import trained_state
+
+        state = trained_state(job.run, devices=job.devices)
+        return lambda: make_masks(job.run, state, pictures, flags.out)
+
+    def describe(self, metrics: Metrics) -> Iterator[str]:
+        from ...mask_results import describe
+
+        return describe(metrics)
+
+    def results(self, flags: DeepLabFlags) -> str:
+        return "masks/"
+
+
+system = DeepLab()

@@ -1,0 +1,72 @@
+"""IRN to train.py and infer.py."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from ...config import IRNConfig, IRNInference
+from ...data.records import RecordSource
+from ...training.run import Job
+from ..base import InferFlags, Metrics, Preparation, System
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+LABELS, IRNET = "labels", "irnet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IRNFlags(InferFlags):
+    """Which heat maps to refine by the random walk, and where to."""
+
+    maps: str = ""
+    """a folder of heat maps; empty: the maps that IRNet was trained on"""
+    inference: IRNInference = field(default_factory=IRNInference)
+
+
+class IRN(System[IRNConfig]):
+    """Sure labels of heat maps, IRNet, pseudo masks by its random walk."""
+
+    config: ClassVar = IRNConfig
+    flags: ClassVar = IRNFlags
+    stages: ClassVar = (LABELS, IRNET)
+    makes: ClassVar = "pseudo_masks/"
+
+    def build(self, config: IRNConfig, classes: int) -> "nnx.Module":
+        from ...models.irnet import build_irnet
+
+        return build_irnet(config.model, seed=config.seed)
+
+    def prepare(self, config: IRNConfig, stages: Sequence[str]) -> Preparation:
+        from ...data.sources import training_source
+        from ...training.irn import train_irn
+        from ...training.sure_labels import expect_maps, label_pictures
+
+        expect_maps(config, "IRNet")
+        pictures = training_source(config)
+        work = {
+            LABELS: lambda job: label_pictures(job.run, pictures),
+            IRNET: lambda job: train_irn(job, label_pictures(job.run, pictures)),
+        }
+        return Preparation(tuple(pictures.class_names), {name: work[name] for name in stages})
+
+    def inference(self, job: Job, flags: IRNFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
+        from ...pseudo_masks import make_pseudo_masks
+        from ...training.state import trained_state
+
+        state = trained_state(job.run, devices=job.devices)
+        return lambda: make_pseudo_masks(job.run, state, pictures, flags.maps or job.run.config.data.maps, flags.out)
+
+    def describe(self, metrics: Metrics) -> Iterator[str]:
+        from ...pseudo_masks import describe
+
+        return describe(metrics)
+
+    def results(self, flags: IRNFlags) -> str:
+        return "masks/"
+
+    def next_command(self, config: IRNConfig, workdir: str) -> str:
+        return f"{super().next_command(config, workdir)} --maps {config.data.maps}"
+
+
+system = IRN()

@@ -1,0 +1,1 @@
+"""LPCAM: a classifier, its prototypes, and the heat maps made with them."""

@@ -1,0 +1,82 @@
+"""LPCAM to train.py and infer.py."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ...config import LPCAMConfig, LPCAMInference
+from ...data.records import RecordSource
+from ...training.run import Job
+from ..base import InferFlags, Metrics, Preparation, System
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+CLASSIFIER, PROTOTYPES = "classifier", "prototypes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LPCAMFlags(InferFlags):
+    """What to map, and where to."""
+
+    refine: Literal["crf", "none"] = "crf"
+    """crf: a dense CRF moves the seeds to the edges of the photograph, which makes pseudo masks; none"""
+    saliency: str = ""
+    """with crf: a folder of 8-bit saliency maps, ID.png; then EDAM's rule makes the masks of maps, CRF and saliency"""
+    inference: LPCAMInference = field(default_factory=LPCAMInference)
+
+
+class LPCAM(System[LPCAMConfig]):
+    """A classifier, its prototypes, heat maps."""
+
+    config: ClassVar = LPCAMConfig
+    flags: ClassVar = LPCAMFlags
+    stages: ClassVar = (CLASSIFIER, PROTOTYPES)
+    makes: ClassVar = "heatmaps/"
+
+    def build(self, config: LPCAMConfig, classes: int) -> "nnx.Module":
+        from ...models.classifier import build_classifier
+
+        return build_classifier(config.model, classes, head_init=config.training.head_init, seed=config.seed)
+
+    def prepare(self, config: LPCAMConfig, stages: Sequence[str]) -> Preparation:
+        from ...data.checks import check_labels
+        from ...data.sources import seed_source, training_sources, with_classes, with_labels
+        from ...training.classification import train_classifier
+        from ...training.prototype_stage import make_prototypes
+
+        seeds, work = with_labels(seed_source(config), config.data.seeds), {}
+        if CLASSIFIER in stages:
+            pictures, validation = training_sources(config)
+            pictures = with_classes(with_labels(pictures, config.data.train), seeds.class_names, config.data.train)
+            check_labels(pictures)
+            validation = with_labels(validation, config.data.validation)
+            work[CLASSIFIER] = lambda job: train_classifier(job, pictures, validation)
+        if PROTOTYPES in stages:
+            work[PROTOTYPES] = lambda job: make_prototypes(job, seeds)
+        return Preparation(tuple(seeds.class_names), work)
+
+    def uses_stored_statistics(self, config: LPCAMConfig) -> bool:
+        return config.training.batch_norm != "train"
+
+    def inference(self, job: Job, flags: LPCAMFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
+        from ...heatmaps import make_heatmaps
+        from ...refinement import refinement
+        from ...stored_prototypes import load_prototypes
+        from ...training.state import trained_state
+
+        refined = refinement(flags.refine, background=flags.inference.background, saliency=flags.saliency)
+        prototypes = load_prototypes(job.run)
+        state = trained_state(job.run, devices=job.devices)
+        return lambda: make_heatmaps(job.run, state, prototypes, pictures, flags.out, refinement=refined)
+
+    def describe(self, metrics: Metrics) -> Iterator[str]:
+        from ...heatmap_results import describe
+
+        return describe(metrics)
+
+    def results(self, flags: LPCAMFlags) -> str:
+        return f"{'seeds/' if flags.refine == 'none' else 'pseudo_masks/'} and maps/"
+
+
+system = LPCAM()

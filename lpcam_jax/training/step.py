@@ -1,0 +1,81 @@
+"""The one training step: gradient of a loss, optimizer, batch statistics, running mean.
+
+gradient of a step = mean over the parts of its batch, computed one after the other
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from ..data.pipeline import Batch
+from .checkpoints import TrainState
+
+Loss = Callable[[nnx.Module, Batch, jax.Array], jax.Array]
+"""(network, batch, random key) -> float32 (), inside `jax.jit`."""
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_train_step(
+    graph: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    *,
+    seed: int,
+    accumulate: int = 1,
+    average: float = 0.0,
+) -> TrainStep:
+    """The jitted step.
+
+    Args:
+        graph: of the network.
+        optimizer: of its parameters.
+        loss: of a batch. What it writes into batch statistics is kept.
+        seed: of the random keys; step t sees the same whether or not training was stopped before it.
+        accumulate: parts that a batch is split into.
+        average: decay a step of the running mean of the parameters; it is kept where the state has one.
+
+    Returns:
+        (state, batch) -> (state, {"loss": float32 ()}), the mean over the parts; the state that goes in is donated.
+    """
+
+    def loss_of(parameters: Any, batch_stats: Any, batch: Batch, key: jax.Array):
+        network = nnx.merge(graph, parameters, batch_stats)
+        value = loss(network, batch, key)
+        # Not divided by 1: a program without the division is the one that was compiled before there were parts.
+        value = value / accumulate if accumulate > 1 else value
+        return value, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
+
+    def of_parts(state: TrainState, batch: Batch, key: jax.Array):
+        keys = jax.random.split(key, accumulate)
+        # Every n-th record, so that each part has as many on each device.
+        parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+        total, gradients, batch_stats = 0.0, None, state.batch_stats
+        for number in range(accumulate):
+            part = jax.tree.map(lambda x, number=number: x[number], parts)
+            # In turn, even where nothing but memory asks for it. (A loop would be slow on CPUs.)
+            part, gradients = jax.lax.optimization_barrier((part, gradients))
+            (value, batch_stats), addend = gradient(state.parameters, batch_stats, part, keys[number])
+            total = total + value
+            gradients = addend if gradients is None else jax.tree.map(jnp.add, gradients, addend)
+        return (total, batch_stats), gradients
+
+    def step(state: TrainState, batch: Batch):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        if accumulate > 1:
+            (value, batch_stats), gradients = of_parts(state, batch, key)
+        else:
+            (value, batch_stats), gradients = gradient(state.parameters, state.batch_stats, batch, key)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.parameters)
+        parameters = optax.apply_updates(state.parameters, updates)
+        mean = state.average
+        if mean is not None:
+            mean = optax.incremental_update(parameters, mean, 1 - average)
+        return TrainState(state.step + 1, parameters, batch_stats, opt_state, mean), {"loss": value}
+
+    return jax.jit(step, donate_argnums=0)
