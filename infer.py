@@ -17,13 +17,14 @@ import sys
 
 import tyro
 
-from lpcam_jax import devices, processes
 from lpcam_jax.config import check_numbers
+from lpcam_jax.config.recipes import value_of_flag
 from lpcam_jax.config.registry import DEFAULT, load_system
 from lpcam_jax.data.sources import pictures_of
-from lpcam_jax.errors import UserError
-from lpcam_jax.locks import in_use
-from lpcam_jax.scripts import run_program, value_of_flag
+from lpcam_jax.machine import devices, processes
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.machine.locks import in_use
+from lpcam_jax.machine.programs import run_program
 from lpcam_jax.systems.base import InferFlags, System
 from lpcam_jax.training.run import Job, Run
 

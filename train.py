@@ -20,11 +20,12 @@ from dataclasses import dataclass
 
 import tyro
 
-from lpcam_jax import devices, processes
+from lpcam_jax.config.recipes import parse_with_recipe
 from lpcam_jax.config.registry import system_of
-from lpcam_jax.errors import UserError
-from lpcam_jax.locks import in_use
-from lpcam_jax.scripts import parse_with_recipe, run_program
+from lpcam_jax.machine import devices, processes
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.machine.locks import in_use
+from lpcam_jax.machine.programs import run_program
 from lpcam_jax.training.run import Job, Run
 
 

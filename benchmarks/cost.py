@@ -25,13 +25,14 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lpcam_jax import cam, kmeans, lpcam
-from lpcam_jax.config import DeepLabConfig, LPCAMConfig
-from lpcam_jax.devices import portable
-from lpcam_jax.inference import features_of_both
-from lpcam_jax.models.folding import fold_batch_norm
-from lpcam_jax.training.classification import make_train_step
+from lpcam_jax.backbones.folding import fold_batch_norm
+from lpcam_jax.machine.devices import portable
+from lpcam_jax.systems.deeplab.config import DeepLabConfig
+from lpcam_jax.systems.deeplab.training import make_train_step as make_segmentation_step
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
+from lpcam_jax.systems.lpcam.maps import features_of_both
+from lpcam_jax.systems.lpcam.training import make_train_step
 from lpcam_jax.training.optimizers import classifier_optimizer, segmentation_optimizer
-from lpcam_jax.training.segmentation import make_train_step as make_segmentation_step
 from lpcam_jax.training.state import graph_of, initial_state
 
 CLASSES, PLATFORMS = 20, ("cpu", "cuda", "tpu")

@@ -23,26 +23,26 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from lpcam_jax.results.folder.scoring import SeedScoring
+from lpcam_jax.systems.lpcam.maps.passes import Pass, run_passes
 from tqdm import tqdm
 
 from benchmarks.held_out import Held, report_held, report_whole
 from lpcam_jax import cam, directions, select_prototypes
-from lpcam_jax import devices as machine
 from lpcam_jax.class_activation import resize_nearest
 from lpcam_jax.clustering import unit
-from lpcam_jax.config import LPCAMConfig
 from lpcam_jax.data.sources import seed_source
-from lpcam_jax.devices import jit_forward
-from lpcam_jax.inference import features_of_both, on_picture
 from lpcam_jax.local_features import FeatureSample, split
-from lpcam_jax.passes import Pass, run_passes
-from lpcam_jax.refinement import crf_labels, cut
-from lpcam_jax.scoring import SeedScoring
-from lpcam_jax.sensitivity import cluster_sets
-from lpcam_jax.teaching import Lesson, blank_lesson, teach
+from lpcam_jax.machine import devices as machine
+from lpcam_jax.machine.devices import jit_forward
+from lpcam_jax.refine.pictures import crf_labels, cut
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
+from lpcam_jax.systems.lpcam.maps import features_of_both, on_picture
+from lpcam_jax.systems.lpcam.sensitivity import cluster_sets
+from lpcam_jax.systems.lpcam.teaching import Lesson, blank_lesson, teach
+from lpcam_jax.systems.lpcam.teaching_stage import target_of
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import folded_network, trained_state
-from lpcam_jax.training.teaching_stage import target_of
 
 FOLDS = 5
 # What limits it: taught by these, of all pictures, with the first seed.

@@ -14,10 +14,12 @@ import time
 
 import jax
 
-from lpcam_jax import devices
-from lpcam_jax.config import Clustering, Data, LPCAMConfig, LPCAMInference, LPCAMTraining, ResNetConfig
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config import Data
 from lpcam_jax.data.sources import seed_source
-from lpcam_jax.training.feature_sampling import sample_features
+from lpcam_jax.machine import devices
+from lpcam_jax.systems.lpcam.config import Clustering, LPCAMConfig, LPCAMInference, LPCAMTraining
+from lpcam_jax.systems.lpcam.feature_sampling import sample_features
 from lpcam_jax.training.optimizers import classifier_optimizer
 from lpcam_jax.training.state import initial_state
 

@@ -16,11 +16,11 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from lpcam_jax import Prototypes, directions, select_prototypes, without_context
-from lpcam_jax import devices as machine
 from lpcam_jax.data.sources import seed_source
+from lpcam_jax.machine import devices as machine
 from lpcam_jax.report.sweep import spread
-from lpcam_jax.sensitivity import cluster_sets, score_directions
-from lpcam_jax.training.feature_sampling import sample_features
+from lpcam_jax.systems.lpcam.feature_sampling import sample_features
+from lpcam_jax.systems.lpcam.sensitivity import cluster_sets, score_directions
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 

@@ -17,7 +17,8 @@ Pictures of no class are kept, as in the reference. Ours: k-means++ instead of u
 at most 4,096 features a class and set, another random draw of the 100 pictures.
 """
 
-from lpcam_jax.config import Clustering, Data, LPCAMConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.lpcam.config import Clustering, LPCAMConfig
 
 
 def get_config() -> LPCAMConfig:

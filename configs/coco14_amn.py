@@ -17,7 +17,8 @@ masks of 47.7 and 46.7. Not run by us: it needs the archives and an accelerator.
 Hardware: an accelerator with 16 GB; 25,865 steps.
 """
 
-from lpcam_jax.config import AMNConfig, Data
+from lpcam_jax.config import Data
+from lpcam_jax.systems.amn.config import AMNConfig
 
 
 def get_config() -> AMNConfig:

@@ -13,7 +13,8 @@ configs/coco14.py, with val2014.zip beside train2014.zip.
 The validation while training, on 40,504 pictures, comes only with the last step.
 """
 
-from lpcam_jax.config import Data, DeepLabConfig, DeepLabTraining
+from lpcam_jax.config import Data
+from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabTraining
 
 
 def get_config() -> DeepLabConfig:

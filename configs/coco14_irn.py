@@ -12,7 +12,8 @@ accelerator. DIR as for configs/coco14.py.
 Hardware: an accelerator with 16 GB.
 """
 
-from lpcam_jax.config import Data, IRNConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.irn.config import IRNConfig
 
 
 def get_config() -> IRNConfig:

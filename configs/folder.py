@@ -10,7 +10,8 @@ make good features from nothing.
     python infer.py --ckpt runs/my_data --out heatmaps_mine/
 """
 
-from lpcam_jax.config import Data, LPCAMConfig, LPCAMTraining
+from lpcam_jax.config import Data
+from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
 
 
 def get_config() -> LPCAMConfig:

@@ -10,7 +10,8 @@ of the pictures is held out; where they have true masks, mIoU is printed while t
     python infer.py --ckpt runs/my_data_seg --out masks_mine/
 """
 
-from lpcam_jax.config import Data, DeepLabConfig, DeepLabModel, DeepLabTraining
+from lpcam_jax.config import Data
+from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabModel, DeepLabTraining
 
 
 def get_config() -> DeepLabConfig:

@@ -11,7 +11,8 @@ edges that a network can learn.
     python infer.py --ckpt runs/my_data_irn --maps heatmaps_mine/ --out pseudo_masks_mine/
 """
 
-from lpcam_jax.config import Data, IRNConfig, IRNTraining
+from lpcam_jax.config import Data
+from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
 
 
 def get_config() -> IRNConfig:

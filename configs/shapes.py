@@ -10,7 +10,9 @@ and 7 to 8 above at 0.3 with each (`benchmarks/RESULTS.md`).
     python infer.py --ckpt runs/demo --out heatmaps/
 """
 
-from lpcam_jax.config import Clustering, Data, LPCAMConfig, LPCAMInference, LPCAMTraining, ResNetConfig
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.lpcam.config import Clustering, LPCAMConfig, LPCAMInference, LPCAMTraining
 
 
 def get_config() -> LPCAMConfig:

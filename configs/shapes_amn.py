@@ -10,7 +10,8 @@ python train.py configs/shapes_amn.py --data.maps heatmaps/ --model.weights runs
 python infer.py --ckpt runs/demo_amn --maps heatmaps/ --out heatmaps_amn/
 """
 
-from lpcam_jax.config import AMNConfig, AMNInference, AMNModel, AMNTraining, Data
+from lpcam_jax.config import Data
+from lpcam_jax.systems.amn.config import AMNConfig, AMNInference, AMNModel, AMNTraining
 
 
 def get_config() -> AMNConfig:

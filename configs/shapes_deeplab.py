@@ -7,7 +7,8 @@ from the classifier's weights. What is measured here says that the code works, n
     python infer.py --ckpt runs/seg --out masks/
 """
 
-from lpcam_jax.config import Data, DeepLabConfig, DeepLabInference, DeepLabModel, DeepLabTraining
+from lpcam_jax.config import Data
+from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabInference, DeepLabModel, DeepLabTraining
 
 
 def get_config() -> DeepLabConfig:

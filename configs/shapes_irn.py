@@ -4,7 +4,9 @@ python train.py configs/shapes_irn.py --data.maps heatmaps/ --model.weights runs
 python infer.py --ckpt runs/demo_irn --maps heatmaps/ --out pseudo_masks/
 """
 
-from lpcam_jax.config import Data, IRNConfig, IRNTraining, ResNetConfig
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
 
 
 def get_config() -> IRNConfig:

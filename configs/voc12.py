@@ -18,7 +18,8 @@ The defaults of `lpcam_jax/config/` are the reference's for VOC, but for what is
 instead of uniform starts, at most 100 iterations, at most 8,192 features a class and set.
 """
 
-from lpcam_jax.config import Clustering, Data, LPCAMConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.lpcam.config import Clustering, LPCAMConfig
 
 
 def get_config() -> LPCAMConfig:

@@ -21,7 +21,8 @@ Hardware: an accelerator with 16 GB; 3,305 steps. The defaults of `lpcam_jax/con
 thresholds. The authors' maps are made with the dropout of training left on; ours without.
 """
 
-from lpcam_jax.config import AMNConfig, Data
+from lpcam_jax.config import Data
+from lpcam_jax.systems.amn.config import AMNConfig
 
 
 def get_config() -> AMNConfig:

@@ -18,7 +18,8 @@ torchvision's ResNet-101 is another network: --model.layout torchvision --model.
 Hardware: an accelerator with 16 GB. The defaults of `lpcam_jax/config/` are the recipe's for VOC.
 """
 
-from lpcam_jax.config import Data, DeepLabConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.deeplab.config import DeepLabConfig
 
 
 def get_config() -> DeepLabConfig:

@@ -16,7 +16,8 @@ DIR as for configs/voc12.py. IRNet's backbone is a plain ResNet-50 of ImageNet, 
 Hardware: an accelerator with 16 GB. The defaults of `lpcam_jax/config/` are IRN's, with LPCAM's thresholds.
 """
 
-from lpcam_jax.config import Data, IRNConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.irn.config import IRNConfig
 
 
 def get_config() -> IRNConfig:

@@ -13,8 +13,8 @@ The features of the 200 pictures that are learned from take about 6 GB of the ho
 from dataclasses import replace
 from pathlib import Path
 
-from lpcam_jax.config import LPCAMConfig
-from lpcam_jax.scripts import load_recipe
+from lpcam_jax.config.recipes import load_recipe
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
 
 
 def get_config() -> LPCAMConfig:

@@ -7,7 +7,9 @@ threshold, mIoU over 7: CAM 52, LPCAM 60. About 15 minutes of training and 10 of
     python infer.py --ckpt runs/voc_animals --out heatmaps/
 """
 
-from lpcam_jax.config import Clustering, Data, LPCAMConfig, LPCAMInference, LPCAMTraining, ResNetConfig
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.lpcam.config import Clustering, LPCAMConfig, LPCAMInference, LPCAMTraining
 
 
 def get_config() -> LPCAMConfig:

@@ -10,7 +10,8 @@ Expected, on the 437 pictures: seeds of 77.5 mIoU from LPCAM's 64.1, each at its
     python infer.py --ckpt runs/voc_animals_amn --maps heatmaps/ --out heatmaps_amn/
 """
 
-from lpcam_jax.config import AMNConfig, AMNInference, AMNModel, AMNTraining, Data
+from lpcam_jax.config import Data
+from lpcam_jax.systems.amn.config import AMNConfig, AMNInference, AMNModel, AMNTraining
 
 
 def get_config() -> AMNConfig:

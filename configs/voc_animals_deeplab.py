@@ -16,7 +16,8 @@ seen by none of them, and by no choice of a threshold. Expected mIoU there: 50.2
 Without --data.masks it is trained on the true masks: the bound.
 """
 
-from lpcam_jax.config import Data, DeepLabConfig, DeepLabInference, DeepLabModel, DeepLabTraining
+from lpcam_jax.config import Data
+from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabInference, DeepLabModel, DeepLabTraining
 
 
 def get_config() -> DeepLabConfig:

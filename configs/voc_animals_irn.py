@@ -11,7 +11,9 @@ Training took two minutes, edges and random walk three; the labels before it ele
     python infer.py --ckpt runs/voc_animals_irn --maps heatmaps/ --out pseudo_masks/
 """
 
-from lpcam_jax.config import Data, IRNConfig, IRNTraining, ResNetConfig
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
 
 
 def get_config() -> IRNConfig:

@@ -14,8 +14,8 @@ prototype stage took nine minutes and at most 7.2 GB of memory, of which the fea
 from dataclasses import replace
 from pathlib import Path
 
-from lpcam_jax.config import LPCAMConfig
-from lpcam_jax.scripts import load_recipe
+from lpcam_jax.config.recipes import load_recipe
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
 
 
 def get_config() -> LPCAMConfig:

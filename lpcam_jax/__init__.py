@@ -24,7 +24,7 @@ from .seeds import (
 )
 
 if TYPE_CHECKING:
-    from .trained_model import TrainedModel
+    from .systems.lpcam.trained_model import TrainedModel
 
 __version__ = "0.1.0"
 
@@ -79,6 +79,6 @@ def load(directory: str | Path) -> "TrainedModel":
         UserError: there is no such run, it is not finished, or it is of another kind (masks of a segmentation run are
             what infer.py writes).
     """
-    from .trained_model import TrainedModel  # here: the functions above need neither Flax nor Orbax
+    from .systems.lpcam.trained_model import TrainedModel
 
     return TrainedModel.open(directory)

@@ -15,8 +15,8 @@
 import importlib
 import sys
 
-from .errors import UserError
-from .scripts import run_program
+from .machine.errors import UserError
+from .machine.programs import run_program
 
 COMMANDS = {
     "check-data": "everything that is wrong or odd in a folder of pictures, labels and masks, with its fix",

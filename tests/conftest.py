@@ -15,8 +15,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 import jax
 import pytest
 
-from lpcam_jax import devices
-from lpcam_jax.scripts import load_recipe, run_program
+from lpcam_jax.config.recipes import load_recipe
+from lpcam_jax.machine import devices
+from lpcam_jax.machine.programs import run_program
 
 # Traced programs are millions of objects that stay: looking through them again and again takes a twentieth of the time.
 gc.set_threshold(100_000, 20, 100)
@@ -28,7 +29,9 @@ REPOSITORY = Path(__file__).parents[1]
 
 # Six training steps, checkpoints at 2, 4 and 6, of which the last two stay.
 TINY_RECIPE = """
-from lpcam_jax.config import LPCAMConfig, Data, LPCAMInference, ResNetConfig, Clustering, LPCAMTraining
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMInference, Clustering, LPCAMTraining
 
 def get_config():
     return LPCAMConfig(
@@ -45,7 +48,8 @@ def get_config():
 
 # Six training steps, checkpoints at 2, 4 and 6, of which the last two stay, validations at 3 and 6.
 TINY_SEGMENTATION_RECIPE = """
-from lpcam_jax.config import Data, DeepLabModel, DeepLabConfig, DeepLabInference, DeepLabTraining
+from lpcam_jax.config import Data
+from lpcam_jax.systems.deeplab.config import DeepLabModel, DeepLabConfig, DeepLabInference, DeepLabTraining
 
 def get_config():
     return DeepLabConfig(
@@ -65,7 +69,9 @@ def get_config():
 
 # Six training steps, checkpoints at 2, 4 and 6, of which the last two stay.
 TINY_IRN_RECIPE = """
-from lpcam_jax.config import Data, IRNConfig, IRNTraining, ResNetConfig
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
 
 def get_config():
     return IRNConfig(

@@ -10,30 +10,23 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from lpcam_jax import devices
-from lpcam_jax.config import (
-    AMNConfig,
-    AMNModel,
-    AMNTraining,
-    DeepLabConfig,
-    DeepLabModel,
-    DeepLabTraining,
-    IRNConfig,
-    IRNTraining,
-    ResNetConfig,
-)
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import training_sources
-from lpcam_jax.inference import map_pictures
-from lpcam_jax.scripts import load_recipe
-from lpcam_jax.training.amn import make_train_step as make_amn_step
+from lpcam_jax.machine import devices
+from lpcam_jax.systems.amn.config import AMNConfig, AMNModel, AMNTraining
+from lpcam_jax.systems.amn.training import make_train_step as make_amn_step
+from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabModel, DeepLabTraining
+from lpcam_jax.systems.deeplab.training import make_train_step
+from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
+from lpcam_jax.systems.irn.training import make_train_step as make_irn_step
+from lpcam_jax.systems.lpcam.clustering_stage import make_prototypes
+from lpcam_jax.systems.lpcam.maps import map_pictures
+from lpcam_jax.systems.lpcam.training import train_classifier
 from lpcam_jax.training.checkpoints import TrainState
-from lpcam_jax.training.classification import train_classifier
-from lpcam_jax.training.irn import make_train_step as make_irn_step
 from lpcam_jax.training.optimizers import amn_optimizer, irn_optimizer, segmentation_optimizer
-from lpcam_jax.training.prototype_stage import make_prototypes
 from lpcam_jax.training.run import Run
-from lpcam_jax.training.segmentation import make_train_step
 from lpcam_jax.training.state import graph_of
 
 CLASSES = 2

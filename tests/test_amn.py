@@ -12,14 +12,14 @@ from flax import nnx
 from test_inference import SIZES as PICTURE_SIZES
 from test_inference import Noise
 
-from lpcam_jax.activations import activate_pictures
-from lpcam_jax.config import AMNInference, AMNModel, AMNTraining
+from lpcam_jax.backbones.folding import fold_batch_norm
 from lpcam_jax.data.augment import resize, scaled_size
-from lpcam_jax.errors import UserError
-from lpcam_jax.models.amn import build_amn
-from lpcam_jax.models.folding import fold_batch_norm
-from lpcam_jax.refine.amn import activation_maps, balanced_loss
-from lpcam_jax.training.amn import make_train_step
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.amn.activation import activation_maps, balanced_loss
+from lpcam_jax.systems.amn.config import AMNInference, AMNModel, AMNTraining
+from lpcam_jax.systems.amn.logits import activate_pictures
+from lpcam_jax.systems.amn.network import build_amn
+from lpcam_jax.systems.amn.training import make_train_step
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.optimizers import amn_optimizer
 

@@ -10,11 +10,11 @@ import optax
 import pytest
 from flax import nnx
 
-from lpcam_jax.activations import logits_of_both
 from lpcam_jax.class_activation import resize_bilinear
-from lpcam_jax.config import AMNModel, AMNTraining
-from lpcam_jax.models.amn import build_amn
-from lpcam_jax.refine.amn import activation_maps, balanced_loss
+from lpcam_jax.systems.amn.activation import activation_maps, balanced_loss
+from lpcam_jax.systems.amn.config import AMNModel, AMNTraining
+from lpcam_jax.systems.amn.logits import logits_of_both
+from lpcam_jax.systems.amn.network import build_amn
 from lpcam_jax.training.optimizers import amn_optimizer
 
 torch = pytest.importorskip("torch")

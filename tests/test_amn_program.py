@@ -10,13 +10,14 @@ import pytest
 from test_commands import assert_one_line_error, picture
 
 from lpcam_jax.data.masks import read_mask
-from lpcam_jax.files import read_arrays
+from lpcam_jax.machine.files import read_arrays
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
 # Six training steps, checkpoints at 2, 4 and 6, of which the last two stay.
 RECIPE = """
-from lpcam_jax.config import AMNConfig, AMNInference, AMNModel, AMNTraining, Data
+from lpcam_jax.config import Data
+from lpcam_jax.systems.amn.config import AMNConfig, AMNInference, AMNModel, AMNTraining
 
 def get_config():
     return AMNConfig(

@@ -9,7 +9,7 @@ import tiny_benchmarks as tiny
 
 from lpcam_jax.data import archives
 from lpcam_jax.data.archives import Published, find_files
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 
 FILES = {"list.txt": b"one", "pictures/a.jpg": b"a", "pictures/deep/b.jpg": b"b", "masks/a.png": b"mask"}
 

@@ -15,7 +15,7 @@ from PIL import Image
 from lpcam_jax.commands.check_data import describe
 from lpcam_jax.data.checks import check_folder, check_labels
 from lpcam_jax.data.pictures import Pictures
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 
 SIZE = (48, 40)  # width, height
 LABELS = {f"{n:02}": ("cat", "dog", "cat dog", "")[n % 4] for n in range(24)}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_commands import assert_one_line_error
 
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 from lpcam_jax.training.checksums import NAME, find_damage, write_checksums
 from lpcam_jax.training.run import Run
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import ResNetConfig
-from lpcam_jax.models.classifier import build_classifier
-from lpcam_jax.models.preprocessing import Preprocessing
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.backbones.preprocessing import Preprocessing
+from lpcam_jax.systems.lpcam.network import build_classifier
 
 TINY = ResNetConfig(blocks=(1, 1, 1, 1), width=2, stem_width=4)
 CLASSES = 3

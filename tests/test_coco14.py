@@ -8,10 +8,10 @@ import pytest
 import tiny_benchmarks as tiny
 from test_commands import TINY, assert_one_line_error
 
-from lpcam_jax.data.benchmark import prepare
 from lpcam_jax.data.coco14 import COCO14
 from lpcam_jax.data.prepared import Prepared
-from lpcam_jax.errors import UserError
+from lpcam_jax.data.published import prepare
+from lpcam_jax.machine.errors import UserError
 
 
 def opened(root, split="train", *, limit=None) -> Prepared:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lpcam_jax.scripts import run_program
+from lpcam_jax.machine.programs import run_program
 from lpcam_jax.training.run import Run
 
 TINY_MODEL = ("--model.blocks", 1, 1, 1, 1, "--model.width", 4, "--model.stem-width", 4)

@@ -14,8 +14,8 @@ from flax import nnx
 from safetensors.numpy import save_file
 from test_commands import assert_one_line_error
 
-from lpcam_jax.models.resnet import ResNet
-from lpcam_jax.models.weights import load_backbone
+from lpcam_jax.backbones.resnet import ResNet
+from lpcam_jax.backbones.weights.fill import load_backbone
 
 RNG = np.random.default_rng(0)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from reference import numpy_crf
 
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 from lpcam_jax.refine.crf import CRF, CRFS, label_unary, mean_field, softmax_unary
 from lpcam_jax.refine.permutohedral import with_gaussian_sums
 

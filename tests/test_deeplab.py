@@ -12,11 +12,11 @@ from flax import nnx
 from PIL import Image
 
 from lpcam_jax import resize_bilinear
-from lpcam_jax.models.deeplab import DeepLabV2, DeepLabV3Plus
-from lpcam_jax.models.layers import rescale, resize
-from lpcam_jax.models.preprocessing import Preprocessing
-from lpcam_jax.models.resnet import ResNet
-from lpcam_jax.training.segmentation_losses import cross_entropy, full_size_loss, multi_scale_loss, shrink_labels
+from lpcam_jax.backbones.layers import rescale, resize
+from lpcam_jax.backbones.preprocessing import Preprocessing
+from lpcam_jax.backbones.resnet import ResNet
+from lpcam_jax.systems.deeplab.losses import cross_entropy, full_size_loss, multi_scale_loss, shrink_labels
+from lpcam_jax.systems.deeplab.network import DeepLabV2, DeepLabV3Plus
 
 CLASSES = 3
 BUCKET = (48, 66)

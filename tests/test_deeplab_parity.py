@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import DeepLabTraining
-from lpcam_jax.models.deeplab import DeepLabV2, DeepLabV3Plus
-from lpcam_jax.models.layers import rescale
-from lpcam_jax.models.preprocessing import Preprocessing
-from lpcam_jax.models.resnet import ResNet
+from lpcam_jax.backbones.layers import rescale
+from lpcam_jax.backbones.preprocessing import Preprocessing
+from lpcam_jax.backbones.resnet import ResNet
+from lpcam_jax.systems.deeplab.config import DeepLabTraining
+from lpcam_jax.systems.deeplab.losses import full_size_loss, multi_scale_loss
+from lpcam_jax.systems.deeplab.network import DeepLabV2, DeepLabV3Plus
+from lpcam_jax.systems.deeplab.training import make_train_step
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.optimizers import segmentation_optimizer
-from lpcam_jax.training.segmentation import make_train_step
-from lpcam_jax.training.segmentation_losses import full_size_loss, multi_scale_loss
 
 torch = pytest.importorskip("torch")
 

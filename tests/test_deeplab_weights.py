@@ -13,13 +13,13 @@ import tyro
 from flax import nnx
 from safetensors.numpy import save_file
 
-from lpcam_jax.config import DeepLabConfig
-from lpcam_jax.errors import UserError
-from lpcam_jax.models.deeplab import DeepLabV2, DeepLabV3Plus
-from lpcam_jax.models.preprocessing import Preprocessing
-from lpcam_jax.models.resnet import ResNet
-from lpcam_jax.models.weight_names import read_weights
-from lpcam_jax.models.weights import find_architecture, load_backbone, load_deeplab
+from lpcam_jax.backbones.preprocessing import Preprocessing
+from lpcam_jax.backbones.resnet import ResNet
+from lpcam_jax.backbones.weights.fill import find_architecture, load_backbone, load_deeplab
+from lpcam_jax.backbones.weights.names import read_weights
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.deeplab.config import DeepLabConfig
+from lpcam_jax.systems.deeplab.network import DeepLabV2, DeepLabV3Plus
 
 CLASSES = 3
 KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}

@@ -10,7 +10,7 @@ import pytest
 
 from lpcam_jax import config
 from lpcam_jax.__main__ import COMMANDS
-from lpcam_jax.scripts import load_recipe
+from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.training.run import Run
 
 REPOSITORY = Path(__file__).parents[1]

@@ -7,8 +7,8 @@ from test_inference import SIZES, Noise
 from test_irnet import network, outputs_of
 
 from lpcam_jax.config import Batches
-from lpcam_jax.edges import detect_edges
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.irn.edges import detect_edges
 
 ORDER = (1, 3)  # of Noise: 37x50, 5x7
 ONE_SHAPE = Batches(max_shapes=1)

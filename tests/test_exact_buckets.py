@@ -9,17 +9,18 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from lpcam_jax.systems.lpcam.maps.passes import Pass, run_passes
 from numpy.lib.stride_tricks import sliding_window_view
 from reference.numpy_lpcam import scale_cam, scale_lpcam
 
 from lpcam_jax import Prototypes, cam, lpcam
-from lpcam_jax.config import LPCAMInference, ResNetConfig
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.backbones.folding import fold_batch_norm
 from lpcam_jax.data.augment import resize, scaled_size
 from lpcam_jax.data.records import Record
-from lpcam_jax.inference import features_of_both
-from lpcam_jax.models.classifier import build_classifier
-from lpcam_jax.models.folding import fold_batch_norm
-from lpcam_jax.passes import Pass, run_passes
+from lpcam_jax.systems.lpcam.config import LPCAMInference
+from lpcam_jax.systems.lpcam.maps import features_of_both
+from lpcam_jax.systems.lpcam.network import build_classifier
 
 CLASSES = 3
 MODEL = ResNetConfig(blocks=(1, 1, 1, 1), width=2, stem_width=4, output_stride=16)

@@ -18,11 +18,11 @@ from test_evaluate import write_maps, write_mask
 from test_exports_polygons import winding
 from test_heatmaps import arrays_of, strictly_parsed, times_of
 
+from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.data.masks import read_mask
 from lpcam_jax.data.pictures import Pictures, read_picture
-from lpcam_jax.inference import map_pictures
 from lpcam_jax.prototype_activation import directions
-from lpcam_jax.scripts import load_recipe
+from lpcam_jax.systems.lpcam.maps import map_pictures
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import graph_of, trained_state
 

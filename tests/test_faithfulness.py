@@ -2,13 +2,7 @@
 
 import numpy as np
 import pytest
-from test_commands import assert_one_line_error, picture
-from test_evaluate import write_maps
-from test_heatmaps import strictly_parsed
-
-from lpcam_jax.config import DeepLabConfig
-from lpcam_jax.data.shapes import Shapes
-from lpcam_jax.faithfulness import (
+from lpcam_jax.results.folder.faithfulness import (
     average_drop,
     blurred,
     deletion,
@@ -20,6 +14,12 @@ from lpcam_jax.faithfulness import (
     pixel_ranks,
     road,
 )
+from test_commands import assert_one_line_error, picture
+from test_evaluate import write_maps
+from test_heatmaps import strictly_parsed
+
+from lpcam_jax.data.shapes import Shapes
+from lpcam_jax.systems.deeplab.config import DeepLabConfig
 from lpcam_jax.training.run import Run
 
 H, W = 6, 8

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lpcam_jax.data.folder import Folder
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 
 
 def make(root: Path, table: str | bytes | None, *names: str, masks: dict[str, list[list[int]]] | None = None) -> Path:

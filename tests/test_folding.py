@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import DeepLabModel, ResNetConfig
-from lpcam_jax.models.classifier import build_classifier
-from lpcam_jax.models.deeplab import build_deeplab
-from lpcam_jax.models.folding import fold_batch_norm
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.backbones.folding import fold_batch_norm
+from lpcam_jax.systems.deeplab.config import DeepLabModel
+from lpcam_jax.systems.deeplab.network import build_deeplab
+from lpcam_jax.systems.lpcam.network import build_classifier
 
 CLASSES = 3
 TINY = {"blocks": (1, 1, 1, 2), "width": 4, "stem_width": 8}

@@ -13,7 +13,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 from lpcam_jax.training.log import MetricsLog
 from lpcam_jax.training.run import Run
 

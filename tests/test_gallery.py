@@ -16,7 +16,7 @@ import pytest
 from browsing import Browser
 from PIL import Image
 
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 from lpcam_jax.report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layer
 from lpcam_jax.report.layers import COLORS, map_layer, mask_layer, photo_layer, picture_colors, seed_layer
 from lpcam_jax.seeds import seed_mask

@@ -6,20 +6,20 @@ import shutil
 import numpy as np
 import pytest
 from browsing import Browser
+from lpcam_jax.results.folder.heatmaps import HeatMapFolder
+from lpcam_jax.results.folder.predictions import MapFolder
+from lpcam_jax.results.folder.scoring import THRESHOLDS, SeedScoring, score_maps
 from PIL import Image
 from test_gallery import curve_in, embedded
 
-from lpcam_jax.config import LPCAMInference
 from lpcam_jax.data.records import Record
 from lpcam_jax.data.sources import seed_source
-from lpcam_jax.errors import UserError
-from lpcam_jax.heatmap_results import HeatMapFolder
-from lpcam_jax.inference import METHODS, PictureMaps
-from lpcam_jax.predictions import MapFolder
-from lpcam_jax.refinement import refiner
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.refine.pictures import refiner
 from lpcam_jax.report.gallery import layer_file
-from lpcam_jax.scoring import THRESHOLDS, SeedScoring, score_maps
 from lpcam_jax.seeds import seed_mask
+from lpcam_jax.systems.lpcam.config import LPCAMInference
+from lpcam_jax.systems.lpcam.maps import METHODS, PictureMaps
 from lpcam_jax.training.run import Run
 
 KINDS = {"maps": "npz", "overlays": "png", "seeds": "png", "pseudo_masks": "png"}

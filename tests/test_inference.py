@@ -14,15 +14,15 @@ import optax
 import pytest
 from flax import nnx
 from four_devices import run_all
+from lpcam_jax.systems.lpcam.maps.passes import Pass, run_passes
 
 from lpcam_jax import cam, fuse, lpcam, normalize, without_context
-from lpcam_jax.config import LPCAMConfig, LPCAMInference
 from lpcam_jax.data.augment import resize, scaled_size
 from lpcam_jax.data.records import Record
-from lpcam_jax.errors import UserError
-from lpcam_jax.inference import METHODS, PictureMaps, features_of_both, map_pictures, mirror
-from lpcam_jax.passes import Pass, run_passes
+from lpcam_jax.machine.errors import UserError
 from lpcam_jax.prototypes import Prototypes
+from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMInference
+from lpcam_jax.systems.lpcam.maps import METHODS, PictureMaps, features_of_both, map_pictures, mirror
 from lpcam_jax.training.state import graph_of, initial_state
 
 CLASSES = 3

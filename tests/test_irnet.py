@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import ResNetConfig
-from lpcam_jax.models.folding import fold_batch_norm
-from lpcam_jax.models.irnet import build_irnet
-from lpcam_jax.models.layers import GroupNorm, rescale
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.backbones.folding import fold_batch_norm
+from lpcam_jax.backbones.layers import GroupNorm, rescale
+from lpcam_jax.systems.irn.network import build_irnet
 
 BUCKET = (48, 66)
 SIZES = ((1, 1), (7, 33), (33, 49))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import ResNetConfig
-from lpcam_jax.edges import edge_logits
-from lpcam_jax.models.irnet import build_irnet
-from lpcam_jax.models.layers import GroupNorm
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.backbones.layers import GroupNorm
+from lpcam_jax.systems.irn.edges import edge_logits
+from lpcam_jax.systems.irn.network import build_irnet
 
 torch = pytest.importorskip("torch")
 

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lpcam_jax.files import read_arrays
-from lpcam_jax.locks import NAME as LOCK
+from lpcam_jax.machine.files import read_arrays
+from lpcam_jax.machine.locks import NAME as LOCK
 from lpcam_jax.training.checksums import find_damage
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lpcam_jax.data.folder import Folder, look_into
 from lpcam_jax.data.label_files import read_labels, refuse
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 
 ONE_CLASS_EACH = {
     "cat/a.jpg": ["cat"],

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from lpcam_jax import locks
-from lpcam_jax.errors import UserError
-from lpcam_jax.locks import NAME, in_use
+from lpcam_jax.machine import locks
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.machine.locks import NAME, in_use
 
 pytest.importorskip("fcntl", reason="this system has no such locks")
 

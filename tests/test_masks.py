@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lpcam_jax.data.masks import pick_classes, read_mask, read_with_mask, renumbering
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 
 
 def one_line(function, *args, **kwargs) -> str:

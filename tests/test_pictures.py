@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from lpcam_jax.data.pictures import Pictures, find_pictures, picture_size, read_picture, unique_ids
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -5,10 +5,12 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from lpcam_jax.config import DeepLabTraining, IRNTraining, LPCAMTraining
 from lpcam_jax.data.pipeline import labelled_crops, masked_crops, sure_crops, training_batches
 from lpcam_jax.data.records import Record
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.deeplab.config import DeepLabTraining
+from lpcam_jax.systems.irn.config import IRNTraining
+from lpcam_jax.systems.lpcam.config import LPCAMTraining
 
 
 class Numbered:

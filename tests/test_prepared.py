@@ -12,10 +12,10 @@ import tiny_benchmarks as tiny
 from PIL import Image
 from test_commands import TINY
 
-from lpcam_jax.data.benchmark import prepare
 from lpcam_jax.data.prepared import Prepared
+from lpcam_jax.data.published import prepare
 from lpcam_jax.data.voc12 import VOC12
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 
 
 def png(array: np.ndarray) -> bytes:

@@ -7,7 +7,7 @@ import socket
 import numpy as np
 import pytest
 
-from lpcam_jax import processes
+from lpcam_jax.machine import processes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 

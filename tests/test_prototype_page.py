@@ -18,10 +18,10 @@ from PIL import Image
 from lpcam_jax import similarity_maps
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import seed_source
-from lpcam_jax.inference import features_of_both
-from lpcam_jax.prototype_gallery import atlas, choose_pictures, write_prototype_page
 from lpcam_jax.report.prototype_page import HeatMap, MappedPicture, Prototype, PrototypeClass, write_prototypes
-from lpcam_jax.training.prototype_patches import read_patches
+from lpcam_jax.systems.lpcam.maps import features_of_both
+from lpcam_jax.systems.lpcam.prototype_gallery import atlas, choose_pictures, write_prototype_page
+from lpcam_jax.systems.lpcam.prototype_patches import read_patches
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import graph_of, trained_state
 

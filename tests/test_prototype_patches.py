@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from lpcam_jax import class_scores, cluster_classes, select_prototypes
-from lpcam_jax.config import LPCAMConfig, ResNetConfig
+from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.data.records import Record
-from lpcam_jax.errors import UserError
-from lpcam_jax.training.prototype_patches import (
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
+from lpcam_jax.systems.lpcam.prototype_patches import (
     SIDE,
     Nearest,
     nearest_features,

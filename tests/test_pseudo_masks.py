@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lpcam_jax.data.masks import read_mask
-from lpcam_jax.files import read_arrays
+from lpcam_jax.machine.files import read_arrays
 from lpcam_jax.training.run import Run
 
 # The first scenes that `mapped` has maps of.

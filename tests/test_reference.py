@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from lpcam_jax.results.folder.scoring import THRESHOLDS, SeedScoring
 from reference import numpy_lpcam as reference
 
 from lpcam_jax import (
@@ -30,9 +31,8 @@ from lpcam_jax import (
     threshold_sweep,
     without_context,
 )
-from lpcam_jax.inference import on_picture
-from lpcam_jax.scoring import THRESHOLDS, SeedScoring
-from lpcam_jax.training.feature_sampling import draw_pictures
+from lpcam_jax.systems.lpcam.feature_sampling import draw_pictures
+from lpcam_jax.systems.lpcam.maps import on_picture
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 SIZES = [(47, 63), (96, 64), (33, 81)]
@@ -80,7 +80,7 @@ def of_reference(pairs):
 
 
 def our_cams(pairs, weights):
-    """As in `lpcam_jax.inference`: the mirror image's features are mirrored back first."""
+    """As in `lpcam_jax.systems.lpcam.maps`: the mirror image's features are mirrored back first."""
     return [np.asarray(cam(a, weights) + cam(b[:, ::-1], weights)) for a, b in pairs]
 
 

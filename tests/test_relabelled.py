@@ -10,7 +10,7 @@ from lpcam_jax.data.masks import MaskFolder
 from lpcam_jax.data.records import Record
 from lpcam_jax.data.relabelled import Relabelled
 from lpcam_jax.data.sources import masked_source
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 
 IDS = ["a", "b", "day 1/c", "d"]
 

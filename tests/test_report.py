@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lpcam_jax.errors import UserError
-from lpcam_jax.files import write_atomically
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.machine.files import write_atomically
 from lpcam_jax.report.curve import threshold_curve
 from lpcam_jax.report.overlays import heat_colors, mask_panel, overlay, panel, png
 from lpcam_jax.report.palette import class_palette, mask_png

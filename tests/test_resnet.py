@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.models.layers import BatchNorm, Conv, keep_valid, max_pool
-from lpcam_jax.models.preprocessing import Preprocessing
-from lpcam_jax.models.resnet import ResNet
+from lpcam_jax.backbones.layers import BatchNorm, Conv, keep_valid, max_pool
+from lpcam_jax.backbones.preprocessing import Preprocessing
+from lpcam_jax.backbones.resnet import ResNet
 
 BUCKET = (64, 64)
 SIZES = ((1, 1), (2, 3), (5, 64), (64, 5), (17, 33), (31, 32), (33, 31), (47, 63), (64, 61), (64, 64))

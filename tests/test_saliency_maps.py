@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lpcam_jax.data.saliency_maps import SaliencyFolder
-from lpcam_jax.errors import UserError
-from lpcam_jax.refinement import crf_labels, salient_labels, walked_maps
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.refine.pictures import crf_labels, salient_labels, walked_maps
+from lpcam_jax.refine.saliency_maps import SaliencyFolder
 
 GREY = np.arange(6, dtype=np.uint8).reshape(2, 3) * 50
 

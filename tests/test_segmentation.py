@@ -9,10 +9,10 @@ from flax import nnx
 from test_deeplab import CLASSES, network
 from test_inference import SIZES, Noise
 
-from lpcam_jax.config import DeepLabInference
 from lpcam_jax.data.augment import resize, scaled_size
-from lpcam_jax.errors import UserError
-from lpcam_jax.segmentation import mask_of, segment_pictures
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.deeplab.config import DeepLabInference
+from lpcam_jax.systems.deeplab.segment import mask_of, segment_pictures
 
 NETWORKS = ("v2", "v3plus-16")
 ORDER = (1, 3)  # of Noise: 37x50, 5x7

@@ -13,20 +13,23 @@ from test_commands import assert_one_line_error, picture
 from test_gallery import curve_in, embedded
 from test_heatmaps import scores_by_hand, strictly_parsed
 
-from lpcam_jax.config import Data, DeepLabConfig, DeepLabInference, DeepLabModel, DeepLabTraining, LPCAMConfig
+from lpcam_jax.config import Data
+from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.data.sources import seed_source
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 from lpcam_jax.report.gallery import layer_file
 from lpcam_jax.report.overlays import mask_panel, png
 from lpcam_jax.report.palette import class_palette, mask_png
-from lpcam_jax.scripts import load_recipe
-from lpcam_jax.segmentation_masks import protocol_of
+from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabInference, DeepLabModel, DeepLabTraining
+from lpcam_jax.systems.deeplab.masks import protocol_of
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
 # A learning rate so low that the random network still sees every class everywhere.
 RECIPE = """
-from lpcam_jax.config import Data, DeepLabModel, DeepLabConfig, DeepLabInference, DeepLabTraining
+from lpcam_jax.config import Data
+from lpcam_jax.systems.deeplab.config import DeepLabModel, DeepLabConfig, DeepLabInference, DeepLabTraining
 
 def get_config():
     return DeepLabConfig(

@@ -15,18 +15,19 @@ import pytest
 from flax import nnx
 from test_training import Stop, any_differs, assert_same_bits, stop
 
-from lpcam_jax import devices
-from lpcam_jax.config import DeepLabConfig, DeepLabTraining, LPCAMConfig
+from lpcam_jax.backbones.preprocessing import Preprocessing
+from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.data.sources import masked_source, training_sources
-from lpcam_jax.devices import abstract_on
-from lpcam_jax.errors import UserError
-from lpcam_jax.models.preprocessing import Preprocessing
-from lpcam_jax.scripts import load_recipe
-from lpcam_jax.training import segmentation
+from lpcam_jax.machine import devices
+from lpcam_jax.machine.devices import abstract_on
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.deeplab import training as segmentation
+from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabTraining
+from lpcam_jax.systems.deeplab.losses import cross_entropy
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.training.checkpoints import TrainState, restore
 from lpcam_jax.training.optimizers import segmentation_optimizer
 from lpcam_jax.training.run import Run
-from lpcam_jax.training.segmentation_losses import cross_entropy
 from lpcam_jax.training.state import graph_of, initial_state, trained_state
 
 CLASSES = 6  # of the data set that the package draws

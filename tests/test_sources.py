@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 from test_commands import picture
 
-from lpcam_jax.config import Data, LPCAMConfig
+from lpcam_jax.config import Data
 from lpcam_jax.data.sources import first, seed_source, training_sources, with_classes
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
 
 NAMES = [f"2007_00000{number}" for number in range(7)]
 

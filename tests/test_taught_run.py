@@ -12,11 +12,11 @@ from test_prototype_page import embedded
 import lpcam_jax
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import seed_source
-from lpcam_jax.errors import UserError
-from lpcam_jax.inference import METHODS, TAUGHT_METHODS
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.lpcam.maps import METHODS, TAUGHT_METHODS
+from lpcam_jax.systems.lpcam.teaching_stage import teach_directions
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
-from lpcam_jax.training.teaching_stage import teach_directions
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from lpcam_jax.prototype_activation import lpcam
-from lpcam_jax.teaching import blank_lesson, soft_seeds, teach, teaching_loss
-from lpcam_jax.training.teaching_stage import choose_pictures, target_of
+from lpcam_jax.systems.lpcam.teaching import blank_lesson, soft_seeds, teach, teaching_loss
+from lpcam_jax.systems.lpcam.teaching_stage import choose_pictures, target_of
 
 C, D = 2, 8
 

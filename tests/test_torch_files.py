@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lpcam_jax.errors import UserError
-from lpcam_jax.models.torch_files import read_state_dict
+from lpcam_jax.backbones.weights.torch_files import read_state_dict
+from lpcam_jax.machine.errors import UserError
 
 MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -204,7 +204,7 @@ WITHOUT_TORCH = """
 import sys
 from pathlib import Path
 sys.modules["torch"] = None  # any import of it fails
-from lpcam_jax.models.torch_files import read_state_dict
+from lpcam_jax.backbones.weights.torch_files import read_state_dict
 read_state_dict(Path(sys.argv[1]))  # codecs are imported
 asked = []
 sys.addaudithook(lambda event, arguments: asked.append((event, arguments)))

@@ -12,11 +12,12 @@ import optax
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import LPCAMTraining, ResNetConfig
-from lpcam_jax.models.classifier import build_classifier
-from lpcam_jax.models.layers import BatchNorm, max_pool
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.backbones.layers import BatchNorm, max_pool
+from lpcam_jax.systems.lpcam.config import LPCAMTraining
+from lpcam_jax.systems.lpcam.network import build_classifier
+from lpcam_jax.systems.lpcam.training import make_train_step
 from lpcam_jax.training.checkpoints import TrainState
-from lpcam_jax.training.classification import make_train_step
 from lpcam_jax.training.optimizers import classifier_optimizer
 
 torch = pytest.importorskip("torch")

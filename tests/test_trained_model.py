@@ -7,10 +7,10 @@ from PIL import Image
 from test_heatmaps import arrays_of
 
 import lpcam_jax
-from lpcam_jax.config import DeepLabConfig
 from lpcam_jax.data.shapes import Shapes
-from lpcam_jax.errors import UserError
-from lpcam_jax.inference import METHODS
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.deeplab.config import DeepLabConfig
+from lpcam_jax.systems.lpcam.maps import METHODS
 from lpcam_jax.training.run import Run
 
 

@@ -15,15 +15,15 @@ import optax
 import pytest
 from flax import nnx
 
-from lpcam_jax.config import LPCAMConfig, LPCAMTraining
 from lpcam_jax.data.sources import seed_source, training_sources
-from lpcam_jax.devices import abstract_on
-from lpcam_jax.errors import UserError
-from lpcam_jax.training import classification
+from lpcam_jax.machine.devices import abstract_on
+from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.lpcam import training as classification
+from lpcam_jax.systems.lpcam.clustering_stage import make_prototypes
+from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
 from lpcam_jax.training.checkpoints import TrainState, restore
 from lpcam_jax.training.log import MetricsLog
 from lpcam_jax.training.optimizers import classifier_optimizer
-from lpcam_jax.training.prototype_stage import make_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import graph_of, initial_state, trained_state
 

@@ -13,15 +13,15 @@ from PIL import Image
 from test_commands import TINY, assert_one_line_error
 
 from lpcam_jax.data import voc12
-from lpcam_jax.data.benchmark import prepare
 from lpcam_jax.data.prepared import Prepared
+from lpcam_jax.data.published import prepare
 from lpcam_jax.data.voc12 import VOC12
 from lpcam_jax.data.voc_layout import VOC_CLASSES
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 
 # A program of its own: `python -c PREPARE ROOT`.
 PREPARE = (
-    "import sys; from lpcam_jax.data.benchmark import prepare; from lpcam_jax.data.voc12 import VOC12;"
+    "import sys; from lpcam_jax.data.published import prepare; from lpcam_jax.data.voc12 import VOC12;"
     "print(prepare(VOC12, sys.argv[1], 'train', prepared=sys.argv[1] + '/prepared', limit=None))"
 )
 TRAIN_AUG = ["2007_000032", "2008_000002", "2008_000007", "2010_000003"]
@@ -159,7 +159,7 @@ def test_a_killed_preparation_goes_on(tmp_path, monkeypatch):
     """After its last full file of records; what it has is not prepared again, and the order is that of the list."""
     root = unpacked(tmp_path)
     slow = (
-        "import time, lpcam_jax.data.benchmark as benchmark, lpcam_jax.data.voc12 as voc12;"
+        "import time, lpcam_jax.data.published as benchmark, lpcam_jax.data.voc12 as voc12;"
         "benchmark._SHARD = 1; labels, read = voc12._labels, [];"
         "voc12._labels = lambda *words: time.sleep(600) if len(read) == 2 else read.append(1) or labels(*words);"
     )
@@ -182,7 +182,7 @@ def test_a_killed_preparation_goes_on(tmp_path, monkeypatch):
 
 def test_what_a_killed_preparation_left_of_other_files_is_not_used(tmp_path, monkeypatch):
     root = unpacked(tmp_path)
-    monkeypatch.setattr("lpcam_jax.data.benchmark._SHARD", 1)
+    monkeypatch.setattr("lpcam_jax.data.published._SHARD", 1)
     read, labels = [], voc12._labels
 
     def stop(*words):
@@ -205,7 +205,7 @@ def test_many_files_of_records_keep_the_order(tmp_path, monkeypatch):
     from tensorflow_datasets.core import shuffle
 
     monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 1)
-    monkeypatch.setattr("lpcam_jax.data.benchmark._SHARD", 3)
+    monkeypatch.setattr("lpcam_jax.data.published._SHARD", 3)
     source = opened(unpacked(tmp_path), "train_aug")
     assert source.ids == TRAIN_AUG
     assert [record.id for record in source] == TRAIN_AUG

@@ -8,7 +8,7 @@ from PIL import Image
 
 from lpcam_jax.data.masks import read_mask
 from lpcam_jax.data.voc_layout import VOC_CLASSES, VOCLayout
-from lpcam_jax.errors import UserError
+from lpcam_jax.machine.errors import UserError
 
 ANIMALS = Path(__file__).parents[2] / "shared" / "data" / "voc_animals"
 MASKS = {  # 8 cat, 12 dog, 15 person, 20 tvmonitor

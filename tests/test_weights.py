@@ -10,10 +10,10 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from lpcam_jax.errors import UserError
-from lpcam_jax.models.layers import BatchNorm
-from lpcam_jax.models.resnet import ResNet
-from lpcam_jax.models.weights import load_backbone
+from lpcam_jax.backbones.layers import BatchNorm
+from lpcam_jax.backbones.resnet import ResNet
+from lpcam_jax.backbones.weights.fill import load_backbone
+from lpcam_jax.machine.errors import UserError
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.state import with_weights
 

@@ -9,10 +9,11 @@ import numpy as np
 from benchmarks import draws
 from benchmarks.contestant import Ready
 from benchmarks.ours.trained import with_drawn_weights
-from lpcam_jax.config import LPCAMConfig, LPCAMTraining, ResNetConfig
-from lpcam_jax.devices import jit_forward
-from lpcam_jax.models.folding import fold_batch_norm
-from lpcam_jax.training.classification import make_train_step
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.backbones.folding import fold_batch_norm
+from lpcam_jax.machine.devices import jit_forward
+from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
+from lpcam_jax.systems.lpcam.training import make_train_step
 from lpcam_jax.training.optimizers import classifier_optimizer
 from lpcam_jax.training.state import graph_of
 

@@ -7,9 +7,10 @@ import jax
 
 from benchmarks.contestant import Ready
 from benchmarks.flat_memory import CONFIG
-from lpcam_jax import cluster_classes, devices
+from lpcam_jax import cluster_classes
 from lpcam_jax.data.sources import seed_source
-from lpcam_jax.training.feature_sampling import sample_features
+from lpcam_jax.machine import devices
+from lpcam_jax.systems.lpcam.feature_sampling import sample_features
 from lpcam_jax.training.optimizers import classifier_optimizer
 from lpcam_jax.training.state import initial_state
 

@@ -10,8 +10,10 @@ import numpy as np
 import optax
 
 from benchmarks import draws
-from lpcam_jax import Prototypes, devices
-from lpcam_jax.config import Data, LPCAMConfig
+from lpcam_jax import Prototypes
+from lpcam_jax.config import Data
+from lpcam_jax.machine import devices
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.training.checkpoints import CheckpointWriter, TrainState
 from lpcam_jax.training.optimizers import classifier_optimizer
 from lpcam_jax.training.run import Run

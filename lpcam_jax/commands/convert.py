@@ -18,12 +18,12 @@ import numpy as np
 import tyro
 from flax import nnx
 
-from ..files import write_atomically
-from ..models.deeplab import DeepLabV2
-from ..models.preprocessing import Preprocessing
-from ..models.resnet import ResNet
-from ..models.weight_names import read_weights
-from ..models.weights import Architecture, fill_backbone, fill_deeplab, find_architecture, torchvision_arrays
+from ..backbones.preprocessing import Preprocessing
+from ..backbones.resnet import ResNet
+from ..backbones.weights.fill import Architecture, fill_backbone, fill_deeplab, find_architecture, torchvision_arrays
+from ..backbones.weights.names import read_weights
+from ..machine.files import write_atomically
+from ..systems.deeplab.network import DeepLabV2
 
 # Of the DeepLabs that began as Caffe's; the pool is theirs, not that of the first Caffe ResNet.
 _CAFFE_FLAGS = (

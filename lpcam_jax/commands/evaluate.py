@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 import tyro
 
-from .. import devices
+from ..config.recipes import parse_with_recipe
 from ..config.registry import title
 from ..data.masks import IGNORE, MaskFolder
 from ..data.records import RecordSource
 from ..data.sources import seed_source
-from ..errors import UserError
-from ..files import write_atomically
-from ..predictions import MapFolder, find_predictions, read_protocol
+from ..machine import devices
+from ..machine.errors import UserError
+from ..machine.files import write_atomically
 from ..report.confusion import confusion_picture
 from ..report.curve import seed_curves
 from ..report.table import empty_maps_line, mask_tables, seed_tables
-from ..scoring import score_maps, score_masks, scoring_protocol
-from ..scripts import parse_with_recipe
+from ..results.predictions import MapFolder, find_predictions, read_protocol
+from ..results.scoring import score_maps, score_masks, scoring_protocol
 
 
 @dataclass(frozen=True, kw_only=True)

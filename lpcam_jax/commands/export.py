@@ -28,18 +28,18 @@ from typing import Any, Literal
 import tyro
 from tqdm import tqdm
 
-from .. import devices
+from ..config.recipes import value_of_flag
 from ..data.masks import MaskFolder
 from ..data.pictures import find_pictures, shown, unique_ids
-from ..errors import UserError
 from ..exports.coco import coco_instances
 from ..exports.irn import irn_file
 from ..exports.labelme import labelme_document
-from ..exports.stablehlo import description, export_classifier
-from ..files import write_atomically
-from ..predictions import ids_in, open_method
-from ..scripts import value_of_flag
-from ..stored_prototypes import load_prototypes
+from ..machine import devices
+from ..machine.errors import UserError
+from ..machine.files import write_atomically
+from ..results.predictions import ids_in, open_method
+from ..systems.lpcam.stablehlo import description, export_classifier
+from ..systems.lpcam.stored_prototypes import load_prototypes
 from ..training.run import Run
 from ..training.state import trained_state
 

@@ -19,13 +19,16 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from .. import __version__, devices
+from .. import __version__
 from ..class_activation import resize_bilinear
 from ..data.augment import resize
 from ..data.records import RecordSource
 from ..data.sources import pictures_of
-from ..errors import UserError
-from ..faithfulness import (
+from ..machine import devices
+from ..machine.errors import UserError
+from ..machine.files import write_atomically
+from ..report.table import faithfulness_table
+from ..results.faithfulness import (
     Classify,
     average_drop,
     deletion,
@@ -35,11 +38,9 @@ from ..faithfulness import (
     masked_confidence,
     road,
 )
-from ..files import write_atomically
-from ..predictions import MapFolder, open_maps, read_protocol
-from ..report.table import faithfulness_table
-from ..results import all_skipped, skipped_line
-from ..trained_model import TrainedModel
+from ..results.folder import all_skipped, skipped_line
+from ..results.predictions import MapFolder, open_maps, read_protocol
+from ..systems.lpcam.trained_model import TrainedModel
 
 _BATCH = 8  # a multiple of it are the pictures of each measure by default: few are computed to fill a batch
 

@@ -13,16 +13,16 @@ from typing import Literal
 
 import tyro
 
-from .. import devices
 from ..data.pictures import Pictures, find_pictures
 from ..data.records import RecordSource
 from ..data.sources import first, pictures_of
-from ..errors import UserError
-from ..locks import in_use
-from ..mask_results import describe
-from ..predictions import open_method, read_protocol
-from ..refined_masks import refine_maps
-from ..refinement import refinement
+from ..machine import devices
+from ..machine.errors import UserError
+from ..machine.locks import in_use
+from ..refine.pictures import refinement
+from ..results.masks import describe
+from ..results.predictions import open_method, read_protocol
+from ..results.refined_masks import refine_maps
 from ..training.run import Run
 
 

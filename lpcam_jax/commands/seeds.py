@@ -20,10 +20,10 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from ..errors import UserError
-from ..files import write_atomically
-from ..predictions import ids_in, open_method
+from ..machine.errors import UserError
+from ..machine.files import write_atomically
 from ..report.palette import mask_png
+from ..results.predictions import ids_in, open_method
 from ..seeds import confident_labels, otsu_threshold, seed_mask
 
 _MOST_CLASSES = 254

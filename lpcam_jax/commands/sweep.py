@@ -16,14 +16,14 @@ from pathlib import Path
 
 import tyro
 
-from .. import devices
 from ..config import to_json
 from ..data.sources import seed_source, with_labels
-from ..errors import UserError
-from ..files import write_atomically
+from ..machine import devices
+from ..machine.errors import UserError
+from ..machine.files import write_atomically
 from ..report.sweep import sweep_figure, sweep_table
-from ..scoring import scoring_protocol
-from ..sensitivity import sweep_parameters
+from ..results.scoring import scoring_protocol
+from ..systems.lpcam.sensitivity import sweep_parameters
 from ..training.run import Run
 from ..training.state import trained_state
 

@@ -1,7 +1,12 @@
 """A config as plain JSON values, and back: what config.json of a run holds."""
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any, get_origin, get_type_hints
+
+from ..machine.errors import UserError
+from .registry import DEFAULT, load_system
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -30,6 +35,23 @@ def from_json(values: dict[str, Any], kind: type) -> Any:
     if unknown := sorted(set(values) - names):
         raise ValueError(f"{kind.__name__} has no field {', '.join(unknown)}")
     return kind(**{name: _value(value, hints[name]) for name, value in values.items()})
+
+
+def read_config(directory: str | Path) -> tuple[Any, tuple[str, ...]]:
+    """The config and the class names that config.json of a run holds.
+
+    Raises:
+        UserError: there is no run, or its config cannot be read.
+    """
+    path = Path(directory).absolute() / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        system = load_system(values.get("kind", DEFAULT))
+        return from_json(values["config"], system.config), tuple(values["class_names"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{directory} holds no run (no config.json); train.py --workdir makes one.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); train again into another --workdir.") from None
 
 
 def _value(value: Any, hint: Any) -> Any:

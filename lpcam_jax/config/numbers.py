@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
-from ..errors import UserError
+from ..machine.errors import UserError
 
 
 class Limit(NamedTuple):

@@ -6,7 +6,7 @@ train.py, infer.py and the commands find them wherever it is installed:
     [project.entry-points."lpcam_jax.systems"]
     mine = "my_package.system"                 # a module with `system`, a `systems.base.System`
     [project.entry-points."lpcam_jax.backbones"]
-    mine = "my_package.backbone:MyConfig"      # a `config.backbones.BackboneConfig`
+    mine = "my_package.backbone:MyConfig"      # a `backbones.config.BackboneConfig`
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
-from ..errors import UserError
+from ..machine.errors import UserError
 
 
 class Place(NamedTuple):
@@ -41,7 +41,7 @@ _SYSTEMS = {
     "amn": Place("lpcam_jax.systems.amn.system", {"amn": "AMN"}),
     "segmentation": Place("lpcam_jax.systems.deeplab.system"),
 }
-_BACKBONES = {"resnet": "lpcam_jax.config.backbones:ResNetConfig"}
+_BACKBONES = {"resnet": "lpcam_jax.backbones.config:ResNetConfig"}
 
 
 def register_system(kind: str, module: str, titles: Mapping[str, str] | None = None) -> None:

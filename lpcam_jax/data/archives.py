@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..machine.errors import UserError
 from .pictures import shown
 
 

@@ -1,7 +1,7 @@
 """Training augmentation on uint8 pictures: scale, mirror, crop, as the IRN family does, and as DeepLab's recipe does.
 
 Order and rules are the references'; only the normalization comes later, on the device, and so a canvas carries the box
-where its picture lies (`models/preprocessing.py` makes the rest zero).
+where its picture lies (`backbones/preprocessing.py` makes the rest zero).
 """
 
 from collections.abc import Sequence

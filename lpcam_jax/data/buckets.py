@@ -1,7 +1,7 @@
 """A few shapes for pictures of any size: XLA compiles each shape once.
 
 Every picture is padded right and bottom to the smallest chosen shape that holds it. The models ignore the padding
-exactly (`models/layers.py`), so the choice costs time, never numbers.
+exactly (`backbones/layers.py`), so the choice costs time, never numbers.
 """
 
 from collections.abc import Iterable

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..machine.errors import UserError
 from .folder import Contents, look_into, same_elsewhere
 from .label_files import listed
 from .masks import IGNORE, check_size, check_values, read_mask

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
-from ..errors import UserError
+from ..machine.errors import UserError
 from .archives import find_files
-from .benchmark import Benchmark, Example, Split, grey_png, missing
+from .published import Benchmark, Example, Split, grey_png, missing
 from .records import relative_name
 
 OFFICIAL = {"train": 82783, "val": 40504}

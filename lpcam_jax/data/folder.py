@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import UserError
+from ..machine.errors import UserError
 from .label_files import MASKS, Labels, Report, Row, listed, read_labels, refuse
 from .masks import pick_classes, read_with_mask, renumbering
 from .pictures import SUFFIXES, find_pictures, picture_size, read_picture, shown, unique_ids

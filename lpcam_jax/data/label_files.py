@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..machine.errors import UserError
 from .pictures import find_pictures, shown
 from .records import relative_name
 

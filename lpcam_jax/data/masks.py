@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ..machine.errors import UserError
 from .pictures import Encoded, opened, read_picture, shown
 
 IGNORE = 255

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ..errors import UserError
+from ..machine.errors import UserError
 from .records import Record
 
 # Named, because Pillow left alone also hands PostScript files to an interpreter.

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from ..errors import UserError
-from ..files import read_arrays, write_atomically
+from ..machine.errors import UserError
+from ..machine.files import read_arrays, write_atomically
 from .masks import IGNORE, pick_classes, read_mask, read_with_mask, renumbering
 from .pictures import Encoded, picture_size, read_picture, shown
 from .records import Record, relative_name

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..errors import UserError
+from ..machine.errors import UserError
 
 
 class Record(NamedTuple):

@@ -2,7 +2,7 @@
 
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..machine.errors import UserError
 from .masks import MaskFolder
 from .pictures import shown
 from .records import Record, RecordSource, Subset

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Data
-from ..errors import UserError
+from ..machine.errors import UserError
 from .folder import Folder
 from .masks import MaskFolder
 from .pictures import Pictures, find_pictures
@@ -184,8 +184,8 @@ def _position(text: str | None, count: int, default: int) -> int:
 
 def _benchmark(data: Data, part: str, limit: int | None) -> RecordSource:
     # Imported here: TFDS takes a second to load, and only prepared data sets need it.
-    from .benchmark import prepare
     from .coco14 import COCO14
+    from .published import prepare
     from .voc12 import VOC12
 
     split, bracket, _ = part.partition("[")

@@ -23,11 +23,11 @@ import numpy as np
 import scipy.io
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..machine.errors import UserError
 from .archives import Files, find_files
-from .benchmark import Benchmark, Example, Split, grey_png, missing
 from .masks import read_mask
 from .pictures import Encoded
+from .published import Benchmark, Example, Split, grey_png, missing
 from .records import relative_name
 from .voc_layout import VOC_CLASSES
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..machine.errors import UserError
 from .masks import pick_classes, read_mask, read_with_mask, renumbering
 from .pictures import picture_size, shown
 from .records import Record, relative_name

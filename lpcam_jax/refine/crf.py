@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import UserError
+from ..machine.errors import UserError
 from .permutohedral import with_gaussian_sums
 
 Array = jax.Array | np.ndarray

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import write_atomically
+from ..machine.files import write_atomically
 from .names import shorten
 
 _WRITTEN = 25  # classes up to which the cells hold their number, too

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..config.registry import title as title_of
-from ..files import write_atomically
+from ..machine.files import write_atomically
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the dashes tell the lines apart in grey.
 _STYLES = [

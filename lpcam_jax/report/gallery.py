@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..files import write_atomically
+from ..machine.files import write_atomically
 from .layers import COLORS
 from .overlays import heat_ramp
 from .page import url, write_page

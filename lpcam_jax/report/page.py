@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..files import write_atomically
+from ..machine.files import write_atomically
 
 
 def write_page(path: Path, template: str, *, title: str, summary: Sequence[str], data: Any) -> None:

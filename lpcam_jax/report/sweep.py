@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_atomically
+from ..machine.files import write_atomically
 
 _NAMES = {
     "threshold": ("τ", "τ: CAM splits the features"),

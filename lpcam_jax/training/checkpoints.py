@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from .. import processes
-from ..errors import UserError
+from ..machine import processes
+from ..machine.errors import UserError
 from .checksums import find_damage, write_checksums
 from .run import Run
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from ..files import write_atomically
+from ..machine.files import write_atomically
 
 NAME = "checksums.json"
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import UserError
-from ..files import write_atomically
+from ..machine.errors import UserError
+from ..machine.files import write_atomically
 
 
 class MetricsLog:

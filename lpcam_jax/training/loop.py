@@ -14,11 +14,11 @@ import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from .. import processes
 from ..data.pipeline import Augmentation, training_batches
 from ..data.records import RecordSource
-from ..devices import abstract_on, replicate, shard
-from ..errors import UserError
+from ..machine import processes
+from ..machine.devices import abstract_on, replicate, shard
+from ..machine.errors import UserError
 from .checkpoints import CheckpointWriter, TrainState, restore
 from .log import MetricsLog, Silence
 from .run import Job, Run

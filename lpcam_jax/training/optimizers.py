@@ -13,8 +13,8 @@ import jax
 import optax
 from flax import nnx
 
-from ..errors import UserError
-from ..models.layers import BatchNorm
+from ..backbones.layers import BatchNorm
+from ..machine.errors import UserError
 
 Path = tuple[str | int, ...]
 FROZEN = "frozen"

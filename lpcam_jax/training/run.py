@@ -17,11 +17,11 @@ from typing import Any, NamedTuple, Self
 
 from jax.sharding import Mesh
 
-from ..config.json import from_json, to_json
+from ..config.json import read_config, to_json
 from ..config.numbers import may_change
-from ..config.registry import DEFAULT, load_system, system_of
-from ..errors import UserError
-from ..files import write_atomically
+from ..config.registry import system_of
+from ..machine.errors import UserError
+from ..machine.files import write_atomically
 
 
 class Run:
@@ -57,16 +57,7 @@ class Run:
         Raises:
             UserError: there is none, or its config cannot be read.
         """
-        path = Path(directory).absolute() / "config.json"
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            system = load_system(values.get("kind", DEFAULT))
-            config = from_json(values["config"], system.config)
-            return cls(path.parent, config, tuple(values["class_names"]))
-        except (FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{directory} holds no run (no config.json); train.py --workdir makes one.") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} cannot be read ({error}); train again into another --workdir.") from None
+        return cls(Path(directory).absolute(), *read_config(directory))
 
     @property
     def kind(self) -> str:

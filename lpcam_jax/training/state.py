@@ -11,12 +11,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ..config import BackboneConfig, at_precision
+from ..backbones.config import BackboneConfig
+from ..backbones.folding import fold_batch_norm
+from ..config import at_precision
 from ..config.registry import system_of
-from ..devices import abstract_on, replicate
-from ..errors import UserError
-from ..forward import Network
-from ..models.folding import fold_batch_norm
+from ..inference.forward import Network
+from ..machine.devices import abstract_on, replicate
+from ..machine.errors import UserError
 from .checkpoints import TrainState, restore
 from .run import Run
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ...config import AMNConfig, AMNInference
 from ...data.records import RecordSource
 from ...training.run import Job
 from ..base import InferFlags, Metrics, Preparation, System
+from .config import AMNConfig, AMNInference
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -37,14 +37,14 @@ class AMNSystem(System[AMNConfig]):
     makes: ClassVar = "heatmaps_amn/"
 
     def build(self, config: AMNConfig, classes: int) -> "nnx.Module":
-        from ...models.amn import build_amn
+        from .network import build_amn
 
         return build_amn(config.model, classes, seed=config.seed)
 
     def prepare(self, config: AMNConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import training_source, with_labels
-        from ...training.amn import train_amn
-        from ...training.sure_labels import expect_maps, label_pictures
+        from ..sure_labels import expect_maps, label_pictures
+        from .training import train_amn
 
         expect_maps(config, "AMN")
         pictures = training_source(config)
@@ -57,16 +57,16 @@ class AMNSystem(System[AMNConfig]):
         return Preparation(tuple(pictures.class_names), {name: work[name] for name in stages})
 
     def inference(self, job: Job, flags: AMNFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        from ...amn_heatmaps import make_amn_heatmaps
-        from ...refinement import refinement
+        from ...refine.pictures import refinement
         from ...training.state import trained_state
+        from .heatmaps import make_amn_heatmaps
 
         refined = refinement(flags.refine, background=flags.inference.background, saliency=flags.saliency)
         state, maps = trained_state(job.run, devices=job.devices), flags.maps or job.run.config.data.maps
         return lambda: make_amn_heatmaps(job.run, state, pictures, maps, flags.out, refinement=refined)
 
     def describe(self, metrics: Metrics) -> Iterator[str]:
-        from ...heatmap_results import describe
+        from ...results.heatmaps import describe
 
         return describe(metrics)
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from ...config import DeepLabConfig, DeepLabInference
 from ...data.records import RecordSource
 from ...training.run import Job
 from ..base import InferFlags, Metrics, Preparation, System
+from .config import DeepLabConfig, DeepLabInference
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -31,13 +31,13 @@ class DeepLab(System[DeepLabConfig]):
     makes: ClassVar = "masks/"
 
     def build(self, config: DeepLabConfig, classes: int) -> "nnx.Module":
-        from ...models.deeplab import build_deeplab
+        from .network import build_deeplab
 
         return build_deeplab(config.model, classes + 1, seed=config.seed)
 
     def prepare(self, config: DeepLabConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import masked_source, training_sources
-        from ...training.segmentation import train_segmentation
+        from .training import train_segmentation
 
         pictures, validation = training_sources(config)
         pictures = masked_source(pictures, config.data)
@@ -51,14 +51,14 @@ class DeepLab(System[DeepLabConfig]):
         return config.training.batch_norm != "train"
 
     def inference(self, job: Job, flags: DeepLabFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        from ...segmentation_masks import make_masks
         from ...training.state import trained_state
+        from .masks import make_masks
 
         state = trained_state(job.run, devices=job.devices)
         return lambda: make_masks(job.run, state, pictures, flags.out)
 
     def describe(self, metrics: Metrics) -> Iterator[str]:
-        from ...mask_results import describe
+        from ...results.masks import describe
 
         return describe(metrics)
 

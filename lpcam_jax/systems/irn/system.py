@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from ...config import IRNConfig, IRNInference
 from ...data.records import RecordSource
 from ...training.run import Job
 from ..base import InferFlags, Metrics, Preparation, System
+from .config import IRNConfig, IRNInference
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -33,14 +33,14 @@ class IRN(System[IRNConfig]):
     makes: ClassVar = "pseudo_masks/"
 
     def build(self, config: IRNConfig, classes: int) -> "nnx.Module":
-        from ...models.irnet import build_irnet
+        from .network import build_irnet
 
         return build_irnet(config.model, seed=config.seed)
 
     def prepare(self, config: IRNConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import training_source
-        from ...training.irn import train_irn
-        from ...training.sure_labels import expect_maps, label_pictures
+        from ..sure_labels import expect_maps, label_pictures
+        from .training import train_irn
 
         expect_maps(config, "IRNet")
         pictures = training_source(config)
@@ -51,14 +51,14 @@ class IRN(System[IRNConfig]):
         return Preparation(tuple(pictures.class_names), {name: work[name] for name in stages})
 
     def inference(self, job: Job, flags: IRNFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        from ...pseudo_masks import make_pseudo_masks
         from ...training.state import trained_state
+        from .masks import make_pseudo_masks
 
         state = trained_state(job.run, devices=job.devices)
         return lambda: make_pseudo_masks(job.run, state, pictures, flags.maps or job.run.config.data.maps, flags.out)
 
     def describe(self, metrics: Metrics) -> Iterator[str]:
-        from ...pseudo_masks import describe
+        from .masks import describe
 
         return describe(metrics)
 

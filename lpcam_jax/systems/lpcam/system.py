@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ...config import LPCAMConfig, LPCAMInference
 from ...data.records import RecordSource
 from ...training.run import Job
 from ..base import InferFlags, Metrics, Preparation, System
+from .config import LPCAMConfig, LPCAMInference
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -35,15 +35,15 @@ class LPCAM(System[LPCAMConfig]):
     makes: ClassVar = "heatmaps/"
 
     def build(self, config: LPCAMConfig, classes: int) -> "nnx.Module":
-        from ...models.classifier import build_classifier
+        from .network import build_classifier
 
         return build_classifier(config.model, classes, head_init=config.training.head_init, seed=config.seed)
 
     def prepare(self, config: LPCAMConfig, stages: Sequence[str]) -> Preparation:
         from ...data.checks import check_labels
         from ...data.sources import seed_source, training_sources, with_classes, with_labels
-        from ...training.classification import train_classifier
-        from ...training.prototype_stage import make_prototypes
+        from .clustering_stage import make_prototypes
+        from .training import train_classifier
 
         seeds, work = with_labels(seed_source(config), config.data.seeds), {}
         if CLASSIFIER in stages:
@@ -60,10 +60,10 @@ class LPCAM(System[LPCAMConfig]):
         return config.training.batch_norm != "train"
 
     def inference(self, job: Job, flags: LPCAMFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        from ...heatmaps import make_heatmaps
-        from ...refinement import refinement
-        from ...stored_prototypes import load_prototypes
+        from ...refine.pictures import refinement
         from ...training.state import trained_state
+        from .heatmaps import make_heatmaps
+        from .stored_prototypes import load_prototypes
 
         refined = refinement(flags.refine, background=flags.inference.background, saliency=flags.saliency)
         prototypes = load_prototypes(job.run)
@@ -71,7 +71,7 @@ class LPCAM(System[LPCAMConfig]):
         return lambda: make_heatmaps(job.run, state, prototypes, pictures, flags.out, refinement=refined)
 
     def describe(self, metrics: Metrics) -> Iterator[str]:
-        from ...heatmap_results import describe
+        from ...results.heatmaps import describe
 
         return describe(metrics)
 

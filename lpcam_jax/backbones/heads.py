@@ -1,0 +1,33 @@
+"""Heads that several systems have on their backbones."""
+
+import jax
+from flax import nnx
+
+from .base import Backbone
+from .layers import Conv, Sizes, keep_valid
+
+CLASSIFIER_INIT = nnx.initializers.normal(0.01)
+
+
+class AtrousSum(nnx.List):
+    """DeepLabV2's head: 3x3 convolutions of several dilations, whose outputs are added.
+
+    Args:
+        inputs: channels of the features.
+        outputs: channels of the logits.
+        rates: the dilations.
+        rngs: of the initialization, N(0, 0.01) for the weights and 0 for the biases.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rates: tuple[int, ...], *, rngs: nnx.Rngs):
+        options = {"use_bias": True, "kernel_init": CLASSIFIER_INIT, "rngs": rngs}
+        super().__init__([Conv(inputs, outputs, 3, dilation=rate, **options) for rate in rates])
+
+    def __call__(self, features: jax.Array, sizes: Sizes = None) -> jax.Array:
+        """Logits float32 (b, h, w, outputs) of features on the grid of these valid sizes, zero outside."""
+        return keep_valid(sum(conv(features) for conv in self), sizes)
+
+
+def scaled_rates(rates: tuple[int, ...], stride: int, backbone: Backbone) -> tuple[int, ...]:
+    """Rates at the stride of the backbone's last stage for those at another."""
+    return tuple(max(rate * stride // backbone.strides[-1], 1) for rate in rates)

@@ -1,0 +1,1 @@
+"""Pretrained parameters from the torch world, without torch: files, names, and the network filled from them."""

@@ -1,0 +1,133 @@
+"""Files of weights as arrays under their own names: npz, torch, safetensors, here or on the Hugging Face Hub."""
+
+import re
+import zipfile
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import deserialize
+
+from ...machine.errors import UserError
+from ...machine.files import read_arrays
+from .torch_files import is_legacy, read_state_dict
+
+_KINDS = "an .npz, .pth, .pt, .bin or .safetensors file, or hf:OWNER/NAME"
+_ENDINGS = {".npz": "npz", ".pth": "torch", ".pt": "torch", ".bin": "torch", ".safetensors": "safetensors"}
+_SAFETENSORS = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": jnp.bfloat16, "BOOL": "?"} | {
+    f"{sign}{bits}": f"{sign.lower()}{bits // 8}" for sign in "IU" for bits in (8, 16, 32, 64)
+}
+_HUB_SECONDS = 5
+
+
+def read_weight_file(path: str | Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a file, whatever its format; nothing in it is run.
+
+    Args:
+        path: an npz file, a state dict of torch or a safetensors file, told by the content where that can be and else
+            by the name; or `hf:OWNER/NAME[/FILE]` on the Hugging Face Hub, model.safetensors where no FILE is named.
+            A copy that was downloaded before is used as it is.
+
+    Returns:
+        The arrays under the file's names, of the file's dtypes (bfloat16 as `jnp.bfloat16`).
+
+    Raises:
+        UserError: the file is not there, damaged, or of no known format.
+    """
+    file = Path(_download(path)) if str(path).startswith("hf:") else Path(path)
+    try:
+        if not file.exists():
+            raise UserError(f"weights file {path} does not exist; give {_KINDS}.")
+        if not file.is_file():
+            raise UserError(f"{path} is not a file of weights; give {_KINDS}.")
+        kind = _format(file)
+    except OSError as error:
+        raise UserError(f"weights file {path} cannot be read: {error.strerror or error}; give {_KINDS}.") from None
+    match kind:
+        case "npz":
+            arrays = _read_npz(file)
+        case "torch":
+            arrays = read_state_dict(file)
+        case "safetensors":
+            arrays = _read_safetensors(file)
+        case _:
+            raise UserError(f"{path} has no known format of weights; give {_KINDS}.")
+    if strange := [name for name in arrays if len(name) > 200 or not name.isprintable()]:
+        raise UserError(f"{path} has an entry with the name {strange[0][:80]!a}: it is damaged; get it again.")
+    return arrays
+
+
+def _format(file: Path) -> str | None:
+    """The kind of file by its content, if that tells; else by its name. Raises OSError."""
+    with file.open("rb") as content:
+        start = content.read(64)
+        if start.startswith(b"PK"):
+            try:
+                with zipfile.ZipFile(content) as archive:
+                    names = archive.namelist()
+            except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError):
+                names = []  # damaged: the reader of its name's kind says how
+            if any(name.endswith("data.pkl") for name in names):
+                return "torch"
+            if any(name.endswith(".npy") for name in names):
+                return "npz"
+    if is_legacy(start):
+        return "torch"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < file.stat().st_size:
+        return "safetensors"
+    return _ENDINGS.get(file.suffix.lower())
+
+
+def _read_npz(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > max(2**30, 64 * file.stat().st_size):
+            raise ValueError(f"it would unfold into {unpacked / 2**30:,.0f} GiB")
+        return read_arrays(file)
+    except Exception as error:  # a damaged zip raises whatever its damage makes of it
+        raise UserError(
+            f"{file} is not a readable npz file of arrays ({_reason(error)}); export the weights again."
+        ) from None
+
+
+def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
+    try:
+        # safetensors.numpy does not know bfloat16 in all of its versions and functions.
+        entries = deserialize(file.read_bytes())
+        arrays = {}
+        for name, entry in entries:
+            count = int(np.prod(entry["shape"], dtype=object))
+            dtype = _SAFETENSORS.get(entry["dtype"], f"V{len(entry['data']) // max(count, 1)}")
+            arrays[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
+    except Exception as error:
+        raise UserError(f"{file} is not a readable safetensors file ({_reason(error)}); get it again.") from None
+    return arrays
+
+
+def _download(path: str) -> str:
+    """Where the file of the Hub is on this disk."""
+    place = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:/([\w./-]+))?", path)
+    if place is None:
+        raise UserError(f"{path!r} is no file of the Hub; write hf:OWNER/NAME or hf:OWNER/NAME/FILE.")
+    repository, file = place[1], place[2] or "model.safetensors"
+    by_hand = f"fetch {file} by hand from https://huggingface.co/{repository} and give its path"
+    try:
+        import huggingface_hub as hub
+    except ImportError:
+        raise UserError(f"{path} needs the Hub's client: pip install huggingface_hub, or {by_hand}.") from None
+    try:
+        try:
+            return hub.hf_hub_download(repository, file, local_files_only=True)
+        except hub.errors.LocalEntryNotFoundError:
+            # One question first: without a network, the download itself asks again for half a minute.
+            hub.get_hf_file_metadata(hub.hf_hub_url(repository, file), timeout=_HUB_SECONDS)
+            return hub.hf_hub_download(repository, file)
+    except Exception as error:  # of the network, the disk, the Hub's answer, each version's own kinds
+        raise UserError(f"{path} cannot be downloaded ({_reason(error)}); {by_hand}.") from None
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text if len(text) <= 150 else f"{text[:150]}..."
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

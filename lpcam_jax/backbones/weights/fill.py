@@ -1,0 +1,273 @@
+"""Pretrained networks from the torch world: exactly one file entry a parameter.
+
+Backbones have torchvision's names, or those of a code base that `weight_names` knows; convolutions are OIHW there and
+HWIO here. A file with batch norm folded into the convolutions has `conv1.bias` instead of `bn1.*`: the same network is
+a batch norm with scale 1, shift = bias, mean 0 and variance 1 - epsilon. Both places of a bottleneck's stride have the
+same names in torchvision: which one a file was trained with, and on which pixels, only its source can tell.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...machine.errors import UserError
+from .names import Weights, listed, read_weights, torchvision_names
+
+_FOLDED = {"scale": np.float32(1), "mean": np.float32(0), "var": np.float32(1) - np.float32(1e-5)}
+_KNOWN_NAMES = "torchvision's or deeplab-pytorch's names"
+
+
+class Architecture(NamedTuple):
+    """A ResNet of bottlenecks, as the entries of a file tell it."""
+
+    blocks: tuple[int, ...]
+    width: int
+    stem_width: int
+    folded: bool
+    """whether batch norm is folded into the convolutions"""
+    deeplab: bool
+    """whether the file's own classifier is the head of DeepLabV2"""
+    classes: int | None
+    """outputs of the file's own classifier; None: it has none"""
+
+    def __str__(self) -> str:
+        blocks, depth = " ".join(map(str, self.blocks)), 3 * sum(self.blocks) + 2
+        norm = "folded" if self.folded else "separate"
+        head = f", DeepLabV2 head of {self.classes} classes" if self.deeplab else ""
+        return f"ResNet-{depth} (blocks {blocks}, width {self.width}, stem {self.stem_width}), batch norm {norm}{head}"
+
+    def flags(self) -> str:
+        """The flags of train.py for this network."""
+        blocks = " ".join(map(str, self.blocks))
+        return f"--model.blocks {blocks} --model.width {self.width} --model.stem-width {self.stem_width}"
+
+
+class Loaded(NamedTuple):
+    """A network filled from a file, and what became of the file's entries."""
+
+    network: dict[str, Any]
+    """the parts that the file holds, "backbone" and perhaps "head": nested as the network's are, NumPy float32"""
+    loaded: int
+    """how many entries of the file are in them"""
+    skipped: tuple[str, ...]
+    """the other entries"""
+    new: dict[str, str]
+    """the other parts of the network; and why, where the file could have held them"""
+
+    @property
+    def backbone(self) -> dict[str, Any]:
+        """The part that every file holds."""
+        return self.network["backbone"]
+
+    def __str__(self) -> str:
+        named = [name for name in self.skipped if not name.endswith("num_batches_tracked")]
+        counters = len(self.skipped) - len(named)
+        shown = [listed(named)] * bool(named) + [f"{counters} num_batches_tracked"] * bool(counters)
+        skipped = f"{len(self.skipped)} skipped" + (f" ({', '.join(shown)})" if shown else "")
+        parts = [f"{part} loaded" for part in self.network if part != "backbone"]
+        parts += [f"{part} new: {why}" for part, why in self.new.items() if why]
+        if others := [part for part, why in self.new.items() if not why]:
+            parts.append(f"{len(others)} new ({', '.join(others)})")
+        return ", ".join([f"{self.loaded} entries loaded", skipped, *parts])
+
+
+def load_backbone(path: str | Path, backbone: dict[str, Any]) -> Loaded:
+    """Fill a classifier's backbone from a file; its head is new.
+
+    Args:
+        path: as `read_weight_file`. Entries that are not the backbone's (`fc.*`) are left out.
+        backbone: the backbone as a nested dict of arrays or `jax.ShapeDtypeStruct`s: parameters and statistics
+            together, keyed as its modules are.
+
+    Returns:
+        A nested dict of the same structure, NumPy float32, and what was loaded and skipped.
+
+    Raises:
+        UserError: as `read_weights`; or an entry is missing, there twice, of another shape, not finite, or a negative
+            variance: all are listed, with the flags for the network that the file does hold.
+    """
+    return fill_backbone(read_weights(path), backbone)
+
+
+def load_deeplab(path: str | Path, network: dict[str, Any]) -> Loaded:
+    """Fill a network from a file: its backbone, and DeepLabV2's head where both have it.
+
+    Args:
+        path: as `read_weight_file`.
+        network: "backbone" as for `load_backbone`, and the other parts of the model, such as a `DeepLabV2`.
+
+    Returns:
+        "backbone"; and "head", if the network is a DeepLabV2 and the file holds four convolutions of the same shapes.
+        All other parts are new and left out: `str()` says which, and why the head is.
+
+    Raises:
+        UserError: as `load_backbone`; or values of a head that fits are no finite numbers.
+    """
+    return fill_deeplab(read_weights(path), network)
+
+
+def fill_backbone(weights: Weights, backbone: dict[str, Any]) -> Loaded:
+    """As `load_backbone`, for a file that was read."""
+    return _filled(weights, {"backbone": backbone}, {"head": ""})
+
+
+def fill_deeplab(weights: Weights, network: dict[str, Any]) -> Loaded:
+    """As `load_deeplab`, for a file that was read."""
+    parts, new = {"backbone": network["backbone"]}, {part: "" for part in network if part != "backbone"}
+    if isinstance(network.get("head"), dict):  # a classifier's is an array, and always new
+        new["head"] = _misfit(weights, network["head"])
+        if not new["head"]:
+            del new["head"]
+            parts["head"] = network["head"]
+    return _filled(weights, parts, new)
+
+
+def find_architecture(weights: Weights) -> Architecture:
+    """What network the entries of a file are of.
+
+    Args:
+        weights: as `read_weights` returns them.
+
+    Returns:
+        Depth and widths, as far as the names and shapes of the convolutions tell them.
+
+    Raises:
+        UserError: they are no ResNet of bottlenecks of four times their width; what is missing is listed.
+    """
+    places = [re.fullmatch(r"layer([1-4])\.(\d{1,2})\.conv1\.weight", name) for name in weights.names]
+    found = [int(place[1]) for place in places if place]
+    blocks = tuple(found.count(stage) for stage in (1, 2, 3, 4))
+    needed = ["conv1.weight"]
+    for stage, count in enumerate(blocks, start=1):
+        needed += [f"layer{stage}.{block}.conv{i}.weight" for block in range(max(count, 1)) for i in (1, 2, 3)]
+    if missing := [weights.name(name) for name in needed if name not in weights.names]:
+        raise UserError(
+            f"{weights.file} holds no ResNet of bottlenecks (ResNet-50 or deeper) with {_KNOWN_NAMES}: among its "
+            f"{len(weights.arrays)} entries ({', '.join(list(weights.arrays)[:3])}, ...) is no {listed(missing)}."
+        )
+    shown = ("conv1.weight", needed[1], needed[3])
+    stem, first, last = (weights.array(name).shape for name in shown)
+    if len(stem) != 4 or len(first) != 4 or 0 in stem + first or last != (4 * first[0], first[0], 1, 1):
+        names = [weights.name(name) for name in shown]
+        raise UserError(
+            f"{weights.file} holds no plain ResNet of bottlenecks: {names[0]} has shape {stem}, {names[1]} {first}, "
+            f"{names[2]} {last}; give a file without wide or grouped bottlenecks."
+        )
+    head = weights.array("head.0.weight")
+    deeplab = head is not None and head.shape[1:] == (32 * first[0], 3, 3)
+    if not deeplab:
+        linear = weights.array("fc.weight"), weights.arrays.get("fc.weight")
+        head = next((array for array in linear if array is not None and array.ndim == 2), None)
+    classes = None if head is None else head.shape[0]
+    return Architecture(blocks, first[0], stem[0], "conv1.bias" in weights.names, deeplab, classes)
+
+
+def torchvision_arrays(network: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of a network under torchvision's names.
+
+    Args:
+        network: "backbone", and DeepLabV2's "head" if there is one: nested dicts of arrays, convolutions HWIO.
+
+    Returns:
+        The same arrays by name, convolutions OIHW; the head's are `head.0.weight`, `head.0.bias` and so on.
+    """
+    return {
+        torchvision_names(path)[0]: np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array)
+        for part, tree in network.items()
+        for path, array in _leaves(tree, _start(part))
+    }
+
+
+def _start(part: str) -> tuple:
+    """Where a part's names begin: the backbone's stand alone."""
+    return () if part == "backbone" else (part,)
+
+
+def _filled(weights: Weights, parts: dict[str, Any], new: dict[str, str]) -> Loaded:
+    """The parts filled from the file; it must hold all of them."""
+    used, problems = set(), []
+    filled = {part: _fill(tree, _start(part), weights, used, problems) for part, tree in parts.items()}
+    if problems:
+        problems, advice = listed(problems, "; "), _advice(weights, parts["backbone"])
+        raise UserError(f"{weights.file} does not hold this {' and '.join(parts)}: {problems}. {advice}")
+    return Loaded(filled, len(used), tuple(name for name in weights.arrays if name not in used), new)
+
+
+def _misfit(weights: Weights, head: dict[int, Any]) -> str:
+    """Why DeepLabV2's head cannot be filled from a file; nothing, if it can."""
+    wanted = {torchvision_names(path)[0]: _stored(leaf.shape) for path, leaf in _leaves(head, _start("head"))}
+    if not wanted.keys() & weights.names.keys():
+        return "the file has none"
+    if missing := [weights.name(name) for name in wanted if name not in weights.names]:
+        return f"the file lacks {listed(missing)}"
+    for name, shape in wanted.items():
+        found = weights.array(name).shape
+        if found != shape:
+            if len(found) == len(shape) and found[1:] == shape[1:]:
+                return f"the file's has {found[0]} classes, this one {shape[0]}"
+            return f"{weights.name(name)} has shape {found}, not {shape}"
+    return ""
+
+
+def _leaves(tree: Any, path: tuple) -> Iterator[tuple[tuple, Any]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, (*path, key))
+    else:
+        yield path, tree
+
+
+def _fill(tree: Any, path: tuple, weights: Weights, used: set[str], problems: list[str]) -> Any:
+    """The values of a nested dict; adds the file's names of those that are used, and what is wrong, to the last two."""
+    if isinstance(tree, dict):
+        return {key: _fill(value, (*path, key), weights, used, problems) for key, value in tree.items()}
+    names, shape = torchvision_names(path), _stored(tree.shape)
+    found = [name for name in names if name in weights.names]
+    if not found:
+        problems.append(f"{weights.name(names[0])} is missing")
+        return tree
+    name, *others = map(weights.name, found)
+    used.update([name, *others])
+    if others:
+        problems.append(f"{' and '.join([name, *others])} are both {'/'.join(map(str, path))}")
+        return tree
+    array = weights.arrays[name]
+    if path[-1] in _FOLDED and found != names[:1]:
+        array = np.broadcast_to(_FOLDED[path[-1]], array.shape)
+    if array.shape != shape:
+        problems.append(f"{name} has shape {array.shape}, not {shape}")
+        return tree
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+        problems.append(f"{name} holds {array.dtype} instead of numbers")
+        return tree
+    if array.ndim == 4:
+        array = array.transpose(2, 3, 1, 0)
+    with np.errstate(over="ignore"):
+        values = np.array(array, np.float32)  # a copy: aligned, and nothing of the file's stays in memory
+    if not np.isfinite(values).all():
+        problems.append(f"{name} holds values that are not finite")
+    elif path[-1] == "var" and (values < 0).any():
+        problems.append(f"{name} holds a negative variance")
+    return values
+
+
+def _stored(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in a file: a convolution's is OIHW."""
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape)
+
+
+def _advice(weights: Weights, backbone: dict[str, Any]) -> str:
+    """What to do about weights that do not fit."""
+    try:
+        found = find_architecture(weights)
+    except UserError:
+        return f"Give the weights of a ResNet of bottlenecks with {_KNOWN_NAMES}."
+    blocks = tuple(len(backbone[f"layer{stage}"]) for stage in (1, 2, 3, 4))
+    first, *_ = backbone["layer1"].values()
+    width, stem_width = (module["conv1"]["kernel"].shape[-1] for module in (first, backbone))
+    if found[:3] == (blocks, width, stem_width):
+        return "Its convolutions are those of this backbone: export its whole state dict again."
+    return f"It holds a {found}: use {found.flags()}."

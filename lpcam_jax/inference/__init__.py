@@ -1,0 +1,1 @@
+"""Every picture at every scale through a network, of any system."""

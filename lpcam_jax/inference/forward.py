@@ -1,0 +1,117 @@
+"""The forward pass of any network, compiled: padded pictures, with or without their mirror images -> named arrays."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from ..backbones.layers import Sizes
+from ..machine.devices import jit_forward, replicate
+from .passes import Outputs
+
+
+class PictureNetwork(Protocol):
+    """What every network of the package has."""
+
+    preprocessing: Callable[[jax.Array, jax.Array], jax.Array]
+
+    def grid_sizes(self, sizes: Sizes) -> Sizes:
+        """Valid sizes of its outputs for pictures of these sizes, int32 (b, 2) each."""
+        ...
+
+
+Function = Callable[..., Outputs]
+"""(network, pictures uint8 (b, h, w, 3), sizes int32 (b, 2), *constants, *extra input) -> arrays, leading axis b."""
+
+
+class Network(NamedTuple):
+    """A network with its arrays, where it runs.
+
+    Attributes:
+        graph: what it is.
+        arrays: its parameters and batch statistics, on all devices.
+        devices: the mesh.
+    """
+
+    graph: nnx.GraphDef
+    arrays: tuple[dict[str, Any], dict[str, Any]]
+    devices: Mesh
+
+    def forward(self, function: Function, *constants: Any) -> Callable[..., Outputs]:
+        """A `function` of this network, for `passes.Pass`; compiled once a shape, however often it is asked for.
+
+        Args:
+            function: a function of a module, not one that is made anew each time.
+            constants: arrays that it is given behind the sizes; put on all devices.
+
+        Returns:
+            (pictures, sizes, *extra input) -> arrays, and "grid", the valid sizes of those on the network's grid.
+        """
+        return partial(forward(self.graph, function), self.arrays, replicate(constants, self.devices))
+
+
+@cache
+def forward(graph: nnx.GraphDef, function: Function) -> Callable[..., Outputs]:
+    """(arrays, constants, pictures, sizes, *extra input) -> arrays of `function`, and "grid"."""
+
+    @jit_forward
+    def compiled(arrays, constants, pictures, sizes, *extra_input):
+        network = nnx.merge(graph, *arrays)
+        return function(network, pictures, sizes, *constants, *extra_input) | {"grid": network.grid_sizes(sizes)}
+
+    return compiled
+
+
+def as_they_are(network: PictureNetwork, pictures: jax.Array, sizes: jax.Array) -> jax.Array:
+    """Padded pictures as a network takes them.
+
+    Args:
+        network: with a preprocessing.
+        pictures: uint8 (b, h, w, 3), RGB, padded right and bottom.
+        sizes: int32 (b, 2), valid rows and columns.
+
+    Returns:
+        float32 (b, h, w, 3), zero outside the valid region.
+    """
+    return network.preprocessing(pictures, jnp.concatenate([jnp.zeros_like(sizes), sizes], axis=1))
+
+
+def with_mirror_images(network: PictureNetwork, pictures: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Padded pictures and their mirror images as a network takes them.
+
+    Args:
+        network: with a preprocessing.
+        pictures: uint8 (b, h, w, 3), RGB, padded right and bottom.
+        sizes: int32 (b, 2), valid rows and columns.
+
+    Returns:
+        float32 (2 b, h, w, 3), the mirror images last, zero outside the valid region; and int32 (2 b, 2), their sizes.
+    """
+    both, extents = jnp.concatenate([pictures, mirror(pictures, sizes[:, 1])]), jnp.concatenate([sizes, sizes])
+    return as_they_are(network, both, extents), extents
+
+
+def mirrored_back(x: jax.Array, grid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Outputs of `with_mirror_images` apart: of the pictures, and of the mirror images, which are mirrored back.
+
+    Args:
+        x: (2 b, h, w, d).
+        grid: int32 (b or 2 b, 2), valid sizes there.
+
+    Returns:
+        (b, h, w, d) each.
+    """
+    straight, mirrored = jnp.split(x, 2)
+    return straight, mirror(mirrored, grid[: len(mirrored), 1])
+
+
+def mirror(x: jax.Array, widths: jax.Array) -> jax.Array:
+    """Reverse the first `widths[i]` columns of each x[i]: (b, h, w, d), int32 (b,) -> (b, h, w, d)."""
+    columns = jnp.arange(x.shape[2])[None, :]
+    reverse = widths[:, None] - 1 - columns
+    source = jnp.where(reverse >= 0, reverse, columns)
+    return jax.vmap(lambda rows, order: jnp.take(rows, order, axis=1))(x, source)

@@ -1,0 +1,281 @@
+"""Every picture at every scale through a network: full batches of few shapes, whatever the pictures' sizes.
+
+A picture at a scale is an item. Items of one bucket share a batch, whatever picture and scale they come from; a picture
+is done when its last item is. `plan_batches` chooses shapes and batches from the sizes alone; `run_passes` then reads
+and resizes ahead in threads, and has one batch on the devices while the next is gathered.
+"""
+
+import math
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from ..config import Batches
+from ..data.augment import resize, scaled_size
+from ..data.buckets import bucket_of, choose_buckets
+from ..data.records import Record, RecordSource
+from ..machine.devices import shard
+from ..machine.errors import UserError
+
+Outputs = dict[str, Any]
+Size = tuple[int, int]
+T = TypeVar("T")
+
+_READERS, _READ_AHEAD = 4, 16
+
+
+class Pass(NamedTuple):
+    """One scale of every picture, and the network that computes it.
+
+    Attributes:
+        scale: of the picture's sides.
+        network: (pictures uint8 (b, h, w, 3), sizes int32 (b, 2), the extra input of the records, if any) -> dict of
+            arrays with leading axis b. Its entry "grid", int32 (b, 2), says how much of each (b, h', w', ...) array is
+            valid.
+    """
+
+    scale: float
+    network: Callable[..., Outputs]
+
+
+class Key(NamedTuple):
+    """What items that share a batch have in common: the network, and the shape that is compiled."""
+
+    network: Callable[..., Outputs]
+    bucket: Size
+
+
+class BatchPlan(NamedTuple):
+    """The batches of a whole source, of which a run that was stopped computes the rest.
+
+    Attributes:
+        keys: of each picture that can be read, one key a pass.
+        batch_sizes: items of each key's batches.
+        items: how many items of each key there are among the pictures to compute.
+        padding: share of the computed pixels that belongs to no picture.
+    """
+
+    keys: dict[int, list[Key]]
+    batch_sizes: dict[Key, int]
+    items: Counter
+    padding: float
+
+    def __str__(self) -> str:
+        shapes = len(self.items)
+        return f"{shapes} shape{'s' * (shapes != 1)}, {100 * self.padding:.0f} % padding"
+
+
+def plan_batches(
+    sizes: Mapping[int, Size], passes: Sequence[Pass], wanted: Sequence[int], *, batches: Batches, devices: int
+) -> BatchPlan:
+    """Choose the shapes and the batches.
+
+    Args:
+        sizes: (H, W) of every picture of the source.
+        passes: scales and their networks.
+        wanted: which of the pictures are computed. Shapes and batches are those of the whole source all the same, so
+            that the parts of a run that was stopped fit together.
+        batches: limits of batches and shapes.
+        devices: over how many a batch is split.
+
+    Returns:
+        BatchPlan.
+    """
+    shapes = {index: [scaled_size(size, step.scale) for step in passes] for index, size in sizes.items()}
+    buckets = choose_buckets(
+        [shape for of_picture in shapes.values() for shape in of_picture], limit=batches.max_shapes
+    )
+    keys = {
+        index: [Key(step.network, bucket_of(shape, buckets)) for step, shape in zip(passes, of_picture, strict=True)]
+        for index, of_picture in shapes.items()
+    }
+    counts = Counter(key for of_picture in keys.values() for key in of_picture)
+    batch_sizes = {key: _batch_size(key.bucket, count, batches, devices) for key, count in counts.items()}
+    items = Counter(key for index in wanted for key in keys[index])
+    pixels = sum(math.prod(shape) for index in wanted for shape in shapes[index])
+    computed = sum(
+        -(-count // batch_sizes[key]) * batch_sizes[key] * math.prod(key.bucket) for key, count in items.items()
+    )
+    return BatchPlan(keys, batch_sizes, items, 1 - pixels / max(computed, 1))
+
+
+def run_passes(
+    passes: Sequence[Pass],
+    source: RecordSource,
+    *,
+    batches: Batches,
+    devices: Mesh,
+    description: str | None,
+    only: Sequence[int] | None = None,
+    extra_input: Callable[[Record], np.ndarray] | None = None,
+) -> Iterator[tuple[int, Record | UserError, list[Outputs]]]:
+    """Compute every pass of every picture.
+
+    Args:
+        passes: scales and their networks.
+        source: the pictures.
+        batches: limits of batches and shapes.
+        devices: the mesh of this process; batches are split over it.
+        description: of the progress bar, which also says how many shapes there are and how much of the computed pixels
+            is padding; None: no progress bar.
+        only: indices to compute, such as the share of one of several processes; None: all.
+        extra_input: of a record, a third input of the networks, an array of always the same shape; None: there is none.
+
+    Yields:
+        (index, record, one dict of NumPy arrays a pass), each picture once, in the order they finish; arrays of rank 3
+        and more are cut to the valid grid. Of a picture that cannot be read: (index, the error, []).
+    """
+    chosen = set(range(len(source)) if only is None else only)
+    sizes: dict[int, Size] = {}
+    for index in range(len(source)):
+        try:
+            sizes[index] = source.size(index)
+        except UserError as error:
+            if index in chosen:
+                yield index, error, []
+    wanted = [index for index in sizes if index in chosen]
+    plan = plan_batches(sizes, passes, wanted, batches=batches, devices=devices.size)
+    bar = tqdm(total=len(wanted), desc=description, unit="img", smoothing=0.05, disable=description is None)
+    queue = _Queue(plan, devices, extra_input, bar)
+    with bar, ThreadPoolExecutor(_READERS) as pool:
+        for index, record, images in _read_ahead(pool, source, wanted, [step.scale for step in passes]):
+            if isinstance(record, UserError):
+                bar.update()
+                yield index, record, []
+            yield from queue.add(index, record, images)
+        yield from queue.finished(running=0)
+
+
+class _Queue:
+    """Items that wait for their batch, batches on the devices, and pictures that are not finished."""
+
+    def __init__(self, plan: BatchPlan, devices: Mesh, extra_input: Callable | None, bar: tqdm):
+        self._plan, self._devices, self._extra_input, self._bar = plan, devices, extra_input, bar
+        self._waiting: dict[Key, list[tuple[int, int, np.ndarray]]] = defaultdict(list)
+        self._unfinished: dict[int, tuple[Record, list[Outputs | None]]] = {}
+        self._running: deque[tuple[list, Outputs]] = deque()
+        self._items_left = plan.items.copy()
+        self._compiled: set[Key] = set()
+
+    def add(
+        self, index: int, record: Record | UserError, images: Sequence[np.ndarray]
+    ) -> Iterator[tuple[int, Record, list[Outputs]]]:
+        """Take a picture's image at every scale, or none of one that cannot be read, and start the batches that are
+        complete by that; yields the pictures that are finished meanwhile."""
+        if images:
+            self._unfinished[index] = (record, [None] * len(images))
+        for number, key in enumerate(self._plan.keys[index]):
+            self._items_left[key] -= 1
+            waiting = self._waiting[key]
+            if images:
+                waiting.append((index, number, images[number]))
+            if waiting and (len(waiting) == self._plan.batch_sizes[key] or not self._items_left[key]):
+                self._start(key)
+            yield from self.finished(running=1)
+
+    def finished(self, *, running: int) -> Iterator[tuple[int, Record, list[Outputs]]]:
+        """Pictures whose last item is computed; at most so many batches stay on the devices."""
+        while len(self._running) > running:
+            batch, outputs = self._running.popleft()
+            outputs = {name: np.asarray(value) for name, value in outputs.items()}
+            for slot, (index, number, _) in enumerate(batch):
+                rows, columns = outputs["grid"][slot]
+                record, results = self._unfinished[index]
+                results[number] = {
+                    name: value[slot, :rows, :columns] if value.ndim >= 4 else value[slot]
+                    for name, value in outputs.items()
+                    if name != "grid"
+                }
+                if all(result is not None for result in results):
+                    del self._unfinished[index]
+                    self._bar.update()
+                    yield index, record, results
+
+    def _start(self, key: Key) -> None:
+        batch, self._waiting[key] = self._waiting[key], []
+        count, (height, width) = self._plan.batch_sizes[key], key.bucket
+        pictures, extents = np.zeros((count, height, width, 3), np.uint8), np.ones((count, 2), np.int32)
+        for slot, (_, _, image) in enumerate(batch):
+            pictures[slot, : image.shape[0], : image.shape[1]] = image
+            extents[slot] = image.shape[:2]
+        inputs = [pictures, extents]
+        if self._extra_input:
+            values = [self._extra_input(self._unfinished[index][0]) for index, *_ in batch]
+            inputs.append(np.stack(values + [np.zeros_like(values[0])] * (count - len(batch))))
+        if key not in self._compiled:
+            self._compiled.add(key)
+            shapes = f"{len(self._compiled)} of {len(self._plan.items)}"
+            self._bar.set_postfix_str(f"compiling {height}x{width} ({shapes})")
+        outputs = key.network(*shard(tuple(inputs), self._devices))
+        self._bar.set_postfix_str(str(self._plan), refresh=False)
+        self._running.append((batch, outputs))
+
+
+def finish_each(
+    results: Iterator[tuple[int, Record | UserError, list[Outputs]]], finish: Callable[[Record, list[Outputs]], T]
+) -> Iterator[tuple[int, Record | UserError, T | None]]:
+    """What becomes of the outputs of each picture; errors are passed on.
+
+    Args:
+        results: of `run_passes`; closed, and its progress bar with it, whatever happens.
+        finish: (record, one dict of arrays a pass) -> result.
+
+    Yields:
+        (index, record, result), or (index, the error of a picture that cannot be read, None).
+
+    Raises:
+        UserError: the network's logits of a picture are not finite.
+    """
+    with closing(results):
+        for index, record, outputs in results:
+            if isinstance(record, UserError):
+                yield index, record, None
+                continue
+            expect_finite(record, [of_pass["logits"] for of_pass in outputs if "logits" in of_pass])
+            yield index, record, finish(record, outputs)
+
+
+def expect_finite(record: Record, arrays: Iterable[np.ndarray]) -> None:
+    """UserError, that names the picture, when not all outputs of a network are finite."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise UserError(
+            f"{record.id}: the network's output is not finite; its training diverged or its checkpoint is damaged: "
+            "train again."
+        )
+
+
+def _batch_size(bucket: Size, count: int, batches: Batches, devices: int) -> int:
+    """Pictures of a batch: what fits the pixels of a device, mirror images included, times the devices.
+
+    Of five pictures, of which four fit, three and two: the fewest batches, as even as they can be.
+    """
+    fit = max(batches.batch_pixels // (2 * bucket[0] * bucket[1]), 1) * devices
+    batch = -(-count // -(-count // fit))
+    return -(-batch // devices) * devices
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, source: RecordSource, indices: Sequence[int], scales: Sequence[float]
+) -> Iterator[tuple[int, Record | UserError, list[np.ndarray]]]:
+    """(index, record or the UserError of reading it, its image at every scale), a few pictures ahead."""
+
+    def read(index: int) -> tuple[int, Record | UserError, list[np.ndarray]]:
+        try:
+            record = source[index]
+        except UserError as error:
+            return index, error, []
+        return index, record, [resize(record.image, scaled_size(record.image.shape[:2], scale)) for scale in scales]
+
+    ahead: deque = deque()
+    for index in indices:
+        ahead.append(pool.submit(read, index))
+        if len(ahead) > _READ_AHEAD:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()

@@ -1,0 +1,1 @@
+"""The machine: devices, processes, files, locks, and errors of one line."""

@@ -1,0 +1,35 @@
+"""How a program ends: a UserError is one line, a stop says that the same command goes on."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from . import processes
+from .errors import UserError
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Run a program: a UserError is one line on stderr and exit code 2; Ctrl-C is one and 130, SIGTERM one and 143."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        main()
+    except UserError as error:
+        processes.end(f"error: {' '.join(str(error).splitlines())}", 2)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except KeyboardInterrupt as stop:
+        code = 143 if isinstance(stop, _Terminated) else 130
+        processes.end("stopped; the same command continues where it was.", code)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, with which schedulers announce that they will kill; whatever minds Ctrl-C minds it, too."""
+
+
+def _terminate(*_: Any) -> None:
+    raise _Terminated

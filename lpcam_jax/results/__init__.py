@@ -1,0 +1,1 @@
+"""Folders of results: written picture by picture, continued after a stop, scored as a whole."""

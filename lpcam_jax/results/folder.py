@@ -1,0 +1,144 @@
+"""A folder of results: of one model and one protocol, written picture by picture, continued after a stop."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from ..data.records import Record, RecordSource
+from ..machine import processes
+from ..machine.errors import UserError
+from ..machine.files import write_atomically
+
+_WRITERS, _PENDING = 2, 8
+
+
+class ResultFolder:
+    """The folder.
+
+    Args:
+        directory: made when it is not there.
+        protocol: plain JSON values that say how the results are made; a folder with another protocol is refused.
+        what: the results, in words.
+        flag: of the command line that says where they go.
+
+    Raises:
+        UserError: the folder cannot be written, or holds results made otherwise.
+    """
+
+    def __init__(self, directory: str | Path, protocol: dict[str, Any], *, what: str, flag: str = "--out"):
+        self.directory, self.protocol = Path(directory), protocol
+        file = self.directory / "protocol.json"
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            before = None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} cannot be read ({error}); choose another {flag}.") from None
+        if before is not None and before != json.loads(json.dumps(protocol)):
+            raise UserError(
+                f"{directory} holds {what} of another model or protocol; choose another {flag} or delete it."
+            )
+        self.write_json("protocol.json", protocol)
+
+    def file(self, kind: str, name: str, suffix: str) -> Path:
+        """Where a file of a picture is, or would be."""
+        return self.directory / kind / f"{name}.{suffix}"
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        """Write a file of the folder itself."""
+        write_atomically(self.directory / name, json.dumps(values, indent=2, ensure_ascii=False).encode())
+
+
+class PictureResults(ResultFolder, ABC):
+    """A folder with results of each picture, scored as a whole once all are there."""
+
+    @abstractmethod
+    def is_done(self, name: str) -> bool:
+        """Whether the picture's outputs are all there."""
+
+    def missing(self, source: RecordSource) -> list[int]:
+        """Which of the pictures that are this process's share are not done."""
+        return [index for index in processes.share(range(len(source))) if not self.is_done(source.ids[index])]
+
+    def finish(
+        self, source: RecordSource, skipped: Sequence[str], score: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any] | None:
+        """Score all pictures and write metrics.json and the page, once every process has written its own.
+
+        Args:
+            source: the pictures.
+            skipped: one line for every picture that this process could not read.
+            score: {"pictures", "skipped", "protocol"} -> the same with all that metrics.json says; it writes what is
+                written of the whole.
+
+        Returns:
+            What was written to metrics.json; None in all processes but the first.
+
+        Raises:
+            UserError: no picture could be read, or the folder cannot be written.
+        """
+        skipped = all_skipped(skipped, source)
+        if not processes.is_first():
+            return None
+        return score({"pictures": len(source) - len(skipped), "skipped": skipped, "protocol": self.protocol})
+
+
+def fingerprint(tree: Any) -> str:
+    """First 16 hex digits of the SHA-256 of all leaves."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def write_all(
+    results: Iterator[tuple[int, Record | UserError, Any]], write: Callable[[int, Record, Any], None]
+) -> list[str]:
+    """`write(index, record, result)` in threads as results come; the first failure of a write ends the run.
+
+    Args:
+        results: (index, record, result); of a picture that cannot be read (index, the error, anything).
+        write: of one picture.
+
+    Returns:
+        One line for every picture that could not be read.
+    """
+    skipped = []
+    with closing(results), ThreadPoolExecutor(_WRITERS) as pool:
+        pending = []
+        for index, record, result in results:
+            if isinstance(record, UserError):
+                skipped.append(str(record))
+                continue
+            pending.append(pool.submit(write, index, record, result))
+            while len(pending) > _PENDING:
+                pending.pop(0).result()
+        for future in pending:
+            future.result()
+    return skipped
+
+
+def all_skipped(skipped: Sequence[str], source: RecordSource) -> list[str]:
+    """What every process skipped, once all are done, and printed; UserError when that is all pictures."""
+    skipped = list(chain(*processes.gather_values(list(skipped))))
+    for line in skipped:
+        tqdm.write(f"skipped: {line}")
+    if len(skipped) == len(source):
+        raise UserError(f"none of the {len(source)} pictures could be read; see the lines above.")
+    return skipped
+
+
+def skipped_line(skipped: Sequence[str]) -> Iterator[str]:
+    """How many pictures were left out; no line when there are none."""
+    if skipped:
+        yield f"{len(skipped)} pictures were skipped; metrics.json names them."

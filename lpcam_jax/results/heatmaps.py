@@ -1,0 +1,162 @@
+"""A folder of heat maps: written picture by picture, continued after a stop, scored as a whole.
+
+    maps/ID.npz       classes (n,) and their names; by method float16 (n, H, W), in [0, 1]; probabilities (c,) of all
+                      classes, where the network classifies. No pickle.
+    overlays/ID.png   picture, seed, truth, and every class's maps side by side
+    seeds/ID.png      seed mask of the last of these as a palette PNG: 0 background, class n + 1
+    pseudo_masks/     the same, refined (`refinement`), unless that is not wanted
+    index.html        all of them (`heatmap_gallery`), to filter, sort and threshold; gallery/ holds its pictures
+    metrics.json      Table 1, confusion matrices, and what they were made with; thresholds.png its curve (both where
+                      there are masks)
+    protocol.json     what the maps were made with
+
+The npz is written last: where it stands, the picture is done. (A folder from before there was a gallery is made anew.)
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config.registry import title
+from ..data.masks import MaskFolder
+from ..data.records import Record, RecordSource
+from ..machine.files import write_atomically
+from ..refine.pictures import Refinement, cut
+from ..report.curve import seed_curves
+from ..report.gallery import layer_file, write_layer
+from ..report.overlays import panel, png
+from ..report.palette import mask_png
+from ..report.table import empty_maps_line, seed_tables
+from ..seeds import with_class_values
+from .folder import PictureResults, skipped_line
+from .gallery import gallery_layers, pseudo_mask_line, shown_methods, write_heatmap_gallery
+from .picture_maps import PictureMaps
+from .predictions import MapFolder
+from .scoring import score_maps, score_masks
+
+
+class HeatMapFolder(PictureResults):
+    """The folder, of one model and one protocol.
+
+    Args:
+        directory: made when it is not there.
+        class_names: c names.
+        methods: of the maps; seeds are cut from the last.
+        protocol: plain JSON values that say how the maps are made, among them "classes", which says whose maps there
+            are: where it is "predicted", probabilities are shown. A folder with another protocol is refused.
+        refinement: how pseudo masks are made of the last method's maps.
+
+    Raises:
+        UserError: as `ResultFolder`.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        class_names: tuple[str, ...],
+        methods: tuple[str, ...],
+        protocol: dict[str, Any],
+        *,
+        refinement: Refinement,
+    ):
+        super().__init__(directory, protocol | refinement.protocol, what="heat maps")
+        self.class_names, self.refinement = class_names, refinement
+        self.maps = MapFolder(self.directory / "maps", methods)
+        self.pseudo_masks = MaskFolder(self.directory / "pseudo_masks")
+
+    def is_done(self, name: str) -> bool:
+        """Whether the picture's outputs are all there."""
+        return self.maps.file(name).exists() and layer_file(self.directory, "photo", name).exists()
+
+    def write(self, record: Record, result: PictureMaps) -> None:
+        """Write one picture's outputs.
+
+        Args:
+            record: the picture.
+            result: its maps.
+        """
+        best = result.maps[self.maps.methods[-1]]
+        seed, refined = with_class_values(cut(best, self.refinement.background), result.classes), None
+        if self.refinement:
+            refined = with_class_values(self.refinement.labels(record, best), result.classes)
+        stored = {method: np.moveaxis(result.maps[method], -1, 0) for method in self.maps.methods}
+        names, arrays = [self.class_names[n] for n in result.classes], {}
+        if result.probabilities is not None:
+            arrays["probabilities"] = result.probabilities.astype(np.float32)
+            if record.labels is None:
+                names = [f"{name} {result.probabilities[n]:.0%}" for name, n in zip(names, result.classes, strict=True)]
+        picture = panel(
+            record.image,
+            {title(method): maps for method, maps in stored.items()},
+            names,
+            seed,
+            record.mask,
+            refined=refined,
+            class_values=[int(n) + 1 for n in result.classes],
+        )
+        for key, layer in gallery_layers(record, result.classes, stored, refined):
+            write_layer(self.directory, key, record.id, layer)
+        write_atomically(self.file("overlays", record.id, "png"), png(picture))
+        write_atomically(self.file("seeds", record.id, "png"), mask_png(seed))
+        if refined is not None:
+            write_atomically(self.pseudo_masks.file(record.id), mask_png(refined))
+        self.maps.write(record.id, result.classes, self.class_names, stored, **arrays)
+
+    def finish(
+        self, source: RecordSource, skipped: Sequence[str], *, pages: Callable[[], Sequence[tuple[str, str]]] = list
+    ) -> dict[str, Any] | None:
+        """Score all pictures and write the page, once every process has written its own.
+
+        Args:
+            source: the pictures.
+            skipped: one line for every picture that this process could not read.
+            pages: writes other pages, then, and returns what leads to them: (text, file beside index.html) each.
+
+        Returns:
+            What was written to metrics.json; None in all processes but the first.
+
+        Raises:
+            UserError: no picture could be read, or the folder cannot be written.
+        """
+
+        def score(metrics: dict[str, Any]) -> dict[str, Any]:
+            scores, of_pictures = score_maps(self.maps, source)
+            metrics |= scores
+            if "scores" in metrics and self.refinement:
+                metrics["pseudo_masks"] = score_masks(self.pseudo_masks, source)[0]["scores"]
+            if "scores" in metrics:
+                seed_curves(self.directory / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
+            self.write_json("metrics.json", metrics)
+            write_heatmap_gallery(
+                self.directory,
+                self.maps,
+                self.class_names,
+                metrics,
+                {name: picture for name, picture in of_pictures.items() if self.is_done(name)},
+                has_masks=source.has_masks,
+                refined=bool(self.refinement),
+                links=pages(),
+            )
+            return metrics
+
+        return super().finish(source, skipped, score)
+
+
+def describe(metrics: dict[str, Any]) -> Iterator[str]:
+    """What a person wants to read of the metrics, line by line."""
+    if "scores" in metrics:
+        scores = metrics["scores"]
+        yield from seed_tables(scores, metrics["protocol"]["class_names"])
+        methods = shown_methods(list(scores))
+        for other, one in pairwise(methods):
+            best, fixed = (100 * (scores[one][at]["miou"] - scores[other][at]["miou"]) for at in ("best", "fixed"))
+            yield (
+                f"{title(one)} against {title(other)} on {metrics['scored']} pictures: {best:+.1f} points of mIoU, "
+                f"each at its own best threshold; {fixed:+.1f} at {scores[one]['fixed']['threshold']:g}."
+            )
+        yield from pseudo_mask_line(metrics)
+    yield from empty_maps_line(metrics["empty_maps"])
+    yield from skipped_line(metrics["skipped"])

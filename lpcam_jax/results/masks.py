@@ -1,0 +1,136 @@
+"""A folder of masks, of a network or pseudo: written picture by picture, continued after a stop, scored as a whole.
+
+    masks/ID.png      palette PNG: 0 background, class n + 1
+    overlays/ID.png   picture, mask and truth side by side
+    index.html        all of them, to filter and sort; gallery/ holds its pictures
+    metrics.json      mIoU, IoU of each class, confusion matrix, and what they were made with; confusion.png the matrix
+                      (where there are true masks)
+    protocol.json     what the masks were made with
+
+The mask is written last: where it stands, the picture is done.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.masks import MaskFolder
+from ..data.pictures import picture_size
+from ..data.records import Record, RecordSource
+from ..machine.files import write_atomically
+from ..report.confusion import confusion_picture
+from ..report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layer
+from ..report.layers import mask_layer, photo_layer, picture_colors
+from ..report.overlays import mask_panel, png
+from ..report.palette import mask_png
+from ..report.table import mask_tables
+from .folder import PictureResults, skipped_line
+from .scoring import PictureScore, classes_in, score_masks
+
+
+class MaskResults(PictureResults):
+    """The folder, of one model and one protocol.
+
+    Args:
+        directory: made when it is not there.
+        protocol: plain JSON values that say how the masks are made, among them "class_names".
+        title: the heading of the page.
+        caption: over one of the masks.
+
+    Raises:
+        UserError: as `ResultFolder`.
+    """
+
+    def __init__(self, directory: str | Path, protocol: dict[str, Any], *, title: str, caption: str):
+        super().__init__(directory, protocol, what="masks")
+        self.title, self.caption, self.class_names = title, caption, tuple(protocol["class_names"])
+        self.masks = MaskFolder(self.directory / "masks")
+
+    def is_done(self, name: str) -> bool:
+        """Whether the picture's outputs are all there."""
+        return self.masks.file(name).exists() and layer_file(self.directory, "photo", name).exists()
+
+    def write(self, record: Record, mask: np.ndarray) -> None:
+        """Write one picture's outputs.
+
+        Args:
+            record: the picture.
+            mask: uint8 (H, W), 0 background, n + 1 class n.
+        """
+        picture = mask_panel(record.image, mask, record.mask, self.class_names, caption=self.caption)
+        for key, layer in _layers(record, mask):
+            write_layer(self.directory, key, record.id, layer)
+        write_atomically(self.file("overlays", record.id, "png"), png(picture))
+        write_atomically(self.masks.file(record.id), mask_png(mask))
+
+    def finish(
+        self, source: RecordSource, skipped: Sequence[str], *, more: Callable[[], dict[str, Any]] = dict
+    ) -> dict[str, Any] | None:
+        """Score all pictures and write the page, once every process has written its own.
+
+        Args:
+            source: the pictures.
+            skipped: one line for every picture that this process could not read.
+            more: what else is measured then, for metrics.json.
+
+        Returns:
+            What was written to metrics.json; None in all processes but the first.
+
+        Raises:
+            UserError: no picture could be read, or the folder cannot be written.
+        """
+
+        def score(metrics: dict[str, Any]) -> dict[str, Any]:
+            scores, of_pictures = score_masks(self.masks, source)
+            metrics |= {**more(), **scores}
+            if "scores" in metrics:
+                confusion = np.array(metrics["scores"]["confusion"])
+                confusion_picture(self.directory / "confusion.png", {"masks": confusion}, self.class_names)
+            self.write_json("metrics.json", metrics)
+            entries = [self._entry(name, picture) for name, picture in of_pictures.items() if self.is_done(name)]
+            panes = [Pane("mask", self.caption, "mask", "mask")]
+            if source.has_masks:
+                panes.append(Pane("truth", "ground truth", "mask"))
+            look = Look("masks", tuple(pane.key for pane in panes))
+            gallery = Gallery(self.title, panes, [look], rank="mask", summary=list(_summary(metrics)))
+            write_gallery(self.directory / "index.html", gallery, entries)
+            return metrics
+
+        return super().finish(source, skipped, score)
+
+    def _entry(self, name: str, score: PictureScore) -> Entry:
+        """The picture in the gallery; its classes are those of the mask, and then those that only the truth has."""
+        classes = [*map(int, score.classes), *(int(n) for n in score.truth if n not in score.classes)]
+        return Entry(
+            name,
+            picture_size(layer_file(self.directory, "photo", name))[::-1],
+            tuple(self.class_names[n] for n in classes),
+            tuple(picture_colors(classes)),
+            iou=score.miou,
+            missing=() if layer_file(self.directory, "truth", name).exists() else ("truth",),
+        )
+
+
+def describe(metrics: dict[str, Any]) -> Iterator[str]:
+    """What a person wants to read of the metrics, line by line."""
+    if "scores" in metrics:
+        yield from mask_tables(metrics["scores"], metrics["protocol"]["class_names"])
+    yield from _summary(metrics)
+
+
+def _summary(metrics: dict[str, Any]) -> Iterator[str]:
+    if "scores" in metrics:
+        yield f"mIoU {100 * metrics['scores']['miou']:.1f} on {metrics['scored']} pictures"
+    yield from skipped_line(metrics["skipped"])
+
+
+def _layers(record: Record, mask: np.ndarray) -> Iterator[tuple[str, bytes]]:
+    """What the gallery lays over the photograph, and that."""
+    classes = [*map(int, np.union1d(classes_in(mask), classes_in(record.mask)))]
+    colors = picture_colors(classes)
+    yield "photo", photo_layer(record.image)
+    yield "mask", mask_layer(mask, classes, colors)
+    if record.mask is not None:
+        yield "truth", mask_layer(record.mask, classes, colors)

@@ -1,0 +1,297 @@
+"""Predictions in a folder, one file a picture, checked as they are read.
+
+    ID.npz   maps: classes int (n,), and for every method one float (n, H, W) array in [0, 1]. No pickle.
+    ID.png   a mask: palette or 8-bit grey, 0 background, 1..c the classes, 255 unsure
+
+An ID may have folders in it. The folder that infer.py writes holds maps of this kind in its maps/, or masks in masks/.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..data.masks import MaskFolder
+from ..data.pictures import shown
+from ..data.records import Record, RecordSource, Subset
+from ..machine.errors import UserError
+from ..machine.files import read_arrays, write_atomically
+
+
+class MapFolder:
+    """Maps as npz files.
+
+    Args:
+        directory: of the files.
+        methods: names of the arrays that hold maps; others are not looked at.
+    """
+
+    def __init__(self, directory: Path, methods: Sequence[str]):
+        self.directory, self.methods = directory, tuple(methods)
+
+    def file(self, name: str) -> Path:
+        """Where the maps of a picture are, or would be."""
+        return self.directory / f"{name}.npz"
+
+    def write(
+        self,
+        name: str,
+        classes: np.ndarray,
+        class_names: Sequence[str],
+        maps: Mapping[str, np.ndarray],
+        **more: np.ndarray,
+    ) -> None:
+        """Write the maps of one picture.
+
+        Args:
+            name: its id.
+            classes: int (n,), of the maps.
+            class_names: names of all classes.
+            maps: for each method float (n, H, W); stored as float16.
+            more: other arrays.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            classes=classes.astype(np.int16),
+            names=np.array([class_names[n] for n in classes], dtype=str),
+            **more,
+            **{method: stack.astype(np.float16) for method, stack in maps.items()},
+        )
+        write_atomically(self.file(name), buffer.getvalue())
+
+    def read(self, name: str, *, classes: int) -> tuple[tuple[np.ndarray, dict[str, np.ndarray]], tuple[int, int]]:
+        """The maps of one picture.
+
+        Args:
+            name: its id.
+            classes: c, how many there are.
+
+        Returns:
+            (classes int (n,), {method: float32 (n, H, W)}), and their (H, W).
+
+        Raises:
+            UserError: the file cannot be read, or holds something else.
+        """
+        file = self.file(name)
+        arrays = _arrays(file)
+        numbers = _checked_classes(arrays.get("classes", np.empty(0)), classes, file)
+        maps = {method: _checked(arrays, method, len(numbers), file) for method in self.methods}
+        sizes = {one.shape[1:] for one in maps.values()}
+        if len(sizes) > 1:
+            raise UserError(f"{shown(file)} holds maps of different sizes; store all in the size of the picture.")
+        return (numbers, maps), sizes.pop()
+
+    def read_classes(self, name: str, *, classes: int) -> np.ndarray:
+        """The classes of a picture's maps, int (n,), of c `classes`; the maps themselves are not read.
+
+        Raises:
+            UserError: as `read`.
+        """
+        return _checked_classes(self.read_one(name, "classes"), classes, self.file(name))
+
+    def read_for(self, record: Record, method: str, *, classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """The maps of a picture that is at hand.
+
+        Args:
+            record: the picture.
+            method: one of the methods.
+            classes: c, how many there are.
+
+        Returns:
+            Its classes int (n,), and their maps float32 (H, W, n).
+
+        Raises:
+            UserError: as `read`, or they are of another size than the picture.
+        """
+        (numbers, arrays), size = self.read(record.id, classes=classes)
+        if size != record.image.shape[:2]:
+            raise UserError(
+                f"{shown(self.file(record.id))}: the maps are {size[1]}x{size[0]}, the picture "
+                f"{record.image.shape[1]}x{record.image.shape[0]} (width x height); name the folder of maps of these "
+                "pictures."
+            )
+        return numbers, np.moveaxis(arrays[method], 0, -1)
+
+    def read_one(self, name: str, array: str) -> np.ndarray:
+        """One array of a picture's file, such as `classes` or `probabilities`; the maps themselves are not read.
+
+        Raises:
+            UserError: the file cannot be read, or does not have it.
+        """
+        try:
+            with self.file(name).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return arrays[array]
+        except Exception as error:  # a damaged zip raises whatever its damage makes of it
+            raise _unreadable(self.file(name), error) from None
+
+
+def open_maps(directory: str | Path, methods: Sequence[str] = (), *, ids: Sequence[str] = ()) -> MapFolder:
+    """A folder of maps, of the methods that are wanted.
+
+    Args:
+        directory: what infer.py wrote, or maps.
+        methods: names of arrays; empty: all there are.
+        ids: of the pictures that are wanted; empty: of all that have a file.
+
+    Raises:
+        UserError: as `find_predictions`; or it holds masks, or has no maps of a method.
+    """
+    below = Path(directory) / "maps"
+    where = below if below.is_dir() else Path(directory)
+    folder = find_predictions(directory, ids or ids_in(where, "npz") or ids_in(where, "png") or ["ID"])
+    if not isinstance(folder, MapFolder):
+        raise UserError(f"{shown(folder.directory)} holds masks; name a folder of maps.")
+    if unknown := [method for method in methods if method not in folder.methods]:
+        raise UserError(f"{shown(folder.directory)} has no maps {unknown[0]!r}; it has {', '.join(folder.methods)}.")
+    return MapFolder(folder.directory, methods or folder.methods)
+
+
+def open_method(directory: str | Path, method: str = "", *, ids: Sequence[str] = ()) -> MapFolder:
+    """A folder of the maps of one method.
+
+    Args:
+        directory: what infer.py wrote, or maps.
+        method: name of its array; empty: the last of each file, which for infer.py is that whose seeds it cuts.
+        ids: as `open_maps`.
+
+    Returns:
+        The folder; its `methods` are that one.
+
+    Raises:
+        UserError: as `open_maps`.
+    """
+    folder = open_maps(directory, (method,) if method else (), ids=ids)
+    return MapFolder(folder.directory, folder.methods[-1:])
+
+
+def with_maps(source: RecordSource, maps: MapFolder) -> RecordSource:
+    """The pictures of a source that have maps; how many have none is said."""
+    kept = [index for index, name in enumerate(source.ids) if maps.file(name).exists()]
+    if left_out := len(source) - len(kept):
+        tqdm.write(f"{left_out} of {len(source)} pictures have no maps in {shown(maps.directory)}: left out")
+    return Subset(source, kept) if left_out else source
+
+
+def ids_in(directory: Path, suffix: str) -> list[str]:
+    """Ids of all files with a suffix, the folders they are in included, in order."""
+    files = directory.rglob(f"*.{suffix}")
+    return sorted(file.relative_to(directory).with_suffix("").as_posix() for file in files)
+
+
+def read_protocol(folder: MapFolder | MaskFolder) -> dict[str, Any] | None:
+    """The protocol.json that infer.py writes beside its maps/ or masks/; None for predictions of others.
+
+    Raises:
+        UserError: it cannot be read, or names no classes.
+    """
+    file = folder.directory.parent / "protocol.json"
+    if folder.directory.name not in ("maps", "masks") or not file.exists():
+        return None
+    try:
+        protocol = json.loads(file.read_text(encoding="utf-8"))
+        tuple(protocol["class_names"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} cannot be read ({error}); run infer.py again into another --out.") from None
+    return protocol
+
+
+def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | MaskFolder:
+    """What a folder holds, told by looking: what infer.py wrote, maps, or masks.
+
+    Args:
+        directory: the folder.
+        ids: of the pictures whose predictions are wanted.
+
+    Returns:
+        The folder; its methods are the float (n, H, W) arrays of the first picture that has a file.
+
+    Raises:
+        UserError: the folder is not there, holds nothing that can be scored, or nothing of these pictures.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{shown(directory)}: no such folder of predictions; name one with ID.npz or ID.png files.")
+    if any((directory / "maps" / f"{name}.npz").exists() for name in ids):
+        directory = directory / "maps"
+    elif any((directory / "masks" / f"{name}.png").exists() for name in ids):
+        directory = directory / "masks"
+    if _has(directory, "npz"):
+        folder = MapFolder(directory, ())
+    elif _has(directory, "png"):
+        folder = MaskFolder(directory)
+    elif _has(directory, "npy"):
+        raise UserError(
+            f"{shown(directory)} holds .npy files only: pickles, which run as programs when they are opened and are "
+            "never read here; save each again: np.savez('ID.npz', classes=keys, cam=high_res)."
+        )
+    else:
+        raise UserError(f"{shown(directory)} holds no ID.npz and no ID.png; name a folder of maps or of masks.")
+    example = next((name for name in ids if folder.file(name).exists()), None)
+    if example is None:
+        raise UserError(
+            f"{shown(directory)} has no prediction for any of the {len(ids)} pictures of the data set: there is no "
+            f"{shown(folder.file(ids[0]).name)}, for one; check --predictions, --data.root and --data.seeds."
+        )
+    if isinstance(folder, MaskFolder):
+        return folder
+    arrays = _arrays(folder.file(example))
+    methods = [name for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim == 3]
+    if not methods:
+        found = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items()) or "nothing"
+        raise UserError(
+            f"{shown(folder.file(example))} holds no maps but {found}; store float (n, H, W) arrays, one for each "
+            "method, and classes (n,)."
+        )
+    return MapFolder(directory, methods)
+
+
+def _has(directory: Path, suffix: str) -> bool:
+    return next(directory.rglob(f"*.{suffix}"), None) is not None
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_arrays(file)
+    except Exception as error:  # a damaged zip raises whatever its damage makes of it
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    return UserError(f"{shown(file)} cannot be read ({error}); delete it and run the command that wrote it again.")
+
+
+def _checked_classes(numbers: np.ndarray, classes: int, file: Path) -> np.ndarray:
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+        raise UserError(f"{shown(file)} holds no array classes, int (n,); store the class of each map, from 0.")
+    if len(wrong := numbers[(numbers < 0) | (numbers >= classes)]):
+        raise UserError(
+            f"{shown(file)} has a map of class {wrong[0]}, the data set has 0..{classes - 1}; "
+            "count classes from 0, without background."
+        )
+    if len(np.unique(numbers)) < len(numbers):
+        raise UserError(f"{shown(file)} has two maps of one class ({numbers.tolist()}); store one map a class.")
+    return numbers.astype(int)
+
+
+def _checked(arrays: dict[str, np.ndarray], method: str, count: int, file: Path) -> np.ndarray:
+    maps = arrays.get(method)
+    if maps is None:
+        raise UserError(f"{shown(file)} has no maps {shown(method)}, other files have; store the same in all files.")
+    if maps.dtype.kind != "f" or maps.ndim != 3 or len(maps) != count:
+        raise UserError(
+            f"{shown(file)} holds {shown(method)} as {maps.dtype} {maps.shape} for {count} classes; "
+            "store float (n, H, W), a map a class."
+        )
+    maps = maps.astype(np.float32)
+    if not ((maps >= 0) & (maps <= 1)).all():  # a NaN is neither
+        found = "NaN" if np.isnan(maps).any() else f"values in [{maps.min():.3g}, {maps.max():.3g}]"
+        raise UserError(f"{shown(file)} has {found} in {shown(method)}; store maps normalized to [0, 1].")
+    return maps

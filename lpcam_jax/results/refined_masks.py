@@ -1,0 +1,71 @@
+"""Pseudo masks of heat maps that are there, by a refinement without training, in a folder (`mask_results`)."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from .. import __version__
+from ..data.records import Record, RecordSource
+from ..machine.errors import UserError
+from ..refine.pictures import Refinement
+from ..seeds import with_class_values
+from .folder import write_all
+from .masks import MaskResults
+from .predictions import open_method, read_protocol, with_maps
+
+
+def refine_maps(
+    maps: str | Path,
+    method: str,
+    source: RecordSource,
+    out: str | Path,
+    *,
+    refinement: Refinement,
+) -> dict[str, Any] | None:
+    """Refine the maps of every picture that has no mask yet, then score all of them.
+
+    Args:
+        maps: the folder of heat maps.
+        method: name of their array; empty: the last of each file.
+        source: the pictures; those without maps are left out, and counted.
+        out: the folder of the masks.
+        refinement: how.
+
+    Returns:
+        What was written to metrics.json; None in all processes but the first.
+
+    Raises:
+        UserError: there are no such maps, they do not fit, or the folder cannot be written.
+    """
+    heatmaps = open_method(maps, method, ids=source.ids)
+    [method] = heatmaps.methods
+    source, classes = with_maps(source, heatmaps), len(source.class_names)
+    protocol = {
+        "version": __version__,
+        "class_names": list(source.class_names),
+        "maps": read_protocol(heatmaps) or Path(maps).name,
+        "method": method,
+        "background": None if refinement.salient else refinement.background,
+        "crf": bool(refinement),
+        **refinement.protocol,
+    }
+    folder = MaskResults(out, protocol, title="Pseudo masks", caption="pseudo mask")
+
+    def write(_: int, record: Record, __: None) -> None:
+        mapped, of_picture = heatmaps.read_for(record, method, classes=classes)
+        folder.write(record, with_class_values(refinement.labels(record, of_picture), mapped))
+
+    missing = folder.missing(source)
+    skipped = write_all(_read(source, missing), write) if missing else []
+    return folder.finish(source, skipped)
+
+
+def _read(source: RecordSource, indices: Sequence[int]) -> Iterator[tuple[int, Record | UserError, None]]:
+    """(index, record or the error of reading it, None), with a progress bar."""
+    for index in tqdm(indices, "pseudo masks", unit="img"):
+        try:
+            yield index, source[index], None
+        except UserError as error:
+            yield index, error, None

@@ -1,0 +1,291 @@
+"""Scoring predictions against masks: Table 1 of the paper and its confusion matrix, for maps at every threshold.
+
+Which threshold makes a mask is a choice, and CAM and LPCAM need different ones. So every method is scored at its own
+best threshold and at a common fixed one, and the whole curve is kept.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from .. import __version__
+from ..data.masks import IGNORE, MaskFolder
+from ..data.records import RecordSource
+from ..machine.errors import UserError
+from ..metrics import confusion_matrix, iou, seed_scores, threshold_sweep
+from .predictions import MapFolder
+
+THRESHOLDS = np.arange(100, dtype=np.float32) / 100
+FIXED = 0.3
+RULE = (
+    f"a pixel is background where no map is above the threshold; best: of {THRESHOLDS[0]:.2f} to {THRESHOLDS[-1]:.2f}, "
+    f"in steps of 0.01, the one with the highest mIoU on these pictures, for each method; fixed: {FIXED}"
+)
+
+# Pixels are padded to a multiple of this, as ignored ones: few compilations for pictures of any size.
+_PIXELS = 1 << 16
+
+
+class PictureScore(NamedTuple):
+    """What is known of the prediction for one picture.
+
+    classes:      int (n,), of its maps, or those in its mask
+    truth:        int (m,), the classes in its true mask; empty where there is none
+    miou:         mIoU with the true mask, over the classes that occur in one of them: for each method, float32 (100,),
+                  of its seed at each of THRESHOLDS; for a mask {"mask": float32 (1,)}; empty where there is no truth
+    disagreement: mean difference of its CAM and LPCAM, in [0, 1]; NaN without maps of both
+    """
+
+    classes: np.ndarray
+    truth: np.ndarray
+    miou: dict[str, np.ndarray]
+    disagreement: float
+
+
+class SeedScoring:
+    """Counts over pictures, for one method: the confusion matrix at each of THRESHOLDS.
+
+    Args:
+        classes: c, without background.
+    """
+
+    def __init__(self, classes: int):
+        self.classes = classes
+        self.matrices = np.zeros((len(THRESHOLDS), classes + 1, classes + 1))
+
+    def add(self, maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Count one picture.
+
+        Args:
+            maps: float (H, W, n), normalized, of the classes that may win; the first of equal maps does.
+            classes: int (n,), their indices; n may be 0: then all is background.
+            truth: uint8 (H, W), 0 background, 1..c, 255 ignored.
+
+        Returns:
+            float32 (100,), this picture's mIoU at each of THRESHOLDS, over the classes that occur in truth or seed.
+        """
+        # Counted over the values of this picture only: a sweep over all classes of COCO would be 650,000 cells.
+        values = np.flatnonzero(np.bincount(truth.reshape(-1), minlength=IGNORE)[:IGNORE])
+        values = np.union1d([0], np.union1d(values, classes + 1)).astype(int)
+        number = np.full(IGNORE + 1, IGNORE, np.uint8)
+        number[values] = np.arange(len(values))
+
+        heights = np.full(truth.shape, -1, np.float32)
+        winners = np.full(truth.shape, number[values[-1]], np.uint8)
+        for k, n in enumerate(classes):
+            one = maps[..., k].astype(np.float32)
+            winners[one > heights] = number[n + 1]
+            np.maximum(heights, one, out=heights)
+        padding = (0, -truth.size % _PIXELS)
+        sweep = threshold_sweep(
+            np.pad(number[truth].reshape(-1), padding, constant_values=IGNORE),
+            np.pad(winners.reshape(-1), padding),
+            np.pad(heights.reshape(-1), padding),
+            THRESHOLDS,
+            num_classes=max(4, 1 << (len(values) - 1).bit_length()),  # a power of two: few compilations
+        )
+        cells = np.ix_(range(len(THRESHOLDS)), values, values)
+        self.matrices[cells] += np.asarray(sweep)[:, : len(values), : len(values)]
+        return np.nanmean(iou(sweep.astype(np.float32)), axis=1)
+
+    def report(self) -> dict[str, Any]:
+        """Scores at the best and at the fixed threshold, and the curve; plain JSON values, fractions in [0, 1].
+
+        Returns:
+            {"best": S, "fixed": S, "curve": {"threshold": [...], "miou": [...]}, "confusion": [...]} with
+            S = {"threshold", "miou", "fp", "fn", "precision", "recall", "iou": [background, class 1, ...]}; None where
+            a class does not occur. "confusion" counts the pixels, [truth][prediction], at the best threshold.
+        """
+        curve = np.asarray(seed_scores(self.matrices.astype(np.float32)).miou)
+        best, fixed = int(np.argmax(curve)), int(np.argmin(abs(THRESHOLDS - FIXED)))
+        return {
+            "best": {"threshold": _numbers(THRESHOLDS[best]), **_scores(self.matrices[best])},
+            "fixed": {"threshold": _numbers(THRESHOLDS[fixed]), **_scores(self.matrices[fixed])},
+            "curve": {"threshold": _numbers(THRESHOLDS), "miou": _numbers(curve)},
+            "confusion": self.matrices[best].astype(int).tolist(),
+        }
+
+
+def scoring_protocol(config: Any, source: RecordSource) -> dict[str, Any]:
+    """What scores depend on besides the predictions, as plain JSON values.
+
+    Args:
+        config: names the data set.
+        source: its pictures.
+
+    Returns:
+        {"version", "data": {"source", "root": its name, "split", "masks", "limit", "class_names"}, "ignored", "rule"}.
+    """
+    data = config.data
+    split = data.seeds
+    if data.source == "shapes":  # what is drawn depends on the seed; of it, maybe a slice
+        split = f"{data.scenes} scenes{split.removeprefix('all')}, seed {config.seed}"
+    return {
+        "version": __version__,
+        "data": {
+            "source": data.source,
+            "root": Path(data.root).resolve().name if data.root else None,
+            "split": split,
+            "masks": data.truth if data.source == "voc_layout" else None,
+            "limit": config.limit,
+            "class_names": list(source.class_names),
+        },
+        "ignored": IGNORE,
+        "rule": RULE,
+    }
+
+
+def score_maps(maps: MapFolder, source: RecordSource) -> tuple[dict[str, Any], dict[str, PictureScore]]:
+    """Score a folder of maps.
+
+    Args:
+        maps: the folder; pictures without a file in it are left out and counted.
+        source: the pictures; those without a mask, or with nothing but ignored pixels in it, are left out.
+
+    Returns:
+        {"scored": pictures, "without_truth": pictures, "missing": pictures, "first_missing": their first ids,
+        "empty_maps": {method: maps that are zero everywhere}, "scores": {method: see `SeedScoring.report`}}; no
+        "scores" where nothing could be scored. And by id, the score of every picture that has a file.
+
+    Raises:
+        UserError: a file cannot be read, or does not fit the classes or its picture.
+    """
+    scoring = {method: SeedScoring(len(source.class_names)) for method in maps.methods}
+    empty, counts, of_pictures = dict.fromkeys(maps.methods, 0), _counts(maps, source), {}
+    for name, (classes, arrays), truth in _with_truth(maps, source):
+        miou = {}
+        for method, stack in arrays.items():
+            empty[method] += int((~stack.any(axis=(1, 2))).sum())
+            if truth is not None:
+                miou[method] = scoring[method].add(np.moveaxis(stack, 0, -1), classes, truth)
+        counts["without_truth" if truth is None else "scored"] += 1
+        of_pictures[name] = PictureScore(classes, classes_in(truth), miou, _disagreement(arrays))
+    result = {**counts, "empty_maps": empty}
+    if counts["scored"]:
+        result["scores"] = {method: one.report() for method, one in scoring.items()}
+    return result, of_pictures
+
+
+def score_masks(masks: MaskFolder, source: RecordSource) -> tuple[dict[str, Any], dict[str, PictureScore]]:
+    """Score a folder of masks.
+
+    Args:
+        masks: the folder; pictures without a file in it are left out and counted.
+        source: the pictures; those without a mask, or with nothing but ignored pixels in it, are left out.
+
+    Returns:
+        {"scored": pictures, "without_truth": pictures, "missing": pictures, "first_missing": their first ids,
+        "unsure_pixels": pixels with the prediction 255, which are counted as background, "scores": {"miou", "fp", "fn",
+        "precision", "recall", "iou", "confusion"}, as in `SeedScoring.report`, and "miou_of_pictures", by id, over the
+        classes that occur}; no "scores" where nothing could be scored. And by id, the score of every picture that has a
+        file.
+
+    Raises:
+        UserError: a file cannot be read, or does not fit the classes or its picture.
+
+    Source: the reference's evaluation, which makes predicted 255 background.
+    """
+    count = len(source.class_names) + 1
+    matrix, unsure, counts, of_pictures = np.zeros((count, count)), 0, _counts(masks, source), {}
+    for name, mask, truth in _with_truth(masks, source):
+        counts["without_truth" if truth is None else "scored"] += 1
+        miou = {}
+        if truth is not None:
+            unsure += int(((mask == IGNORE) & (truth != IGNORE)).sum())
+            one = picture_confusion(truth, np.where(mask == IGNORE, 0, mask), count)
+            matrix += one
+            miou["mask"] = np.nanmean(iou(one.astype(np.float32)), keepdims=True)
+        of_pictures[name] = PictureScore(classes_in(mask), classes_in(truth), miou, float("nan"))
+    result = {**counts, "unsure_pixels": unsure}
+    if counts["scored"]:
+        result["scores"] = {
+            **_scores(matrix),
+            "confusion": matrix.astype(int).tolist(),
+            "miou_of_pictures": {name: _numbers(*one.miou["mask"]) for name, one in of_pictures.items() if one.miou},
+        }
+    return result, of_pictures
+
+
+def classes_in(mask: np.ndarray | None) -> np.ndarray:
+    """The classes of a mask, if there is one: uint8 (H, W), 0 background, n + 1 class n, 255 ignored -> int (m,)."""
+    if mask is None:
+        return np.zeros(0, int)
+    return np.flatnonzero(np.bincount(mask.reshape(-1), minlength=IGNORE + 1)[1:IGNORE])
+
+
+def picture_confusion(truth: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
+    """The confusion matrix of one picture, whatever its size, with few compilations.
+
+    Args:
+        truth: uint8 (H, W), 0 .. classes - 1, or 255: ignored.
+        mask: uint8 (H, W), 0 .. classes - 1.
+        classes: with the background.
+
+    Returns:
+        int (classes, classes), [truth, prediction].
+    """
+    padding = (0, -truth.size % _PIXELS)
+    labels = np.pad(truth.reshape(-1), padding, constant_values=IGNORE)
+    return np.asarray(confusion_matrix(labels, np.pad(mask.reshape(-1), padding), num_classes=classes))
+
+
+def _disagreement(arrays: dict[str, np.ndarray]) -> float:
+    if not {"cam", "lpcam"} <= arrays.keys() or not len(arrays["cam"]):
+        return float("nan")
+    return float(np.abs(arrays["cam"] - arrays["lpcam"]).mean())
+
+
+def _counts(folder: MapFolder | MaskFolder, source: RecordSource) -> dict[str, Any]:
+    missing = [name for name in source.ids if not folder.file(name).exists()]
+    return {"scored": 0, "without_truth": 0, "missing": len(missing), "first_missing": missing[:5]}
+
+
+def _with_truth(folder: MapFolder | MaskFolder, source: RecordSource) -> Iterator[tuple[str, Any, np.ndarray | None]]:
+    """Id, prediction and truth of every picture that has a file; threads read a few pictures ahead."""
+    classes = len(source.class_names)
+
+    def read(index: int) -> tuple[str, Any, np.ndarray | None]:
+        name = source.ids[index]
+        prediction, size = folder.read(name, classes=classes)
+        truth = source[index].mask if source.has_masks else None
+        if truth is None or (truth == IGNORE).all():
+            return name, prediction, None
+        if size != truth.shape:
+            raise UserError(
+                f"{folder.file(name)} is {size[1]}x{size[0]}, the mask of its picture {truth.shape[1]}x"
+                f"{truth.shape[0]} (width x height); store predictions of the picture's size."
+            )
+        return name, prediction, truth
+
+    present = [index for index, name in enumerate(source.ids) if folder.file(name).exists()]
+    ahead: deque = deque()
+    with (
+        ThreadPoolExecutor(4) as pool,
+        tqdm(total=len(present), desc="scoring", unit="img", disable=not source.has_masks) as bar,
+    ):
+        for index in present:
+            ahead.append(pool.submit(read, index))
+            if len(ahead) > 8:
+                yield ahead.popleft().result()
+                bar.update()
+        while ahead:
+            yield ahead.popleft().result()
+            bar.update()
+
+
+def _scores(matrix: np.ndarray) -> dict[str, Any]:
+    matrix = matrix.astype(np.float32)
+    scores = {name: _numbers(value) for name, value in seed_scores(matrix)._asdict().items()}
+    return {**scores, "iou": _numbers(iou(matrix))}
+
+
+def _numbers(values: Any) -> Any:
+    """Arrays as floats of seven digits; JSON has no NaN: it becomes None."""
+    if np.ndim(values):
+        return [_numbers(value) for value in np.asarray(values)]
+    return None if np.isnan(values) else float(f"{float(values):.7g}")

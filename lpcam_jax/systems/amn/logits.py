@@ -1,0 +1,82 @@
+"""From pictures and their labels to AMN's logits: several scales and mirror images, of any size.
+
+g(x) = mean over scales of  (logits + logits of the mirror image, mirrored back)(x) / 2,  resized to the picture
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...class_activation import resize_bilinear
+from ...data.records import Record, RecordSource
+from ...inference.forward import Network, mirrored_back, with_mirror_images
+from ...inference.passes import Outputs, Pass, finish_each, run_passes
+from ...machine.errors import UserError
+from .config import AMNInference
+from .network import AMN
+
+
+def logits_of_both(model: AMN, pictures: jax.Array, sizes: jax.Array, labels: jax.Array) -> Outputs:
+    """Logits of padded pictures, the mean over them and their mirror images, the latter mirrored back.
+
+    Args:
+        model: AMN.
+        pictures: uint8 (b, h, w, 3), RGB, padded right and bottom.
+        sizes: int32 (b, 2), valid rows and columns.
+        labels: float32 (b, c), 1 for the classes of each picture, else 0.
+
+    Returns:
+        "logits" float32 (b, h', w', c + 1), background first, zero outside the valid region of `AMN.grid_sizes`.
+    """
+    images, extents = with_mirror_images(model, pictures, sizes)
+    logits = model(images, jnp.concatenate([labels, labels]), extents)
+    straight, mirrored = mirrored_back(logits, model.grid_sizes(sizes))
+    return {"logits": (straight + mirrored) / 2}
+
+
+def activate_pictures(
+    network: Network,
+    source: RecordSource,
+    labels_of: Callable[[Record], np.ndarray],
+    *,
+    inference: AMNInference,
+    only: Sequence[int] | None = None,
+    description: str | None = "heat maps",
+) -> Iterator[tuple[int, Record | UserError, np.ndarray | None]]:
+    """AMN's logits of every picture.
+
+    Args:
+        network: AMN.
+        source: the pictures.
+        labels_of: of a record, float32 (c,), 1 for its classes, else 0.
+        inference: scales and limits.
+        only: indices to compute; None: all.
+        description: of the progress bar; None: there is none.
+
+    Yields:
+        (index, record, logits float32 (H, W, c + 1), background first), each picture once, in the order they finish; of
+        one that cannot be read (index, the error, None).
+
+    Raises:
+        UserError: the network's output is not finite.
+
+    Source: AMN, the step that makes its maps; there the dropout of training is left on.
+    """
+
+    def finish(record: Record, outputs: list[Outputs]) -> np.ndarray:
+        size = record.image.shape[:2]
+        return sum(resize_bilinear(scale["logits"], size) for scale in outputs) / len(outputs)
+
+    of_pictures = network.forward(logits_of_both)
+    results = run_passes(
+        [Pass(scale, of_pictures) for scale in inference.scales],
+        source,
+        batches=inference,
+        devices=network.devices,
+        description=description,
+        only=only,
+        extra_input=labels_of,
+    )
+    return finish_each(results, finish)

@@ -1,0 +1,99 @@
+"""AMN, the activation manipulation network: a segmentation network that is told which classes are in the picture.
+
+    g(x) = sum_r  conv3x3_r( f(x) * (E y + b) ),  r = 6, 12, 18, 24          y: 1 for the classes of the picture
+
+The labels weigh the channels of the features, so the convolutions have only to tell where the classes are. The logits,
+the background first, are on the grid of the features, 16 pixels a position. Exact on padded pictures.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ...backbones.base import Backbone
+from ...backbones.heads import AtrousSum, scaled_rates
+from ...backbones.layers import TORCH_UNIFORM, Sizes, dropout
+from ...backbones.preprocessing import Preprocessing
+from .config import AMNModel
+
+
+class LabelEncoder(nnx.Module):
+    """One linear layer from the labels of a picture to a weight for every channel of its features."""
+
+    def __init__(self, classes: int, features: int, *, rngs: nnx.Rngs):
+        bound = classes**-0.5
+        self.kernel = nnx.Param(TORCH_UNIFORM(rngs.params(), (classes, features), jnp.float32))
+        self.bias = nnx.Param(jax.random.uniform(rngs.params(), (features,), jnp.float32, -bound, bound))
+
+    def __call__(self, labels: jax.Array) -> jax.Array:
+        """Weights float32 (b, d) of labels float (b, c)."""
+        return jnp.matmul(labels, self.kernel[...], precision="highest") + self.bias[...].reshape(1, -1)
+
+
+class AMN(nnx.Module):
+    """Features weighted by the labels, sum of four dilated convolutions.
+
+    Args:
+        backbone: with output stride 16 to be AMN's.
+        classes: c, without the background.
+        preprocessing: what the backbone's weights expect.
+        rates: dilations of the convolutions at output stride 16; at another they reach as many pixels.
+        rngs: of the initialization.
+
+    Source: Lee et al., Threshold matters in WSSS: manipulating the activation for the robust and accurate segmentation
+    model against thresholds (CVPR 2022), as in the authors' code.
+    """
+
+    dropout = 0.1
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        classes: int,
+        *,
+        preprocessing: Preprocessing,
+        rates: tuple[int, ...] = (6, 12, 18, 24),
+        rngs: nnx.Rngs,
+    ):
+        self.backbone, self.preprocessing = backbone, preprocessing
+        self.rates = scaled_rates(rates, 16, backbone)
+        self.labels = LabelEncoder(classes, backbone.channels[-1], rngs=rngs)
+        self.activation = AtrousSum(backbone.channels[-1], classes + 1, self.rates, rngs=rngs)
+
+    def __call__(
+        self, images: jax.Array, labels: jax.Array, sizes: Sizes = None, *, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits of pictures.
+
+        Args:
+            images: float (b, h, w, 3), preprocessed, zero outside the valid region.
+            labels: float (b, c), 1 for the classes of each picture, else 0.
+            sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
+            dropout_key: of the dropout while training; None: no dropout.
+
+        Returns:
+            float32 (b, h', w', c + 1), the background first, zero outside the valid region.
+        """
+        features = self.backbone(images, sizes)[-1] * self.labels(labels)[:, None, None]
+        features = dropout(dropout_key, features, rate=self.dropout)
+        return self.activation(features, self.grid_sizes(sizes))
+
+    def grid_sizes(self, sizes: Sizes) -> Sizes:
+        """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
+        return self.backbone.grids(sizes)[-1]
+
+
+def build_amn(model: AMNModel, classes: int, *, seed: int = 0) -> AMN:
+    """The AMN a config describes, randomly initialized.
+
+    Args:
+        model: its description; `weights` is not read here.
+        classes: c, without the background.
+        seed: of the initialization.
+
+    Returns:
+        AMN. Call it inside `jax.jit` or `nnx.eval_shape`: eagerly, hundreds of tiny programs are compiled.
+    """
+    rngs = nnx.Rngs(seed)
+    options = {"rates": model.rates} if model.rates else {}
+    return AMN(model.build(rngs=rngs), classes, preprocessing=Preprocessing.of(model), rngs=rngs, **options)

@@ -1,0 +1,80 @@
+"""What a segmentation network is trained with: cross entropy a pixel, where the mask says something.
+
+    loss = mean over pixels with a label of  -log softmax(logits)[label]
+
+V2 is trained at the sizes of its logits, with smaller masks; V3+ at the size of the mask, with larger logits. Both
+take whole canvases: what is padding has the label 255.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ...backbones.layers import resize
+from ...data.masks import IGNORE
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean over the pixels that have a label.
+
+    Args:
+        logits: float (b, h, w, c).
+        labels: int (b, h, w), 0 .. c - 1, or 255: no label.
+
+    Returns:
+        float32 (); 0 if no pixel has a label.
+
+    Source: torch's `cross_entropy(ignore_index=255)`, which is NaN without any label.
+    """
+    labels = labels.astype(jnp.int32)
+    labelled = labels != IGNORE
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(labelled, labels, 0))
+    return jnp.where(labelled, losses, 0).sum() / jnp.maximum(labelled.sum(), 1)
+
+
+def shrink_labels(labels: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Nearest resize by PIL's rule: row i of h comes from the centre, row floor((i + 1/2) H / h) of H.
+
+    Args:
+        labels: int (b, H, W).
+        shape: (h, w) to resize to.
+
+    Returns:
+        int (b, h, w), of the same dtype.
+
+    Source: PIL's `resize(..., NEAREST)`, which adds H / h up row by row; so does this, to round as it does.
+    """
+    rows, columns = (
+        np.cumsum([source / target / 2] + [source / target] * (target - 1)).astype(int)
+        for source, target in zip(labels.shape[1:3], shape, strict=True)
+    )
+    return labels[:, rows][:, :, columns]
+
+
+def multi_scale_loss(logits: Sequence[jax.Array], labels: jax.Array) -> jax.Array:
+    """DeepLabV2's: the sum over scales of the cross entropy with labels at the size of the logits.
+
+    Args:
+        logits: float (b, h_s, w_s, c) each, from `DeepLabV2.pyramid`.
+        labels: int (b, H, W), 0 .. c - 1, or 255: no label; at the size of the picture.
+
+    Returns:
+        float32 ().
+    """
+    return sum(cross_entropy(one, shrink_labels(labels, one.shape[1:3])) for one in logits)
+
+
+def full_size_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """DeepLabV3+'s: cross entropy of the logits, resized bilinearly to the picture.
+
+    Args:
+        logits: float (b, h, w, c), from `DeepLabV3Plus`.
+        labels: int (b, H, W), 0 .. c - 1, or 255: no label; at the size of the picture.
+
+    Returns:
+        float32 ().
+    """
+    return cross_entropy(resize(logits, None, labels.shape[1:3], None), labels)

@@ -1,0 +1,48 @@
+"""Masks of a segmentation network, in a folder (`mask_results`)."""
+
+from pathlib import Path
+from typing import Any
+
+from ...data.records import RecordSource
+from ...machine.devices import local_mesh
+from ...results.folder import write_all
+from ...results.masks import MaskResults
+from ...training.checkpoints import TrainState
+from ...training.run import Run
+from ...training.state import inference_network
+from ..protocol import model_protocol, precision_of
+from .segment import segment_pictures
+
+
+def make_masks(run: Run, state: TrainState, source: RecordSource, out: str | Path) -> dict[str, Any] | None:
+    """Segment every picture that has no mask yet, then score all of them.
+
+    Args:
+        run: of the segmentation network, with the settings of inference.
+        state: its parameters and statistics.
+        source: the pictures.
+        out: the folder.
+
+    Returns:
+        What was written to metrics.json; None in all processes but the first.
+
+    Raises:
+        UserError: the folder cannot be written, or no picture could be read.
+    """
+    inference = run.config.inference
+    protocol = model_protocol(
+        run,
+        state,
+        trained_on=Path(run.config.data.masks).name or run.config.data.masks or "true masks",
+        scales=list(inference.scales),
+        precision=precision_of(run),
+        mirror=inference.mirror,
+        crf=False,
+    )
+    folder = MaskResults(out, protocol, title="Segmentation masks", caption="segmentation")
+    skipped = []
+    if missing := folder.missing(source):
+        network = inference_network(run.config, state, len(run.class_names), devices=local_mesh())
+        results = segment_pictures(network, source, inference=inference, only=missing)
+        skipped = write_all(results, lambda _, record, mask: folder.write(record, mask))
+    return folder.finish(source, skipped)

@@ -1,0 +1,248 @@
+"""DeepLabV2 and DeepLabV3+: segmentation networks on any backbone of the house, exact on padded pictures.
+
+    V2:   g(x) = sum_r  conv3x3_r(f(x)),  r = 6, 12, 18, 24          logits = max over scales s of  g(x at scale s)
+    V3+:  f -> 1x1, 3x3 at three rates, picture mean -> concat, 1x1 -> beside a finer stage -> two 3x3 -> 1x1
+
+The logits are on a grid, 8 (V2) or 4 (V3+) pixels a position; `layers.resize` brings them to the picture.
+"""
+
+from functools import reduce
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ...backbones.base import Backbone
+from ...backbones.heads import CLASSIFIER_INIT, AtrousSum, scaled_rates
+from ...backbones.layers import BatchNorm, Conv, Sizes, dropout, keep_valid, rescale, resize
+from ...backbones.preprocessing import Preprocessing
+from .config import DeepLabModel
+from .losses import full_size_loss, multi_scale_loss
+
+
+class DeepLabV2(nnx.Module):
+    """Sum of four dilated convolutions, maximum over three scales of the picture.
+
+    Args:
+        backbone: with output stride 8 and `dilation="atrous"` to be DeepLab's.
+        classes: c, with the background.
+        preprocessing: what the backbone's weights expect.
+        rates: dilations of the head at output stride 8; at another they reach as many pixels.
+        rngs: of the initialization.
+
+    Source: Chen et al., DeepLab (TPAMI 2018), as trained by the multi-scale recipe that the papers' numbers come from.
+    """
+
+    smaller_scales = (0.75, 0.5)
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        classes: int,
+        *,
+        preprocessing: Preprocessing,
+        rates: tuple[int, ...] = (6, 12, 18, 24),
+        rngs: nnx.Rngs,
+    ):
+        self.backbone, self.preprocessing = backbone, preprocessing
+        self.rates = scaled_rates(rates, 8, backbone)
+        self.head = AtrousSum(backbone.channels[-1], classes, self.rates, rngs=rngs)
+
+    def __call__(self, images: jax.Array, sizes: Sizes = None) -> jax.Array:
+        """Logits of pictures: the last of `pyramid`."""
+        return self.pyramid(images, sizes)[-1]
+
+    def pyramid(self, images: jax.Array, sizes: Sizes = None, *, train_backbone: bool = False) -> list[jax.Array]:
+        """Logits of every scale, and their maximum: what is trained.
+
+        Args:
+            images: float (b, h, w, 3), preprocessed, zero outside the valid region.
+            sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
+            train_backbone: whether its batch norm uses and updates with the statistics of each scale's batch; the
+                source never does.
+
+        Returns:
+            Four float32 (b, h_s, w_s, c), zero outside the valid region: of scales 1, 0.75 and 0.5, each on its own
+            grid, and the element-wise maximum of the three on the grid of scale 1, the smaller ones resized to it.
+        """
+        pictures = [(images, sizes), *(rescale(images, sizes, scale) for scale in self.smaller_scales)]
+        logits = [self._logits_of_one_scale(*picture, train_backbone) for picture in pictures]
+        grids = [self.grid_sizes(valid) for _, valid in pictures]
+        shape = logits[0].shape[1:3]
+        smaller = [resize(one, grid, shape, grids[0]) for one, grid in zip(logits[1:], grids[1:], strict=True)]
+        return [*logits, reduce(jnp.maximum, smaller, logits[0])]
+
+    def loss(
+        self, images: jax.Array, labels: jax.Array, *, train_backbone: bool, dropout_key: jax.Array | None
+    ) -> jax.Array:
+        """What it is trained with: `losses.multi_scale_loss` of its pyramid. It has no dropout.
+
+        Args:
+            images: float (b, H, W, 3), preprocessed.
+            labels: int (b, H, W), 0 .. c - 1, or 255: no label.
+            train_backbone: as `pyramid`.
+            dropout_key: not used.
+
+        Returns:
+            float32 ().
+        """
+        return multi_scale_loss(self.pyramid(images, train_backbone=train_backbone), labels)
+
+    def _logits_of_one_scale(self, images: jax.Array, sizes: Sizes, train_backbone: bool) -> jax.Array:
+        features = self.backbone(images, sizes, train=train_backbone)[-1]
+        return self.head(features, self.grid_sizes(sizes))
+
+    def grid_sizes(self, sizes: Sizes) -> Sizes:
+        """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
+        return self.backbone.grids(sizes)[-1]
+
+
+class ConvNormRelu(nnx.Module):
+    """Convolution, batch norm, ReLU, and zeros outside the valid region."""
+
+    folds: ClassVar = (("conv", "bn"),)
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, dilation: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.conv = Conv(inputs, outputs, size, dilation=dilation, dtype=dtype, rngs=rngs)
+        self.bn = BatchNorm(outputs)
+
+    def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
+        return keep_valid(nnx.relu(self.bn.after(self.conv, x, train=train)), sizes)
+
+
+class AtrousPyramid(nnx.Module):
+    """Features at several reaches, from one position to the whole picture, mixed by a 1x1 convolution."""
+
+    def __init__(self, inputs: int, outputs: int, *, rates: tuple[int, ...], dtype: jnp.dtype, rngs: nnx.Rngs):
+        layer = [ConvNormRelu(inputs, outputs, 1, dtype=dtype, rngs=rngs)]
+        layer += [ConvNormRelu(inputs, outputs, 3, dilation=rate, dtype=dtype, rngs=rngs) for rate in rates]
+        self.local = nnx.List(layer)
+        self.picture = ConvNormRelu(inputs, outputs, 1, dtype=dtype, rngs=rngs)
+        self.mix = ConvNormRelu((2 + len(rates)) * outputs, outputs, 1, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
+        b, h, w, _ = x.shape
+        positions = h * w if sizes is None else sizes.prod(axis=1).reshape(-1, 1, 1, 1)
+        mean = x.sum(axis=(1, 2), keepdims=True) / positions
+        picture = self.picture(mean, None, train=train)
+        picture = keep_valid(jnp.broadcast_to(picture, (b, h, w, picture.shape[-1])), sizes)
+        branches = [branch(x, sizes, train=train) for branch in self.local]
+        return self.mix(jnp.concatenate([*branches, picture], axis=-1), sizes, train=train)
+
+
+class DeepLabV3Plus(nnx.Module):
+    """Atrous pyramid on the last stage, decoder with a finer one, 4 pixels a position.
+
+    Args:
+        backbone: with output stride 16 or 8 and `dilation="atrous"`.
+        classes: c, with the background.
+        preprocessing: what the backbone's weights expect.
+        rates: dilations of the pyramid at output stride 16; at another they reach as many pixels.
+        width: channels of pyramid and decoder.
+        dtype: of the convolutions but the last; parameters, norms and logits stay float32.
+        rngs: of the initialization.
+
+    Source: Chen et al., Encoder-Decoder with Atrous Separable Convolution (ECCV 2018), without the separable ones;
+    dropout of 0.1 after the pyramid, none in the decoder, as in the authors' code.
+    """
+
+    finer_width, dropout = 48, 0.1
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        classes: int,
+        *,
+        preprocessing: Preprocessing,
+        rates: tuple[int, ...] = (6, 12, 18),
+        width: int = 256,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.backbone, self.preprocessing = backbone, preprocessing
+        options, finer_width = {"dtype": dtype, "rngs": rngs}, self.finer_width
+        self.rates = scaled_rates(rates, 16, backbone)
+        self.finer_stage = _last_of_stride(4, backbone)
+        self.pyramid = AtrousPyramid(backbone.channels[-1], width, rates=self.rates, **options)
+        self.finer = ConvNormRelu(backbone.channels[self.finer_stage], finer_width, 1, **options)
+        self.decoder = nnx.List([ConvNormRelu(inputs, width, 3, **options) for inputs in (width + finer_width, width)])
+        self.classifier = Conv(width, classes, 1, use_bias=True, kernel_init=CLASSIFIER_INIT, rngs=rngs)
+
+    def __call__(
+        self,
+        images: jax.Array,
+        sizes: Sizes = None,
+        *,
+        train: bool = False,
+        train_backbone: bool = False,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Logits of pictures.
+
+        Args:
+            images: float (b, h, w, 3), preprocessed, zero outside the valid region.
+            sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
+            train: whether the batch norm of the head uses and updates with the statistics of this batch.
+            train_backbone: whether that of the backbone does.
+            dropout_key: of the dropout while training; None: no dropout.
+
+        Returns:
+            float32 (b, h / 4, w / 4, c), rounded up as the finer stage is, zero outside the valid region.
+        """
+        features = self.backbone(images, sizes, train=train_backbone)
+        coarse, fine = self.backbone.grids(sizes)[-1], self.grid_sizes(sizes)
+        x = self.pyramid(features[-1], coarse, train=train)
+        x = dropout(dropout_key, x, rate=self.dropout)
+        finer = self.finer(features[self.finer_stage], fine, train=train)
+        x = jnp.concatenate([resize(x, coarse, finer.shape[1:3], fine), finer], axis=-1)
+        for layer in self.decoder:
+            x = layer(x, fine, train=train)
+        return keep_valid(self.classifier(x), fine)
+
+    def loss(
+        self, images: jax.Array, labels: jax.Array, *, train_backbone: bool, dropout_key: jax.Array | None
+    ) -> jax.Array:
+        """What it is trained with: `losses.full_size_loss` of its logits.
+
+        Args:
+            images: float (b, H, W, 3), preprocessed.
+            labels: int (b, H, W), 0 .. c - 1, or 255: no label.
+            train_backbone: whether the batch norm of the backbone uses and updates with the statistics of this batch.
+            dropout_key: of the dropout.
+
+        Returns:
+            float32 ().
+        """
+        return full_size_loss(self(images, train=True, train_backbone=train_backbone, dropout_key=dropout_key), labels)
+
+    def grid_sizes(self, sizes: Sizes) -> Sizes:
+        """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
+        return self.backbone.grids(sizes)[self.finer_stage]
+
+
+def build_deeplab(model: DeepLabModel, classes: int, *, seed: int = 0) -> DeepLabV2 | DeepLabV3Plus:
+    """The segmentation network a config describes, randomly initialized.
+
+    Args:
+        model: its description; `weights` is not read here.
+        classes: c, with the background.
+        seed: of the initialization.
+
+    Returns:
+        DeepLabV2 or DeepLabV3Plus. Call it inside `jax.jit` or `nnx.eval_shape`: eagerly, hundreds of tiny programs are
+        compiled.
+    """
+    rngs = nnx.Rngs(seed)
+    backbone = model.build(dilation="atrous", rngs=rngs)
+    options = {"preprocessing": Preprocessing.of(model), "rngs": rngs}
+    if model.rates:
+        options["rates"] = model.rates
+    if model.head == "deeplabv2":
+        return DeepLabV2(backbone, classes, **options)
+    return DeepLabV3Plus(backbone, classes, width=model.head_width, dtype=jnp.dtype(model.precision), **options)
+
+
+def _last_of_stride(stride: int, backbone: Backbone) -> int:
+    """Number of the last stage with this stride; ValueError where there is none."""
+    return len(backbone.strides) - 1 - backbone.strides[::-1].index(stride)

@@ -1,0 +1,89 @@
+"""From pictures to segmentation masks: the whole picture, at several scales and mirrored, of any size.
+
+p(x) = mean over scales and mirror images of  softmax( logits, resized bilinearly to the picture )(x)
+mask = argmax p
+"""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from scipy.special import softmax
+
+from ...class_activation import resize_bilinear
+from ...data.records import Record, RecordSource
+from ...inference.forward import Network, as_they_are, mirrored_back, with_mirror_images
+from ...inference.passes import Outputs, Pass, finish_each, run_passes
+from ...machine.errors import UserError
+from .config import DeepLabInference
+from .network import DeepLabV2, DeepLabV3Plus
+
+
+def segment_pictures(
+    network: Network,
+    source: RecordSource,
+    *,
+    inference: DeepLabInference,
+    description: str | None = "masks",
+    only: Sequence[int] | None = None,
+) -> Iterator[tuple[int, Record | UserError, np.ndarray | None]]:
+    """The masks of a network.
+
+    Args:
+        network: DeepLabV2 or DeepLabV3Plus.
+        source: the pictures.
+        inference: scales, mirror images, limits of batches.
+        description: of the progress bar; None: there is none.
+        only: indices to compute; None: all.
+
+    Yields:
+        (index, record, uint8 (H, W), 0 background, n + 1 class n), each picture once, in the order they finish; of one
+        that cannot be read (index, the error, None).
+
+    Raises:
+        UserError: the network's output is not finite.
+
+    Source: DeepLabV2's recipe has one scale and no mirror image (its network itself sees three scales).
+    """
+
+    def finish(record: Record, outputs: list[Outputs]) -> np.ndarray:
+        return mask_of([logits for scale in outputs for logits in scale.values()], record.image.shape[:2])
+
+    of_pictures = network.forward(logits_of_both if inference.mirror else logits)
+    results = run_passes(
+        [Pass(scale, of_pictures) for scale in inference.scales],
+        source,
+        batches=inference,
+        devices=network.devices,
+        description=description,
+        only=only,
+    )
+    return finish_each(results, finish)
+
+
+def logits(model: DeepLabV2 | DeepLabV3Plus, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """Logits float32 (b, h', w', c) of padded pictures uint8 (b, h, w, 3), valid int32 (b, 2)."""
+    return {"logits": model(as_they_are(model, pictures, sizes), sizes)}
+
+
+def logits_of_both(model: DeepLabV2 | DeepLabV3Plus, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """The same, and "mirrored" those of the mirror images, mirrored back."""
+    images, extents = with_mirror_images(model, pictures, sizes)
+    straight, mirrored = mirrored_back(model(images, extents), model.grid_sizes(sizes))
+    return {"logits": straight, "mirrored": mirrored}
+
+
+def mask_of(logits: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """The most probable class of each pixel, on average over the logits.
+
+    Args:
+        logits: float (h_i, w_i, c) each, of the whole picture at any size.
+        size: (H, W) of the picture.
+
+    Returns:
+        uint8 (H, W).
+    """
+    if len(logits) == 1:  # the softmax keeps the order
+        return resize_bilinear(logits[0], size).argmax(axis=-1).astype(np.uint8)
+    total = sum(softmax(resize_bilinear(of_view, size), axis=-1) for of_view in logits)
+    return total.argmax(axis=-1).astype(np.uint8)

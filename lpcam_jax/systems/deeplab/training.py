@@ -1,0 +1,161 @@
+"""Training a segmentation network from masks: true ones, or seeds and pseudo masks made without a pixel label.
+
+loss = mean over labelled pixels of the cross entropy (`segmentation_losses`)
+"""
+
+import math
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from ...data.augment import random_scale, random_window
+from ...data.masks import IGNORE
+from ...data.pipeline import Augmentation
+from ...data.records import Record, RecordSource
+from ...inference.forward import Network
+from ...machine import processes
+from ...machine.devices import local_mesh, replicate
+from ...machine.errors import UserError
+from ...metrics import iou
+from ...results.scoring import picture_confusion
+from ...training.checkpoints import TrainState
+from ...training.loop import Plan, Validation, note_untrained_reach, train
+from ...training.optimizers import FROZEN, Group, Path, backbone_groups, grouped, is_in_norm, poly
+from ...training.run import Job
+from ...training.state import graph_of, in_use, network_of
+from ...training.step import Batch, Loss
+from .config import DeepLabConfig, DeepLabTraining
+from .network import DeepLabV2, DeepLabV3Plus
+from .segment import segment_pictures
+
+
+def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSource) -> TrainState:
+    """Train, or go on training, the segmentation network of a run; its last checkpoint is the result.
+
+    Args:
+        job: the run, and the mesh.
+        pictures: with the masks to train on.
+        validation: with true masks, for the validation mIoU; may be none.
+
+    Returns:
+        TrainState after the last step.
+
+    Raises:
+        UserError: as `training.loop.train`.
+    """
+    config, training = job.run.config, job.run.config.training
+    network = network_of(config, len(job.run.class_names))
+    note_untrained_reach(max(network.rates) * network.backbone.strides[-1], crop=training.crop)
+    has_truth = len(validation) and validation.has_masks
+    plan = Plan(
+        pictures,
+        masked_crops(training),
+        segmentation_loss(train_backbone=training.batch_norm == "train"),
+        segmentation_optimizer(training, network),
+        training.steps,
+        "segmentation",
+        accumulate=training.accumulate,
+        validation=make_validation(config, validation) if has_truth else None,
+    )
+    return train(job, plan)
+
+
+def segmentation_loss(*, train_backbone: bool) -> Loss:
+    """The loss.
+
+    Args:
+        train_backbone: whether the backbone's batch norm uses and updates with the statistics of the batch.
+
+    Returns:
+        (network, batch of `masked_crops`, key of the dropout) -> float32 ().
+    """
+
+    def loss(model: DeepLabV2 | DeepLabV3Plus, batch: Batch, key: jax.Array) -> jax.Array:
+        images = model.preprocessing(batch["image"], batch["box"])
+        return model.loss(images, batch["mask"], train_backbone=train_backbone, dropout_key=key)
+
+    return loss
+
+
+def segmentation_optimizer(training: DeepLabTraining, network: nnx.Module) -> optax.GradientTransformation:
+    """The optimizer of a segmentation network: the head learns faster, the biases of its convolutions faster still.
+
+    Args:
+        training: rates, groups, decay, steps.
+        network: the network, with or without memory.
+
+    Returns:
+        optax.GradientTransformation of its parameters.
+
+    Raises:
+        UserError: a frozen part is none of the backbone.
+
+    Source: DeepLabV2's recipe, in which the norms are in no group.
+    """
+    decay = training.weight_decay
+    groups = {
+        "backbone": Group(1.0, decay),
+        "head": Group(training.head_multiplier, decay),
+        "bias": Group(training.bias_multiplier, 0.0),
+    }
+    part_of, in_norm = backbone_groups(network, training.frozen), is_in_norm(network)
+
+    def group_of(path: Path) -> str:
+        part = part_of(path)
+        if part == "backbone" and training.batch_norm == "fixed" and in_norm(path):
+            return FROZEN
+        return "bias" if part == "head" and path[-1] == "bias" and not in_norm(path) else part
+
+    return grouped(groups, group_of, poly(training, steps=training.steps, hold=training.hold))
+
+
+def masked_crops(training: DeepLabTraining) -> Augmentation:
+    """Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; mask uint8 (crop, crop).
+
+    Where a record has no mask, no pixel has a label.
+    """
+
+    def augmented(record: Record, rng: np.random.Generator) -> Batch:
+        mask = np.full(record.image.shape[:2], IGNORE, np.uint8) if record.mask is None else record.mask
+        image, mask = random_scale(rng, record.image, mask, scales=training.scales)
+        canvas, labels, box = random_window(rng, image, mask, crop=training.crop)
+        if rng.random() < 0.5:  # the window, not only the picture in it: as the recipe does, the padding moves along
+            canvas, labels = canvas[:, ::-1], labels[:, ::-1]
+            box = np.int32([box[0], training.crop - box[3], box[2], training.crop - box[1]])
+        return {"image": canvas, "box": box, "mask": labels}
+
+    return augmented
+
+
+def make_validation(config: DeepLabConfig, validation: RecordSource) -> Validation:
+    """The validation of a state: mIoU with the background, at the settings of inference, compiled once.
+
+    Args:
+        config: of the run.
+        validation: pictures with true masks, seen whole; those that cannot be read are left out.
+
+    Returns:
+        Validation, whose measure is the mIoU; NaN when no pixel has a label. Each process computes its share.
+    """
+    devices, classes = local_mesh(), len(validation.class_names) + 1
+    graph, *_ = graph_of(config, len(validation.class_names))
+
+    def measure(state: TrainState) -> float:
+        used, matrix = in_use(state), np.zeros((classes, classes))
+        network = Network(graph, replicate((used.parameters, used.batch_stats), devices), devices)
+        results = segment_pictures(
+            network,
+            validation,
+            inference=config.inference,
+            description="validation",
+            only=processes.share(range(len(validation))),
+        )
+        for _, record, mask in results:
+            if not isinstance(record, UserError) and record.mask is not None:
+                matrix += picture_confusion(record.mask, mask, classes)
+        matrix = np.sum(processes.gather(matrix), axis=0)
+        return float(np.nanmean(iou(matrix.astype(np.float32)))) if matrix.any() else math.nan
+
+    return Validation(config.training.validate_every, measure, "mIoU")

@@ -1,0 +1,72 @@
+"""From pictures to edge maps: the whole picture and its mirror image, of any size.
+
+edge(x) = sigmoid( mean over picture and mirror image of IRNet's edge logits at x ),   on a grid of 4 pixels a position
+"""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from scipy.special import expit
+
+from ...config import Batches
+from ...data.records import Record, RecordSource
+from ...inference.forward import Network, mirrored_back, with_mirror_images
+from ...inference.passes import Outputs, Pass, finish_each, run_passes
+from ...machine.errors import UserError
+from .network import IRNet
+
+
+def edge_logits(model: IRNet, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """Edge logits of padded pictures, the mean over them and their mirror images, the latter mirrored back.
+
+    Args:
+        model: IRNet.
+        pictures: uint8 (b, h, w, 3), RGB, padded right and bottom.
+        sizes: int32 (b, 2), valid rows and columns.
+
+    Returns:
+        "logits" float32 (b, h / 4, w / 4, 1), zero outside the valid region of `IRNet.grid_sizes`.
+    """
+    images, extents = with_mirror_images(model, pictures, sizes)
+    logits = model.edges(model.taps(images, extents))[..., None]
+    straight, mirrored = mirrored_back(logits, model.grid_sizes(sizes))
+    return {"logits": (straight + mirrored) / 2}
+
+
+def detect_edges(
+    network: Network,
+    source: RecordSource,
+    *,
+    batches: Batches,
+    description: str | None = "edges",
+    only: Sequence[int] | None = None,
+) -> Iterator[tuple[int, Record | UserError, np.ndarray | None]]:
+    """The edges IRNet sees.
+
+    Args:
+        network: IRNet.
+        source: the pictures.
+        batches: limits of batches.
+        description: of the progress bar; None: there is none.
+        only: indices to compute; None: all.
+
+    Yields:
+        (index, record, float32 (h, w) probabilities), for most backbones h, w = H / 4, W / 4, rounded up; of a picture
+        that cannot be read (index, the error, None).
+
+    Raises:
+        UserError: the network's output is not finite.
+
+    Source: IRN's step "make_sem_seg", whose logits are averaged, not probabilities; and without the padding to 512x512
+    that some of its descendants took out.
+    """
+    results = run_passes(
+        [Pass(1.0, network.forward(edge_logits))],
+        source,
+        batches=batches,
+        devices=network.devices,
+        description=description,
+        only=only,
+    )
+    return finish_each(results, lambda _, outputs: expit(outputs[0]["logits"][..., 0]))

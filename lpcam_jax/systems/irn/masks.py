@@ -1,0 +1,101 @@
+"""Pseudo masks of IRN: heat maps spread by a random walk that its edges hold back, in a folder (`mask_results`).
+
+    maps/ID.npz   classes (n,) and their names; irn, float16 (n, H, W): the maps after the walk, in [0, 1]
+
+The labels of a picture are the classes of its heat maps.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ... import __version__
+from ...data.records import Record, RecordSource
+from ...machine.devices import local_mesh
+from ...refine.pictures import cut, walked_maps
+from ...report.table import seed_tables
+from ...results.folder import fingerprint, write_all
+from ...results.masks import MaskResults
+from ...results.masks import describe as describe_masks
+from ...results.predictions import MapFolder, open_method, read_protocol, with_maps
+from ...results.scoring import score_maps
+from ...seeds import with_class_values
+from ...training.checkpoints import TrainState
+from ...training.run import Run
+from ...training.state import inference_network
+from ..protocol import precision_of
+from .edges import detect_edges
+
+BACKGROUND = 0.35
+
+
+def make_pseudo_masks(
+    run: Run, state: TrainState, source: RecordSource, maps: str | Path, out: str | Path
+) -> dict[str, Any] | None:
+    """Refine the maps of every picture that has no mask yet, then score all of them.
+
+    Args:
+        run: of IRNet, with the settings of inference.
+        state: its parameters and statistics.
+        source: the pictures; those without maps are left out, and counted.
+        maps: the folder of their heat maps.
+        out: the folder of the masks.
+
+    Returns:
+        What was written to metrics.json; None in all processes but the first.
+
+    Raises:
+        UserError: there are no such maps, they do not fit, or the folder cannot be written.
+    """
+    inference, classes = run.config.inference, len(run.class_names)
+    heatmaps = open_method(maps, inference.method or run.config.labels.method, ids=source.ids)
+    [method] = heatmaps.methods
+    source = with_maps(source, heatmaps)
+    background = BACKGROUND if inference.background is None else inference.background
+    walk = {name: getattr(inference, name) for name in ("radius", "power", "beta", "steps")}
+    protocol = {
+        "version": __version__,
+        "class_names": list(run.class_names),
+        "maps": read_protocol(heatmaps) or Path(maps).name,
+        "method": method,
+        "background": background,
+        "crf": False,
+        "refine": "irn",
+        "saliency": False,
+        "model": fingerprint(state.parameters),
+        "step": int(state.step),
+        "precision": precision_of(run),
+        **walk,
+    }
+    folder = MaskResults(out, protocol, title="Pseudo masks", caption="pseudo mask")
+    walked = MapFolder(folder.directory / "maps", ("irn",))
+
+    def write(_: int, record: Record, edges: np.ndarray) -> None:
+        mapped, before = heatmaps.read_for(record, method, classes=classes)
+        after = walked_maps(before, edges, **walk)
+        walked.write(record.id, mapped, run.class_names, {"irn": np.moveaxis(after, -1, 0)})
+        folder.write(record, with_class_values(cut(after, background), mapped))
+
+    skipped = []
+    if missing := folder.missing(source):
+        network = inference_network(run.config, state, classes, devices=local_mesh())
+        results = detect_edges(network, source, batches=inference, description="pseudo masks", only=missing)
+        skipped = write_all(results, write)
+
+    def more() -> dict[str, Any]:
+        """The maps after the walk, at every threshold: which one is best only true masks can tell."""
+        scores = score_maps(walked, source)[0] if source.has_masks else {}
+        return {"maps": {key: scores[key] for key in ("empty_maps", "scores")}} if "scores" in scores else {}
+
+    return folder.finish(source, skipped, more=more)
+
+
+def describe(metrics: dict[str, Any]) -> Iterator[str]:
+    """What a person wants to read of the metrics, line by line."""
+    if "maps" in metrics:
+        yield "The maps after the random walk:"
+        yield from seed_tables(metrics["maps"]["scores"], metrics["protocol"]["class_names"])
+        yield f"The pseudo masks, cut at {metrics['protocol']['background']:g}:"
+    yield from describe_masks(metrics)

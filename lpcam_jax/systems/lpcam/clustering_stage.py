@@ -1,0 +1,136 @@
+"""After the classifier: its local features, clustered, selected, stored with the run.
+
+bounded sample (`feature_sampling`) -> spherical k-means of every class and every context
+         -> selection by the classifier -> patches of the pictures that show what each centre is (`prototype_patches`)
+         -> directions taught by the CRF (`teaching_stage`), where they are wanted
+"""
+
+from collections.abc import Iterator
+from functools import cache
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from ...clustering import KMeans, cluster_classes
+from ...data.records import RecordSource
+from ...machine import processes
+from ...machine.devices import classes_at_once, local_mesh, map_shards, split_over
+from ...prototypes import Prototypes, class_scores, select_prototypes
+from ...training.run import Job
+from ...training.state import network_of, trained_state
+from .feature_sampling import sample_features
+from .prototype_patches import Nearest, nearest_features, write_patches
+from .stored_prototypes import has_prototypes, save_prototypes
+from .teaching_stage import teach_directions
+
+
+def make_prototypes(job: Job, source: RecordSource) -> None:
+    """Cluster the features of a run's pictures and add the prototypes, and what they look like, to the run.
+
+    What was selected is printed, a line a class. Prototypes that are there already stay.
+
+    Args:
+        job: the run, with its trained classifier, and the mesh.
+        source: labelled pictures.
+
+    Raises:
+        UserError: there is no classifier yet, or no picture could be read.
+
+    Source: paper section 3.2; reference step "make_lpcam".
+    """
+    run, devices = job
+    if has_prototypes(run):
+        return
+    state = trained_state(run, devices=devices)
+    settings, weights = run.config.prototypes, np.asarray(state.parameters["head"])
+    (sample,) = sample_features(run.config, state, source, thresholds=(settings.threshold,), devices=local_mesh())
+    keys = jax.random.split(jax.random.key(run.config.seed))
+    options = {"k": settings.clusters, "update": settings.update, "restarts": settings.restarts}
+    means, counts, nearest = [], [], []
+    with tqdm(total=2 * len(source.class_names), desc="clustering", unit="class") as bar:
+        for context in (False, True):
+            points, point_weights = sample.points(context=context)
+            positions = sample.positions(context=context)
+            groups = []
+            for group, clusters in cluster_in_groups(keys[int(context)], points, point_weights, devices, **options):
+                shown = nearest_features(points[group], point_weights[group], positions[group], clusters)
+                groups.append((clusters.means, clusters.counts, *shown))
+                bar.update(len(clusters.counts))
+            of_means, of_counts, *shown = map(np.concatenate, zip(*groups, strict=True))
+            means.append(of_means)
+            counts.append(of_counts)
+            nearest.append(Nearest(*shown))
+    prototypes = select_prototypes(*means, weights, mu_f=settings.mu_f, context=settings.context)
+    for line in selection_report(source.class_names, prototypes, weights, mu_f=settings.mu_f):
+        tqdm.write(line)
+    if settings.taught is not None:
+        taught = teach_directions(run, state, prototypes, source, devices=local_mesh())
+        prototypes = prototypes._replace(taught=taught)
+    if processes.is_first():
+        stride = network_of(run.config, len(source.class_names)).backbone.strides[-1]
+        write_patches(run.directory, settings, source, prototypes, weights, counts, nearest, stride=stride)
+        save_prototypes(run, prototypes, step=int(state.step))
+
+
+def cluster_in_groups(
+    key: jax.Array, points: np.ndarray, weights: np.ndarray, devices: Mesh, **options
+) -> Iterator[tuple[slice, KMeans]]:
+    """`cluster_classes` of some classes at a time, split over the devices: only their points are there.
+
+    Args:
+        key: random key.
+        points: float32 (c, n, d), on the host.
+        weights: float32 (c, n).
+        devices: the mesh.
+        options: of `cluster_classes`.
+
+    Yields:
+        (which classes, KMeans of them, NumPy arrays). The numbers do not depend on the groups.
+    """
+    keys = np.asarray(jax.random.key_data(jax.random.split(key, len(points))))
+    size = classes_at_once(devices, points[0].nbytes)
+    cluster = _on_shards(devices, tuple(sorted(options.items())))
+    for start in range(0, len(points), size):
+        group = slice(start, min(start + size, len(points)))
+        count = group.stop - start
+        missing = size - count  # of the last group, filled up with classes of weight 0
+        full = [np.pad(x[group], [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in (keys, points, weights)]
+        result = cluster(*split_over(full, devices))
+        yield group, jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], result)
+
+
+@cache
+def _on_shards(devices: Mesh, options: tuple):
+    def cluster(keys, points, weights):
+        return cluster_classes(jax.random.wrap_key_data(keys), points, weights, **dict(options))
+
+    return map_shards(cluster, devices)
+
+
+def selection_report(
+    class_names: tuple[str, ...], prototypes: Prototypes, weights: np.ndarray, *, mu_f: float
+) -> list[str]:
+    """What was selected, a line a class; a class that had to fall back, or has nothing, says so.
+
+    Args:
+        class_names: c names.
+        prototypes: of the classes.
+        weights: float (d, c), the classifier's head.
+        mu_f: score a class prototype should have passed.
+
+    Returns:
+        c lines.
+    """
+    scores = np.asarray(class_scores(prototypes.class_centres, weights))
+    lines = []
+    for n, name in enumerate(class_names):
+        kept, context = np.asarray(prototypes.class_mask[n]), np.asarray(prototypes.context_mask[n])
+        line = f"{name}: {kept.sum()} class and {context.sum()} context prototypes"
+        if not kept.any():
+            line += "; no feature belongs to this class: its LPCAM will be empty (is it in any picture?)"
+        elif not (scores[n, kept, n] > mu_f).any():
+            line += f"; none scored above {mu_f:g}, the best ({scores[n, kept, n].max():.2f}) is used"
+        lines.append(line)
+    return lines

@@ -1,0 +1,149 @@
+"""The bounded sample of the local features of every class and of every context, over all pictures.
+
+pictures -> CAM (several scales) -> split of the features (scale 1, no mirror image) -> `FeatureSample`
+
+Only the pictures of a few batches and the sample are in memory, however many pictures there are. Of several processes
+each samples the features of its share of the pictures; together these are the sample of all.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from ...class_activation import cam, resize_nearest
+from ...data.records import RecordSource
+from ...inference.passes import Outputs, Pass, run_passes
+from ...local_features import FeatureSample, split
+from ...machine import processes
+from ...machine.errors import UserError
+from ...training.checkpoints import TrainState
+from ...training.state import inference_network, network_of
+from .config import LPCAMConfig
+from .maps import features_of_both, on_picture
+from .network import Classifier
+
+
+def sample_features(
+    config: LPCAMConfig, state: TrainState, source: RecordSource, *, thresholds: Sequence[float], devices: Mesh
+) -> list[FeatureSample]:
+    """The bounded sample of every class's features and its context's (`local_features`), at each threshold.
+
+    Args:
+        config: of the run.
+        state: the trained classifier.
+        source: labelled pictures; those that cannot be read are left out and named.
+        thresholds: tau, one for each sample.
+        devices: the mesh of this process.
+
+    Returns:
+        A FeatureSample for each threshold, of the pictures of all processes.
+
+    Raises:
+        UserError: no picture has a class, or none with one could be read.
+    """
+    settings = config.prototypes
+    network = inference_network(config, state, len(source.class_names), devices=devices)
+    stride = network_of(config, len(source.class_names)).backbone.strides[-1]
+    at_scale = {True: network.forward(cam_and_features), False: network.forward(cam_of_both)}
+    scales = sorted({1.0, *settings.cam_scales})
+    passes = [Pass(scale, at_scale[scale == 1.0]) for scale in scales]
+    dimension = state.parameters["head"].shape[0]
+    samples = [
+        FeatureSample(len(source.class_names), dimension, size=settings.sample, seed=config.seed) for _ in thresholds
+    ]
+    size = sum(sample.nbytes for sample in samples) / 2**20
+    tqdm.write(
+        f"features: at most {settings.sample:,} of each class and of its context are kept, {size:,.0f} MiB of memory "
+        "(--prototypes.sample)"
+    )
+    drawn = draw_pictures(source.labels, settings.pictures, seed=config.seed)
+    only = np.flatnonzero(drawn.any(axis=1))
+    if not len(only):
+        raise UserError(f"none of the {len(source)} pictures to cluster has a class; choose others with --data.seeds.")
+    results = run_passes(
+        passes,
+        source,
+        batches=config.inference,
+        devices=devices,
+        description="features",
+        only=processes.share(only),
+    )
+    read, skipped = 0, []
+    for index, record, outputs in results:
+        if isinstance(record, UserError):
+            skipped.append(str(record))
+            continue
+        read += 1
+        features = outputs[scales.index(1.0)]["features"]
+        for n in np.flatnonzero(drawn[index]):
+            maps = [
+                of_scale["cam"][..., n : n + 1]
+                for of_scale, scale in zip(outputs, scales, strict=True)
+                if scale in settings.cam_scales
+            ]
+            picture_map = on_picture(maps, record.image.shape[:2], stride=stride)
+            on_grid = resize_nearest(picture_map, features.shape[:2])[..., 0]
+            for sample, threshold in zip(samples, thresholds, strict=True):
+                for context, chosen in enumerate(split(on_grid, threshold=threshold)):
+                    for _ in range(drawn[index, n]):
+                        sample.add(index, features, int(n), chosen, context=bool(context))
+    for line in chain(*processes.gather_values(skipped)):
+        tqdm.write(f"skipped: {line}")
+    if not sum(processes.gather_values(read)):
+        raise UserError(f"none of the {len(only)} pictures with a class could be read; see the lines above.")
+    if processes.are_several():
+        for sample in samples:
+            _unite(sample)
+    return samples
+
+
+def cam_of_both(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """The CAM of padded pictures and of their mirror images, added: float32 (b, h', w', c)."""
+    straight, mirrored, _ = features_of_both(model, pictures, sizes)
+    weights = model.head[...]
+    return {"cam": cam(straight, weights) + cam(mirrored, weights)}
+
+
+def cam_and_features(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """The same, and the features of the pictures, float32 (b, h', w', d)."""
+    straight, mirrored, _ = features_of_both(model, pictures, sizes)
+    weights = model.head[...]
+    return {"cam": cam(straight, weights) + cam(mirrored, weights), "features": straight}
+
+
+def _unite(sample: FeatureSample) -> None:
+    """Make every process's sample that of all processes."""
+    for n in range(sample.classes):
+        for context in (False, True):
+            parts = zip(*map(processes.gather, sample.part(n, context=context)), strict=True)
+            for process, part in enumerate(parts):
+                if process != jax.process_index():
+                    sample.unite(n, part, context=context)
+    sample.seen = np.sum(processes.gather(sample.seen), axis=0)
+
+
+def draw_pictures(labels: np.ndarray, count: int | None, *, seed: int) -> np.ndarray:
+    """How often the features of each picture are used for each class.
+
+    Args:
+        labels: 0/1 (n, c).
+        count: pictures drawn for each class among those that have it, with replacement; None: each once.
+        seed: of the draw.
+
+    Returns:
+        int (n, c).
+
+    Source: reference step "make_lpcam" on COCO: 100 pictures a class, and one drawn twice counts twice.
+    """
+    if count is None:
+        return labels.astype(int)
+    drawn = np.zeros(labels.shape, int)
+    for n in range(labels.shape[1]):
+        having = np.flatnonzero(labels[:, n])
+        if len(having):
+            np.add.at(drawn[:, n], np.random.default_rng([seed, n]).choice(having, count), 1)
+    return drawn

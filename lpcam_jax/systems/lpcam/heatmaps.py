@@ -1,0 +1,84 @@
+"""Heat maps of a classifier and its prototypes, in a folder (`heatmap_results`).
+
+prototypes.html   what each class is made of (`prototype_gallery`)
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ...data.records import RecordSource
+from ...machine.devices import local_mesh
+from ...prototypes import Prototypes
+from ...refine.pictures import Refinement
+from ...results.folder import write_all
+from ...results.heatmaps import HeatMapFolder
+from ...training.checkpoints import TrainState
+from ...training.run import Run
+from ...training.state import inference_network, network_of
+from ..protocol import model_protocol, precision_of
+from .maps import map_pictures, methods_of
+from .prototype_gallery import write_prototype_page
+
+
+def make_heatmaps(
+    run: Run,
+    state: TrainState,
+    prototypes: Prototypes,
+    source: RecordSource,
+    out: str | Path,
+    *,
+    refinement: Refinement,
+) -> dict[str, Any] | None:
+    """Map every picture that is not mapped yet, then score all of them.
+
+    Args:
+        run: the run, with the settings of inference.
+        state: its classifier.
+        prototypes: its prototypes.
+        source: the pictures.
+        out: the folder.
+        refinement: how pseudo masks are made.
+
+    Returns:
+        What was written to metrics.json; None in all processes but the first.
+
+    Raises:
+        UserError: the folder cannot be written, or no picture could be read.
+    """
+    inference, classes, devices = run.config.inference, len(run.class_names), local_mesh()
+    protocol = heatmap_protocol(run, state, prototypes, source)
+    folder = HeatMapFolder(out, run.class_names, methods_of(prototypes), protocol, refinement=refinement)
+    skipped = []
+    if missing := folder.missing(source):
+        results = map_pictures(
+            inference_network(run.config, state, classes, devices=devices),
+            prototypes,
+            source,
+            stride=network_of(run.config, classes).backbone.strides[-1],
+            inference=inference,
+            only=missing,
+        )
+        skipped = write_all(results, lambda _, record, maps: folder.write(record, maps))
+
+    def pages() -> list[tuple[str, str]]:
+        has_prototypes = write_prototype_page(run, state, prototypes, source, out, devices=devices)
+        return [("What the maps are made of: the prototypes of every class", "prototypes.html")] * has_prototypes
+
+    return folder.finish(source, skipped, pages=pages)
+
+
+def heatmap_protocol(run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource) -> dict[str, Any]:
+    """How the maps of this model are made, as plain JSON values."""
+    inference = run.config.inference
+    return model_protocol(
+        run,
+        state,
+        prototypes,
+        classes="predicted" if source.labels is None else "labels",
+        scales=list(inference.scales),
+        precision=precision_of(run),
+        mirror=True,
+        crf=False,
+        background=inference.background,
+        probability=inference.probability,
+    )

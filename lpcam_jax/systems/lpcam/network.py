@@ -1,0 +1,92 @@
+"""The multi-label classifier: a backbone, the mean over positions, a bias-free head.
+
+    logits_n = mean_x w_n . f(x)
+
+Because the head has no bias and the mean is linear, the head applied at every position (`lpcam_jax.cam`) averages to
+exactly these logits.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ...backbones.base import Backbone
+from ...backbones.config import BackboneConfig
+from ...backbones.layers import Sizes
+from ...backbones.preprocessing import Preprocessing
+
+
+class Classifier(nnx.Module):
+    """Features, head and what pictures must look like."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        classes: int,
+        *,
+        preprocessing: Preprocessing,
+        head_init: Literal["random", "zero"] = "random",
+        rngs: nnx.Rngs,
+    ):
+        features = backbone.channels[-1]
+        bound = features**-0.5 if head_init == "random" else 0.0
+        self.backbone = backbone
+        self.head = nnx.Param(jax.random.uniform(rngs.params(), (features, classes), jnp.float32, -bound, bound))
+        self.preprocessing = preprocessing
+
+    def features(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> jax.Array:
+        """The feature block f that is averaged, and mapped.
+
+        Args:
+            images: float (b, h, w, 3), preprocessed.
+            sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
+            train: batch norm's mode.
+
+        Returns:
+            float32 (b, h', w', d), zero outside the valid region.
+        """
+        return self.backbone(images, sizes, train=train)[-1]
+
+    def logits(self, features: jax.Array, sizes: Sizes = None) -> jax.Array:
+        """Logits of a feature block.
+
+        Args:
+            features: float (b, h', w', d), from `features` with the same sizes.
+            sizes: int32 (b, 2), of the pictures.
+
+        Returns:
+            float32 (b, c).
+        """
+        if sizes is None:
+            mean = features.mean(axis=(-3, -2))
+        else:
+            mean = features.sum(axis=(-3, -2)) / self.grid_sizes(sizes).prod(axis=1)[:, None]
+        return jnp.matmul(mean, self.head[...], precision="highest")
+
+    def grid_sizes(self, sizes: Sizes) -> Sizes:
+        """Valid sizes of the features for pictures of these sizes, int32 (b, 2) each."""
+        return self.backbone.grids(sizes)[-1]
+
+    def __call__(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> jax.Array:
+        """Logits of pictures: float (b, h, w, 3), preprocessed -> float32 (b, c)."""
+        return self.logits(self.features(images, sizes, train=train), sizes)
+
+
+def build_classifier(model: BackboneConfig, classes: int, *, head_init: str = "random", seed: int = 0) -> Classifier:
+    """The classifier a config describes, randomly initialized.
+
+    Args:
+        model: its description; `weights` is not read here.
+        classes: c.
+        head_init: "random" (uniform, within 1 / sqrt(d)) or "zero".
+        seed: of the initialization.
+
+    Returns:
+        Classifier. Call it inside `jax.jit` or `nnx.eval_shape`: eagerly, hundreds of tiny programs are compiled.
+    """
+    rngs = nnx.Rngs(seed)
+    backbone = model.build(rngs=rngs)
+    preprocessing = Preprocessing.of(model)
+    return Classifier(backbone, classes, preprocessing=preprocessing, head_init=head_init, rngs=rngs)

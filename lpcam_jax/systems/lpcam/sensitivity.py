@@ -1,0 +1,276 @@
+"""Seed quality over the method's parameters (paper, Figure 5): one is varied at a time, the others stay the run's own.
+
+Two passes over the pictures, however many settings: one keeps a sample of local features for every tau; then each
+(tau, K, seed) is clustered once; and because LPCAM is one direction a class, the second pass computes the maps of all
+settings at once. mu_f and mu_b select among centres that are there, and the seed threshold is counted at all its
+values: these cost nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from ...class_activation import cam
+from ...data.masks import IGNORE
+from ...data.records import RecordSource
+from ...inference.passes import Outputs, Pass, run_passes
+from ...local_features import FeatureSample
+from ...machine.errors import UserError
+from ...prototype_activation import directions, lpcam
+from ...prototypes import Prototypes, select_prototypes
+from ...results.scoring import SeedScoring
+from ...training.checkpoints import TrainState
+from ...training.state import inference_network, network_of
+from .clustering_stage import cluster_in_groups
+from .config import Clustering, LPCAMConfig
+from .feature_sampling import sample_features
+from .maps import EPSILON, features_of_both, on_picture
+from .network import Classifier
+
+GRIDS = {
+    "threshold": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3),
+    "mu_f": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+    "mu_b": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+    "clusters": (4, 8, 12, 16, 20),
+}
+
+
+class Setting(NamedTuple):
+    """The parameters of Figure 5; the seed threshold is none of them, every setting is scored at all.
+
+    threshold: tau
+    mu_f:      score a class prototype is above
+    mu_b:      score a context prototype is below
+    clusters:  K
+    """
+
+    threshold: float
+    mu_f: float
+    mu_b: float
+    clusters: int
+
+
+def own_setting(prototypes: Clustering) -> Setting:
+    """What a config has of the parameters."""
+    return Setting(prototypes.threshold, prototypes.mu_f, prototypes.context[1], prototypes.clusters)
+
+
+def settings_around(own: Setting) -> dict[str, list[Setting]]:
+    """The settings that differ from `own` in one parameter, and itself: a list, ascending, for each of GRIDS."""
+    return {
+        parameter: [own._replace(**{parameter: value}) for value in sorted({*grid, getattr(own, parameter)})]
+        for parameter, grid in GRIDS.items()
+    }
+
+
+def sweep_parameters(
+    config: LPCAMConfig, state: TrainState, source: RecordSource, *, seeds: Sequence[int], devices: Mesh
+) -> dict[str, Any]:
+    """Score LPCAM at the grid of every parameter, and CAM.
+
+    Args:
+        config: of the run; its prototypes say the own values, and how features are sampled and clustered.
+        state: the trained classifier.
+        source: labelled pictures with masks: clustered and scored.
+        seeds: of the clustering; the run's own seed gives its own prototypes.
+        devices: the mesh.
+
+    Returns:
+        {"scored": pictures, "skipped": [lines], "cam": S, "lpcam": [S for every seed, at the own values], "settings":
+        {parameter: [{"value", "own": whether it is the run's, "seeds": [S for every seed]}]}}, plain JSON values. S is
+        `SeedScoring.report` without "confusion"; for LPCAM it has "class_prototypes" and "context_prototypes" too, how
+        many each class kept.
+
+    Raises:
+        UserError: no picture could be read.
+    """
+    own = own_setting(config.prototypes)
+    around = settings_around(own)
+    settings = list(dict.fromkeys(setting for group in around.values() for setting in group))
+    thresholds = sorted({setting.threshold for setting in settings})
+    samples = sample_features(config, state, source, thresholds=thresholds, devices=devices)
+    prototypes = make_all(
+        settings,
+        seeds,
+        dict(zip(thresholds, samples, strict=True)),
+        state.parameters["head"],
+        prototypes=config.prototypes,
+        devices=devices,
+    )
+    scored, reports, skipped = score_directions(
+        config, state, source, [directions(of_setting) for of_setting in prototypes.values()], devices=devices
+    )
+    cam_report, *reports = ({key: report[key] for key in report if key != "confusion"} for report in reports)
+    scores = {
+        key: {
+            **report,
+            "class_prototypes": np.asarray(of_setting.class_mask).sum(axis=1).tolist(),
+            "context_prototypes": np.asarray(of_setting.context_mask).sum(axis=1).tolist(),
+        }
+        for (key, of_setting), report in zip(prototypes.items(), reports, strict=True)
+    }
+    return {
+        "scored": scored,
+        "skipped": skipped,
+        "cam": cam_report,
+        "lpcam": [scores[own, seed] for seed in seeds],
+        "settings": {
+            parameter: [
+                {
+                    "value": getattr(setting, parameter),
+                    "own": setting == own,
+                    "seeds": [scores[setting, seed] for seed in seeds],
+                }
+                for setting in group
+            ]
+            for parameter, group in around.items()
+        },
+    }
+
+
+def make_all(
+    settings: Iterable[Setting],
+    seeds: Sequence[int],
+    samples: dict[float, FeatureSample],
+    weights: jax.Array,
+    *,
+    prototypes: Clustering,
+    devices: Mesh,
+) -> dict[tuple[Setting, int], Prototypes]:
+    """The prototypes of every setting and seed; settings of the same tau and K share their centres.
+
+    Args:
+        settings: what to make.
+        seeds: of the clustering.
+        samples: tau -> the sample of its features; emptied as they are clustered, to bound the memory.
+        weights: float (d, c), the classifier's head.
+        prototypes: how to cluster, and the lower bound of a context prototype's score.
+        devices: the mesh.
+
+    Returns:
+        {(setting, seed): Prototypes}.
+    """
+    groups: dict[float, dict[int, list[Setting]]] = {}
+    for setting in settings:
+        groups.setdefault(setting.threshold, {}).setdefault(setting.clusters, []).append(setting)
+    made = {}
+    with tqdm(total=len(seeds) * sum(map(len, groups.values())), desc="clustering", unit="clustering") as bar:
+        for threshold, by_clusters in groups.items():
+            sample = samples.pop(threshold)
+            sets = [sample.points(context=context) for context in (False, True)]
+            del sample
+            for clusters, group in by_clusters.items():
+                for seed in seeds:
+                    means = cluster_sets(
+                        sets,
+                        seed,
+                        clusters=clusters,
+                        update=prototypes.update,
+                        restarts=prototypes.restarts,
+                        devices=devices,
+                    )
+                    for setting in group:
+                        bounds = {"mu_f": setting.mu_f, "context": (prototypes.context[0], setting.mu_b)}
+                        made[setting, seed] = select_prototypes(*means, weights, **bounds)
+                    bar.update()
+    return made
+
+
+def cluster_sets(
+    sets: Sequence[tuple[np.ndarray, np.ndarray]],
+    seed: int,
+    *,
+    clusters: int,
+    update: str,
+    restarts: int,
+    devices: Mesh,
+) -> list[np.ndarray]:
+    """Cluster the features of the classes and those of their contexts, as `make_prototypes` does with the same seed.
+
+    Args:
+        sets: (points float32 (c, n, d), weights float32 (c, n)) of the classes, then of the contexts.
+        seed: of the clustering.
+        clusters: K.
+        update: see `kmeans`.
+        restarts: see `cluster_classes`.
+        devices: the mesh.
+
+    Returns:
+        Raw means of the clusters, float32 (c, K, d), of the classes and of the contexts.
+    """
+    keys = jax.random.split(jax.random.key(seed))
+    options = {"k": clusters, "update": update, "restarts": restarts}
+    return [
+        np.concatenate([found.means for _, found in cluster_in_groups(key, *one, devices, **options)])
+        for key, one in zip(keys, sets, strict=True)
+    ]
+
+
+def score_directions(
+    config: LPCAMConfig,
+    state: TrainState,
+    source: RecordSource,
+    all_directions: Sequence[jax.Array],
+    *,
+    devices: Mesh,
+) -> tuple[int, list[dict[str, Any]], list[str]]:
+    """Score CAM, and LPCAM with each of many sets of directions, in one pass over the pictures.
+
+    Args:
+        config: of the run.
+        state: the trained classifier.
+        source: labelled pictures; those without a mask, or with nothing but ignored pixels in it, are left out.
+        all_directions: float (c, d) each, see `prototype_activation.directions`.
+        devices: the mesh.
+
+    Returns:
+        (how many pictures were scored, [`SeedScoring.report` of CAM, then of each of all_directions], one line for
+        every picture that could not be read).
+    """
+    classes = len(source.class_names)
+    network = inference_network(config, state, classes, devices=devices)
+    stride = network_of(config, classes).backbone.strides[-1]
+    at_scale = network.forward(maps_of_all, jnp.concatenate([jnp.asarray(of_set) for of_set in all_directions]))
+    scoring = [SeedScoring(classes) for _ in range(1 + len(all_directions))]
+    epsilons = [EPSILON["cam"], *[EPSILON["lpcam"]] * len(all_directions)]
+    scored, skipped = 0, []
+    results = run_passes(
+        [Pass(scale, at_scale) for scale in config.inference.scales],
+        source,
+        batches=config.inference,
+        devices=devices,
+        description="maps",
+    )
+    with ThreadPoolExecutor() as pool:
+        for _, record, outputs in results:
+            if isinstance(record, UserError):
+                skipped.append(str(record))
+                continue
+            if record.mask is None or (record.mask == IGNORE).all():
+                continue
+            scored += 1
+            present = np.flatnonzero(record.labels)
+
+            def count(number, record=record, outputs=outputs, present=present):
+                columns = number * classes + present
+                scales = [of_scale["maps"][..., columns] for of_scale in outputs]
+                maps = on_picture(scales, record.image.shape[:2], stride=stride, epsilon=epsilons[number])
+                # Rounded as infer.py stores them, so that the scores are the same.
+                scoring[number].add(maps.astype(np.float16), present, record.mask)
+
+            list(pool.map(count, range(len(scoring))))
+    return scored, [of_set.report() for of_set in scoring], skipped
+
+
+def maps_of_all(model: Classifier, pictures: jax.Array, sizes: jax.Array, stacked: jax.Array) -> Outputs:
+    """CAM of c classes, then LPCAM of m sets of directions (m c, d): float32 (b, h', w', c + m c)."""
+    straight, mirrored, _ = features_of_both(model, pictures, sizes)
+    weights = model.head[...]
+    maps = [cam(straight, weights) + cam(mirrored, weights), lpcam(straight + mirrored, stacked)]
+    return {"maps": jnp.concatenate(maps, axis=-1)}

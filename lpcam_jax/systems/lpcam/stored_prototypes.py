@@ -1,0 +1,64 @@
+"""The prototypes of a run on disk: prototypes.npz in its folder, no pickle; keys as in `Prototypes`, and `step`."""
+
+import io
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ...config import to_json
+from ...machine.errors import UserError
+from ...machine.files import read_arrays, write_atomically
+from ...prototypes import Prototypes
+from ...training.run import Run
+
+
+def save_prototypes(run: Run, prototypes: Prototypes, *, step: int) -> None:
+    """Add the prototypes to a run; `step` is that of the checkpoint they were clustered from."""
+    buffer = io.BytesIO()
+    arrays = {name: np.asarray(value) for name, value in prototypes._asdict().items() if value is not None}
+    np.savez(buffer, step=step, settings=_settings(run), **arrays)
+    write_atomically(prototypes_file(run), buffer.getvalue())
+
+
+def load_prototypes(run: Run) -> Prototypes:
+    """A run's prototypes.
+
+    Raises:
+        UserError: none are there yet, they cannot be read, or they belong to another checkpoint.
+    """
+    file, again = prototypes_file(run), f"run train.py with --workdir {run.directory} --stages prototypes."
+    try:
+        values = read_arrays(file)
+        step, _ = int(values.pop("step")), values.pop("settings")
+        prototypes = Prototypes(**values)
+        if not all(np.isfinite(array).all() for array in jax.tree.leaves(prototypes)):
+            raise ValueError("values that are not finite")
+    except FileNotFoundError:
+        raise UserError(f"{run.directory} has no prototypes yet; {again}") from None
+    except Exception as error:  # a damaged zip raises whatever its damage makes of it
+        raise UserError(f"{file} cannot be read ({error}); delete it and {again}") from None
+    if step not in run.steps()[-1:]:
+        raise UserError(f"the prototypes of {run.directory} are of step {step}, not of its checkpoint; {again}")
+    return prototypes
+
+
+def has_prototypes(run: Run) -> bool:
+    """Whether the prototypes are there, made from the newest checkpoint with the settings of the run's config."""
+    try:
+        values = read_arrays(prototypes_file(run))
+        return int(values["step"]) in run.steps()[-1:] and str(values["settings"]) == _settings(run)
+    except Exception:  # absent or damaged: then they are made again
+        return False
+
+
+def prototypes_file(run: Run) -> Path:
+    """Where a run's prototypes are, or would be."""
+    return run.directory / "prototypes.npz"
+
+
+def _settings(run: Run) -> str:
+    """What they depend on beside the checkpoint."""
+    values = to_json(run.config)
+    return json.dumps({"seed": values["seed"], **values["prototypes"]})

@@ -1,0 +1,156 @@
+"""After the prototypes: one direction a class is taught by the CRF, from some of the pictures.
+
+features of all scales -> LPCAM -> seeds -> CRF -> `Lesson` -> `teach`
+
+The features of the pictures that are learned from are in memory together, which bounds how many there can be.
+"""
+
+from contextlib import suppress
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from ...clustering import unit
+from ...data.records import Record, RecordSource
+from ...inference.passes import Outputs, Pass, run_passes
+from ...machine.errors import UserError
+from ...prototype_activation import directions, lpcam
+from ...prototypes import Prototypes
+from ...refine.pictures import crf_labels, cut
+from ...results.folder import write_all
+from ...training.checkpoints import TrainState
+from ...training.run import Run
+from ...training.state import inference_network, network_of
+from .config import LPCAMConfig
+from .maps import features_of_both, on_picture
+from .network import Classifier
+from .teaching import Lesson, blank_lesson, teach
+
+_STEPS = 60
+
+
+def teach_directions(
+    run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource, *, devices: Mesh
+) -> np.ndarray:
+    """The directions of `teaching`, starting from LPCAM's; every process finds the same.
+
+    Args:
+        run: for its config.
+        state: the trained classifier.
+        prototypes: LPCAM's.
+        source: labelled pictures, of which `prototypes.taught` are learned from.
+        devices: the mesh of this process.
+
+    Returns:
+        float32 (c, d), of length 1, or 0 where LPCAM's is.
+
+    Raises:
+        UserError: none of these pictures could be read.
+    """
+    config, start = run.config, np.asarray(directions(prototypes))
+    sizes = {}
+    for index in choose_pictures(source.labels, config.prototypes.taught, seed=config.seed):
+        with suppress(UserError):  # the feature sample has named those that cannot be read
+            sizes[index] = source.size(index)
+    nothing = "none of the pictures to learn from could be read; see the lines above, or give --prototypes.taught more."
+    if not sizes:
+        raise UserError(nothing)
+    slots = {index: slot for slot, index in enumerate(sizes)}
+    stride = network_of(config, len(start)).backbone.strides[-1]
+    options = {"stride": stride, "classes": len(start), "dimension": start.shape[1]}
+    lesson = blank_lesson(list(sizes.values()), config.inference.scales, **options)
+    mebibytes = sum(leaf.nbytes for leaf in jax.tree.leaves(lesson)) / 2**20
+    tqdm.write(f"teaching: {len(slots)} pictures, {mebibytes:,.0f} MiB of memory (--prototypes.taught)")
+    _fill(lesson, slots, config, state, start, source, stride=stride, devices=devices)
+    if not lesson.present.any():
+        raise UserError(nothing)
+    with tqdm(total=_STEPS, desc="teaching", unit="step") as bar:
+
+        def report(loss: float) -> None:
+            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            bar.update()
+
+        return teach(start, lesson, steps=_STEPS, seed=config.seed, report=report)
+
+
+def _fill(
+    lesson: Lesson,
+    slots: dict[int, int],
+    config: LPCAMConfig,
+    state: TrainState,
+    start: np.ndarray,
+    source: RecordSource,
+    *,
+    stride: int,
+    devices: Mesh,
+) -> None:
+    """Write into the slot of each picture its features, and what the CRF makes of the seeds of LPCAM's directions."""
+    network = inference_network(config, state, len(source.class_names), devices=devices)
+    at_scale = network.forward(unit_features_and_maps, start)
+    results = run_passes(
+        [Pass(scale, at_scale) for scale in config.inference.scales],
+        source,
+        batches=config.inference,
+        devices=devices,
+        description="refined seeds",
+        only=list(slots),
+    )
+    background = config.inference.background
+
+    def write(index: int, record: Record, outputs: list[dict[str, np.ndarray]]) -> None:
+        labels, size = np.flatnonzero(record.labels), record.image.shape[:2]
+        maps = on_picture([scale["lpcam"][..., labels] for scale in outputs], size, stride=stride, epsilon=0.0)
+        refined = crf_labels(record.image, [cut(maps, background)], 1 + len(labels))[0]
+        target = target_of(np.append(0, 1 + labels)[refined], 1 + len(start), stride=stride)
+        lesson.write(slots[index], [scale["features"] for scale in outputs], record.labels > 0, target)
+
+    write_all(results, write)
+
+
+def unit_features_and_maps(model: Classifier, pictures: jax.Array, sizes: jax.Array, start: jax.Array) -> Outputs:
+    """Features of both mirror images, added, of unit length: float16 (b, h', w', d); LPCAM of directions (c, d):
+    float32 (b, h', w', c)."""
+    straight, mirrored, _ = features_of_both(model, pictures, sizes)
+    both = straight + mirrored
+    return {"features": unit(both).astype(jnp.float16), "lpcam": lpcam(both, start)}
+
+
+def choose_pictures(labels: np.ndarray, count: int, *, seed: int) -> list[int]:
+    """Pictures of every class in turn, so that a rare class is learned from as well.
+
+    Args:
+        labels: 0/1 (n, c).
+        count: how many.
+        seed: of the choice.
+
+    Returns:
+        At most `count` indices, ascending; none without a class.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    having = labels[order] > 0
+    # Every class has its queue; a picture comes when it is first in turn in any of them.
+    turns = np.where(having, having.cumsum(axis=0), np.inf).min(axis=1)
+    first = np.argsort(turns, kind="stable")[: min(count, having.any(axis=1).sum())]
+    return sorted(order[first].tolist())
+
+
+def target_of(labels: np.ndarray, count: int, *, stride: int) -> np.ndarray:
+    """Which part of every feature position has each label.
+
+    Args:
+        labels: int (H, W), 0 .. count - 1.
+        count: of labels.
+        stride: pixels a feature position.
+
+    Returns:
+        float32 (ceil(H / stride), ceil(W / stride), count), in [0, 1]; positions at the edge, which the picture ends
+        in, sum to less than 1.
+    """
+    height, width = (-(-length // stride) for length in labels.shape)
+    canvas = np.full((height * stride, width * stride), count)
+    canvas[: labels.shape[0], : labels.shape[1]] = labels
+    blocks = canvas.reshape(height, stride, width, stride)
+    return np.stack([(blocks == n).mean(axis=(1, 3), dtype=np.float32) for n in range(count)], axis=-1)

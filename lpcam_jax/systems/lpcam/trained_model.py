@@ -1,0 +1,217 @@
+"""A finished run as a function from pictures to maps: `lpcam_jax.load` for notebooks and other programs.
+
+The pictures take the way of infer.py: the same scales, mirror images and batches.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image, ImageOps
+
+from ...data.pictures import read_picture
+from ...data.records import Record
+from ...inference.forward import as_they_are
+from ...inference.passes import Outputs, Pass, run_passes
+from ...machine.devices import jit_forward, mesh
+from ...machine.errors import UserError
+from ...training.run import Run
+from ...training.state import inference_network, network_of, trained_state
+from .config import LPCAMConfig
+from .maps import map_pictures
+from .network import Classifier
+from .stored_prototypes import load_prototypes
+
+Picture = str | Path | np.ndarray | Image.Image
+
+_FEW = 16  # pictures that need no progress bar
+
+
+class NamedMaps(NamedTuple):
+    """The maps of a picture.
+
+    image:         uint8 (H, W, 3), the picture as it was read: upright, RGB
+    classes:       int (n,), the classes that are mapped, ascending
+    names:         of these n classes
+    probabilities: by name, of all classes, in [0, 1]
+    maps:          by method ("cam", "lpcam_f", "lpcam", and "taught" of a run that has it), float32 (H, W, n),
+                   normalized, in [0, 1]
+    """
+
+    image: np.ndarray
+    classes: np.ndarray
+    names: tuple[str, ...]
+    probabilities: dict[str, float]
+    maps: dict[str, np.ndarray]
+
+
+class TrainedModel:
+    """The classifier and the prototypes of a run; `lpcam_jax.load` opens one.
+
+    config:      of the run
+    class_names: c names
+    head:        float32 (d, c), the classifier's bias-free weights
+    stride:      pixels a feature position
+    prototypes:  Prototypes of the c classes
+    """
+
+    def __init__(self, run: Run):
+        self.config: LPCAMConfig = run.config
+        self.class_names = run.class_names
+        devices, classes = mesh(), len(run.class_names)
+        state = trained_state(run, devices=devices)
+        self._network = inference_network(run.config, state, classes, devices=devices)
+        self.stride: int = network_of(run.config, classes).backbone.strides[-1]
+        self.head: jax.Array = state.parameters["head"]
+        self.prototypes = jax.tree.map(jnp.asarray, load_prototypes(run))
+
+    @classmethod
+    def open(cls, directory: str | Path) -> "TrainedModel":
+        """The model of a run's directory; UserError as `lpcam_jax.load`."""
+        return cls(Run.open(directory).expect("classifier"))
+
+    def __call__(
+        self, pictures: Picture | Sequence[Picture], *, classes: str | Sequence[str] | None = None
+    ) -> NamedMaps | list[NamedMaps]:
+        """CAM, LPCAM-F and LPCAM of one picture or of several.
+
+        Pictures of few sizes are fast: each shape (in steps of 32 pixels) is compiled once.
+
+        Args:
+            pictures: one picture or a sequence of them, each a path, a PIL image, or uint8 (H, W, 3) RGB.
+            classes: names of the classes to map, of every picture; None: those that are predicted.
+
+        Returns:
+            NamedMaps of the picture, or a list with those of each.
+
+        Raises:
+            UserError: a picture cannot be read or is none, or a class is not one of the run's.
+        """
+        if _is_one(pictures):
+            return self([pictures], classes=classes)[0]
+        source = _Given([_image_of(one) for one in pictures], self.class_names, self._labels(classes))
+        results: list[Any] = [None] * len(source)
+        for index, record, mapped in map_pictures(
+            self._network,
+            self.prototypes,
+            source,
+            stride=self.stride,
+            inference=self.config.inference,
+            description=None if len(source) <= _FEW else "heat maps",
+        ):
+            names = tuple(self.class_names[n] for n in mapped.classes)
+            probabilities = dict(zip(self.class_names, map(float, mapped.probabilities), strict=True))
+            results[index] = NamedMaps(record.image, mapped.classes, names, probabilities, mapped.maps)
+        return results
+
+    def features(self, picture: Picture) -> np.ndarray:
+        """The feature block f of a picture at scale 1, what `lpcam_jax.cam` and `lpcam_jax.lpcam` map.
+
+        Args:
+            picture: a path, a PIL image, or uint8 (H, W, 3) RGB.
+
+        Returns:
+            float32 (h, w, d), >= 0 where the backbone ends in a ReLU; h is H / `stride`, rounded up, as is w.
+
+        Raises:
+            UserError: the picture cannot be read or is none.
+        """
+        source = _Given([_image_of(picture)], self.class_names, None)
+        results = run_passes(
+            [Pass(1.0, self._network.forward(features_of))],
+            source,
+            batches=self.config.inference,
+            devices=self._network.devices,
+            description=None,
+        )
+        ((_, _, (outputs,)),) = results
+        return outputs["features"]
+
+    def probabilities(self, pictures: jax.Array | np.ndarray) -> jax.Array:
+        """What the classifier says of pictures of one size, at that size.
+
+        Args:
+            pictures: uint8 or float (b, H, W, 3), RGB, in [0, 255]. Each shape is compiled once.
+
+        Returns:
+            float32 (b, c), each in [0, 1].
+        """
+        return self._probabilities(*self._network.arrays, pictures)
+
+    @cached_property
+    def _probabilities(self):
+        @jit_forward
+        def probabilities(parameters, batch_stats, pictures):
+            model = nnx.merge(self._network.graph, parameters, batch_stats)
+            whole = jnp.array([[0, 0, *pictures.shape[1:3]]], jnp.int32)
+            return jax.nn.sigmoid(model(model.preprocessing(pictures, whole)))
+
+        return probabilities
+
+    def _labels(self, classes: str | Sequence[str] | None) -> np.ndarray | None:
+        """float32 (c,), 1 for the named classes."""
+        if classes is None:
+            return None
+        wanted = [classes] if isinstance(classes, str) else list(classes)
+        if unknown := [name for name in wanted if name not in self.class_names]:
+            raise UserError(f"there is no class {unknown[0]!r}; the run has {', '.join(self.class_names)}.")
+        return np.float32([name in wanted for name in self.class_names])
+
+
+def features_of(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """Features float32 (b, h', w', d) of padded pictures, without mirror images."""
+    return {"features": model.features(as_they_are(model, pictures, sizes), sizes)}
+
+
+class _Given:
+    """Pictures in memory, all with the same labels or none."""
+
+    has_masks = False
+
+    def __init__(self, images: Sequence[np.ndarray], class_names: tuple[str, ...], labels: np.ndarray | None):
+        self._images, self.class_names = images, class_names
+        self.ids = [f"picture {number}" for number in range(len(images))]
+        self.labels = None if labels is None else np.tile(labels, (len(images), 1))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Record:
+        return Record(self.ids[index], self._images[index], None if self.labels is None else self.labels[index], None)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._images[index].shape[:2]
+
+
+def _is_one(pictures: Any) -> bool:
+    """Whether it is meant as one picture; an array of four axes is several."""
+    return isinstance(pictures, str | Path | Image.Image) or getattr(pictures, "ndim", 4) != 4
+
+
+def _image_of(picture: Picture) -> np.ndarray:
+    """uint8 (H, W, 3)."""
+    if isinstance(picture, str | Path):
+        return read_picture(picture)
+    if isinstance(picture, Image.Image):
+        return _rgb(ImageOps.exif_transpose(picture))
+    array = np.asarray(picture)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise UserError(
+            f"a picture is {array.dtype} {array.shape}; give uint8 (H, W, 3) in RGB, a PIL image or a path."
+        )
+    return array
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """As `read_picture`: transparent parts become white."""
+    if image.mode.startswith("I") or image.mode in ("F", "LAB"):
+        raise UserError(f"a PIL image of kind {image.mode} has no certain range; convert it to 8-bit RGB.")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,152 @@
+"""Training the multi-label classifier.
+
+loss = mean over batch and classes of the binary cross entropy of the logits (multi-label soft margin)
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from ...data.augment import random_crop, random_long_side, random_mirror
+from ...data.pipeline import Augmentation
+from ...data.records import Record, RecordSource
+from ...inference.forward import Network, Outputs
+from ...inference.passes import Pass, finish_each, run_passes
+from ...machine import processes
+from ...machine.devices import local_mesh, replicate
+from ...machine.errors import UserError
+from ...metrics import average_precision
+from ...training.checkpoints import TrainState
+from ...training.loop import Plan, Validation, steps_of, train
+from ...training.optimizers import Group, backbone_groups, grouped, poly
+from ...training.run import Job
+from ...training.state import graph_of, network_of
+from ...training.step import Batch, Loss
+from .config import LPCAMConfig, LPCAMTraining
+from .maps import features_of_both
+from .network import Classifier
+
+
+def train_classifier(job: Job, pictures: RecordSource, validation: RecordSource) -> TrainState:
+    """Train, or go on training, the classifier of a run; its last checkpoint is the result.
+
+    Args:
+        job: the run, and the mesh.
+        pictures: labelled pictures to train on.
+        validation: labelled pictures of the validation mAP; may be none.
+
+    Returns:
+        TrainState after the last step.
+
+    Raises:
+        UserError: as `training.loop.train`.
+    """
+    config, training = job.run.config, job.run.config.training
+    steps = steps_of(training, len(pictures))
+    network = network_of(config, len(job.run.class_names))
+    plan = Plan(
+        pictures,
+        labelled_crops(training),
+        classification_loss(train_batch_norm=training.batch_norm == "train"),
+        classifier_optimizer(training, network, steps=steps),
+        steps,
+        "classifier",
+        validation=make_validation(config, validation, every=steps // training.epochs) if len(validation) else None,
+    )
+    return train(job, plan)
+
+
+def classification_loss(*, train_batch_norm: bool) -> Loss:
+    """The loss.
+
+    Args:
+        train_batch_norm: use and update with batch statistics, which are those of the global batch over all devices.
+
+    Returns:
+        (classifier, batch of `labelled_crops`, key) -> float32 ().
+    """
+
+    def loss(model: Classifier, batch: Batch, _: jax.Array) -> jax.Array:
+        images = model.preprocessing(batch["image"], batch["box"])
+        logits = model(images, train=train_batch_norm)
+        return optax.sigmoid_binary_cross_entropy(logits, batch["labels"]).mean()
+
+    return loss
+
+
+def classifier_optimizer(training: LPCAMTraining, network: nnx.Module, *, steps: int) -> optax.GradientTransformation:
+    """The optimizer: the head learns faster, frozen parts of the backbone not at all.
+
+    Args:
+        training: rates, groups, decay.
+        network: the classifier, with or without memory.
+        steps: after which the rate is 0.
+
+    Returns:
+        optax.GradientTransformation of its parameters.
+
+    Raises:
+        UserError: a frozen part is none of the backbone.
+    """
+    decay = training.weight_decay
+    groups = {"head": Group(training.head_multiplier, decay), "backbone": Group(1.0, decay)}
+    return grouped(groups, backbone_groups(network, training.frozen), poly(training, steps=steps))
+
+
+def labelled_crops(training: LPCAMTraining) -> Augmentation:
+    """Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; labels float32 (c,)."""
+
+    def augmented(record: Record, rng: np.random.Generator) -> Batch:
+        image = random_long_side(rng, record.image, low=training.long_side[0], high=training.long_side[1])
+        canvas, box = random_crop(rng, random_mirror(rng, image), crop=training.crop)
+        return {"image": canvas, "box": box, "labels": record.labels}
+
+    return augmented
+
+
+def make_validation(config: LPCAMConfig, validation: RecordSource, *, every: int) -> Validation:
+    """The validation of a state: mean over classes of the average precision, compiled once.
+
+    Args:
+        config: of the run.
+        validation: labelled pictures, seen whole, at the first inference scale; those that cannot be read are left out.
+        every: steps between two.
+
+    Returns:
+        Validation, whose measure is the mAP; NaN when no class occurs. Each process computes its share of the pictures.
+    """
+    devices, classes = local_mesh(), len(validation.class_names)
+    graph, *_ = graph_of(config, classes)
+
+    def measure(state: TrainState) -> float:
+        network = Network(graph, replicate((state.parameters, state.batch_stats), devices), devices)
+        results = run_passes(
+            [Pass(config.inference.scales[0], network.forward(logits_of_both))],
+            validation,
+            batches=config.inference,
+            devices=devices,
+            description="validation",
+            only=processes.share(range(len(validation))),
+        )
+        seen = [
+            np.concatenate([record.labels, logits])
+            for _, record, logits in finish_each(results, lambda _, outputs: outputs[0]["logits"])
+            if not isinstance(record, UserError)
+        ]
+        seen = np.concatenate(processes.gather(np.array(seen, np.float32).reshape(-1, 2 * classes)))
+        if not len(seen):
+            return math.nan
+        labels, logits = np.split(seen, 2, axis=1)
+        return float(jnp.nanmean(jax.vmap(average_precision, in_axes=1)(labels, logits)))
+
+    return Validation(every, measure, "mAP")
+
+
+def logits_of_both(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """The classifier's logits (b, c), mean over pictures and their mirror images."""
+    *_, logits = features_of_both(model, pictures, sizes)
+    return {"logits": logits}
