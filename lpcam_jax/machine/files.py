@@ -1,12 +1,15 @@
 """Whole files or none: what a killed run leaves behind is never half a picture; and arrays without pickle."""
 
 import errno
+import io
+import json
 import os
 import re
 import secrets
 import zipfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +60,37 @@ def remove_leftovers(directory: Path) -> None:
         for name in filter(_TEMPORARY.fullmatch, names):
             with suppress(OSError):  # whoever cannot write there is told so by what is written first
                 os.unlink(os.path.join(folder, name))
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON values, indented by 2, in UTF-8; as safely as `write_atomically`.
+
+    File names that are not UTF-8 reach Python as strings with lone surrogates. They are written as JSON escapes
+    ("\\udce9"), which reading turns into the same strings again.
+
+    Args:
+        path: The file; missing folders are created.
+        values: What `json.dumps` takes.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False).encode(errors="backslashreplace"))
+
+
+def write_arrays(path: Path, /, **arrays: np.ndarray) -> None:
+    """Write an npz file without pickles; as safely as `write_atomically`.
+
+    Args:
+        path: The file; missing folders are created.
+        arrays: The arrays under their names, none of Python objects.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_atomically(path, buffer.getvalue())
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

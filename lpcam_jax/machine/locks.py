@@ -1,90 +1,71 @@
-"""One program at a time writes into a folder; the system takes the lock back when the program ends, however it ends."""
+"""A folder has one writer at a time; the operating system releases the lock when its process ends, however it ends."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from .errors import UserError
 from .files import remove_leftovers
 
-try:
-    import fcntl
-except ImportError:  # on Windows: nothing keeps two programs apart there
-    fcntl = None
-
 NAME = ".lpcam_jax.lock"
+
+# Seconds to keep trying. Not 0, because an attempt can fail just when the last holder deletes the file and releases it.
+_TIMEOUT = 0.1
 
 
 @contextmanager
 def in_use(directory: str | Path, program: str, *, flag: str) -> Iterator[None]:
-    """Keep other programs that write from a folder while the `with` block lasts; those that only read do not ask.
+    """Keep other writers out of a folder while the `with` block runs; readers need no lock.
 
-    The lock is a file in the folder, locked and not merely there: one that a killed program left behind holds nobody
-    up, and what else that one left is deleted (`remove_leftovers`). Where no lock can be had (some network disks, a
-    folder that cannot be written), the block runs without.
+    The lock is held on a file in the folder, so the mere presence of that file, as after a kill, blocks nobody. If it
+    was present, the unfinished files of the killed process are deleted too (`remove_leftovers`). Where locking is
+    impossible (some network disks, a read-only folder), the block runs without a lock.
 
     Args:
-        directory: made when it is not there.
-        program: what writes there, "train.py".
-        flag: by which it was told to.
+        directory: The folder; created if missing.
+        program: Name of the program that writes there, such as "train.py".
+        flag: The command-line flag that chose the folder, for the error message.
 
     Raises:
-        UserError: another process is at it.
+        UserError: Another process holds the lock.
     """
     path = Path(directory) / NAME
     left_behind = path.exists()
+    lock = FileLock(path, timeout=_TIMEOUT, fallback_to_soft=False, on_acquired=_write_process_number)
     try:
-        descriptor = _take(path)
-    except BlockingIOError:
+        lock.acquire()
+    except Timeout:
         raise UserError(
             f"{directory} is in use by another {program}{_holder(path)}; wait for it, or choose another {flag}."
         ) from None
-    except OSError:  # whoever cannot write there is told so by what is written first
-        descriptor = None
+    except OSError:  # if the folder is read-only, the first file written into it reports that
+        pass
     try:
-        if left_behind and descriptor is not None:
+        if left_behind and lock.is_locked:
             remove_leftovers(path.parent)
         yield
     finally:
-        if descriptor is not None:
+        if lock.is_locked:
             with suppress(OSError):
-                path.unlink()  # while it is locked: afterwards it may be another's
-            os.close(descriptor)
+                if os.name == "posix":  # on Windows the library deletes the file itself
+                    path.unlink()  # before the release: after it, the file may be another process's lock
+            with suppress(OSError):
+                lock.release()
 
 
-def _take(path: Path) -> int | None:
-    """The descriptor of the file, locked; None where the system has no such locks. BlockingIOError: another has it."""
-    if fcntl is None:
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its last owner may have deleted it since it was opened, and a lock on a deleted file keeps nobody out.
-            if _is_at(path, descriptor):
-                with suppress(OSError):  # of a full disk
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, str(os.getpid()).encode())
-                return descriptor
-        except OSError:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether the open file is the one at the path."""
-    try:
-        return os.path.samestat(path.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+def _write_process_number(descriptor: int) -> None:
+    """Write this process's number into the lock file, for the error message of others."""
+    with suppress(OSError):  # such as a full disk
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
 
 
 def _holder(path: Path) -> str:
-    """Which process wrote its number into the file, in words."""
+    """The process number in the lock file as " (process 123)"; "" if there is none or it cannot be read."""
     try:
         return f" (process {int(path.read_text())})"
-    except (OSError, ValueError):  # it has just ended, or could not write
+    except (OSError, ValueError):  # the holder has just ended or could not write it; Windows locks readers out
         return ""

@@ -1,12 +1,11 @@
 """Which class is taken for which, as a picture."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..machine.files import write_atomically
+from .figures import write_figure
 from .names import shorten
 
 _WRITTEN = 25  # classes up to which the cells hold their number, too
@@ -20,7 +19,7 @@ def confusion_picture(path: Path, matrices: Mapping[str, np.ndarray], class_name
                  does not have is an empty row
     class_names: c names, without the background
     """
-    # Imported here: matplotlib takes a second to load. A bare Figure draws with Agg and needs no display.
+    # Imported here: matplotlib takes a second to load.
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
@@ -50,7 +49,4 @@ def confusion_picture(path: Path, matrices: Mapping[str, np.ndarray], class_name
                     axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=ink)
     panels[0].set_ylabel("truth")
     figure.colorbar(image, ax=list(panels), shrink=0.6, label="% of the pixels of a true class")
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    write_figure(path, figure)

@@ -1,6 +1,5 @@
 """mIoU of the seeds against the background threshold, as a picture."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..config.registry import title as title_of
-from ..machine.files import write_atomically
+from .figures import write_figure
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the dashes tell the lines apart in grey.
 _STYLES = [
@@ -32,7 +31,7 @@ def threshold_curve(path: Path, thresholds: np.ndarray, curves: dict[str, np.nda
     thresholds: float (t,), ascending
     curves:     method -> float (t,), mIoU in [0, 1]
     """
-    # Imported here: matplotlib takes a second to load. A bare Figure draws with Agg and needs no display.
+    # Imported here: matplotlib takes a second to load.
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
@@ -55,7 +54,4 @@ def threshold_curve(path: Path, thresholds: np.ndarray, curves: dict[str, np.nda
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
     axes.legend(title="best point", alignment="left", handlelength=3.5, frameon=False)
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    write_figure(path, figure)

@@ -1,13 +1,12 @@
 """The sweep over the method's parameters: a figure of five panels (paper, Figure 5) and a table."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..machine.files import write_atomically
+from .figures import write_figure
 
 _NAMES = {
     "threshold": ("τ", "τ: CAM splits the features"),
@@ -26,7 +25,7 @@ def sweep_figure(path: Path, result: Mapping[str, Any]) -> None:
     result: what `sweep_parameters` returns. Lines are means, bands the standard deviation over seeds; the run's own
             value is ringed.
     """
-    # Imported here: matplotlib takes a second to load. A bare Figure draws with Agg and needs no display.
+    # Imported here: matplotlib takes a second to load.
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
@@ -65,10 +64,7 @@ def sweep_figure(path: Path, result: Mapping[str, Any]) -> None:
     figure.suptitle(
         f"seeds of {result['scored']} pictures; {seeds} clustering seed{'s' * (seeds > 1)}", x=0.01, ha="left"
     )
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    write_figure(path, figure)
 
 
 def sweep_table(result: Mapping[str, Any]) -> str:

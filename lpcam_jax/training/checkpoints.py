@@ -1,13 +1,17 @@
 """The states of a training run on disk: written while it goes on, restored when it is continued or used."""
 
+import errno
 import logging
 import os
 import re
+import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +23,9 @@ from ..machine import processes
 from ..machine.errors import UserError
 from .checksums import find_damage, write_checksums
 from .run import Run
+
+# Upper bound on the files beside the arrays (names, shapes, shardings), for about a thousand arrays.
+_METADATA_BYTES = 2**20
 
 
 class TrainState(NamedTuple):
@@ -70,10 +77,15 @@ def restore(run: Run, abstract: TrainState) -> TrainState:
             values = checkpointer.restore(place, args=arguments)
     except Exception as error:
         raise UserError(f"checkpoint {place} cannot be restored ({_first_line(error)}); {remedy}") from None
-    model = jax.tree.leaves((values["parameters"], values["batch_stats"]))
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in model):
+    if not _all_finite((values["parameters"], values["batch_stats"])):
         raise UserError(f"checkpoint {place} holds values that are not finite; {remedy}")
     return TrainState(**{name: values.get(name) for name in TrainState._fields})
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    """Whether no leaf has a NaN or an infinity; one program, because there are hundreds of leaves."""
+    return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree))
 
 
 class CheckpointWriter:
@@ -91,26 +103,21 @@ class CheckpointWriter:
             self._manager = ocp.CheckpointManager(run.checkpoints, options=options)
 
     def __enter__(self) -> "CheckpointWriter":
-        for name in ("absl", "asyncio"):
-            logging.getLogger(name).addFilter(_is_not_raised)
-        self._hook = sys.unraisablehook
-        sys.unraisablehook = partial(_report_unless_late, self._hook)
         return self
 
-    def __exit__(self, kind: type | None, *_) -> None:
+    def __exit__(self, *_) -> None:
         with self._errors_in_one_line():
             try:
                 self._finish()
             finally:
                 self._manager.close()
-        if kind is None:  # after a failure, some of its writes end later
-            sys.unraisablehook = self._hook
 
     def save(self, step: int, state: TrainState) -> None:
         """Begin to write the checkpoint of a step, once the one before is written."""
         present = {name: value for name, value in state._asdict().items() if value is not None}
         with self._errors_in_one_line():
             self._finish()
+            _expect_space(self._run.checkpoints, present)
             if self._manager.save(step, args=ocp.args.PyTreeSave(present)):
                 self._unsealed = step
 
@@ -138,6 +145,7 @@ class CheckpointWriter:
         except UserError:
             raise
         except Exception as error:  # Orbax raises what its storage raises
+            _mute_late_reports()
             last = max(self._run.steps(), default=0)
             raise UserError(
                 f"cannot write a checkpoint into {self._run.checkpoints} ({_cause(error)}; those up to step {last} are "
@@ -145,18 +153,44 @@ class CheckpointWriter:
             ) from error
 
 
-# One write that fails makes Orbax raise, log the same with tracebacks, and close the event loop that its other writes
-# report to. The error that is raised says it all.
+def _expect_space(folder: Path, tree: Any) -> None:
+    """Raise OSError if the disk has less space than the arrays need.
+
+    Orbax finds a disk full only in the middle of its parallel writes, and logs a traceback for each of them.
+    """
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _METADATA_BYTES
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:  # the file system does not tell
+        return
+    # `free` leaves out the blocks that some file systems reserve for root.
+    free = usage.total - usage.used if hasattr(os, "geteuid") and os.geteuid() == 0 else usage.free
+    if usage.total and free < needed:  # some network disks report a size of 0
+        raise OSError(errno.ENOSPC, f"no space left: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
 
 
-def _is_not_raised(record: logging.LogRecord) -> bool:
+@cache  # once per process
+def _mute_late_reports() -> None:
+    """Keep what Orbax reports after the first failed write off the terminal: the error that is raised says it all.
+
+    Its other writes fail later, in their own threads: they log tracebacks, report to an event loop that is closed, or
+    are never awaited. Only called when a write has failed, and the program is about to end.
+    """
+    warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_not_from_orbax)
+    report = sys.unraisablehook
+
+    def report_unless_late(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    sys.unraisablehook = report_unless_late
+
+
+def _is_not_from_orbax(record: logging.LogRecord) -> bool:
     frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else []
     return not any("orbax" in frame.filename for frame in frames)
-
-
-def _report_unless_late(report: Callable[[Any], None], unraisable: Any) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        report(unraisable)
 
 
 def _cause(error: Exception) -> str:
