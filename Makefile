@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo demo-pseudo-masks demo-segmentation test lint format benchmark clean
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+.PHONY: help demo demo-pseudo-masks demo-segmentation test test-all lint format benchmark clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 22
@@ -20,7 +22,11 @@ demo-segmentation: demo    ## the last step: train DeepLab on the demo's seeds, 
 		--rows cam lpcam -- --model.weights runs/demo
 
 test: .venv/ready-dev      ## run the tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(PYTEST) -m "not rest"
+
+# As users run it: compiled with all optimizations.
+test-all: .venv/ready-dev  ## run the rest: what takes long, needs a browser or torch, and what optimized programs compute
+	LPCAM_TEST_OPTIMIZED=1 $(PYTEST) -m "rest or optimized"
 
 lint: .venv/ready-dev      ## check style
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+from conftest import HANGS
 from PIL import Image
 
 from lpcam_jax.scripts import run_program
@@ -168,7 +169,7 @@ def test_help_shows_an_example(program, name):
     assert finished.err == ""
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_a_folder_of_pictures_with_a_table_of_labels(program, folder, tmp_path):
     run, out = tmp_path / "run", tmp_path / "out"
     finished = program("train.py", "configs/folder.py", "--data.root", folder, "--workdir", run, *TINY)
@@ -305,7 +306,7 @@ def test_a_limit_maps_the_first_pictures(program, trained, tmp_path):
 
 def test_a_process_of_its_own_ends_with_code_2_and_one_line(start_program, tmp_path):
     process = start_program("infer.py", "--ckpt", tmp_path, "--out", tmp_path / "out")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANGS)
     assert (process.returncode, out) == (2, "")
     assert re.fullmatch(r"error: [^\n]* holds no run [^\n]*\n", err)
 
