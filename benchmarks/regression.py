@@ -11,7 +11,8 @@ def slower(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
     Rows that either lacks are left out, and those that were timed once, of which no spread is known.
 
     Args:
-        now, before: results of the same contest, from `contest.hold`.
+        now: results of a contest, from `contest.hold`.
+        before: those of the same contest that were committed.
 
     Returns:
         Lines; none of a contest whose ratios have no better and worse.
