@@ -5,6 +5,7 @@ who may write into any folder, a disk of its own is mounted read-only.
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -12,11 +13,14 @@ import subprocess
 
 import numpy as np
 import pytest
+from conftest import HANGS
+from PIL import Image
 
 from lpcam_jax.errors import UserError
 from lpcam_jax.training.log import MetricsLog
 from lpcam_jax.training.run import Run
 
+pytestmark = pytest.mark.rest
 resource = pytest.importorskip("resource", reason="this system has no limits on the size of a file")
 
 
@@ -40,7 +44,6 @@ def arrays_of(file) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system limits no other process")
 def test_training_ends_in_one_line_and_goes_on_to_the_same_numbers(start_program, program, recipe, trained, tmp_path):
     workdir = shutil.copytree(trained, tmp_path / "run")
@@ -49,7 +52,7 @@ def test_training_ends_in_one_line_and_goes_on_to_the_same_numbers(start_program
     process = start_program(*words)
     # The metrics fit, a checkpoint does not.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=HANGS)
     assert process.returncode == 2, err
     assert "Traceback" not in err
     line = (
@@ -101,10 +104,16 @@ def test_inference_ends_in_one_line_and_goes_on_to_the_same_maps(program, traine
     again = program(*words)
     assert again.code == 0, again.err
     assert files_of(tmp_path).keys() == whole.keys()
+    # Not to the bit: with whom a picture shares its batch depends on which were left.
     for path in (mapped[0] / "maps").iterdir():
         found, expected = arrays_of(tmp_path / "maps" / path.name), arrays_of(path)
         for name in expected:
-            np.testing.assert_array_equal(found[name], expected[name], err_msg=f"{name} of {path.name}")
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-3, err_msg=f"{name} of {path.name}")
+    for path in (mapped[0] / "seeds").iterdir():
+        with Image.open(path) as one, Image.open(tmp_path / "seeds" / path.name) as other:
+            assert (np.asarray(one) == np.asarray(other)).mean() > 0.999, path.name
+    scores = [json.loads((folder / "metrics.json").read_text())["scores"] for folder in (mapped[0], tmp_path)]
+    assert scores[1]["lpcam"]["best"]["miou"] == pytest.approx(scores[0]["lpcam"]["best"]["miou"], abs=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +152,7 @@ COMMANDS = (
     "lpcam_jax.__main__ export --format coco --masks {maps} --out {out}/instances.json",
     "lpcam_jax.__main__ export --format labelme --masks {maps} --out {out}",
     "lpcam_jax.__main__ sweep --ckpt {run} --out {out}",
-    pytest.param(
-        "lpcam_jax.__main__ faithfulness --ckpt {run} --maps {maps} --limit 1 --out {out}", marks=pytest.mark.slow
-    ),
+    "lpcam_jax.__main__ faithfulness --ckpt {run} --maps {maps} --limit 1 --out {out}",
 )
 
 
