@@ -28,6 +28,7 @@ gc.set_threshold(100_000, 20, 100)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPOSITORY = Path(__file__).parents[1]
+OPTIMIZED = bool(os.environ.get("LPCAM_TEST_OPTIMIZED"))
 
 # Seconds after which a program that has not ended is taken for one that hangs. No machine is so busy that one takes as
 # long, and nothing else here depends on time.

@@ -110,6 +110,7 @@ def test_no_data_set(program, tmp_path, root):
     assert_one_line_error(program("train.py", "configs/folder.py", *words), "folder")
 
 
+@pytest.mark.rest
 def test_a_run_as_weights_brings_its_network(program, trained, folder, tmp_path):
     words = (*SMALL_TRAINING, *SMALL_REST, *ONE_SCALE, "--training.least-steps", 4, "--workdir", tmp_path / "run")
     finished = program("train.py", "configs/folder.py", "--data.root", folder, "--model.weights", trained, *words)

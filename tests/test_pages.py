@@ -11,6 +11,8 @@ import pytest
 from browsing import Browser
 from PIL import Image
 
+pytestmark = pytest.mark.rest
+
 LOADED = "[...document.images].filter((one) => one.complete && !one.naturalWidth).length"
 MAP = "document.querySelector('.card .map img')"
 PANES = "[...document.querySelectorAll('#panes img')].filter((one) => !one.naturalWidth).length"
