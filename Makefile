@@ -25,7 +25,7 @@ test: .venv/ready-dev      ## run the tests
 	$(PYTEST) -m "not rest"
 
 # As users run it: compiled with all optimizations.
-test-all: .venv/ready-dev  ## run the rest: what takes long, needs a browser or torch, and what optimized programs compute
+test-all: .venv/ready-dev  ## run the rest: what takes long or needs a browser, and the numbers of optimized programs
 	LPCAM_TEST_OPTIMIZED=1 $(PYTEST) -m "rest or optimized"
 
 lint: .venv/ready-dev      ## check style
