@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo demo-pseudo-masks demo-segmentation test lint format benchmark clean
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+.PHONY: help demo demo-pseudo-masks demo-segmentation test test-all lint format benchmark clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 22
@@ -20,7 +22,12 @@ demo-segmentation: demo    ## the last step: train DeepLab on the demo's seeds, 
 		--rows cam lpcam -- --model.weights runs/demo
 
 test: .venv/ready-dev      ## run the tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(PYTEST) -m "not rest"
+
+# What compares numbers is compiled with all optimizations, as users compile it.
+test-all: .venv/ready-dev  ## run the rest: what takes long or needs a browser, and the numbers of optimized programs
+	$(PYTEST) -m "rest and not optimized"
+	LPCAM_TEST_OPTIMIZED=1 $(PYTEST) -m optimized
 
 lint: .venv/ready-dev      ## check style
 	$(BIN)/ruff check .

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-_WORSE = 1.2
 
-
-def slower(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
-    """A line for each ratio of a contest that is more than 20 % worse than it was, even at the better of its quartiles.
+def slower(now: dict[str, Any], before: dict[str, Any], *, allowed: float = 20) -> list[str]:
+    """A line for each ratio of a contest that got worse by more than is allowed, even at the better of its quartiles.
 
     Rows that either lacks are left out, and those that were timed once, of which no spread is known.
 
     Args:
-        now, before: results of the same contest, from `contest.hold`.
+        now: results of a contest, from `contest.hold`.
+        before: those of the same contest that were committed.
+        allowed: per cent.
 
     Returns:
         Lines; none of a contest whose ratios have no better and worse.
@@ -28,7 +28,7 @@ def slower(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
             worse = old["ratio"] / (new["ratio"] * new["high"] / new["median"] * own["median"] / own["low"])
         else:
             worse = new["ratio"] * new["low"] / new["median"] * own["median"] / own["high"] / old["ratio"]
-        if worse > _WORSE:
+        if worse > 1 + allowed / 100:
             lines.append(
                 f"{now['title']}: {old['name']} was {old['ratio']:.3g} times ours, is now {new['ratio']:.3g}: "
                 f"{100 * (worse - 1):.0f} % worse"

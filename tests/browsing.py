@@ -39,7 +39,8 @@ class Browser:
         ActionChains(self.driver).send_keys(*keys).perform()
 
     def until(self, script: str, wanted):
-        for _ in range(100):
+        end = time.monotonic() + 60  # of a page that should show it at once
+        while time.monotonic() < end:
             if (got := self.run(f"return {script}")) == wanted:
                 return
             time.sleep(0.05)

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-# Most of a test's time is compilation, and half of that LLVM's optimization, which changes no result.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Most of a test's time is compilation, and half of that LLVM's optimization. What it changes, last bits, is looked at by
+# `make test-all`, which compiles the tests that are marked so as users do.
+os.environ.setdefault(
+    "XLA_FLAGS", "" if os.environ.get("LPCAM_TEST_OPTIMIZED") else "--xla_backend_optimization_level=0"
+)
 
 import jax
 import pytest
@@ -26,6 +29,11 @@ gc.set_threshold(100_000, 20, 100)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPOSITORY = Path(__file__).parents[1]
+OPTIMIZED = bool(os.environ.get("LPCAM_TEST_OPTIMIZED"))
+
+# Seconds after which a program that has not ended is taken for one that hangs. No machine is so busy that one takes as
+# long, and nothing else here depends on time.
+HANGS = 1800
 
 # Six training steps, checkpoints at 2, 4 and 6, of which the last two stay.
 TINY_RECIPE = """
@@ -223,6 +231,14 @@ def driver():
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
     yield driver
     driver.quit()
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    """Whatever drives a browser is of the rest."""
+    for item in items:
+        if "driver" in item.fixturenames:
+            item.add_marker("rest")
 
 
 def pytest_addoption(parser):

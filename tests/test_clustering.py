@@ -177,6 +177,7 @@ def test_spherical_default_tolerance_stops_at_a_fixed_point():
         np.testing.assert_allclose(result.directions[k], expected, atol=2e-3)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("update", "tol"), [("spherical", 1e-6), ("spherical", 0.0), ("mean", 5.0), ("mean", 1e-3)])
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_a_numpy_transcription(update, tol, seed):
@@ -325,6 +326,7 @@ def test_eager_equals_jitted(update):
     assert jitted.iterations > 1
 
 
+@pytest.mark.optimized
 @both_updates
 def test_all_classes_at_once_equal_one_by_one(update):
     problems = [random_problem(seed) for seed in range(3)]

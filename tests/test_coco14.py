@@ -164,7 +164,7 @@ def run(program, archives, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_from_archives_to_heat_maps(program, run, tmp_path):
     finished = program("infer.py", "--ckpt", run, "--out", tmp_path)
     assert finished.code == 0, finished.err
@@ -174,7 +174,7 @@ def test_from_archives_to_heat_maps(program, run, tmp_path):
     assert "mIoU" in finished.out
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_a_data_set_of_other_classes_is_refused(program, run, tmp_path):
     other, values = tiny.coco_archives(tmp_path / "other"), tiny.coco_instances()
     values["categories"] = [one | {"name": f"other {one['name']}"} for one in values["categories"]]

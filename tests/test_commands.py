@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+from conftest import HANGS
 from PIL import Image
 
 from lpcam_jax.machine.programs import run_program
@@ -109,6 +110,7 @@ def test_no_data_set(program, tmp_path, root):
     assert_one_line_error(program("train.py", "configs/folder.py", *words), "folder")
 
 
+@pytest.mark.rest
 def test_a_run_as_weights_brings_its_network(program, trained, folder, tmp_path):
     words = (*SMALL_TRAINING, *SMALL_REST, *ONE_SCALE, "--training.least-steps", 4, "--workdir", tmp_path / "run")
     finished = program("train.py", "configs/folder.py", "--data.root", folder, "--model.weights", trained, *words)
@@ -168,7 +170,7 @@ def test_help_shows_an_example(program, name):
     assert finished.err == ""
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_a_folder_of_pictures_with_a_table_of_labels(program, folder, tmp_path):
     run, out = tmp_path / "run", tmp_path / "out"
     finished = program("train.py", "configs/folder.py", "--data.root", folder, "--workdir", run, *TINY)
@@ -305,7 +307,7 @@ def test_a_limit_maps_the_first_pictures(program, trained, tmp_path):
 
 def test_a_process_of_its_own_ends_with_code_2_and_one_line(start_program, tmp_path):
     process = start_program("infer.py", "--ckpt", tmp_path, "--out", tmp_path / "out")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANGS)
     assert (process.returncode, out) == (2, "")
     assert re.fullmatch(r"error: [^\n]* holds no run [^\n]*\n", err)
 

@@ -4,6 +4,8 @@ import pytest
 
 from benchmarks.cost import CHIPS, Program, cost_of, programs, roofline
 
+pytestmark = pytest.mark.rest
+
 
 def test_the_roofline_is_the_slower_of_computing_and_moving():
     chip = {"float32": 100.0, "highest": 10.0, "bytes": 2.0}

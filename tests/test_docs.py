@@ -82,36 +82,6 @@ def all_texts() -> set[str]:
     return found | {line for file in NO_PYTHON for line in file.read_text().splitlines()}
 
 
-SOURCE = '''
-def f(path, n):
-    """the loss is high"""
-    warn("a picture of " f"{n} pixels" + (" is small" if n < 9 else " is large"))
-    raise UserError(f"{path}: the loss is {n} at step {n + 1}; "
-                    "lower it")
-'''
-
-
-@pytest.mark.parametrize(
-    ("message", "is_there"),
-    [
-        ("the loss is ... at step ...; lower it", True),
-        ("...: the loss is ...", True),
-        ("a picture of ... pixels", True),
-        ("is small", True),
-        ("the loss is ... at epoch ...", False),
-        ("at step ... the loss is ...", False),  # another order
-        ("a picture of ... pixels; lower it", False),  # pieces of two texts
-        ("the loss is high", False),  # a docstring
-    ],
-)
-def test_a_message_is_found_by_its_literal_pieces(message, is_there):
-    assert any(says(text, message) for text in texts(SOURCE)) == is_there
-
-
-def test_headings_of_other_programs_are_not_looked_for():
-    assert messages("## Own\n### `a ... b`, `c`\n### `d` (of pip)\ntext `e`\n") == ["a ... b", "c"]
-
-
 def test_every_message_of_the_page_is_in_the_source():
     found = messages(TROUBLESHOOTING.read_text())
     assert len(found) > 40

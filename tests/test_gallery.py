@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import time
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -119,12 +118,8 @@ def many(count: int) -> list[Entry]:
     return [Entry(f"2012_{n:06}", (500, 375), ("cat", "dog"), (0, 1), 2, curves, n / count) for n in range(count)]
 
 
-def test_ten_thousand_entries_are_fast_and_small(tmp_path):
-    entries = many(10_000)
-    start = time.perf_counter()
-    page = written(tmp_path, entries)
-    assert time.perf_counter() - start < 3
-    assert len(page) < 5e6
+def test_ten_thousand_entries_are_small(tmp_path):
+    assert len(written(tmp_path, many(10_000))) < 5e6
     assert os.listdir(tmp_path) == ["index.html"]
 
 

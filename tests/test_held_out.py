@@ -5,6 +5,8 @@ import pytest
 
 from benchmarks.held_out import THRESHOLDS, Held, difference, iou_of
 
+pytestmark = pytest.mark.rest
+
 
 def counts(right: np.ndarray) -> np.ndarray:
     """Confusion matrices (n, t, 2, 2) of pictures of 100 pixels, half background, so many of each half right."""

@@ -85,7 +85,7 @@ def run(program, words: list[str]):
     return program(words[1], *words[2:])
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_every_example_of_every_help_works_as_pasted(program, folder):
     done = []  # some are shown twice
     commands = [f"lpcam_jax.commands.{name.replace('-', '_')}" for name in COMMANDS]

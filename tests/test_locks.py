@@ -89,8 +89,7 @@ def test_there_are_never_two(tmp_path):
     within, most, entered = [], [], []
 
     def enter_often():
-        end = time.monotonic() + 1
-        while time.monotonic() < end:
+        while len(entered) < 500:
             try:
                 with in_use(tmp_path, "train.py", flag="--workdir"):
                     within.append(1)
@@ -106,7 +105,6 @@ def test_there_are_never_two(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(entered) > 10
     assert set(most) == {1}
     assert os.listdir(tmp_path) == []
 
@@ -128,7 +126,7 @@ def test_a_disk_without_locks_does_not_stop_the_work(tmp_path, monkeypatch, numb
 
 def test_a_second_training_is_refused_until_the_first_is_killed(start_program, program, recipe, tmp_path):
     workdir = tmp_path / "run"
-    first = start_program("train.py", recipe, "--workdir", workdir)
+    first = start_program("train.py", recipe, "--workdir", workdir, "--training.epochs", 100_000)
     config = workdir / "config.json"
     while first.poll() is None and not config.exists():
         time.sleep(0.002)

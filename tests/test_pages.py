@@ -4,7 +4,6 @@ python -m pytest tests/test_pages.py --heatmaps heatmaps/ --screenshots screensh
 """
 
 import io
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,10 @@ import pytest
 from browsing import Browser
 from PIL import Image
 
+pytestmark = pytest.mark.rest
+
 LOADED = "[...document.images].filter((one) => one.complete && !one.naturalWidth).length"
+MAP = "document.querySelector('.card .map img')"
 PANES = "[...document.querySelectorAll('#panes img')].filter((one) => !one.naturalWidth).length"
 
 
@@ -42,12 +44,10 @@ def pixels(element) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB")).astype(int)
 
 
-def test_the_gallery_can_be_used_within_two_seconds(browser, keep):
-    start = time.perf_counter()
+def test_the_gallery_can_be_used(browser, keep):
     browser.load()
     browser.choose("#sort", "disagreement of CAM and LPCAM")  # which needs no masks
     browser.until("document.images[0].naturalWidth > 0", True)
-    assert time.perf_counter() - start < 2
     browser.until(LOADED, 0)
     keep("gallery")
 
@@ -96,9 +96,9 @@ def test_the_page_of_prototypes_shows_patches_and_maps(browser, keep):
     browser.until("document.querySelectorAll('.patches img').length > 8", True)
     browser.until(LOADED, 0)
     browser.until("[...document.querySelectorAll('.card .map img')].slice(0, 2).every((one) => one.naturalWidth)", True)
-    before = pixels(browser.find(".card .map"))
+    before, source = pixels(browser.find(".card .map")), browser.run(f"return {MAP}.src")
     browser.press("2")
-    time.sleep(0.3)
+    browser.until(f"{MAP}.src !== {source!r} && {MAP}.naturalWidth > 0", True)
     after = pixels(browser.find(".card .map"))
     assert before.shape != after.shape or (before != after).any()
     keep("prototypes")

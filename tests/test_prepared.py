@@ -96,7 +96,7 @@ def test_some_classes_of_it(oxford):
     assert [set(np.unique(record.mask)) for record in source] == [{0, 2, 255}, {0, 255}, {0, 1, 255}]
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_from_such_a_set_to_heat_maps(program, oxford, tmp_path):
     data = ("--data.source", "tfds", "--data.root", oxford, "--data.train", "train", "--data.seeds", "train[50%:]")
     finished = program("train.py", "configs/folder.py", *data, "--workdir", tmp_path / "run", *TINY)

@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import lpcam_jax
 
 METHOD_FILES = (
@@ -48,9 +46,13 @@ def is_array(annotation):
     return "Array" in str(annotation) or "ndarray" in str(annotation)
 
 
-def imported(path):
-    """(relative level, module) of every import in the file, wherever it is."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def source_of(module):
+    return ast.parse(Path(lpcam_jax.__file__).with_name(f"{module}.py").read_text())
+
+
+def imported(tree):
+    """(relative level, module) of every import in a file, wherever it is."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -71,69 +73,60 @@ def test_everything_public_of_the_method_files_is_promised():
         assert own <= set(lpcam_jax.__all__)
 
 
-@pytest.mark.parametrize("name", DOCUMENTED)
-def test_the_docstring_names_every_argument_and_the_result(name):
-    args, returns = sections(name)
-    assert list(args) == [p.name for p in parameters(name)]
-    if inspect.signature(CALLABLES[name]).return_annotation not in (None, inspect.Signature.empty):
-        assert returns
+# That an "Args" section names every argument is checked by `make lint` (D417).
 
 
-@pytest.mark.parametrize("name", DOCUMENTED)
-def test_the_docstring_states_the_shape_of_every_array(name):
-    args, returns = sections(name)
-    for parameter in parameters(name):
-        if is_array(parameter.annotation) and parameter.name != "key":
-            assert SHAPE.search(args[parameter.name]), parameter.name
-    if is_array(inspect.signature(CALLABLES[name]).return_annotation):
-        assert SHAPE.search(returns)
+def test_functions_say_what_they_take_and_return():
+    for name in DOCUMENTED:
+        args, returns = sections(name)
+        assert list(args) == [p.name for p in parameters(name)], name
+        assert returns or inspect.signature(CALLABLES[name]).return_annotation in (None, inspect.Signature.empty), name
 
 
-@pytest.mark.parametrize("name", TUPLES)
-def test_the_docstring_of_a_result_names_every_field(name):
-    cls = getattr(lpcam_jax, name)
-    for field in cls._fields:
-        assert re.search(rf"^[\w, ]*\b{field}\b[\w, ]*:", inspect.getdoc(cls), re.MULTILINE), field
+def test_the_shape_of_every_array_is_said():
+    for name in DOCUMENTED:
+        args, returns = sections(name)
+        for parameter in parameters(name):
+            if is_array(parameter.annotation) and parameter.name != "key":
+                assert SHAPE.search(args[parameter.name]), f"{parameter.name} of {name}"
+        if is_array(inspect.signature(CALLABLES[name]).return_annotation):
+            assert SHAPE.search(returns), name
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, "FeatureSample", "FeatureSample.add", "FeatureSample.points"])
-def test_options_are_keyword_only_and_have_defaults(name):
-    for parameter in parameters(name):
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            assert parameter.default is not parameter.empty or parameter.name in SIZES_WITHOUT_DEFAULT, parameter.name
-        else:
-            assert parameter.default is parameter.empty, parameter.name
+def test_every_field_of_a_result_is_described():
+    for name in TUPLES:
+        cls = getattr(lpcam_jax, name)
+        for field in cls._fields:
+            assert re.search(rf"^[\w, ]*\b{field}\b[\w, ]*:", inspect.getdoc(cls), re.MULTILINE), f"{field} of {name}"
 
 
-@pytest.mark.parametrize("name", DOCUMENTED)
-def test_a_key_comes_first(name):
-    assert "key" not in [p.name for p in parameters(name)[1:]]
+def test_options_are_keyword_only_and_have_defaults_and_a_key_comes_first():
+    for name in [*FUNCTIONS, "FeatureSample", "FeatureSample.add", "FeatureSample.points"]:
+        for number, parameter in enumerate(parameters(name)):
+            what, has_default = f"{parameter.name} of {name}", parameter.default is not parameter.empty
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                assert has_default or parameter.name in SIZES_WITHOUT_DEFAULT, what
+            else:
+                assert not has_default, what
+            assert parameter.name != "key" or number == 0, what
 
 
-def test_some_functions_take_a_key_and_some_have_options():
-    assert [name for name in FUNCTIONS if parameters(name)[0].name == "key"] == ["cluster_classes", "kmeans_plus_plus"]
-    with_options = [name for name in FUNCTIONS if any(p.kind is p.KEYWORD_ONLY for p in parameters(name))]
-    assert {"fuse", "kmeans", "normalize", "seed_mask", "select_prototypes", "split"} <= set(with_options)
+def test_a_method_file_imports_method_files_jax_numpy_and_scipy_only():
+    for module in METHOD_FILES:
+        found = list(imported(source_of(module)))
+        assert found
+        for level, source in found:
+            allowed = METHOD_FILES if level else ("collections", "functools", "typing", "jax", "numpy", "scipy")
+            assert level <= 1
+            assert source.split(".")[0] in allowed, f"{source} in {module}"
 
 
-@pytest.mark.parametrize("module", METHOD_FILES)
-def test_a_method_file_imports_method_files_jax_numpy_and_scipy_only(module):
-    path = Path(lpcam_jax.__file__).parent / f"{module}.py"
-    found = list(imported(path))
-    assert found
-    for level, source in found:
-        allowed = METHOD_FILES if level else ("collections", "functools", "typing", "jax", "numpy", "scipy")
-        assert level <= 1
-        assert source.split(".")[0] in allowed, source
-
-
-@pytest.mark.parametrize("module", METHOD_FILES)
-def test_a_method_file_touches_no_disk(module):
-    path = Path(lpcam_jax.__file__).parent / f"{module}.py"
-    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    names = {call.id if isinstance(call, ast.Name) else getattr(call, "attr", "") for call in calls}
-    assert len(names) > 3
-    assert not names & {"open", "load", "save", "savez", "savetxt", "fromfile", "tofile", "memmap", "__import__"}
+def test_a_method_file_touches_no_disk():
+    for module in METHOD_FILES:
+        calls = [node.func for node in ast.walk(source_of(module)) if isinstance(node, ast.Call)]
+        names = {call.id if isinstance(call, ast.Name) else getattr(call, "attr", "") for call in calls}
+        assert len(names) > 3
+        assert not names & {"open", "load", "save", "savez", "savetxt", "fromfile", "tofile", "memmap", "__import__"}
 
 
 def test_importing_the_package_imports_no_model_no_data_and_no_config():

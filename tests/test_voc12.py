@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_benchmarks as tiny
+from conftest import HANGS
 from PIL import Image
 from test_commands import TINY, assert_one_line_error
 
@@ -159,16 +160,17 @@ def test_a_killed_preparation_goes_on(tmp_path, monkeypatch):
     """After its last full file of records; what it has is not prepared again, and the order is that of the list."""
     root = unpacked(tmp_path)
     slow = (
-        "import time, lpcam_jax.data.published as benchmark, lpcam_jax.data.voc12 as voc12;"
+        "import threading, lpcam_jax.data.published as benchmark, lpcam_jax.data.voc12 as voc12;"
+        "forever = threading.Event().wait;"
         "benchmark._SHARD = 1; labels, read = voc12._labels, [];"
-        "voc12._labels = lambda *words: time.sleep(600) if len(read) == 2 else read.append(1) or labels(*words);"
+        "voc12._labels = lambda *words: forever() if len(read) == 2 else read.append(1) or labels(*words);"
     )
     code = slow + PREPARE.replace("'train'", "'train_aug'")
     process = subprocess.Popen([sys.executable, "-c", code, root], stderr=subprocess.DEVNULL)
     unfinished = root / "prepared/unfinished/voc12/train_aug/1.0.0"
-    deadline = time.time() + 60
+    deadline = time.monotonic() + HANGS
     while "shardLengths" not in (text := _text(unfinished / "dataset_info.json")) or text.count('"1"') < 2:
-        assert time.time() < deadline
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.kill()
     process.wait()
@@ -221,7 +223,7 @@ def test_two_programs_prepare_the_same_split_at_once(tmp_path):
     command = [sys.executable, "-c", PREPARE, root]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in both:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=HANGS)
         assert process.returncode == 0, err
         assert out.splitlines()[-1].endswith("voc12/train/1.0.0")
 
@@ -289,7 +291,7 @@ def test_a_split_that_does_not_exist(archives):
         opened(archives, "train", part="train[oops]")
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_from_archives_to_heat_maps(program, archives, tmp_path):
     """The recipe of the paper, with a tiny network."""
     run, out, prepared = tmp_path / "run", tmp_path / "out", tmp_path / "prepared"
@@ -325,7 +327,7 @@ def test_no_archive_at_all(program, tmp_path):
 ANIMALS = Path(__file__).parents[2] / "shared" / "data" / "voc_animals"
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.skipif(not ANIMALS.is_dir(), reason="needs the photographs of ../shared/data/voc_animals")
 def test_real_photographs(tmp_path):
     """Real files of VOC 2012 and SBD, laid out like a devkit: what is prepared agrees with them."""

@@ -212,8 +212,9 @@ def test_the_state_gets_the_weights_and_says_so(tmp_path, whole, mesh, capsys):
     assert line in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["w.safetensors", "w.npz", "weights"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("w.safetensors", np.float32), ("w.npz", np.float16), ("weights", jnp.bfloat16)]
+)
 def test_safetensors(tmp_path, whole, dtype, name):
     arrays = {name: np.ascontiguousarray(array, dtype) for name, array in whole.items()}
     save_file(arrays | {"step": np.arange(3)}, tmp_path / name)
@@ -245,8 +246,7 @@ def test_damaged_safetensors_load_or_are_refused(tmp_path, whole):
         assert message.isprintable()
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("name", ["w.pth", "w.bin", "w.npz"])
+@pytest.mark.parametrize(("name", "zipped"), [("w.pth", True), ("w.bin", False), ("w.npz", True), ("w.npz", False)])
 def test_torch_files_are_told_by_their_content(tmp_path, whole, zipped, name):
     torch = pytest.importorskip("torch")
     entries = {f"module.{name}": torch.from_numpy(array).bfloat16() for name, array in whole.items()}
