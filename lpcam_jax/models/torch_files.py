@@ -128,7 +128,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # damage makes of a file whatever it likes
         told = isinstance(error, (ValueError, OSError, zipfile.BadZipFile))
         reason = ascii(str(error)[:150])[1:-1] if told else "its pickle makes no sense"
-        raise UserError(f"{path} is not a readable torch file ({reason}); get it again.") from None
+        raise UserError(f"{path} is not a readable torch file ({reason}); download it again.") from None
     return arrays
 
 

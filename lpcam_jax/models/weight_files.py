@@ -53,7 +53,7 @@ def read_weight_file(path: str | Path) -> dict[str, np.ndarray]:
         case _:
             raise UserError(f"{path} has no known format of weights; give {_KINDS}.")
     if strange := [name for name in arrays if len(name) > 200 or not name.isprintable()]:
-        raise UserError(f"{path} has an entry with the name {strange[0][:80]!a}: it is damaged; get it again.")
+        raise UserError(f"{path} has an entry with the name {strange[0][:80]!a}: it is damaged; download it again.")
     return arrays
 
 
@@ -101,7 +101,7 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
             dtype = _SAFETENSORS.get(entry["dtype"], f"V{len(entry['data']) // max(count, 1)}")
             arrays[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
     except Exception as error:
-        raise UserError(f"{file} is not a readable safetensors file ({_reason(error)}); get it again.") from None
+        raise UserError(f"{file} is not a readable safetensors file ({_reason(error)}); download it again.") from None
     return arrays
 
 

@@ -1,4 +1,4 @@
-"""Names as people read them: those of methods, and those that people chose, made to fit the space there is."""
+"""Names for display: titles of methods, and names of classes and pictures, shortened to fit."""
 
 from collections.abc import Callable
 
@@ -6,19 +6,19 @@ _TITLES = {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM", "taught": "LPCA
 
 
 def title(method: str) -> str:
-    """The method's name in the paper; a method of somebody else keeps the name it has."""
+    """The method's name in the paper; other methods keep their own."""
     return _TITLES.get(method, method)
 
 
 def shorten(name: str, fits: Callable[[str], bool]) -> str:
-    """Return the longest beginning of a name that fits, ending in "..." when something was cut.
+    """The longest beginning of a name that fits, with "..." if it is cut.
 
-    Line breaks and other characters that cannot be drawn become "?": a name stays on its line.
+    Line breaks and other unprintable characters become "?", so that a name stays on one line.
     """
     name = "".join(c if c.isprintable() else "?" for c in name)
     if fits(name):
         return name
-    kept = name[:100]
-    while kept and not fits(kept + "..."):
-        kept = kept[:-1]
-    return kept.rstrip() + "..."
+    start = name[:100]
+    while start and not fits(start + "..."):
+        start = start[:-1]
+    return start.rstrip() + "..."
