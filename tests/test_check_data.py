@@ -263,7 +263,8 @@ def test_classes_spelled_in_two_ways(data):
     mask_free(data)
     lines = [line for line in found(data) if "classes that differ only" in line]
     assert lines == [
-        "classes that differ only in case or Unicode form: 'Cat' and 'cat', 'Dog' and 'dog'; spell each class in one way"
+        "classes that differ only in case or Unicode form: 'Cat' and 'cat', 'Dog' and 'dog'; "
+        "spell each class in one way"
     ]
 
 

@@ -403,5 +403,5 @@ def test_a_picture_that_ends_early_is_named_with_what_to_do(tmp_path):
     picture = root / "VOCdevkit/VOC2012/JPEGImages/2008_000007.jpg"
     picture.write_bytes(picture.read_bytes()[:900])
     source = opened(root, "train")  # its header is good
-    with pytest.raises(UserError, match=r"1.0.0: 2008_000007: damaged .*; then delete .*/train/1.0.0, and it will be prep"):
+    with pytest.raises(UserError, match=r"1.0.0: 2008_000007: damaged .*; then delete .*/train/1.0.0, and it will be"):
         source[1]

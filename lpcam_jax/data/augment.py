@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from ..sizes import scaled_size
+
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bicubic resize as PIL does it: antialiased when shrinking, rounded to uint8.
@@ -23,11 +25,6 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == tuple(size):
         return image
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
-
-
-def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(H, W) times a scale, rounded half to even as NumPy rounds, at least one pixel."""
-    return max(int(np.round(size[0] * scale)), 1), max(int(np.round(size[1] * scale)), 1)
 
 
 def random_long_side(rng: np.random.Generator, image: np.ndarray, *, low: int, high: int) -> np.ndarray:
