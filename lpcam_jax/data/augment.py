@@ -12,7 +12,7 @@ from PIL import Image
 from ..sizes import scaled_size
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bicubic resize as PIL does it: antialiased when shrinking, rounded to uint8.
 
     Args:
@@ -40,7 +40,7 @@ def random_long_side(rng: np.random.Generator, image: np.ndarray, *, low: int, h
         uint8 (H', W', 3).
     """
     target = int(rng.integers(low, high + 1))
-    return resize(image, scaled_size(image.shape[:2], target / max(image.shape[:2])))
+    return resize_bicubic(image, scaled_size(image.shape[:2], target / max(image.shape[:2])))
 
 
 def random_mirror(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def random_crop(rng: np.random.Generator, image: np.ndarray, *, crop: int) -> tu
     return canvas, np.array([target[0].start, target[1].start, target[0].stop, target[1].stop], np.int32)
 
 
-def resize_linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_bilinear_uint8(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bilinear resize without antialiasing: row i of H samples row (i + 1/2) h / H - 1/2 of h.
 
     Args:
@@ -115,7 +115,7 @@ def random_scale(
     if scale == 1:
         return image, mask
     size = tuple(max(int(length * scale), 1) for length in mask.shape)
-    return resize_linear(image, size), resize_mask(mask, size)
+    return resize_bilinear_uint8(image, size), resize_mask(mask, size)
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

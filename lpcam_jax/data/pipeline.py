@@ -16,7 +16,7 @@ from .augment import (
     random_mirror,
     random_scale,
     random_window,
-    resize,
+    resize_bicubic,
     resize_mask,
     scaled_size,
 )
@@ -106,7 +106,7 @@ def sure_crops(training: IRNTraining | AMNTraining, *, grid: int) -> Augmentatio
 
     def augmented(record: Record, rng: np.random.Generator) -> Batch:
         size = scaled_size(record.mask.shape, rng.uniform(*training.scale_range))
-        both = np.dstack([resize(record.image, size), resize_mask(record.mask, size)])
+        both = np.dstack([resize_bicubic(record.image, size), resize_mask(record.mask, size)])
         canvas, box = random_crop(rng, random_mirror(rng, both), crop=training.crop)
         beyond = np.ones(canvas.shape[:2], bool)
         beyond[box[0] : box[2], box[1] : box[3]] = False

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..config import DeepLab
-from .layers import BatchNorm, Conv, Sizes, dropout, keep_valid, rescale, resize
+from .layers import BatchNorm, Conv, Sizes, dropout, keep_valid, rescale, resize_valid
 from .preprocessing import Preprocessing
 from .resnet import ResNet, build_backbone
 
@@ -88,7 +88,7 @@ class DeepLabV2(nnx.Module):
         logits = [self._logits_of_one_scale(*picture, train_backbone) for picture in pictures]
         grids = [self.grid_sizes(valid) for _, valid in pictures]
         shape = logits[0].shape[1:3]
-        smaller = [resize(one, grid, shape, grids[0]) for one, grid in zip(logits[1:], grids[1:], strict=True)]
+        smaller = [resize_valid(one, grid, shape, grids[0]) for one, grid in zip(logits[1:], grids[1:], strict=True)]
         return [*logits, reduce(jnp.maximum, smaller, logits[0])]
 
     def _logits_of_one_scale(self, images: jax.Array, sizes: Sizes, train_backbone: bool) -> jax.Array:
@@ -194,7 +194,7 @@ class DeepLabV3Plus(nnx.Module):
         x = self.pyramid(features["layer4"], coarse, train=train)
         x = dropout(dropout_key, x, rate=self.dropout)
         finer = self.finer(features["layer1"], fine, train=train)
-        x = jnp.concatenate([resize(x, coarse, finer.shape[1:3], fine), finer], axis=-1)
+        x = jnp.concatenate([resize_valid(x, coarse, finer.shape[1:3], fine), finer], axis=-1)
         for layer in self.decoder:
             x = layer(x, fine, train=train)
         return keep_valid(self.classifier(x), fine)

@@ -262,7 +262,7 @@ def _max_of_three(x: jax.Array, axis: int, margins: tuple[int, int]) -> jax.Arra
     return jnp.maximum(of_pairs, jax.lax.slice_in_dim(first, 1, count + 1, axis=axis))
 
 
-def resize(x: jax.Array, sizes: Sizes, shape: tuple[int, int], target_sizes: Sizes) -> jax.Array:
+def resize_valid(x: jax.Array, sizes: Sizes, shape: tuple[int, int], target_sizes: Sizes) -> jax.Array:
     """Bilinear resize of each picture's valid region to a valid region of another size.
 
     Position i of N samples position (i + 1/2) n / N - 1/2 of n.

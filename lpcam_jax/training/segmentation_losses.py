@@ -15,7 +15,7 @@ import optax
 
 from ..data.masks import IGNORE
 from ..models.deeplab import DeepLabV2, DeepLabV3Plus
-from ..models.layers import resize
+from ..models.layers import resize_valid
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -78,7 +78,7 @@ def full_size_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Returns:
         float32 ().
     """
-    return cross_entropy(resize(logits, None, labels.shape[1:3], None), labels)
+    return cross_entropy(resize_valid(logits, None, labels.shape[1:3], None), labels)
 
 
 def segmentation_loss(
