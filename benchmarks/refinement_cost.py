@@ -100,13 +100,13 @@ def crf(size: int, picture: str):
     """The package's CRF, with JAX started."""
     import jax
 
-    from lpcam_jax.data.augment import resize
+    from lpcam_jax.data.augment import resize_bicubic
     from lpcam_jax.data.pictures import read_picture
     from lpcam_jax.data.shapes import Shapes
     from lpcam_jax.refine.crf import CRFS, mean_field
 
     jax.numpy.zeros(1).block_until_ready()
-    image = resize(read_picture(picture) if picture else Shapes(1)[0].image, (size, size))
+    image = resize_bicubic(read_picture(picture) if picture else Shapes(1)[0].image, (size, size))
     unary = np.random.default_rng(0).random((size, size, CLASSES), np.float32)
     return lambda: mean_field(image, unary, CRFS["irn"]).block_until_ready()
 

@@ -8,8 +8,8 @@ A classifier that averages features and then applies bias-free weights can apply
 `normalize` divides each by its maximum, so that one threshold serves all.
 
 Layout: NHWC, `*b` any leading dimensions. `resize_*`, `fuse` and `normalize` follow the namespace of their
-argument: NumPy in, NumPy out (pictures come in hundreds of sizes, and each would be a compilation), JAX in,
-JAX out (and inside `jax.jit`).
+argument: NumPy in, NumPy out (pictures have hundreds of sizes, and JAX would compile for each), JAX in, JAX out (also
+inside `jax.jit`).
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def normalize(maps: Array, *, epsilon: float = 1e-5) -> Array:
         epsilon: added to the maximum.
 
     Returns:
-        float (*b, h, w, c) in [0, 1]. A flat map says nothing about where: it gives zeros, never NaN.
+        float (*b, h, w, c) in [0, 1]. A flat map does not localize anything: it gives zeros, never NaN.
 
     Source: reference step "make_cam"; step "make_lpcam" has no epsilon and gives NaN on an empty map.
     """
@@ -60,13 +60,13 @@ def normalize(maps: Array, *, epsilon: float = 1e-5) -> Array:
 def fuse(maps: Sequence[Array], size: tuple[int, int], *, stride: int = 16) -> Array:
     """Mean over picture scales of the maps, each resized to the picture.
 
-    Each map is resized bilinearly to the feature grid's extent, `stride` pixels a position, and cropped to the
-    picture (top left): positions stay where the convolutions put them.
+    Each map is resized bilinearly to the feature grid's extent, `stride` pixels per position, and cropped to the
+    picture (top left), so that features stay where the convolutions saw them.
 
     Args:
         maps: one float (*b, h_s, w_s, c) for each scale s.
         size: (H, W) of the picture at scale 1.
-        stride: pixels of the scale-1 picture a feature position.
+        stride: pixels of the scale-1 picture per feature position.
 
     Returns:
         float (*b, H, W, c).
@@ -76,8 +76,8 @@ def fuse(maps: Sequence[Array], size: tuple[int, int], *, stride: int = 16) -> A
     height, width = size
     extent = (stride * -(-height // stride), stride * -(-width // stride))
     total = resize_bilinear(maps[0], extent, crop=size)
-    for one in maps[1:]:
-        total = total + resize_bilinear(one, extent, crop=size)
+    for scale_maps in maps[1:]:
+        total = total + resize_bilinear(scale_maps, extent, crop=size)
     return total / len(maps)
 
 
@@ -87,7 +87,7 @@ def resize_bilinear(maps: Array, size: tuple[int, int], *, crop: tuple[int, int]
     Args:
         maps: float (*b, h, w, c).
         size: (H, W) to resize to.
-        crop: (rows, columns) of the result that are wanted, from the top left; None: all.
+        crop: (rows, columns) of the result to compute, from the top left; None: all.
 
     Returns:
         float (*b, H, W, c), or (*b, *crop, c).
@@ -106,14 +106,14 @@ def resize_bilinear(maps: Array, size: tuple[int, int], *, crop: tuple[int, int]
 
 
 def resize_nearest(maps: Array, size: tuple[int, int]) -> Array:
-    """Nearest resize by torch's rule: row i of H comes from row floor(i h / H) of h.
+    """Nearest-neighbour resize by torch's rule: row i of H is row floor(i h / H) of h.
 
     Args:
         maps: (*b, h, w, c), any dtype.
         size: (H, W) to resize to.
 
     Returns:
-        (*b, H, W, c), values of `maps`. (`jax.image.resize` and PIL take the centre, floor((i + 1/2) h / H).)
+        (*b, H, W, c), values of `maps`. (`jax.image.resize` and PIL sample centres, floor((i + 1/2) h / H).)
 
     Source: torch's `interpolate(mode="nearest")`, which the reference splits features with.
     """
@@ -125,7 +125,7 @@ def resize_nearest(maps: Array, size: tuple[int, int]) -> Array:
 
 @lru_cache(maxsize=512)
 def _bilinear_matrix(source: int, target: int) -> np.ndarray:
-    """Float32 (target, source): row i holds the two weights of output position i."""
+    """Interpolation weights, float32 (target, source): row i holds the two weights of output position i."""
     position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
     low = np.floor(position).astype(int)
     high = np.minimum(low + 1, source - 1)

@@ -1,14 +1,14 @@
 """Spherical k-means, jitted and vmapped over classes (paper, section 3.2).
 
-With unit(x) = x / |x|, points are assigned to the direction they make the smallest angle with:
+With unit(x) = x / |x|, each point is assigned to the direction with which it makes the smallest angle:
 
     a_i = argmax_k  unit(x_i) . u_k                                    assignment
-    u_k = unit( sum_{a_i = k} w_i unit(x_i) )         "spherical": never lowers the objective, so it always ends
-    u_k = unit( sum_{a_i = k} w_i x_i )               "mean": the reference; large features pull more
+    u_k = unit( sum_{a_i = k} w_i unit(x_i) )         "spherical": never lowers the objective, so it converges
+    u_k = unit( sum_{a_i = k} w_i x_i )               "mean": the reference; long features have more influence
 
     objective = sum_i w_i unit(x_i) . u_{a_i} / sum_i w_i              in [-1, 1]
 
-Ragged data are weights: a point of weight 0, like a point of length 0, does not exist. So all classes are one
+Raggedness is expressed by weights: points of weight 0, like points of length 0, are ignored. So all classes share one
 array, and everything here works under `jax.jit` and `jax.vmap`.
 """
 
@@ -22,13 +22,14 @@ import jax.numpy as jnp
 class KMeans(NamedTuple):
     """Result of `kmeans`.
 
-    directions: float (k, d), unit length; of an empty cluster: the last it had
-    means:      float (k, d), raw weighted mean of the members, what the classifier scores; 0 when empty. For "mean",
-                as in the reference, of the members before the last update
-    counts:     float (k,), weight of the members
-    assignment: int32 (n,), nearest direction of every point (of points of weight 0 too)
-    objective:  float (), mean cosine of the points to their direction, in [-1, 1]
-    iterations: int32 (), updates done
+    Attributes:
+        directions: float (k, d), unit length; an empty cluster keeps its last one.
+        means: float (k, d), raw weighted mean of the members, which the classifier scores; 0 if empty. For "mean", as
+            in the reference, of the members before the last update.
+        counts: float (k,), weight of the members.
+        assignment: int32 (n,), nearest direction of every point, also of points of weight 0.
+        objective: float (), mean cosine between the points and their directions, in [-1, 1].
+        iterations: int32 (), number of updates.
     """
 
     directions: jax.Array
@@ -40,7 +41,7 @@ class KMeans(NamedTuple):
 
 
 def inverse_length(vectors: jax.Array) -> jax.Array:
-    """1 / |v| over the last axis; 0 for a zero vector, or one too short or long to be squared in float32.
+    """1 / |v| over the last axis; 0 for a zero vector, or one whose square under- or overflows in float32.
 
     Args:
         vectors: float (..., d).
@@ -75,22 +76,22 @@ def kmeans(
 ) -> KMeans:
     """Cluster points by angle from the given centres.
 
-    Stops when (sum_k |change of centre k|)^2 < tol, or exactly nothing changed, or after `max_iterations`. An
-    empty cluster takes the worst-served point, as long as there is one that is not already at its direction.
+    Stops when (sum_k |change of centre k|)^2 < tol, when nothing changes, or after `max_iterations`. An empty cluster
+    takes over the point that is farthest from its direction, unless all points coincide with theirs.
 
     Args:
         points: float (n, d).
-        weights: float (n,), >= 0; 0: the point does not exist.
+        weights: float (n,), >= 0; points of weight 0 are ignored.
         init: float (k, d), starting centres of any length.
-        update: how a centre follows its members; see above.
+        update: how centres are computed from their members; see the module docstring.
         tol: on unit directions for "spherical" (default 1e-6), on raw means for "mean" (default 5, the reference's).
-        max_iterations: cap on the updates.
+        max_iterations: maximal number of updates.
 
     Returns:
         KMeans.
 
-    Source: paper section 3.2; reference step "make_lpcam" with kmeans_pytorch 0.3, distance cosine ("mean"; there
-    an empty cluster is NaN and never ends).
+    Source: paper section 3.2; reference step "make_lpcam" with kmeans_pytorch 0.3, distance cosine ("mean"; there an
+    empty cluster becomes NaN, and the loop never ends).
     """
     if update not in ("spherical", "mean"):
         raise ValueError(f"update={update!r}: use 'spherical' or 'mean'")
@@ -120,7 +121,7 @@ def _kmeans(points, weights, init, tol, *, update, max_iterations) -> KMeans:
         return jnp.where(counts[:, None] > 0, sums / jnp.where(counts > 0, counts, 1)[:, None], 0), counts
 
     def fill_empty(assignment, served):
-        """Give the r-th empty cluster the r-th worst-served point."""
+        """Assign to the r-th empty cluster the point that is r-th farthest from its direction."""
         counts = jax.ops.segment_sum(weights, assignment, k)
         spare = jnp.where((weights > 0) & (served < 1 - 1e-5), served, jnp.inf)
         cosine, worst = jax.lax.top_k(-spare, min(k, spare.shape[0]))
@@ -163,18 +164,18 @@ def _kmeans(points, weights, init, tol, *, update, max_iterations) -> KMeans:
 def kmeans_plus_plus(
     key: jax.Array, points: jax.Array, weights: jax.Array, *, k: int, candidates: int = 512
 ) -> jax.Array:
-    """k points to start from, each drawn far from the ones before.
+    """Draw k starting points, each likely to be far from those before.
 
-    The first is drawn by weight, each next with probability proportional to w_i (1 - max_j cos(x_i, c_j)). When no
-    point is left that differs from those drawn, the draw falls back to the weights; with no point at all to zeros.
+    The first is drawn by weight, each further one with probability proportional to w_i (1 - max_j cos(x_i, c_j)). If no
+    remaining point differs from those drawn, the draw falls back to the weights; without any point, centres are 0.
 
     Args:
         key: random key.
         points: float (n, d).
         weights: float (n,), >= 0.
         k: number of centres.
-        candidates: of more points than that, so many are drawn uniformly, and only they may be chosen: every centre
-            is a pass over them, which over 100,000 points would cost k / 3 iterations of `kmeans`.
+        candidates: if there are more points, choose only among this many, drawn uniformly: every centre needs a pass
+            over them, which over 100,000 points would cost k / 3 iterations of `kmeans`.
 
     Returns:
         float (k, d), rows of `points`.
@@ -182,9 +183,9 @@ def kmeans_plus_plus(
     Source: Arthur and Vassilvitskii, k-means++ (2007), with the cosine distance; the reference draws k rows uniformly.
     """
     if points.shape[0] > candidates:
-        lots_key, key = jax.random.split(key)
-        lots = jnp.where(weights > 0, jax.random.uniform(lots_key, weights.shape), -1)
-        _, drawn = jax.lax.top_k(lots, candidates)
+        candidate_key, key = jax.random.split(key)
+        draws = jnp.where(weights > 0, jax.random.uniform(candidate_key, weights.shape), -1)
+        _, drawn = jax.lax.top_k(draws, candidates)
         points, weights = points[drawn], weights[drawn]
     inverse = inverse_length(points)
     weights = jnp.where(inverse > 0, weights, 0)
@@ -212,15 +213,15 @@ def cluster_classes(
     restarts: int = 1,
     max_iterations: int = 100,
 ) -> KMeans:
-    """`kmeans` of every class, from `restarts` k-means++ starts, the best objective kept.
+    """Run `kmeans` for every class from `restarts` k-means++ starts, and keep the best objective.
 
     Args:
-        key: random key; or one of each class, (c,), so that classes may be clustered in groups.
+        key: random key; or one for each class, (c,), so that classes can be clustered in groups.
         points: float (c, n, d).
         weights: float (c, n).
-        k: clusters of each class.
+        k: clusters per class.
         update: see `kmeans`.
-        restarts: starts of each class.
+        restarts: starts per class.
         max_iterations: see `kmeans`.
 
     Returns:
@@ -241,5 +242,5 @@ def cluster_classes(
 
 
 def _product(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Full float32 product: the default of GPU and TPU rounds to fewer bits, which moves assignments."""
+    """Product in full float32: the default on GPU and TPU has lower precision, which would change assignments."""
     return jnp.matmul(left, right, precision="highest")

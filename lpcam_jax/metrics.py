@@ -1,7 +1,8 @@
-"""How good masks and classifiers are. Counts first, ratios of counts last.
+"""Metrics of masks and classifiers: counts first, ratios of counts last.
 
-Everything of masks comes from one confusion matrix m, m[i, j] = pixels of truth i and prediction j, 0 the
-background. A call counts in int32; sum the matrices of many pictures as NumPy float64: int32 ends at 2 10^9 pixels.
+All metrics of masks are computed from one confusion matrix m, m[i, j] = pixels of truth i and prediction j, 0 the
+background. A call counts in int32; sum the matrices of many pictures as NumPy float64, as int32 overflows at 2 10^9
+pixels.
 """
 
 from functools import partial
@@ -17,7 +18,7 @@ def confusion_matrix(labels: jax.Array, predictions: jax.Array, *, num_classes: 
 
     Args:
         labels: int (...), the truth, 0..num_classes-1 or `ignore`.
-        predictions: int (...), of the same shape, 0..num_classes-1; the caller's duty, values outside are miscounted.
+        predictions: int (...), of the same shape, 0..num_classes-1; this is not checked, other values are miscounted.
         num_classes: background included.
         ignore: pixels of this truth are not counted.
 
@@ -41,7 +42,7 @@ def threshold_sweep(
 ) -> jax.Array:
     """The confusion matrix of the seed mask at every threshold, in one pass over the pixels.
 
-    A pixel keeps its winning class up to the threshold that reaches its height, and is background from there on.
+    A pixel keeps its winning class while the threshold is below its height, and is background from there on.
 
     Args:
         labels: int (p,), the truth of p pixels, `ignore` for those not counted.
@@ -49,7 +50,7 @@ def threshold_sweep(
         heights: float (p,), that map's value.
         thresholds: float (t,), ascending.
         num_classes: background included.
-        ignore: truth of the pixels that do not count.
+        ignore: pixels of this truth are not counted.
 
     Returns:
         int32 (t, num_classes, num_classes), [threshold, truth, prediction].
@@ -61,7 +62,7 @@ def threshold_sweep(
     cell = jnp.where(labels == ignore, (t + 1) * num_classes**2, cell)
     counts = jnp.bincount(cell, length=(t + 1) * num_classes**2 + 1)[:-1]
     counts = counts.reshape(t + 1, num_classes, num_classes)
-    # below[i] thresholds leave pixel i foreground: at threshold s these are the pixels with below > s.
+    # Pixel i is foreground at the first below[i] thresholds: at threshold number s, those with below > s.
     foreground = jnp.cumsum(counts[::-1], axis=0)[::-1][1:]
     background = (jnp.cumsum(counts, axis=0)[:-1]).sum(axis=-1)
     return foreground.at[:, :, 0].add(background)
@@ -70,9 +71,12 @@ def threshold_sweep(
 class SeedScores(NamedTuple):
     """Table 1's columns, fractions in [0, 1].
 
-    miou: mean IoU over the classes that occur, background included
-    fp, fn: wrong and missed pixels over the union, mean over foreground classes
-    precision, recall: mean over the classes that occur, background included
+    Attributes:
+        miou: mean IoU over the classes that occur, background included.
+        fp: wrong pixels over the union, mean over foreground classes.
+        fn: missed pixels over the union, mean over foreground classes.
+        precision: mean over the classes that are predicted, background included.
+        recall: mean over the classes that are in the truth, background included.
     """
 
     miou: jax.Array
@@ -90,7 +94,7 @@ def iou(matrix: jax.Array) -> jax.Array:
         matrix: (*b, c, c), [truth, prediction].
 
     Returns:
-        float32 (*b, c), in [0, 1]; NaN for a class that neither truth nor prediction has.
+        float32 (*b, c), in [0, 1]; NaN for a class that is in neither truth nor prediction.
     """
     hit, truth, predicted = _margins(matrix)
     return _ratio(hit, truth + predicted - hit)
@@ -128,11 +132,11 @@ def average_precision(labels: jax.Array, scores: jax.Array) -> jax.Array:
     """Area under the precision-recall steps: mean over positives of the precision at their score.
 
     Args:
-        labels: (n,), not 0 for positives.
+        labels: (n,), non-zero for positives.
         scores: float (n,), ties count together.
 
     Returns:
-        float32 (), in [0, 1]; NaN without a positive. The mean over classes (`jax.vmap`, `jnp.nanmean`) is mAP.
+        float32 (), in [0, 1]; NaN without positives. The mean over classes (`jax.vmap`, `jnp.nanmean`) is mAP.
 
     Source: scikit-learn's `average_precision_score`, equal to 1e-6.
     """

@@ -1,13 +1,13 @@
-"""LPCAM: maps from all prototypes of a class, not from the classifier's weights alone (paper, Eq. 5-6).
+"""LPCAM: maps from all prototypes of a class instead of the classifier's weights alone (paper, Eq. 5-6).
 
     FG_n(x) = mean_i cos(f(x), F'_{n,i})       BG_n(x) = mean_j cos(f(x), B'_{n,j})       LPCAM_n = ReLU(FG_n - BG_n)
 
-The cosine is linear in the unit feature, so the means over prototypes collapse into one direction a class:
+The cosine is linear in the unit feature, so the means over prototypes collapse into one direction per class:
 
     FG_n - BG_n = unit(f(x)) . ( mean_i unit(F'_{n,i}) - mean_j unit(B'_{n,j}) )
 
-LPCAM *is* CAM, with other weights on unit features: one 1x1 convolution. `lpcam` is that; `similarity_maps` keeps
-the prototypes apart, in a single einsum, to explain a map part by part.
+So LPCAM *is* CAM with other weights on unit features: one 1x1 convolution, which `lpcam` computes. `similarity_maps`
+keeps the prototypes apart, in a single einsum, to explain a map part by part.
 """
 
 import jax
@@ -19,17 +19,18 @@ from .prototypes import Prototypes
 
 @jax.jit
 def directions(prototypes: Prototypes) -> jax.Array:
-    """One direction a class: mean of its unit prototypes minus mean of its context's.
+    """One direction per class: mean of its unit prototypes minus mean of its context's.
 
     Args:
         prototypes: of c classes.
 
     Returns:
-        float (c, d), of length at most 2. A class without prototypes has 0; without context nothing is subtracted.
+        float (c, d), of length at most 2. Without class prototypes, the first mean is 0; without context prototypes,
+        nothing is subtracted.
     """
 
     def mean_unit(centres, mask):
-        # A weighted sum of the centres as they are: no copy of them is scaled first.
+        # A weighted sum of the raw centres avoids a scaled copy of them.
         count = jnp.maximum(mask.sum(axis=1), 1).astype(centres.dtype)
         weights = jnp.where(mask, inverse_length(centres), 0) / count[:, None]
         return jnp.einsum("ckd,ck->cd", centres, weights, precision="highest")
@@ -44,23 +45,23 @@ def lpcam(features: jax.Array, prototypes: Prototypes | jax.Array) -> jax.Array:
     """LPCAM_n(x) = ReLU( unit(f(x)) . direction_n ).
 
     Args:
-        features: float (*b, h, w, d); of any length, zero features give zero. For a picture and its mirror image add
+        features: float (*b, h, w, d), of any length; zero features give zero. For a picture and its mirror image, add
             the (mirrored back) features first.
-        prototypes: of c classes; or, made once for many blocks, their `directions`, float (c, d).
+        prototypes: of c classes; or, computed once for many blocks, their `directions`, float (c, d).
 
     Returns:
-        float (*b, h, w, c), in [0, 2], on the feature grid. The ReLU is here, before scales are fused.
+        float (*b, h, w, c), in [0, 2], on the feature grid. The ReLU is applied here, before scales are fused.
 
-    Source: paper Eq. 5-6; reference step "make_lpcam" (the ReLU a scale is the code's; the paper has it once).
+    Source: paper Eq. 5-6; reference step "make_lpcam" (the code applies the ReLU at each scale, the paper once).
     """
-    # Scaling the few maps instead of the many features saves a copy of the feature block.
-    made = directions(prototypes) if isinstance(prototypes, Prototypes) else prototypes
-    activation = jnp.einsum("...d,cd->...c", features, made, precision="highest")
+    # Scaling the maps instead of the features, which are many more, saves a copy of the feature block.
+    weights = directions(prototypes) if isinstance(prototypes, Prototypes) else prototypes
+    activation = jnp.einsum("...d,cd->...c", features, weights, precision="highest")
     return jax.nn.relu(activation * inverse_length(features)[..., None])
 
 
 def without_context(prototypes: Prototypes) -> Prototypes:
-    """The same prototypes with no context to subtract: `lpcam` with them is the paper's LPCAM-F.
+    """The same prototypes without context: `lpcam` with them is the paper's LPCAM-F.
 
     Args:
         prototypes: of c classes.
@@ -73,7 +74,7 @@ def without_context(prototypes: Prototypes) -> Prototypes:
 
 @jax.jit
 def similarity_maps(features: jax.Array, centres: jax.Array) -> jax.Array:
-    """Cosine of every feature with every prototype, one einsum on unit vectors.
+    """Cosine of every feature with every prototype, a single einsum on unit vectors.
 
     Args:
         features: float (*b, h, w, d).

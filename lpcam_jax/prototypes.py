@@ -1,14 +1,14 @@
-"""Prototypes: the cluster centres that the classifier vouches for (paper, Eq. 3-4).
+"""Prototypes: the cluster centres that the classifier confirms (paper, Eq. 3-4).
 
-A centre is scored as if it were a picture's mean feature, by softmax over classes:
+A centre is scored as if it were a picture's mean feature, by a softmax over classes:
 
     p_n(c) = exp(w_n . c) / sum_m exp(w_m . c)
 
     F'_n = { centres of F_n with p_n > mu_f }            class prototypes: head, leg, body
     B'_n = { centres of B_n with low < p_n < mu_b }      context prototypes: grass, rail
 
-The score needs the centre's length: unit centres score about 1/c everywhere and nothing would pass. So the raw
-means of the clusters are scored and kept; the cosine later is blind to length.
+The score depends on the centre's length: unit centres would score about 1/c everywhere, and none would pass. So the raw
+means of the clusters are scored and kept; the cosine used later ignores length.
 """
 
 from typing import NamedTuple
@@ -18,13 +18,14 @@ import jax.numpy as jnp
 
 
 class Prototypes(NamedTuple):
-    """What LPCAM knows of every class; masks instead of lists, so that it is one static pytree.
+    """The prototypes of all classes; masks instead of lists make it one pytree of static shapes.
 
-    class_centres:   float (c, k, d)
-    class_mask:      bool (c, k), which of them are prototypes
-    context_centres: float (c, k, d)
-    context_mask:    bool (c, k)
-    taught:          float (c, d), one direction a class that learned from refined seeds (`teaching`); None: none did
+    Attributes:
+        class_centres: float (c, k, d).
+        class_mask: bool (c, k), which of them are prototypes.
+        context_centres: float (c, k, d).
+        context_mask: bool (c, k).
+        taught: float (c, d), one direction per class, learned from refined seeds (`teaching`); None: not taught.
     """
 
     class_centres: jax.Array
@@ -36,7 +37,7 @@ class Prototypes(NamedTuple):
 
 @jax.jit
 def class_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
-    """Probability of each class for each centre, softmax over classes of centre . w.
+    """Probability of each class for each centre: softmax over classes of centre . w.
 
     Args:
         centres: float (*k, d), raw means in the units of the features.
@@ -59,23 +60,23 @@ def select_prototypes(
     mu_f: float = 0.9,
     context: tuple[float, float] = (0.05, 0.9),
 ) -> Prototypes:
-    """Keep the centres whose score says what they are.
+    """Keep the centres whose scores pass the thresholds.
 
-    A zero centre (an empty cluster) is never kept. A class of which no centre passes keeps its best-scoring one, and
-    those within 1e-6 of it. A context of which none passes keeps none: then nothing is subtracted.
+    A zero centre (an empty cluster) is never kept. A class without a passing centre keeps its best-scoring one, and
+    those within 1e-6 of it. A context without one keeps none: then nothing is subtracted.
 
     Args:
         class_centres: float (c, k, d), raw means of the clusters of F_n.
         context_centres: float (c, k', d), of B_n.
         weights: float (d, c), the classifier's head.
-        mu_f: a class prototype scores above this.
-        context: (low, mu_b), a context prototype scores strictly between.
+        mu_f: class prototypes score above this.
+        context: (low, mu_b), context prototypes score strictly between.
 
     Returns:
         Prototypes.
 
-    Source: paper Eq. 3-4; reference step "make_lpcam" (the lower bound is in the code only; the fallback in the
-    code for COCO only).
+    Source: paper Eq. 3-4; reference step "make_lpcam" (the lower bound is only in the code, the fallback only in the
+    code for COCO).
     """
 
     def own_score(centres):

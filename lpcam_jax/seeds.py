@@ -1,9 +1,9 @@
 """Seed masks: the picture's classes compete at every pixel, against a constant background.
 
-    seed(x) = argmax( threshold, A_1(x), ..., A_c(x) )         over the classes that the picture has
+    seed(x) = argmax( threshold, A_1(x), ..., A_c(x) )         over the classes in the picture
 
-Masks hold 0 for background, n + 1 for class n, 255 for "unsure". The functions follow the namespace of the maps: NumPy
-in, NumPy out; JAX in (also inside `jax.jit`), JAX out.
+Masks hold 0 for background, n + 1 for class n, and 255 for unsure. The functions follow the namespace of the maps:
+NumPy in, NumPy out; JAX in (also inside `jax.jit`), JAX out.
 """
 
 import jax
@@ -19,7 +19,7 @@ def seed_mask(maps: Array, labels: Array, *, background: float = 0.3) -> Array:
 
     Args:
         maps: float (*b, H, W, c), normalized maps in [0, 1].
-        labels: (*b, c), not 0 where the picture has the class; other classes never win.
+        labels: (*b, c), non-zero for the classes in the picture; other classes never win.
         background: the threshold; a tie is background.
 
     Returns:
@@ -28,8 +28,8 @@ def seed_mask(maps: Array, labels: Array, *, background: float = 0.3) -> Array:
     Source: reference step "eval_cam".
     """
     xp = maps.__array_namespace__()
-    shown = xp.where((labels != 0)[..., None, None, :], maps, -xp.inf)
-    return xp.where(shown.max(axis=-1) > background, shown.argmax(axis=-1) + 1, 0).astype(xp.int32)
+    competing = xp.where((labels != 0)[..., None, None, :], maps, -xp.inf)
+    return xp.where(competing.max(axis=-1) > background, competing.argmax(axis=-1) + 1, 0).astype(xp.int32)
 
 
 def with_class_values(labels: Array, classes: Array) -> np.ndarray:
@@ -52,9 +52,9 @@ def confident_labels(maps: Array, labels: Array, *, foreground: float = 0.45, ba
 
     Args:
         maps: float (*b, H, W, c), normalized maps in [0, 1].
-        labels: (*b, c), not 0 where the picture has the class.
-        foreground: at least above this a pixel has a class.
-        background: up to this it is background.
+        labels: (*b, c), non-zero for the classes in the picture.
+        foreground: above this, a pixel has its class.
+        background: up to this, it is background.
 
     Returns:
         int32 (*b, H, W): n + 1, 0, or 255 (unsure).
@@ -66,11 +66,11 @@ def confident_labels(maps: Array, labels: Array, *, foreground: float = 0.45, ba
 
 
 def ir_labels(sure: Array, possible: Array) -> Array:
-    """The classes of one mask, the background of another; the pixels of neither are unsure.
+    """The classes of one mask and the background of another; all other pixels are unsure.
 
     Args:
         sure: int (*b, H, W), a mask at a high threshold, possibly after a CRF: its classes are kept.
-        possible: int (*b, H, W), at a low threshold: what is background in both is background.
+        possible: int (*b, H, W), a mask at a low threshold: pixels that are background in both are background.
 
     Returns:
         int32 (*b, H, W): n + 1, 0, or 255 (unsure).
@@ -82,21 +82,21 @@ def ir_labels(sure: Array, possible: Array) -> Array:
 
 
 def otsu_threshold(maps: Array) -> Array:
-    """The threshold of each map that separates its low values from its high ones best, Otsu's.
+    """Otsu's threshold of each map, which best separates its low values from its high ones.
 
-    Of all cuts of the n sorted values v_1 .. v_n into the k lowest and the others, with means m_0 and m_1, the one with
-    the largest variance between the two:
+    Of all splits of the n sorted values v_1 .. v_n into the k lowest and the others, with means m_0 and m_1, the one
+    with the largest variance between the two:
 
         argmax_k  k (n - k) (m_1 - m_0)^2            threshold = v_k
 
-    It is exact: the values are not gathered into the bins of a histogram.
+    It is exact: values are not binned into a histogram.
 
     Args:
         maps: float (*b, H, W, c).
 
     Returns:
-        float (*b, c); `maps > threshold[..., None, None, :]` are the high values. Of a flat map its one value, which
-        nothing is above.
+        float (*b, c); `maps > threshold[..., None, None, :]` selects the high values. For a flat map it is the map's
+        value, which no pixel exceeds.
 
     Source: Otsu, A threshold selection method from gray-level histograms (1979).
     """
@@ -104,11 +104,11 @@ def otsu_threshold(maps: Array) -> Array:
     *batch, h, w, c = maps.shape
     values = xp.sort(xp.reshape(maps, (*batch, h * w, c)), axis=-2)
     following = xp.concatenate([values[..., 1:, :], xp.full_like(values[..., :1, :], xp.inf)], axis=-2)
-    # In NumPy in double precision: its sums run from one value to the next, and there are as many as pixels.
+    # In double precision under NumPy, because its cumulative sums are sequential, over as many values as pixels.
     centred = values.astype(np.float64 if xp is np else np.float32)
     centred = centred - centred.mean(axis=-2, keepdims=True)
     k = xp.cumsum(xp.ones_like(centred), axis=-2)
-    # With the mean at 0, k (n - k) (m_1 - m_0)^2 is (sum of the k lowest)^2 / (k (n - k)), but for a constant.
+    # For a mean of 0, k (n - k) (m_1 - m_0)^2 is (sum of the k lowest)^2 / (k (n - k)), up to a constant.
     between = xp.square(xp.cumsum(centred, axis=-2)) / xp.maximum(k * (h * w - k), 1)
     between = xp.where(following > values, xp.where(k < h * w, between, 0), -1)
     return xp.take_along_axis(values, between.argmax(axis=-2, keepdims=True), axis=-2)[..., 0, :]
@@ -122,16 +122,17 @@ def percentile_threshold(maps: Array, percent: float) -> Array:
         percent: in [0, 100]; with 80, the brightest fifth is above.
 
     Returns:
-        float (*b, c); linear between two values, as NumPy's `percentile`.
+        float (*b, c); interpolated linearly between two values, like NumPy's `percentile`.
     """
     xp = maps.__array_namespace__()
     return xp.percentile(maps, percent, axis=(-3, -2)).astype(maps.dtype)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest connected piece of each mask, corners included; of equal ones the first in reading order.
+    """The largest 8-connected component of each mask; ties go to the first in reading order.
 
-    A few pixels far away would spoil a bounding box: localisation is scored with the box of this piece.
+    Localization is scored with the bounding box of this component, because a few stray pixels would spoil the box of
+    the whole mask.
 
     Args:
         mask: bool (*b, H, W), NumPy's.
@@ -141,13 +142,13 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 
     Source: Zhou et al., Learning deep features for discriminative localization (2016), section 3.2.
     """
-    from scipy.ndimage import label  # here: it takes long to load, and the other functions do without
+    from scipy.ndimage import label  # imported here because it is slow to load, and only this function needs it
 
     result = np.zeros_like(mask)
     for index in np.ndindex(mask.shape[:-2]):
-        pieces, count = label(mask[index], structure=np.ones((3, 3)))
+        components, count = label(mask[index], structure=np.ones((3, 3)))
         if count:
-            result[index] = pieces == 1 + np.argmax(np.bincount(pieces.reshape(-1))[1:])
+            result[index] = components == 1 + np.argmax(np.bincount(components.reshape(-1))[1:])
     return result
 
 
@@ -167,8 +168,8 @@ def bounding_boxes(mask: Array) -> Array:
         length = line.shape[-1]
         first = xp.argmax(line, axis=-1)
         last = length - xp.argmax(xp.flip(line, axis=-1), axis=-1)
-        some = line.any(axis=-1)
-        return xp.where(some, first, 0), xp.where(some, last, 0)
+        nonempty = line.any(axis=-1)
+        return xp.where(nonempty, first, 0), xp.where(nonempty, last, 0)
 
     top, bottom = extent(mask.any(axis=-1))
     left, right = extent(mask.any(axis=-2))

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-# Most of a test's time is compilation, and half of that LLVM's optimization. What it changes, last bits, is looked at by
-# `make test-all`, which compiles the tests that are marked so as users do.
+# Most of a test's time is compilation, and half of that LLVM's optimization. It changes last bits: `make test-all`
+# compiles the tests that compare numbers as users do.
 os.environ.setdefault(
     "XLA_FLAGS", "" if os.environ.get("LPCAM_TEST_OPTIMIZED") else "--xla_backend_optimization_level=0"
 )

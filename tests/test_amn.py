@@ -13,7 +13,7 @@ from test_inference import SIZES as PICTURE_SIZES
 from test_inference import Noise
 
 from lpcam_jax.backbones.folding import fold_batch_norm
-from lpcam_jax.data.augment import resize, scaled_size
+from lpcam_jax.data.augment import resize_bicubic, scaled_size
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.amn.activation import activation_maps, balanced_loss
 from lpcam_jax.systems.amn.config import AMNInference, AMNModel, AMNTraining
@@ -197,7 +197,7 @@ def test_logits_are_those_of_the_picture_alone_at_every_scale_and_its_mirror_ima
     for number in ORDER:
         size, total = PICTURE_SIZES[number], 0
         for scale in TWO_SCALES.scales:
-            image = resize(Noise((number,))[0].image, scaled_size(size, scale)).astype(np.float32)
+            image = resize_bicubic(Noise((number,))[0].image, scaled_size(size, scale)).astype(np.float32)
             image = ((image - np.float32([[123.675, 116.28, 103.53]])) / np.float32([[58.395, 57.12, 57.375]]))[None]
             labels, mirrored = LABELS[[number % 3]], image[:, :, ::-1]
             one = (logits_of(network(), image, labels) + logits_of(network(), mirrored, labels)[:, :, ::-1]) / 2

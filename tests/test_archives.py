@@ -46,7 +46,7 @@ def test_names_are_relative_to_the_folder_of_the_anchor(tmp_path, kind, prefix):
     assert "masks/a.png" in files
     assert "masks" not in files
     assert "masks/b.png" not in files
-    with pytest.raises(UserError, match=r"masks/b.png: no such file; get the data set again"):
+    with pytest.raises(UserError, match=r"masks/b.png: no such file; download the data set again"):
         files.read("masks/b.png")
 
 
@@ -117,7 +117,7 @@ def test_another_size_than_the_published_is_noted_and_explains_a_damage(tmp_path
     path = packed(tmp_path, ".zip")
     monkeypatch.setitem(archives.PUBLISHED, "archive.zip", Published(12345, "md5", "0" * 32))
     assert found(tmp_path) is not None
-    assert "bytes, while 12,345 were published" in capsys.readouterr().out
+    assert "bytes, the published one 12,345" in capsys.readouterr().out
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"not a readable archive .*; it has 100 bytes, while 12,345 were published"):
+    with pytest.raises(UserError, match=r"not a readable archive .*; it has 100 bytes, the published one 12,345"):
         found(tmp_path)

@@ -9,8 +9,8 @@ from lpcam_jax.data.augment import (
     random_mirror,
     random_scale,
     random_window,
-    resize,
-    resize_linear,
+    resize_bicubic,
+    resize_bilinear_uint8,
     scaled_size,
 )
 
@@ -71,16 +71,16 @@ def test_scaled_size_rounds_half_to_even_and_keeps_a_pixel(size, scale, expected
     assert scaled_size(size, scale) == expected
 
 
-def test_resize():
+def test_resize_bicubic():
     image = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
-    assert resize(image, (8, 12)) is image
-    flat = resize(np.full((8, 12, 3), (10, 200, 30), np.uint8), (5, 31))
+    assert resize_bicubic(image, (8, 12)) is image
+    flat = resize_bicubic(np.full((8, 12, 3), (10, 200, 30), np.uint8), (5, 31))
     assert flat.shape == (5, 31, 3)
     assert flat.dtype == np.uint8
     assert (flat == (10, 200, 30)).all()
     # Antialiased: a chequerboard becomes grey, not one of its colours.
     board = np.repeat(255 * (np.indices((32, 32)).sum(0) % 2)[..., None], 3, axis=2).astype(np.uint8)
-    assert np.abs(resize(board, (8, 8)).astype(int) - 128).max() < 16
+    assert np.abs(resize_bicubic(board, (8, 8)).astype(int) - 128).max() < 16
 
 
 # Picture and mask.
@@ -99,10 +99,10 @@ def test_resize():
 )
 def test_linear_resize_of_a_row(row, length, expected):
     image = np.repeat(np.uint8(row).reshape(1, -1, 1), 3, axis=2)
-    resized = resize_linear(image, (1, length))
+    resized = resize_bilinear_uint8(image, (1, length))
     assert resized.dtype == np.uint8
     np.testing.assert_array_equal(resized, np.repeat(np.uint8(expected).reshape(1, -1, 1), 3, axis=2))
-    np.testing.assert_array_equal(resize_linear(image.swapaxes(0, 1), (length, 1)), resized.swapaxes(0, 1))
+    np.testing.assert_array_equal(resize_bilinear_uint8(image.swapaxes(0, 1), (length, 1)), resized.swapaxes(0, 1))
 
 
 @pytest.mark.parametrize("size", [(4, 9), (13, 30), (17, 20), (40, 7), (26, 60)])
@@ -110,7 +110,7 @@ def test_linear_resize_is_opencv_s_within_a_grey_level(size):
     cv2 = pytest.importorskip("cv2")
     image = np.random.default_rng(0).integers(0, 256, (13, 30, 3), np.uint8)
     expected = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-    difference = np.abs(resize_linear(image, size).astype(int) - expected)
+    difference = np.abs(resize_bilinear_uint8(image, size).astype(int) - expected)
     assert difference.max() <= 1
     assert (difference == 0).mean() > 0.8
 

@@ -192,7 +192,7 @@ def test_five_defects_are_five_lines(data):
         "line 5: no name",
         "leads out",
         "1 of 6 pictures are not in",
-        "00.jpg is there twice",
+        "00.jpg occurs twice",
     ):
         assert sum(part in line for line in errors) == 1, errors
     assert len(errors) == 5
@@ -223,7 +223,7 @@ def test_pictures_without_labels(data):
 
 def test_labels_without_pictures(data):
     table(data, {**LABELS, "gone": "cat", "lost/too.jpg": "dog"})
-    only(data, "ERROR", "2 of 26 pictures are not in .*images: gone, lost/too.jpg; add them or take them out")
+    only(data, "ERROR", "2 of 26 pictures are not in .*images: gone, lost/too.jpg; add them or remove them")
 
 
 def test_a_class_in_all_pictures(data):
@@ -235,7 +235,7 @@ def test_a_class_in_all_pictures(data):
 def test_all_labels_the_same(data):
     table(data, dict.fromkeys(LABELS, "dog cat"))
     mask_free(data)
-    only(data, "ERROR", "nothing to tell apart, all 24 pictures have the same labels: cat, dog; take more")
+    only(data, "ERROR", "nothing to tell apart, all 24 pictures have the same labels: cat, dog; add pictures")
 
 
 def test_no_label_at_all(data):
@@ -263,7 +263,8 @@ def test_classes_spelled_in_two_ways(data):
     mask_free(data)
     lines = [line for line in found(data) if "classes that differ only" in line]
     assert lines == [
-        "classes that differ only in case or Unicode form: 'Cat' and 'cat', 'Dog' and 'dog'; spell a class in one way"
+        "classes that differ only in case or Unicode form: 'Cat' and 'cat', 'Dog' and 'dog'; "
+        "spell each class in one way"
     ]
 
 
@@ -286,9 +287,9 @@ def test_damaged_pictures(data):
     lines = {line: severity for line, severity in found(data).items() if "mask" not in line}
     assert set(lines.values()) == {"ERROR"}
     one, two, three = sorted(lines)
-    assert re.match(r"damaged picture \(.*\): images/00.jpg, images/01.jpg; get it again", one)
-    assert re.match(r"not a picture that can be read \(.*\): images/03.jpg; convert it", two)
-    assert re.match(r"the file is empty: images/02.jpg; get it again", three)
+    assert re.match(r"damaged picture \(.*\): images/00.jpg, images/01.jpg; replace or remove it", one)
+    assert re.match(r"not a picture in a supported format \(.*\): images/03.jpg; convert or remove it", two)
+    assert re.match(r"the file is empty: images/02.jpg; replace or remove it", three)
 
 
 def test_odd_pictures_are_notes(data):
@@ -306,10 +307,10 @@ def test_odd_pictures_are_notes(data):
     others = {"deep": LABELS["02"], "clear": LABELS["03"], "film": LABELS["04"]}
     table(data, {name: labels for name, labels in LABELS.items() if not "02" <= name <= "04"} | others)
     assert found(data) == {
-        "pictures turned by EXIF: images/00.jpg; read upright": "NOTE",
+        "pictures rotated by EXIF: images/00.jpg; read upright": "NOTE",
         "pictures in CMYK: images/01.jpg; read as RGB": "NOTE",
         "pictures of 16 bits: images/deep.png; the high byte of each value is read": "NOTE",
-        "pictures with transparency: images/clear.png; what is transparent becomes white": "NOTE",
+        "pictures with transparency: images/clear.png; transparent parts become white": "NOTE",
         "pictures of several frames: images/film.gif; the first is read": "NOTE",
     }
 
@@ -345,7 +346,7 @@ def test_names_that_are_one_on_another_system(data):
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("04", "the same picture twice: "), ("05", "the same picture twice, with other labels: ")]
+    ("name", "what"), [("04", "the same picture twice: "), ("05", "the same picture twice, with different labels: ")]
 )
 def test_the_same_picture_twice(data, name, what):
     file = mask_free(data) / f"images/{name}.jpg"
@@ -372,7 +373,7 @@ def test_hostile_names_keep_to_their_line(tmp_path):
     [
         (lambda path: mask(path, 0, 1, size=(40, 48)), "the mask is 40x48, its picture 48x40"),
         (lambda path: mask(path, 0, 1, 3, 77), "the mask holds 3, 77: .*only 0..2 and 255"),
-        (lambda path: mask(path, 0, 255), "the mask holds 0 and 255 only.*store objects as their class index, 1..2"),
+        (lambda path: mask(path, 0, 255), "the mask holds only 0 and 255.*store objects as their class index, 1..2"),
         (lambda path: mask(path, 0, 1, mode="RGB"), r"a colour picture \(RGB\).*palette or 8-bit grey"),
         (lambda path: path.write_bytes(path.read_bytes()[:50]), "damaged picture|not a picture"),
         (lambda path: path.write_bytes(b""), "the file is empty"),
@@ -396,9 +397,9 @@ def test_a_mask_can_be_wrong_in_two_ways(data):
 def test_masks_that_contradict_the_labels(data):
     mask(data / "masks/00.png", 0, 2, 255, 0, 0)
     assert [*found(data)] == [
-        "masks with classes that the labels deny: masks/00.png (dog); "
+        "masks with classes that are not in the labels: masks/00.png (dog); "
         "correct the labels or the mask; classes are numbered from 1 in alphabetical order",
-        "masks without a class that the labels name: masks/00.png (cat); "
+        "masks without a class that is in the labels: masks/00.png (cat); "
         "correct the labels or the mask; classes are numbered from 1 in alphabetical order",
     ]
     assert set(found(data).values()) == {"WARNING"}
@@ -458,7 +459,7 @@ def test_classes_that_a_part_lacks_are_a_warning(capsys):
     out = capsys.readouterr().out
     assert out.splitlines() == [
         "warning: the pictures to train on: classes in no picture: dog; "
-        "their heat maps will be empty: add pictures of them or leave them out"
+        "their heat maps will be empty: add pictures of them, or leave the classes out"
     ]
     check_labels(Labelled([[1, 0]]))  # a dry run on one picture
     assert "no picture: dog" in capsys.readouterr().out

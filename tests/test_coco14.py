@@ -120,15 +120,15 @@ def polygon(*numbers):
 @pytest.mark.parametrize(
     ("part", "change", "pattern"),
     [
-        ("categories", {"id": 1}, r"a category id is there twice"),
-        ("images", {"id": 9}, r"a picture id is there twice"),
+        ("categories", {"id": 1}, r"a category id occurs twice"),
+        ("images", {"id": 9}, r"a picture id occurs twice"),
         ("categories", {"id": 77}, r"not COCO's instances \(an annotation of unknown category"),
         ("images", {"file_name": "../../evil.jpg"}, r"leads out of the data set"),
         ("images", {"height": 10**9}, r"picture \d+ is 12x1000000000"),
         ("images", {"height": "ten"}, r"not COCO's instances"),
         ("annotations", polygon(1, 1, 1e30, 1, 5, 5), r"annotation 0 of picture 1 cannot be drawn \(a corner"),
         ("annotations", polygon(1, 1, float("nan"), 1, 5, 5), r"annotation 0 of picture 1 cannot be drawn"),
-        ("annotations", {"segmentation": {"size": [3, 3], "counts": [9]}}, r"cannot be drawn \(its code is of"),
+        ("annotations", {"segmentation": {"size": [3, 3], "counts": [9]}}, r"cannot be drawn \(its code is for"),
         ("annotations", {"segmentation": {"size": [10, 12], "counts": [0, 10**9]}}, r"cannot be drawn \(its code does"),
         ("annotations", {"segmentation": {"size": [10, 12], "counts": "~~~~~~~"}}, r"cannot be drawn"),
         ("annotations", {"segmentation": "nothing"}, r"cannot be drawn"),
@@ -151,7 +151,7 @@ def test_a_json_that_is_no_instances_file(tmp_path, content):
     root = tiny.coco_archives(tmp_path)
     (root / "annotations").mkdir()
     (root / "annotations" / "instances_train2014.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"instances_train2014.json: .*; get it again"):
+    with pytest.raises(UserError, match=r"instances_train2014.json: .*; download it again"):
         opened(root)
 
 

@@ -208,7 +208,7 @@ def test_a_run_without_prototypes(program, trained, tmp_path):
         ("val", (), r"val: this data set has no part of this name; it is one whole: write all\."),
         ("val[:3]", (), r"val\[:3\]: .* write all\[:3\]\."),
         ("all[30:]", (), r"all\[30:\]: the slice is empty; all holds 24 pictures"),
-        ("all[3]", (), r"all\[3\]: \[3\] is no slice; write all\[:80%\]"),
+        ("all[3]", (), r"all\[3\]: \[3\] is not a slice; write all\[:80%\]"),
         ("val", ("--images", "*.jpg"), r"--split val: --images has no parts; leave one of the two out"),
     ],
 )

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from reference import numpy_crf
 
-from lpcam_jax.machine.errors import UserError
 from lpcam_jax.refine.crf import CRF, CRFS, label_unary, mean_field, softmax_unary
 from lpcam_jax.refine.permutohedral import with_gaussian_sums
 
@@ -178,7 +177,7 @@ def test_energies_of_probabilities_are_those_of_numpy():
 
 
 def test_sizes_that_differ_are_told(picture, unary):
-    with pytest.raises(UserError, match=r"image is \(24, 29, 3\), the energies are \(2, 24, 30, 3\)"):
+    with pytest.raises(ValueError, match=r"image \(24, 29, 3\) and energies \(2, 24, 30, 3\)"):
         mean_field(picture[:, :-1], unary)
 
 

@@ -12,7 +12,7 @@ from flax import nnx
 from PIL import Image
 
 from lpcam_jax import resize_bilinear
-from lpcam_jax.backbones.layers import rescale, resize
+from lpcam_jax.backbones.layers import rescale, resize_valid
 from lpcam_jax.backbones.preprocessing import Preprocessing
 from lpcam_jax.backbones.resnet import ResNet
 from lpcam_jax.systems.deeplab.losses import cross_entropy, full_size_loss, multi_scale_loss, shrink_labels
@@ -209,13 +209,13 @@ def test_the_forward_pass_exports_for_every_platform(name):
 @pytest.mark.parametrize("shape", [(5, 7), (40, 31)])
 def test_resize_is_the_house_s(shape):
     x = np.random.default_rng(0).normal(size=(2, 12, 9, 3)).astype(np.float32)
-    np.testing.assert_allclose(resize(x, None, shape, None), resize_bilinear(x, shape), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(resize_valid(x, None, shape, None), resize_bilinear(x, shape), rtol=1e-5, atol=1e-6)
 
 
 def test_resize_of_padded_pictures():
     x = np.random.default_rng(0).normal(size=(4, 12, 9, 3)).astype(np.float32)  # also outside: it has no weight
     sizes, wanted = [(12, 9), (5, 9), (1, 1), (7, 2)], [(20, 17), (9, 4), (3, 17), (20, 1)]
-    resized = resize(x, jnp.int32(sizes), (20, 17), jnp.int32(wanted))
+    resized = resize_valid(x, jnp.int32(sizes), (20, 17), jnp.int32(wanted))
     for one, values, (h, w), (height, width) in zip(x, resized, sizes, wanted, strict=True):
         expected = resize_bilinear(one[:h, :w], (height, width))
         np.testing.assert_allclose(values[:height, :width], expected, rtol=1e-5, atol=1e-6)
@@ -231,7 +231,7 @@ def test_rescaling_to_half_is_the_mean_of_pairs_whatever_the_size():
 
 def test_positions_of_a_large_picture_are_exact():
     ramp = jnp.arange(4000, dtype=jnp.float32).reshape(1, 4000, 1, 1)
-    resized = resize(ramp, jnp.int32([[3999, 1]]), (2999, 1), jnp.int32([[2999, 1]]))
+    resized = resize_valid(ramp, jnp.int32([[3999, 1]]), (2999, 1), jnp.int32([[2999, 1]]))
     expected = (np.arange(2999) + 0.5) * 3999 / 2999 - 0.5
     np.testing.assert_allclose(resized.ravel(), expected, rtol=1e-6)
 

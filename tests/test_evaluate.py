@@ -213,7 +213,7 @@ def npy_only(folder):
     ("change", "pattern"),
     [
         (damaged, r"a.png: "),
-        (npy_only, r"holds .npy files only: pickles.*np.savez"),
+        (npy_only, r"holds only .npy files: pickles.*np.savez"),
         (shutil.rmtree, r"no such folder of predictions"),
         (lambda folder: write_mask(folder / "a.png", [[0, 1]]), r"a.png is 2x1, the mask of its picture 3x2"),
         (lambda folder: write_mask(folder / "a.png", [[7] * 3] * 2), r"a.png holds the value 7, .* 0..2 and 255"),

@@ -16,7 +16,7 @@ from reference.numpy_lpcam import scale_cam, scale_lpcam
 from lpcam_jax import Prototypes, cam, lpcam
 from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.backbones.folding import fold_batch_norm
-from lpcam_jax.data.augment import resize, scaled_size
+from lpcam_jax.data.augment import resize_bicubic, scaled_size
 from lpcam_jax.data.records import Record
 from lpcam_jax.systems.lpcam.config import LPCAMInference
 from lpcam_jax.systems.lpcam.maps import features_of_both
@@ -135,7 +135,7 @@ def test_every_picture_gets_what_it_gets_alone(classifier, mesh):
     kept = list(zip(prototypes.class_centres, prototypes.context_centres, strict=True))
     for index, record, outputs in results:
         for scale, found in zip(INFERENCE.scales, outputs, strict=True):
-            image = resize(record.image, scaled_size(SIZES[index], scale))
+            image = resize_bicubic(record.image, scaled_size(SIZES[index], scale))
             pair = features_alone(np.stack([image, image[:, ::-1]]), parameters, batch_stats)
             channels_first = pair.transpose(0, 3, 1, 2)
             lpcam_maps = [scale_lpcam(channels_first, *of_class) for of_class in kept]

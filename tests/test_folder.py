@@ -89,7 +89,7 @@ def test_masks_are_optional(tmp_path):
     [
         ([[0, 1]], "mask is 2x1, its picture 3x2"),
         ([[0, 1, 9], [0, 0, 0]], "holds 9; only 0..1"),
-        ([[0, 255, 255], [0, 0, 0]], "0 and 255 only"),
+        ([[0, 255, 255], [0, 0, 0]], "only 0 and 255"),
     ],
 )
 def test_wrong_mask_is_named_when_read(tmp_path, rows, message):
@@ -113,7 +113,7 @@ def test_names_that_differ_in_the_extension(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (None, "no labels: neither labels.csv, COCO JSON, VOC XML nor a folder a class; write labels.csv"),
+        (None, "no labels: neither labels.csv, COCO JSON, VOC XML nor one folder per class; write labels.csv"),
         ("", "must be 'name,labels'"),
         ("a.jpg,cat\n", "first line is 'a.jpg,cat'; it must be 'name,labels'"),
         ("name;labels\na;cat\n", "first line is 'name;labels'; it must be"),
@@ -122,7 +122,7 @@ def test_names_that_differ_in_the_extension(tmp_path):
         ("name,labels\na,cat,dog\n", "line 2: fields: 3 instead of 2"),
         ("name,labels\na\n", "line 2: fields: 1 instead of 2"),
         ("name,labels\n,cat\n", "line 2: no name"),
-        ("name,labels\na,cat\na.jpg,dog\n", "a.jpg is there twice; keep it once"),
+        ("name,labels\na,cat\na.jpg,dog\n", "a.jpg occurs twice; keep one row"),
         ("name,labels\na,cat\nb,x\nc,x\nd,x\ne,x\n", "4 of 5 pictures are not in"),
         ("name,labels\n../a.jpg,cat\n", "line 2: '../a.jpg' leads out"),
         ("name,labels\nsub/../../a.jpg,cat\n", "leads out"),

@@ -17,7 +17,7 @@ from four_devices import run_all
 from lpcam_jax.systems.lpcam.maps.passes import Pass, run_passes
 
 from lpcam_jax import cam, fuse, lpcam, normalize, without_context
-from lpcam_jax.data.augment import resize, scaled_size
+from lpcam_jax.data.augment import resize_bicubic, scaled_size
 from lpcam_jax.data.records import Record
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.prototypes import Prototypes
@@ -103,7 +103,7 @@ def test_maps_are_those_of_each_picture_alone_without_padding(network, labelled,
         image = source[index].image
         at_scales = {method: [] for method in METHODS}
         for scale in TWO_SCALES.scales:
-            scaled = (resize(image, scaled_size(image.shape[:2], scale)) - mean[None, None]) / std[None, None]
+            scaled = (resize_bicubic(image, scaled_size(image.shape[:2], scale)) - mean[None, None]) / std[None, None]
             straight, mirrored = features_of(scaled[None])[0], features_of(scaled[None, :, ::-1])[0, :, ::-1]
             at_scales["cam"].append(cam(straight, weights) + cam(mirrored, weights))
             at_scales["lpcam_f"].append(lpcam(straight + mirrored, without_context(prototypes)))

@@ -212,7 +212,7 @@ def test_the_first_pictures_are_of_all_classes(tmp_path):
 def test_pictures_alone_have_no_labels(tmp_path):
     pictures(tmp_path / "images", "a.jpg")
     assert read_labels(tmp_path, refuse).origin is None
-    assert "no labels: neither labels.csv, COCO JSON, VOC XML nor a folder a class" in refusal(tmp_path)
+    assert "no labels: neither labels.csv, COCO JSON, VOC XML nor one folder per class" in refusal(tmp_path)
 
 
 # What is refused.
@@ -229,7 +229,7 @@ def test_several_json_files(tmp_path):
     pictures(tmp_path / "images", *SEVERAL)
     for name in ("train.json", "val.json"):
         write(tmp_path / "annotations" / name, json.dumps(coco_of(SEVERAL)))
-    assert "2 JSON files can be its labels" in refusal(tmp_path)
+    assert "2 JSON files could be its labels" in refusal(tmp_path)
     write(tmp_path / "annotations.json", json.dumps(coco_of(SEVERAL)))
     assert len(Folder(tmp_path)) == 4
 
@@ -302,16 +302,16 @@ def changed(key: str, number: int | None, **fields) -> str:
         (changed("images", 1, file_name="x/../../a.jpg"), "leads out"),
         (changed("images", 1, file_name="a\n\x1b[31m.jpg"), r"'a\n\x1b[31m.jpg'"),
         (changed("images", 1, file_name="a\0.jpg"), r"'a\x00.jpg'"),
-        (changed("images", 1, file_name="\ud800.jpg"), r"images[1]: '\ud800.jpg' is no file_name"),
-        (changed("images", 1, file_name=7), "images[1]: 7 is no file_name"),
-        (changed("images", 1, file_name=" "), "images[1]: ' ' is no file_name"),
-        (changed("images", 1, id=[1]), "images[1]: the id [1] is no number"),
-        (changed("images", 1, id=0), "images[1]: the id 0 is there twice"),
-        (changed("images", 1, file_name="a.jpg"), "a.jpg is there twice"),
+        (changed("images", 1, file_name="\ud800.jpg"), r"images[1]: '\ud800.jpg' is not a file_name"),
+        (changed("images", 1, file_name=7), "images[1]: 7 is not a file_name"),
+        (changed("images", 1, file_name=" "), "images[1]: ' ' is not a file_name"),
+        (changed("images", 1, id=[1]), "images[1]: the id [1] is not a number"),
+        (changed("images", 1, id=0), "images[1]: the id 0 occurs twice"),
+        (changed("images", 1, file_name="a.jpg"), "a.jpg occurs twice"),
         (changed("images", 1, file_name="gone.jpg"), "1 of 4 pictures are not in"),
-        (changed("categories", 1, name=None), "categories[1]: None is no name"),
-        (changed("categories", 1, id=True), "categories[1]: the id True is no number"),
-        (changed("categories", 1, id=0), "categories[1]: the id 0 is there twice"),
+        (changed("categories", 1, name=None), "categories[1]: None is not a name"),
+        (changed("categories", 1, id=True), "categories[1]: the id True is not a number"),
+        (changed("categories", 1, id=0), "categories[1]: the id 0 occurs twice"),
         (changed("annotations", None, image_id=0), "no category has the category_id None"),
         (changed("annotations", None, image_id=99, category_id=1), "no picture has the image_id 99"),
         (changed("annotations", None, image_id={}, category_id=1), "no picture has the image_id {}"),
@@ -340,7 +340,7 @@ def test_wrong_json(tmp_path, text, message):
         (xml_of("..", ["cat"]), "leads out"),
         (xml_of("/etc/passwd", ["cat"]), "'/etc/passwd' leads out"),
         (xml_of("gone.jpg", ["cat"]), "1 of 4 pictures are not in"),
-        (xml_of("sub/b.png", ["cat"]), "sub/b.png is there twice"),
+        (xml_of("sub/b.png", ["cat"]), "sub/b.png occurs twice"),
         ("<!DOCTYPE annotation>" + xml_of("a.jpg", ["cat"]), "it has a DOCTYPE"),
         (("<!DOCTYPE annotation>" + xml_of("a.jpg", ["cat"])).encode("utf-16"), "it has a DOCTYPE"),
         (
@@ -386,7 +386,7 @@ def test_all_defects_at_once(tmp_path):
         "line 4: no name",
         "line 5: '../a'",
         "1 of 4 pictures are not in",
-        "sub/b.png is there twice",
+        "sub/b.png occurs twice",
     ):
         assert sum(part in one for one in found) == 1, found
     assert len(found) == 5

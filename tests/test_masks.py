@@ -69,8 +69,8 @@ def test_mask_of_few_bits(tmp_path):
         (np.zeros((2, 2, 3), np.uint8), "colour picture (RGB)"),
         (np.zeros((2, 2, 4), np.uint8), "colour picture (RGBA)"),
         (np.zeros((2, 2), np.uint16), "16-bit"),
-        (np.array([[0, 255]], np.uint8), "0 and 255 only"),
-        (np.array([[255, 255]], np.uint8), "holds 255 only"),
+        (np.array([[0, 255]], np.uint8), "only 0 and 255"),
+        (np.array([[255, 255]], np.uint8), "holds only 255"),
         (np.array([[0, 7, 1, 9, 255]], np.uint8), "holds 7, 9; only 0..6 and 255"),
         (np.arange(256, dtype=np.uint8)[None], "14 and 240 more"),
     ],
@@ -143,7 +143,7 @@ def test_chosen_classes_keep_their_order():
     assert pick_classes((), ["ant", "bee", "cow"], "here") == ("ant", "bee", "cow")
     assert pick_classes(["cow", "ant"], ["ant", "bee", "cow"], "here") == ("cow", "ant")
     assert one_line(pick_classes, ["elk", "ant"], ["ant", "bee"], "here") == "here: no class elk; choose from ant, bee"
-    assert "here: a class is chosen twice" in one_line(pick_classes, ["ant", "ant"], ["ant", "bee"], "here")
+    assert "here: a class is named twice" in one_line(pick_classes, ["ant", "ant"], ["ant", "bee"], "here")
 
 
 def test_renumbering_keeps_doubt_and_drops_other_classes():

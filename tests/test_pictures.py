@@ -163,8 +163,8 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
     expected = {
         "empty.jpg": "the file is empty",
-        "text.jpg": "not a picture that can be read",
-        "script.jpg": "not a picture that can be read",
+        "text.jpg": "not a picture in a supported format",
+        "script.jpg": "not a picture in a supported format",
         "folder.jpg": "Is a directory",
         "missing.jpg": "no such file",
         "text.jpg/a.jpg": "Not a directory",
@@ -184,7 +184,7 @@ def test_names_that_would_break_the_line_are_quoted(tmp_path, name):
         assert one_line(read, path).startswith(f"{str(path)!r}: no such ")
     path.touch()
     for read in (read_picture, picture_size):
-        assert one_line(read, path) == f"{str(path)!r}: the file is empty; get it again or take it out"
+        assert one_line(read, path) == f"{str(path)!r}: the file is empty; replace or remove it"
 
 
 def test_no_permission(tmp_path, monkeypatch):

@@ -91,7 +91,7 @@ def test_masks_of_other_pictures(tmp_path):
     ("pixels", "message"),
     [
         ([[0, 1], [1, 0]], "is 2x2, its picture 3x2 (width x height)"),
-        ([[0, 1, 3], [0, 0, 0]], "holds the value 3, the data set has 0..2 and 255"),
+        ([[0, 1, 3], [0, 0, 0]], "holds the value 3, but the data set has 0..2 and 255"),
         (np.zeros((2, 3, 3)), "the mask is a colour picture (RGB)"),
         (None, "damaged picture"),
     ],

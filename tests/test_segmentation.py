@@ -9,7 +9,7 @@ from flax import nnx
 from test_deeplab import CLASSES, network
 from test_inference import SIZES, Noise
 
-from lpcam_jax.data.augment import resize, scaled_size
+from lpcam_jax.data.augment import resize_bicubic, scaled_size
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.deeplab.config import DeepLabInference
 from lpcam_jax.systems.deeplab.segment import mask_of, segment_pictures
@@ -98,7 +98,7 @@ def of_one_picture(name: str):
 
 def pixels_of(number: int, scale: float) -> np.ndarray:
     image = Noise((number,))[0].image
-    scaled = resize(image, scaled_size(image.shape[:2], scale)).astype(np.float32)
+    scaled = resize_bicubic(image, scaled_size(image.shape[:2], scale)).astype(np.float32)
     return ((scaled - np.float32([[123.675, 116.28, 103.53]])) / np.float32([[58.395, 57.12, 57.375]]))[None]
 
 

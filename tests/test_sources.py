@@ -103,7 +103,7 @@ def test_two_slices_that_meet_are_disjoint_and_complete(count, percent):
 def test_what_is_no_slice(text):
     message = refusal(text, source="shapes", scenes=3)
     assert message.startswith(f"{text}: ")
-    assert message.endswith("is no slice; write all[:80%], all[80%:] or all[100:400].")
+    assert message.endswith("is not a slice; write all[:80%], all[80%:] or all[100:400].")
 
 
 @pytest.mark.parametrize("text", ["all[2:2]", "all[2:1]", "all[3:]", "all[100%:]", "all[:0]"])
@@ -115,7 +115,7 @@ def test_an_empty_slice(text):
 def test_a_part_of_a_data_set_that_is_one_whole(folder, text, advice):
     for data in ({"source": "shapes"}, {"source": "folder", "root": folder}):
         message = refusal(text, **data)
-        assert "this data set has no part of this name" in message
+        assert "this data set has no splits" in message
         assert message.endswith(f"write {advice}.")
 
 

@@ -1,12 +1,12 @@
 """Convolution, pooling, norms and resizing that are exact on padded pictures.
 
-Pictures of many sizes share one shape: padded right and bottom to a bucket, with the true sizes beside them. A
+Pictures of many sizes share one shape: padded at the right and bottom to a bucket, along with their true sizes. A
 convolution pads with zeros; so as long as everything outside the valid region is zero, the valid region equals that
 of the picture alone. Positions outside become non-zero only through batch norm's shift, so `keep_valid` before each
-spatial layer is enough. Padding is always explicit and symmetric, as in torch, and the top left corner stays put.
-Where a bilinear resize looks depends on the valid sizes alone, never on the bucket.
+spatial layer is enough. Padding is always explicit and symmetric, as in torch, and the top left corner stays fixed.
+The sampling positions of a bilinear resize depend on the valid sizes alone, never on the bucket.
 
-All arrays NHWC. Sizes are int32 (b, 2), rows and columns that are valid; None means all.
+All arrays are NHWC. Sizes are int32 (b, 2), valid rows and columns; None means all.
 """
 
 from fractions import Fraction
@@ -22,7 +22,7 @@ from .winograd import trainable_winograd, transformed, winograd
 Sizes = jax.Array | None
 PoolPadding = Literal["symmetric", "ceil", "symmetric_ceil"]
 HE_NORMAL = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-# Torch's own, for layers that are new: of few inputs or outputs He's (fan out) would start far too large.
+# Torch's default, for new layers with few outputs, for which He's (fan out) would be far too large.
 TORCH_UNIFORM = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -50,15 +50,15 @@ def keep_valid(x: jax.Array, sizes: Sizes) -> jax.Array:
 
 
 def dropout(key: jax.Array | None, x: jax.Array, *, rate: float) -> jax.Array:
-    """Values that are zero at random, at this rate, the others larger by as much: the mean stays.
+    """Zero values at random, at this rate, and scale the others so that the mean is preserved.
 
     Args:
-        key: of the draw; None: x itself.
+        key: random key; None: return x.
         x: float, of any shape.
         rate: in [0, 1).
 
     Returns:
-        As x.
+        float, of the shape of x.
     """
     if key is None:
         return x
@@ -87,15 +87,15 @@ class Conv(nnx.Module):
         self.transformed = False
 
     def for_inference(self, factor: jax.Array) -> None:
-        """Scale the outputs by a factor (outputs,), and bring the kernel to the form that is applied fastest."""
+        """Scale the outputs by a factor (outputs,), and transform the kernel to the form that is fastest to apply."""
         kernel = self.kernel[...] * factor.reshape(1, 1, 1, -1)
         self.transformed = convolves_by_products() and self._suits_winograd(128)
         self.kernel = nnx.Param(transformed(kernel) if self.transformed else kernel)
 
     def _suits_winograd(self, channels: int) -> bool:
-        """Whether it is 3x3 in float32, of stride 1, with so many channels that the transforms pay."""
-        whole = (self.size, self.stride, self.dilation, self.dtype) == (3, 1, 1, jnp.float32)
-        return whole and min(self.kernel.shape[-2:]) >= channels
+        """Whether it is 3x3 in float32, of stride 1, with at least this many channels, so that transforms pay off."""
+        is_plain_3x3 = (self.size, self.stride, self.dilation, self.dtype) == (3, 1, 1, jnp.float32)
+        return is_plain_3x3 and min(self.kernel.shape[-2:]) >= channels
 
     def __call__(self, x: jax.Array, factor: jax.Array | float = 1.0) -> jax.Array:
         """The convolution of x (b, h, w, inputs), times a factor (1, 1, 1, outputs) before the bias."""
@@ -106,12 +106,12 @@ class Conv(nnx.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.transformed:
             return winograd(x, kernel)
-        # The kernel is transformed at every step: only of maps larger than it does that pay.
+        # The kernel is transformed at every step, which pays off only for maps that are larger than the kernel.
         if convolves_by_products() and self._suits_winograd(64) and x.shape[1] * x.shape[2] >= self.kernel.shape[2]:
             return trainable_winograd(x, kernel)
-        kernel = self._reaching(kernel, x.shape)
+        kernel = self._overlapping_taps(kernel, x.shape)
         if kernel.shape[:2] == (1, 1) and convolves_by_products():
-            # Twice as fast as XLA's CPU convolution; as matrices, so that no transposed copy is made for the gradient.
+            # Twice as fast as XLA's CPU convolution; as matrices, so that the gradient needs no transposed copy.
             x = x[:, :: self.stride, :: self.stride]
             return jnp.matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:3], -1)
         return jax.lax.conv_general_dilated(
@@ -123,19 +123,18 @@ class Conv(nnx.Module):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
-    def _reaching(self, kernel: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The part of the kernel that meets more than padding: on a map smaller than its dilation, the centre."""
+    def _overlapping_taps(self, kernel: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """The taps that can overlap the map: only the centre, if the map is no larger than the dilation."""
         centre = slice(self.size // 2, self.size // 2 + 1)
         rows, columns = (centre if self.dilation >= length else slice(None) for length in shape[1:3])
         return kernel[rows, columns]
 
 
 class BatchNorm(nnx.Module):
-    """Batch norm in float32 that does what torch's does; whether it trains is said at every call.
+    """Batch norm in float32, equal to torch's; train mode is an argument of every call.
 
     In train mode x is normalized with the biased variance of the batch (over n), and the stored variance moves by a
-    tenth towards the unbiased one (over n - 1), where n = b * h * w of the global batch. flax's moves towards the
-    biased one.
+    tenth towards the unbiased one (over n - 1), where n = b * h * w of the global batch. flax's uses the biased one.
     """
 
     def __init__(self, features: int):
@@ -150,7 +149,7 @@ class BatchNorm(nnx.Module):
         if train:
             n = x[..., 0].size
             batch_mean, batch_var = x.mean((0, 1, 2)), x.var((0, 1, 2))
-            # Of a single position torch refuses to train; here its variance is 0.
+            # Torch refuses to train on a single position; here its variance is 0.
             self.mean[...] = 0.9 * mean + 0.1 * batch_mean
             self.var[...] = 0.9 * var + 0.1 * (n / max(n - 1, 1)) * batch_var
             mean, var = batch_mean, batch_var
@@ -159,38 +158,38 @@ class BatchNorm(nnx.Module):
         return (x - mean) * factor + bias
 
     def after(self, conv: Conv, x: jax.Array, *, train: bool) -> jax.Array:
-        """The norm of conv(x). Outside train mode the kernel is scaled, not the outputs: they are many more."""
+        """The norm of conv(x). Outside train mode the kernel is scaled instead of the outputs, which are many more."""
         if train:
             return self(conv(x), train=True)
         factor, bias = self.factor_and_bias()
         return conv(x, factor.reshape(1, 1, 1, -1)).astype(jnp.float32) + bias.reshape(1, 1, 1, -1)
 
     def factor_and_bias(self) -> tuple[jax.Array, jax.Array]:
-        """Outside training the norm is x * factor + bias; float32 (d,) each."""
+        """Factor and bias, float32 (d,) each, of the norm outside train mode, x * factor + bias."""
         factor = jax.lax.rsqrt(self.var[...] + 1e-5) * self.scale[...]
         return factor, self.bias[...] - self.mean[...] * factor
 
 
 class Shift(nnx.Module):
-    """What stays of a batch norm that is folded into its convolution (`folding`): a bias, added in float32."""
+    """The rest of a batch norm that is folded into its convolution (`folding`): a bias, added in float32."""
 
     def __init__(self, bias: jax.Array):
         self.bias = nnx.Param(bias)
 
     def after(self, conv: Conv, x: jax.Array, *, train: bool) -> jax.Array:
-        """conv(x) and the bias."""
+        """conv(x) plus the bias."""
         if train:
             raise ValueError("A network whose batch norm is folded cannot be trained.")
         return conv(x).astype(jnp.float32) + self.bias[...].reshape(1, 1, 1, -1)
 
 
 class GroupNorm(nnx.Module):
-    """Group norm in float32 that does what torch's does, of each picture's valid region.
+    """Group norm in float32, equal to torch's on each picture's valid region.
 
         y = (x - mean) / sqrt(variance + 1e-5) * scale + bias
 
-    Mean and biased variance are those of a picture over the channels of a group and all valid positions. What is
-    outside the valid region is not looked at, and not zero afterwards.
+    Mean and biased variance are computed for each picture over the channels of a group and all valid positions. Values
+    outside the valid region are ignored, and are not zero afterwards.
     """
 
     def __init__(self, features: int, groups: int):
@@ -199,7 +198,7 @@ class GroupNorm(nnx.Module):
         self.groups = groups
 
     def __call__(self, x: jax.Array, sizes: Sizes = None) -> jax.Array:
-        """The norm of x (b, h, w, d), valid int32 (b, 2) -> float32 (b, h, w, d)."""
+        """The norm of x (b, h, w, d) with valid sizes int32 (b, 2): float32 (b, h, w, d)."""
         centred = x.astype(jnp.float32)
         centred = centred - self._mean(centred, sizes)
         factor = jax.lax.rsqrt(self._mean(centred**2, sizes) + 1e-5)
@@ -207,7 +206,7 @@ class GroupNorm(nnx.Module):
         return centred * (factor * scale) + bias
 
     def _mean(self, x: jax.Array, sizes: Sizes) -> jax.Array:
-        """Of each group, for each of its channels: (b, 1, 1, d)."""
+        """The mean of each group, repeated for its channels: (b, 1, 1, d)."""
         b, h, w, d = x.shape
         positions = h * w if sizes is None else sizes.prod(axis=1)[:, None]
         of_channels = keep_valid(x, sizes).sum(axis=(1, 2)) / positions
@@ -228,10 +227,11 @@ def max_pool(x: jax.Array, sizes: Sizes, *, padding: PoolPadding) -> tuple[jax.A
     Args:
         x: (b, h, w, d), >= 0 and zero outside the valid region: then zero padding equals torch's minus infinity.
         sizes: int32 (b, 2), or None.
-        padding: "symmetric": one on each side (n -> ceil(n / 2)). "ceil": right and bottom only (n -> floor(n / 2), but
-            1 -> 1: Caffe's pool without padding, torch's with `padding=0, ceil_mode=True`, both of which have nothing
-            left of one). "symmetric_ceil": one on each side, and right and bottom what a last window that starts
-            inside still needs (n -> floor(n / 2) + 1: torch's with `padding=1, ceil_mode=True`).
+        padding: "symmetric": one on each side (n -> ceil(n / 2)). "ceil": only at the right and bottom
+            (n -> floor(n / 2), but 1 -> 1; like Caffe's pool without padding, and torch's with
+            `padding=0, ceil_mode=True`, both of which reduce 1 to nothing). "symmetric_ceil": one on each side, and at
+            the right and bottom as much as a last window that starts inside needs (n -> floor(n / 2) + 1, like torch's
+            with `padding=1, ceil_mode=True`).
 
     Returns:
         pooled (b, h', w', d) and its valid sizes.
@@ -242,7 +242,7 @@ def max_pool(x: jax.Array, sizes: Sizes, *, padding: PoolPadding) -> tuple[jax.A
         "symmetric_ceil": lambda length: (1, 2),
     }[padding]
     margins = [pads(length) for length in x.shape[1:3]]
-    if convolves_by_products():  # where XLA's gradient of a pool is ten times as slow
+    if convolves_by_products():  # there, XLA's gradient of a pool is ten times as slow
         pooled = _max_of_three(_max_of_three(x, 1, margins[0]), 2, margins[1])
     else:
         pooled = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=margins)
@@ -250,10 +250,11 @@ def max_pool(x: jax.Array, sizes: Sizes, *, padding: PoolPadding) -> tuple[jax.A
 
 
 def _max_of_three(x: jax.Array, axis: int, margins: tuple[int, int]) -> jax.Array:
-    """The largest of three along an axis, at every second position, with zeros around; by pairs, without a window."""
+    """Zero-padded max over three positions along an axis, with stride 2; computed from pairs, without a window."""
     length, (before, after) = x.shape[axis], margins
     count = (length + before + after - 3) // 2 + 1
-    padding = [(before, max(2 * count + 2 - before - length, 0)) if one == axis else (0, 0) for one in range(x.ndim)]
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (before, max(2 * count + 2 - before - length, 0))
     x = jax.lax.slice_in_dim(jnp.pad(x, padding), 0, 2 * count + 2, axis=axis)
     pairs = x.reshape(*x.shape[:axis], count + 1, 2, *x.shape[axis + 1 :])
     first, second = (jax.lax.index_in_dim(pairs, place, axis + 1, keepdims=False) for place in range(2))
@@ -261,40 +262,40 @@ def _max_of_three(x: jax.Array, axis: int, margins: tuple[int, int]) -> jax.Arra
     return jnp.maximum(of_pairs, jax.lax.slice_in_dim(first, 1, count + 1, axis=axis))
 
 
-def resize(x: jax.Array, sizes: Sizes, shape: tuple[int, int], target_sizes: Sizes) -> jax.Array:
+def resize_valid(x: jax.Array, sizes: Sizes, shape: tuple[int, int], target_sizes: Sizes) -> jax.Array:
     """Bilinear resize of each picture's valid region to a valid region of another size.
 
-    Position i of N comes from (i + 1/2) n / N - 1/2 of n.
+    Position i of N samples position (i + 1/2) n / N - 1/2 of n.
 
     Args:
         x: float (b, h, w, d).
         sizes: int32 (b, 2), its valid sizes n; None: all.
-        shape: (H, W) of the canvas to return.
-        target_sizes: int32 (b, 2), the valid sizes N there; None exactly if `sizes` is.
+        shape: (H, W) of the returned canvas.
+        target_sizes: int32 (b, 2), the valid sizes N there; None if and only if `sizes` is.
 
     Returns:
         float32 (b, H, W, d), zero outside the valid region.
 
     Source: torch's `interpolate(size=N, mode="bilinear", align_corners=False)` of the picture alone.
     """
-    n, wanted = _all_if_none(sizes, x.shape[1:3]), _all_if_none(target_sizes, shape)
-    return keep_valid(_interpolate(x, n, shape, n, wanted), target_sizes)
+    old, new = _all_if_none(sizes, x.shape[1:3]), _all_if_none(target_sizes, shape)
+    return keep_valid(_interpolate(x, old, shape, old, new), target_sizes)
 
 
 def rescale(x: jax.Array, sizes: Sizes, scale: float) -> tuple[jax.Array, Sizes]:
-    """Bilinear resize by a factor: position i comes from (i + 1/2) / scale - 1/2, whatever the size.
+    """Bilinear resize by a factor: position i samples position (i + 1/2) / scale - 1/2, whatever the size.
 
     Args:
         x: float (b, h, w, d).
-        sizes: int32 (b, 2), valid; None: all.
-        scale: new over old length; a fraction of small numbers, such as 0.75 or 4.
+        sizes: int32 (b, 2), valid sizes; None: all.
+        scale: new over old length; a fraction of small integers, such as 0.75 or 4.
 
     Returns:
         float32 (b, floor(scale h), floor(scale w), d), at least one row and column, zero outside the valid region; and
         its valid sizes.
 
-    Source: torch's `interpolate(scale_factor=scale, mode="bilinear", align_corners=False)`, whose positions follow the
-    factor and not, as with `recompute_scale_factor=True`, the ratio of the sizes.
+    Source: torch's `interpolate(scale_factor=scale, mode="bilinear", align_corners=False)`, whose positions depend on
+    the factor, not on the ratio of the sizes as with `recompute_scale_factor=True`.
     """
     new, old = Fraction(scale).limit_denominator(1000).as_integer_ratio()
     shape = tuple(max(length * new // old, 1) for length in x.shape[1:3])
@@ -309,7 +310,7 @@ def _all_if_none(sizes: Sizes, shape: tuple[int, int]) -> jax.Array:
 
 
 def _interpolate(x: jax.Array, sizes: jax.Array, shape: tuple[int, int], old: jax.Array, new: jax.Array) -> jax.Array:
-    """x at (i + 1/2) old / new - 1/2 of both axes, as two matrix products; integers (b or 1, 2) for the axes."""
+    """Sample x at (i + 1/2) old / new - 1/2 along both axes, by two matrix products; old and new: int (b or 1, 2)."""
     b, h, w, d = x.shape
     down = _interpolation_matrix(h, shape[0], sizes[:, 0], old[:, 0], new[:, 0])
     across = _interpolation_matrix(w, shape[1], sizes[:, 1], old[:, 1], new[:, 1])
@@ -319,9 +320,9 @@ def _interpolate(x: jax.Array, sizes: jax.Array, shape: tuple[int, int], old: ja
 
 
 def _interpolation_matrix(source: int, target: int, size: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
-    """Float32 (b, target, source): row i holds the two weights of output position i, none beyond `size`.
+    """Weights, float32 (b, target, source): row i holds the two weights of output position i, none beyond `size`.
 
-    Positions are counted in whole steps of 1 / (2 new): rounded, they would move by 1e-5 of a large picture.
+    Positions are integer multiples of 1 / (2 new): in float32 they would be off by 1e-5 of a large picture.
     """
     size, old, new = (values[:, None, None] for values in (size, old, new))
     i = jax.lax.broadcasted_iota(jnp.int32, (1, target, 1), 1)

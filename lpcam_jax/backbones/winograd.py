@@ -2,8 +2,9 @@
 
     y = A' [ (G k G') . (B' x B) ] A       for each tile x of 6x6 positions and its 4x4 outputs y
 
-The products in the middle are, for each of the 36 places of a transformed tile, those of (tiles, inputs) with (inputs,
-outputs). The transforms are products too: of a 36x36, a 16x36 and a 36x9 matrix with tiles laid out by place.
+The products in the middle are matrix products of (tiles, inputs) with (inputs, outputs), one for each of the 36
+positions of a transformed tile. The transforms are matrix products too: of a 36x36, a 16x36 and a 36x9 matrix with
+tiles laid out by position.
 
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (CVPR 2016).
 """
@@ -18,23 +19,23 @@ _B = np.float32(
 )  # fmt: skip
 _G = np.float32([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / np.float32(24)
 _A = np.float32([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
-_INPUT, _KERNEL, _OUTPUT = (np.kron(one, one) for one in (_B, _G, _A))
+_INPUT, _KERNEL, _OUTPUT = (np.kron(matrix, matrix) for matrix in (_B, _G, _A))
 
 
 def transformed(kernel: jax.Array) -> jax.Array:
-    """The kernel as `winograd` needs it: (3, 3, inputs, outputs) -> (36, inputs, outputs)."""
+    """Transform a kernel for `winograd`: (3, 3, inputs, outputs) -> (36, inputs, outputs)."""
     return _product(_KERNEL, kernel.reshape(9, -1)).reshape(36, *kernel.shape[2:])
 
 
 def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution with zeros around.
+    """The convolution with zero padding.
 
     Args:
         x: float32 (b, h, w, inputs).
         kernel: float32 (36, inputs, outputs), from `transformed`.
 
     Returns:
-        float32 (b, h, w, outputs); it differs from the plain convolution's by rounding, about 1e-5 of the largest.
+        float32 (b, h, w, outputs); it differs from the plain convolution by rounding, about 1e-5 of the largest value.
     """
     products = jnp.matmul(_tiles(x), kernel, precision="highest")
     return _untiled(_product(_OUTPUT, products.reshape(36, -1)), (*x.shape[:3], kernel.shape[-1]))
@@ -42,7 +43,7 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def trainable_winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`winograd` of a plain kernel (3, 3, inputs, outputs); its gradients are computed alike."""
+    """`winograd` of a plain kernel (3, 3, inputs, outputs); its gradients are computed in the same way."""
     return winograd(x, transformed(kernel))
 
 
@@ -66,14 +67,14 @@ def _product(matrix: np.ndarray, x: jax.Array) -> jax.Array:
 
 
 def _tiles(x: jax.Array) -> jax.Array:
-    """Transformed tiles of the input, each two positions into the next: (b, h, w, d) -> (36, b * tiles, d)."""
+    """Transformed tiles of the input, which overlap by two positions: (b, h, w, d) -> (36, b * tiles, d)."""
     return _product(_INPUT, _places(x, 6, before=1)).reshape(36, -1, x.shape[-1])
 
 
 def _places(x: jax.Array, size: int, *, before: int = 0) -> jax.Array:
     """Every fourth position from each of the first size * size: (b, h, w, d) -> (size * size, b * tiles * d).
 
-    The map has `before` zeros around, and as many as the last tile needs.
+    The map is padded by `before` zeros at the top and left, and at the bottom and right as the last tile needs.
     """
     rows, columns = (-(-length // 4) for length in x.shape[1:3])
     down, across = (size - 4 - before + -length % 4 for length in x.shape[1:3])
@@ -87,7 +88,7 @@ def _places(x: jax.Array, size: int, *, before: int = 0) -> jax.Array:
 
 
 def _untiled(places: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Disjoint tiles side by side, without what lies beyond the map: (16, b * tiles * d) -> (b, h, w, d) = shape."""
+    """Assemble disjoint tiles, cropped to the map: (16, b * tiles * d) -> (b, h, w, d) = shape."""
     b, h, w, d = shape
     rows, columns = -(-h // 4), -(-w // 4)
     tiles = places.reshape(4, 4, b, rows, columns, d).transpose(2, 3, 0, 4, 1, 5)

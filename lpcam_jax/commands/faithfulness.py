@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..class_activation import resize_bilinear
-from ..data.augment import resize
+from ..data.augment import resize_bicubic
 from ..data.records import RecordSource
 from ..data.sources import pictures_of
 from ..machine import devices
@@ -159,7 +159,7 @@ def _score(
     for index in tqdm(indices, "faithfulness", unit="img", smoothing=0.05):
         name = source.ids[index]
         try:
-            picture = resize(source[index].image, (side, side))
+            picture = resize_bicubic(source[index].image, (side, side))
         except UserError as error:
             skipped.append(str(error))
             continue

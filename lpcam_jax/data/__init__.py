@@ -1,1 +1,1 @@
-"""Data sets as records, and the way of records into batches."""
+"""Data sets as records, and the pipeline that turns records into batches."""

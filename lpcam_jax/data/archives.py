@@ -1,7 +1,7 @@
-"""Files of a data set where they lie: in an unpacked folder, a tar or a zip archive.
+"""Files of a data set, read in place: from an unpacked folder, a tar archive or a zip archive.
 
-Names are relative to the folder that holds an anchor (`JPEGImages` of a VOC devkit), wherever in the archive that is.
-Archives are read in place, never unpacked, so nothing in them can lead out of a folder.
+Names are relative to the folder that holds an anchor (`JPEGImages` of a VOC devkit), wherever it is in the archive.
+Archives are never unpacked, so no entry can escape from a folder.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from .pictures import shown
 
 
 class Published(NamedTuple):
-    """An archive as it was published: bytes, and the digest that was published or is in wide use."""
+    """The size in bytes of an archive as published, and the digest that was published or is in wide use."""
 
     size: int
     algorithm: str
@@ -51,9 +51,9 @@ class Files:
     """Read-only files by name.
 
     Args:
-        place: the folder or archive they are in, for messages.
-        names: all files, or None: whatever `read` finds.
-        read: name -> content; raises KeyError or OSError for what is not there.
+        place: the folder or archive that holds them, for messages.
+        names: all files of an archive; None for a folder, whose files are looked up on the disk.
+        read: name -> content; raises KeyError or OSError for a missing file.
     """
 
     def __init__(self, place: Path, names: frozenset[str] | None, read: Callable[[str], bytes]):
@@ -63,7 +63,7 @@ class Files:
         return name in self._names if self._names is not None else (self.place / name).is_file()
 
     def names(self, folder: str) -> list[str]:
-        """Sorted names of the files directly in a folder, without it."""
+        """Sorted names of the files directly in a folder, without the folder's own name."""
         if self._names is None:
             path = self.place / folder
             return sorted(file.name for file in path.iterdir() if file.is_file()) if path.is_dir() else []
@@ -72,24 +72,36 @@ class Files:
         return sorted(name for name in inside if "/" not in name)
 
     def read(self, name: str) -> bytes:
-        """The content of a file. Raises UserError when it is not there or damaged."""
+        """The content of a file.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
         try:
             return self._read(name)
         except PermissionError:
             raise UserError(f"{self.shown(name)}: no permission to read it; change the permissions") from None
         except (KeyError, FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{self.shown(name)}: no such file; get the data set again") from None
-        except Exception as error:  # a damaged archive raises whatever its damage makes of it
-            raise UserError(f"{self.shown(name)}: cannot be read ({error}); get it again") from error
+            raise UserError(f"{self.shown(name)}: no such file; download the data set again") from None
+        except Exception as error:  # a damaged archive can raise anything
+            raise UserError(f"{self.shown(name)}: cannot be read ({error}); download it again") from error
 
     def require(self, names: Sequence[str], what: str) -> None:
-        """UserError that counts and names those of the files that are not there; `what` they are."""
+        """Check that files are present.
+
+        Args:
+            names: of the files.
+            what: what they are, in the plural, for the message.
+
+        Raises:
+            UserError: some are missing; the message counts them and names the first.
+        """
         absent = [name for name in names if name not in self]
         if absent:
-            more = ", ..." if len(absent) > 3 else ""
+            ellipsis = ", ..." if len(absent) > 3 else ""
             raise UserError(
                 f"{shown(self.place)}: {len(absent)} of {len(names)} {what} are missing: "
-                f"{', '.join(absent[:3])}{more}; unpack or download it again"
+                f"{', '.join(absent[:3])}{ellipsis}; unpack or download it again"
             )
 
     def shown(self, name: str) -> str:
@@ -102,15 +114,15 @@ def find_files(root: Path, anchor: str, *, folders: Sequence[str], archives: Seq
 
     Args:
         root: where the user keeps the data set.
-        anchor: name of a file or folder that tells it, `ImageSets/Segmentation/train.txt` say.
+        anchor: name of a file or folder that identifies it, such as `ImageSets/Segmentation/train.txt`.
         folders: candidates, relative to root.
-        archives: patterns of names in root: .tar, .tgz, .tar.gz, .zip.
+        archives: glob patterns of names in root: .tar, .tgz, .tar.gz, .zip.
 
     Returns:
-        Files, with names relative to the folder that holds the anchor; None when nothing is there.
+        Files, with names relative to the folder that holds the anchor; None if nothing matches.
 
     Raises:
-        UserError: an archive is damaged or is not what it was published as.
+        UserError: an archive is damaged, or its digest is not the published one.
     """
     for folder in folders:
         if (root / folder / anchor).exists():
@@ -132,14 +144,14 @@ def _open_archive(path: Path, anchor: str) -> Files | None:
             read = archive.read
         elif path.suffix == ".tar":
             with tarfile.open(path, "r:") as archive:
-                members = {one.name: (one.offset_data, one.size) for one in archive if one.isfile()}
+                members = {member.name: (member.offset_data, member.size) for member in archive if member.isfile()}
 
             def read(extent: tuple[int, int]) -> bytes:
                 with path.open("rb") as file:
                     file.seek(extent[0])
                     content = file.read(extent[1])
                 if len(content) < extent[1]:
-                    raise EOFError("the archive ends in the middle of it")
+                    raise EOFError("the archive is truncated")
                 return content
 
         else:
@@ -147,7 +159,7 @@ def _open_archive(path: Path, anchor: str) -> Files | None:
             read = bytes
     except PermissionError:
         raise UserError(f"{shown(path)}: no permission to read it; change the permissions of the file") from None
-    except Exception as error:  # a damaged archive raises whatever its damage makes of it
+    except Exception as error:  # a damaged archive can raise anything
         raise UserError(f"{shown(path)}: not a readable archive ({error}){note}; download it again") from error
     prefix = _prefix(members, anchor)
     if prefix is None:
@@ -157,15 +169,15 @@ def _open_archive(path: Path, anchor: str) -> Files | None:
 
 
 def _prefix(names: dict, anchor: str) -> str | None:
-    """What stands before the anchor, where it is nearest to the top."""
+    """The path in front of the anchor; of several anchors, the one nearest to the top."""
     inside = (f"/{name}/".partition(f"/{anchor}/") for name in names)
-    found = {before.removeprefix("/") for before, anchored, _ in inside if anchored}
-    nearest = min(found, key=lambda before: (before.count("/"), before), default=None)
+    prefixes = {before.removeprefix("/") for before, anchored, _ in inside if anchored}
+    nearest = min(prefixes, key=lambda before: (before.count("/"), before), default=None)
     return f"{nearest}/" if nearest else nearest
 
 
 def _compressed_members(path: Path) -> dict[str, bytes]:
-    """All but the pictures of a compressed tar, which cannot be read but from front to back."""
+    """All files but the pictures of a compressed tar archive, which can only be read from front to back."""
     members = {}
     with tarfile.open(path, "r|*") as archive:
         for member in tqdm(archive, f"reading {path.name}", unit="file", delay=2, leave=False):
@@ -176,16 +188,19 @@ def _compressed_members(path: Path) -> dict[str, bytes]:
 
 @lru_cache
 def _checked(path: Path, size: int, changed: int) -> str:
-    """A note for later errors when the archive is not of the published size; UserError for another content.
+    """A note for later errors if the archive does not have the published size; "" otherwise.
 
-    Size and time of change make the cached answer that of this content.
+    The size and modification time are arguments so that a cached answer is never reused for changed content.
+
+    Raises:
+        UserError: the size is right but the digest is not.
     """
     published = PUBLISHED.get(path.name)
     if published is None:
         return ""
     if size != published.size:
-        note = f"{size:,} bytes, while {published.size:,} were published"
-        tqdm.write(f"note: {shown(path)} has {note}: an unfinished download, or another edition")
+        note = f"{size:,} bytes, the published one {published.size:,}"
+        tqdm.write(f"note: {shown(path)} has {note}: an incomplete download, or another edition")
         return f"; it has {note}"
     digest = _digest(path, size, published.algorithm)
     if digest != published.digest:

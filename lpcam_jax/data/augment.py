@@ -1,7 +1,7 @@
 """Training augmentation on uint8 pictures: scale, mirror, crop, as the IRN family does, and as DeepLab's recipe does.
 
-Order and rules are the references'; only the normalization comes later, on the device, and so a canvas carries the box
-where its picture lies (`backbones/preprocessing.py` makes the rest zero).
+The order and rules are those of the reference code, except that normalization comes later, on the device. So each
+canvas carries the box that its picture fills (`backbones/preprocessing.py` zeroes the rest).
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bicubic resize as PIL does it: antialiased when shrinking, rounded to uint8.
 
     Args:
@@ -43,16 +43,16 @@ def random_long_side(rng: np.random.Generator, image: np.ndarray, *, low: int, h
         uint8 (H', W', 3).
     """
     target = int(rng.integers(low, high + 1))
-    return resize(image, scaled_size(image.shape[:2], target / max(image.shape[:2])))
+    return resize_bicubic(image, scaled_size(image.shape[:2], target / max(image.shape[:2])))
 
 
 def random_mirror(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Left becomes right in half of the calls: uint8 (H, W, d) -> uint8 (H, W, d)."""
+    """Flip left and right with probability 1/2: uint8 (H, W, d) -> uint8 (H, W, d)."""
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
 def random_crop(rng: np.random.Generator, image: np.ndarray, *, crop: int) -> tuple[np.ndarray, np.ndarray]:
-    """A square window of the picture, or the picture at a random place on a square canvas, side by side.
+    """A random square crop; along a side that is shorter than the crop, the picture is placed at random instead.
 
     Args:
         rng: random generator.
@@ -75,8 +75,8 @@ def random_crop(rng: np.random.Generator, image: np.ndarray, *, crop: int) -> tu
     return canvas, np.array([target[0].start, target[1].start, target[0].stop, target[1].stop], np.int32)
 
 
-def resize_linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear resize without antialiasing: row i of H comes from (i + 1/2) h / H - 1/2 of h.
+def resize_bilinear_uint8(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear resize without antialiasing: row i of H samples row (i + 1/2) h / H - 1/2 of h.
 
     Args:
         image: uint8 (h, w, 3).
@@ -85,7 +85,8 @@ def resize_linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
         uint8 (H, W, 3), rounded.
 
-    Source: OpenCV's `resize(..., INTER_LINEAR)`, which rounds weights to 1/2048: at most one grey level between them.
+    Source: OpenCV's `resize(..., INTER_LINEAR)`, which rounds weights to 1/2048: the results differ by at most one
+    grey level.
     """
     for axis, length in enumerate(size):
         position = np.clip((np.arange(length) + 0.5) * image.shape[axis] / length - 0.5, 0, image.shape[axis] - 1)
@@ -100,7 +101,7 @@ def resize_linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def random_scale(
     rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, *, scales: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resize picture and mask by one of the scales: bilinearly, and to the nearest label.
+    """Resize a picture (bilinear) and its mask (nearest) by a randomly chosen scale.
 
     Args:
         rng: random generator.
@@ -117,18 +118,18 @@ def random_scale(
     if scale == 1:
         return image, mask
     size = tuple(max(int(length * scale), 1) for length in mask.shape)
-    return resize_linear(image, size), resize_mask(mask, size)
+    return resize_bilinear_uint8(image, size), resize_mask(mask, size)
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize to the nearest label: uint8 (H, W), (rows, columns) -> uint8 (rows, columns)."""
+    """Nearest-neighbour resize of labels: uint8 (H, W), (rows, columns) -> uint8 (rows, columns)."""
     return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 def random_window(
     rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, *, crop: int, ignore: int = 255
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A square window of picture and mask; what is shorter is padded right and bottom.
+    """A random square crop of a picture and its mask; a shorter side is padded at the right or the bottom.
 
     Args:
         rng: random generator.

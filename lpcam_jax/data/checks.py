@@ -1,4 +1,4 @@
-"""What is wrong or odd in a data set: all of it at once, each with what to do about it."""
+"""Finds everything that is wrong or odd in a data set at once, and says how to fix it."""
 
 import hashlib
 import re
@@ -19,21 +19,28 @@ from .masks import IGNORE, check_size, check_values, read_mask
 from .pictures import oddities, picture_size, read_picture, shown
 from .records import RecordSource
 
-_MOST = 20  # defects of the labels that are shown
-_FEW = 10  # pictures of a class
-_TINY, _HUGE = 32, 100_000_000  # side, pixels
+_MAX_DEFECTS = 20  # defects of the labels that are listed
+_FEW_PICTURES = 10  # a class with fewer is rare
+_TINY, _HUGE = 32, 100_000_000  # shortest side, number of pixels
 
 
 class Severity(IntEnum):
     """How bad it is; also the exit code of `check-data`."""
 
-    NOTE = 0  # handled right
-    WARNING = 1  # works, and is probably not meant
-    ERROR = 2  # training or mapping would refuse it, or be wrong
+    NOTE = 0  # handled correctly
+    WARNING = 1  # works, but is probably unintended
+    ERROR = 2  # training or mapping would refuse it, or give wrong results
 
 
 class Finding(NamedTuple):
-    """What was found, at which files or classes (may be none), and what to do."""
+    """A problem, the files or classes that have it (may be none), and the fix.
+
+    Attributes:
+        severity: how bad it is.
+        what: the problem.
+        where: names of files or classes.
+        fix: what to do.
+    """
 
     severity: Severity
     what: str
@@ -41,12 +48,18 @@ class Finding(NamedTuple):
     fix: str
 
     def __str__(self) -> str:
-        more = f" ({len(self.where)} in all)" if len(self.where) > 3 else ""
-        return f"{self.what}{': ' if self.where else ''}{listed(self.where)}{more}; {self.fix}"
+        total = f" ({len(self.where)} in all)" if len(self.where) > 3 else ""
+        return f"{self.what}{': ' if self.where else ''}{listed(self.where)}{total}; {self.fix}"
 
 
 class Checked(NamedTuple):
-    """A folder's contents, its findings, the worst first, and the (H, W) of every picture that could be opened."""
+    """The result of checking a folder.
+
+    Attributes:
+        contents: what the folder holds.
+        findings: the problems, worst first.
+        sizes: (H, W) of every picture that could be opened.
+    """
 
     contents: Contents
     findings: list[Finding]
@@ -54,10 +67,10 @@ class Checked(NamedTuple):
 
 
 def check_labels(source: RecordSource) -> None:
-    """Check that a classifier can be trained on the labels; what may be meant is printed as a warning.
+    """Check that a classifier can be trained on the labels; problems that may be intended are printed as warnings.
 
     Raises:
-        UserError: no picture has a label, or all have the same.
+        UserError: no picture has a label, or all have the same labels.
     """
     for finding in _of_labels(source.labels, source.class_names):
         if finding.severity == Severity.ERROR:
@@ -66,7 +79,7 @@ def check_labels(source: RecordSource) -> None:
 
 
 def check_folder(root: str | Path) -> Checked:
-    """Everything that is wrong or odd in a folder; every file is read.
+    """Find everything that is wrong or odd in a folder; every file is read.
 
     Raises:
         UserError: there is no such folder.
@@ -80,85 +93,85 @@ def check_folder(root: str | Path) -> Checked:
         findings += _of_rare_classes(contents.labels, contents.class_names)
     findings += _of_names(contents, root)
     of_files, sizes = _of_files(contents, root)
-    return Checked(contents, sorted([*findings, *of_files], key=lambda one: -one.severity), sizes)
+    return Checked(contents, sorted([*findings, *of_files], key=lambda finding: -finding.severity), sizes)
 
 
 def _of_defects(defects: Sequence[str]) -> Iterator[Finding]:
-    """What the reader of the labels has to say."""
-    for defect in defects[:_MOST]:
-        what, _, fix = defect.rpartition("; ")
-        yield Finding(Severity.ERROR, what, (), fix)
-    if (more := len(defects) - _MOST) > 0:
-        yield Finding(Severity.ERROR, f"{more} more of the labels", (), "correct those above first")
+    """What the reader of the labels reported."""
+    for defect in defects[:_MAX_DEFECTS]:
+        problem, _, fix = defect.rpartition("; ")
+        yield Finding(Severity.ERROR, problem, (), fix)
+    if (omitted := len(defects) - _MAX_DEFECTS) > 0:
+        yield Finding(Severity.ERROR, f"{omitted} more of the labels", (), "correct those above first")
 
 
 def _of_labels(labels: np.ndarray, class_names: Sequence[str]) -> Iterator[Finding]:
-    """What labels (n, c) say without a look at the pictures."""
+    """Problems that show in labels (n, c) alone, without opening the pictures."""
     pictures, counts = len(labels), labels.sum(axis=0)
     if not counts.any():
         fix = "label some, or choose a larger part"
-        if len(class_names):  # otherwise the reader of the labels has said so
+        if len(class_names):  # otherwise the reader of the labels has reported it
             yield Finding(Severity.ERROR, f"none of the {pictures} pictures has a label", (), fix)
         return
     everywhere = tuple(name for name, count in zip(class_names, counts, strict=True) if count == pictures)
     nowhere = tuple(name for name, count in zip(class_names, counts, strict=True) if not count)
     if pictures > 1 and len(everywhere) + len(nowhere) == len(class_names):
-        what = f"nothing to tell apart, all {pictures} pictures have the same labels"
-        yield Finding(Severity.ERROR, what, everywhere, "take more pictures, some with other labels or with none")
+        problem = f"nothing to tell apart, all {pictures} pictures have the same labels"
+        yield Finding(Severity.ERROR, problem, everywhere, "add pictures with other labels or with none")
         return
     if everywhere and pictures > 1:
-        fix = "add pictures without them: what is always there cannot be learnt"
+        fix = "add pictures without them: a class that is always present cannot be learned"
         yield Finding(Severity.WARNING, f"in all {pictures} pictures", everywhere, fix)
     if nowhere:
-        fix = "their heat maps will be empty: add pictures of them or leave them out"
+        fix = "their heat maps will be empty: add pictures of them, or leave the classes out"
         yield Finding(Severity.WARNING, "classes in no picture", nowhere, fix)
 
 
 def _of_rare_classes(labels: np.ndarray, class_names: Sequence[str]) -> Iterator[Finding]:
     counts = labels.sum(axis=0).astype(int)
-    rare = [f"{name} ({n})" for name, n in zip(class_names, counts, strict=True) if 0 < n < _FEW]
+    rare = [f"{name} ({n})" for name, n in zip(class_names, counts, strict=True) if 0 < n < _FEW_PICTURES]
     if rare:
-        fix = "add pictures of them: so few teach little"
-        yield Finding(Severity.WARNING, f"classes in fewer than {_FEW} pictures", tuple(rare), fix)
+        fix = "add pictures of them: little can be learned from so few"
+        yield Finding(Severity.WARNING, f"classes in fewer than {_FEW_PICTURES} pictures", tuple(rare), fix)
 
 
 def _of_contents(contents: Contents, root: Path) -> Iterator[Finding]:
-    """Labels, pictures and masks that have no partner."""
+    """Labels, pictures and masks without a counterpart."""
     if contents.origin is None and contents.unlabelled:
         fix = f"infer.py --images {shown(root)} maps them; to train, add labels.csv with the header name,labels"
         yield Finding(Severity.NOTE, "the pictures have no labels", (), fix)
-    elif contents.unlabelled and contents.ids:  # without any, the labels are what is wrong
+    elif contents.unlabelled and contents.ids:  # if none has labels, the label file is at fault
         names = _names(contents.unlabelled, root)
-        yield Finding(Severity.WARNING, "pictures without labels", names, "label them, or know that they are left out")
+        yield Finding(Severity.WARNING, "pictures without labels", names, "label them; otherwise they are left out")
     if contents.unused:
         yield Finding(Severity.NOTE, "named, but in no picture", tuple(contents.unused), "they are left out")
     if contents.spare_masks and (any(contents.masks) or not contents.ids):
-        fix = "name a mask like its picture, ID.png, or take it out"
+        fix = "name a mask like its picture, ID.png, or remove it"
         yield Finding(Severity.WARNING, "masks of no picture", _names(contents.spare_masks, root), fix)
     without = [path for path, mask in zip(contents.pictures, contents.masks, strict=True) if mask is None]
     if any(contents.masks) and without:
-        fix = "scores are of the others"
+        fix = "only the others are scored"
         yield Finding(Severity.NOTE, "pictures without a mask", _names(without, root), fix)
 
 
 def _of_names(contents: Contents, root: Path) -> Iterator[Finding]:
-    """Names that are one and the same on other systems, or meant to be."""
+    """Names that other operating systems cannot tell apart, or that probably mean the same."""
     pictures = [path.relative_to(root).as_posix() for path in [*contents.pictures, *contents.unlabelled]]
-    for what, names in (("file names", pictures), ("classes", contents.class_names)):
+    for kind, names in (("file names", pictures), ("classes", contents.class_names)):
         alike = defaultdict(list)
         for name in sorted(names):
             alike[same_elsewhere(name)].append(name)
         groups = tuple(" and ".join(f"{name!a}" for name in group) for group in alike.values() if len(group) > 1)
         if groups:
-            fix = "rename all but one" if what == "file names" else "spell a class in one way"
-            yield Finding(Severity.WARNING, f"{what} that differ only in case or Unicode form", groups, fix)
+            fix = "rename all but one" if kind == "file names" else "spell each class in one way"
+            yield Finding(Severity.WARNING, f"{kind} that differ only in case or Unicode form", groups, fix)
 
 
 # Files
 
 
 class _File(NamedTuple):
-    """A picture with what belongs to it: its mask, and its labels by class number, 1..c."""
+    """A picture, its mask, and the classes of its labels, numbered 1..c; None where it has none."""
 
     picture: Path
     mask: Path | None
@@ -166,6 +179,8 @@ class _File(NamedTuple):
 
 
 class _Read(NamedTuple):
+    """The size, SHA-256 and findings of a picture; None where it cannot be read."""
+
     size: tuple[int, int] | None
     digest: bytes | None
     findings: list[Finding]
@@ -184,58 +199,58 @@ def _of_files(contents: Contents, root: Path) -> tuple[list[Finding], list[tuple
 
 
 def _read(file: _File, class_names: Sequence[str], root: Path) -> _Read:
-    """Everything about one picture and its mask, each finding with one name."""
+    """Check one picture and its mask; each finding names one file."""
     (name,) = _names([file.picture], root)
     findings: list[Finding] = []
     digest = None
 
-    def tried(function: Callable, *arguments: Any, path: Path) -> Any:
+    def attempt(function: Callable, *arguments: Any, path: Path) -> Any:
         try:
             return function(*arguments)
         except UserError as error:
-            what, _, fix = str(error).removeprefix(f"{shown(path)}: ").rpartition("; ")
-            findings.append(Finding(Severity.ERROR, what, _names([path], root), fix))
+            problem, _, fix = str(error).removeprefix(f"{shown(path)}: ").rpartition("; ")
+            findings.append(Finding(Severity.ERROR, problem, _names([path], root), fix))
             return None
 
-    size = tried(picture_size, file.picture, path=file.picture)
+    size = attempt(picture_size, file.picture, path=file.picture)
     if size:
         if min(size) < _TINY:
-            fix = "leave them out: no part of an object can be seen"
+            fix = "leave them out: they are too small to show an object"
             findings.append(Finding(Severity.WARNING, f"pictures less than {_TINY} pixels wide or high", (name,), fix))
         if size[0] * size[1] >= _HUGE:
-            fix = "scale them down: they take much memory and time"
+            fix = "scale them down: they take a lot of memory and time"
             findings.append(Finding(Severity.WARNING, "pictures of 100 megapixels and more", (name,), fix))
-        if tried(read_picture, file.picture, path=file.picture) is not None:
+        if attempt(read_picture, file.picture, path=file.picture) is not None:
             digest = hashlib.sha256(file.picture.read_bytes()).digest()
             odd = oddities(file.picture)
-            findings += [Finding(Severity.NOTE, f"pictures {what}", (name,), how) for what, how in odd]
-    mask = tried(read_mask, file.mask, path=file.mask) if file.mask else None
+            findings += [Finding(Severity.NOTE, f"pictures {oddity}", (name,), how) for oddity, how in odd]
+    mask = attempt(read_mask, file.mask, path=file.mask) if file.mask else None
     if mask is not None:
         if size:
-            tried(check_size, mask, size, file.mask, path=file.mask)
+            attempt(check_size, mask, size, file.mask, path=file.mask)
         faults = len(findings)
-        tried(check_values, mask, len(class_names), file.mask, path=file.mask)
+        attempt(check_values, mask, len(class_names), file.mask, path=file.mask)
         if len(findings) == faults:
             findings += _of_classes(mask, file, class_names, root)
     return _Read(size, digest, findings)
 
 
 def _of_classes(mask: np.ndarray, file: _File, class_names: Sequence[str], root: Path) -> Iterator[Finding]:
-    """Where a mask and the labels of its picture disagree."""
+    """Classes on which a mask and the labels of its picture disagree."""
     drawn = set(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[:IGNORE]).tolist()) - {0}
-    for what, classes in (
-        ("masks with classes that the labels deny", drawn - file.classes),
-        ("masks without a class that the labels name", file.classes - drawn),
+    for problem, classes in (
+        ("masks with classes that are not in the labels", drawn - file.classes),
+        ("masks without a class that is in the labels", file.classes - drawn),
     ):
         if classes:
-            names = ", ".join(shown(class_names[one - 1]) for one in sorted(classes))
+            names = ", ".join(shown(class_names[number - 1]) for number in sorted(classes))
             where = f"{file.mask.relative_to(root).as_posix()} ({names})"
             fix = "correct the labels or the mask; classes are numbered from 1 in alphabetical order"
-            yield Finding(Severity.WARNING, what, (where,), fix)
+            yield Finding(Severity.WARNING, problem, (where,), fix)
 
 
 def _of_duplicates(files: Sequence[_File], results: Sequence[_Read], root: Path) -> Iterator[Finding]:
-    """Pictures of the same bytes."""
+    """Picture files with identical bytes."""
     same = defaultdict(list)
     for file, result in zip(files, results, strict=True):
         if result.digest:
@@ -243,18 +258,23 @@ def _of_duplicates(files: Sequence[_File], results: Sequence[_Read], root: Path)
     groups = [group for group in same.values() if len(group) > 1]
     agree = [group for group in groups if len({file.classes for file in group}) == 1]
     differ = [group for group in groups if len({file.classes for file in group}) > 1]
-    for what, some in (("the same picture twice", agree), ("the same picture twice, with other labels", differ)):
-        if some:
-            where = tuple(" = ".join(_names([file.picture for file in group], root)) for group in some)
-            yield Finding(Severity.WARNING, what, where, "keep one, with all its labels")
+    for problem, duplicates in (
+        ("the same picture twice", agree),
+        ("the same picture twice, with different labels", differ),
+    ):
+        if duplicates:
+            where = tuple(" = ".join(_names([file.picture for file in group], root)) for group in duplicates)
+            yield Finding(Severity.WARNING, problem, where, "keep one, with all its labels")
 
 
 def _merged(findings: Iterable[Finding]) -> list[Finding]:
-    """Findings that differ in names and numbers only, as one, in the words of the first."""
+    """Merge findings that differ only in names and numbers, in the words of the first."""
     groups = defaultdict(list)
     for finding in findings:
         groups[finding.severity, re.sub(r"\d+", "0", finding.what)].append(finding)
-    return [group[0]._replace(where=tuple(name for one in group for name in one.where)) for group in groups.values()]
+    return [
+        group[0]._replace(where=tuple(name for finding in group for name in finding.where)) for group in groups.values()
+    ]
 
 
 def _names(paths: Sequence[Path], root: Path) -> tuple[str, ...]:

@@ -1,15 +1,15 @@
-"""COCO 2014 with masks drawn from its instances, from the published archives or unpacked folders.
+"""COCO 2014 with masks drawn from its instance annotations, from the published archives or unpacked folders.
 
     DIR/annotations_trainval2014.zip  or  DIR/annotations/instances_train2014.json
     DIR/train2014.zip                 or  DIR[/images]/train2014/
 
 split  pictures  labels, masks
-train  82,783    all pictures, those of no class too, by id
+train  82,783    all pictures by ascending id, also those without any class
 val    40,504
 
-A class is in a picture when any annotation, crowds included, says so. A mask starts as background; every annotation
-that is no crowd is painted in the order of the file, later ones over earlier ones. So a label can have no pixel, there
-is nothing ignored, and crowds are background.
+A class is in a picture if any annotation, crowds included, says so. A mask starts as background; all annotations but
+crowds are painted in the order of the file, later ones over earlier ones. So a labelled class may have no pixels, no
+pixel is ignored, and crowds are background.
 
 Source: the COCO reference repositories of the field.
 """
@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -51,8 +52,8 @@ class COCO14(Benchmark):
             root, file, folders=("annotations", ""), archives=("annotations_trainval2014.zip", "annotations*.zip")
         )
         if notes is None:
-            wanted = ["annotations_trainval2014.zip", f"annotations/{file}"]
-            raise missing(root, f"COCO's {file}", wanted=wanted, page=_PAGE)
+            places = ["annotations_trainval2014.zip", f"annotations/{file}"]
+            raise missing(root, f"COCO's {file}", wanted=places, page=_PAGE)
         content = notes.read(file)
         instances = Instances(content, notes.shown(file))
         pictures.require([f"{folder}/{image['file_name']}" for image in instances.images], f"pictures of {folder}")
@@ -77,78 +78,86 @@ class COCO14(Benchmark):
 class Instances:
     """An instances JSON: pictures by id, their labels and masks.
 
-    class_names: of the categories, by ascending id: mask values 1..c
-    images:      id, file_name, height and width of every picture, by ascending id
+    Args:
+        content: of the JSON file.
+        where: its name, for messages.
+
+    Attributes:
+        class_names: names of the categories, by ascending id: mask values 1..c.
+        images: id, file_name, height and width of every picture, by ascending id.
+
+    Raises:
+        UserError: the file is not COCO's JSON of instances, or contradicts itself.
     """
 
     def __init__(self, content: bytes, where: str):
         self._where = where
         try:
             values = json.loads(content)
-            categories = sorted(values["categories"], key=lambda one: one["id"])
-            self.class_names = tuple(str(one["name"]) for one in categories)
-            self._index = {one["id"]: number for number, one in enumerate(categories)}
-            self.images = sorted(values["images"], key=lambda one: one["id"])
-            for kind, ids in (("category", self._index), ("picture", {one["id"] for one in self.images})):
+            categories = sorted(values["categories"], key=itemgetter("id"))
+            self.class_names = tuple(str(category["name"]) for category in categories)
+            self._index = {category["id"]: number for number, category in enumerate(categories)}
+            self.images = sorted(values["images"], key=itemgetter("id"))
+            for kind, ids in (("category", self._index), ("picture", {image["id"] for image in self.images})):
                 if len(ids) < len(categories if kind == "category" else self.images):
-                    raise ValueError(f"a {kind} id is there twice")
+                    raise ValueError(f"a {kind} id occurs twice")
             self._annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
-            for one in values["annotations"]:
-                if one["category_id"] not in self._index:
-                    raise ValueError(f"an annotation of unknown category {one['category_id']}")
-                self._annotations[one["image_id"]].append(one)
-            for one in self.images:
-                relative_name(one["file_name"], where)
-                if not (0 < int(one["height"]) < 1 << 15 and 0 < int(one["width"]) < 1 << 15):
-                    raise ValueError(f"picture {one['id']} is {one['width']}x{one['height']}")
+            for annotation in values["annotations"]:
+                if annotation["category_id"] not in self._index:
+                    raise ValueError(f"an annotation of unknown category {annotation['category_id']}")
+                self._annotations[annotation["image_id"]].append(annotation)
+            for image in self.images:
+                relative_name(image["file_name"], where)
+                if not (0 < int(image["height"]) < 1 << 15 and 0 < int(image["width"]) < 1 << 15):
+                    raise ValueError(f"picture {image['id']} is {image['width']}x{image['height']}")
         except UserError:
             raise
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             problem = f"no {error}" if isinstance(error, KeyError) else error
-            raise UserError(f"{where}: not COCO's instances ({problem}); get it again") from None
+            raise UserError(f"{where}: not COCO's instances ({problem}); download it again") from None
         if not self.images or not 0 < len(self.class_names) < 255:
             raise UserError(
-                f"{where}: {len(self.images)} pictures and {len(self.class_names)} categories; get it again"
+                f"{where}: {len(self.images)} pictures and {len(self.class_names)} categories; download it again"
             )
 
     def labels(self, image: dict[str, Any]) -> np.ndarray:
-        """uint8 (c,) of a picture, crowds included."""
+        """Labels of a picture, uint8 (c,), crowds included."""
         labels = np.zeros(len(self.class_names), np.uint8)
-        labels[[self._index[one["category_id"]] for one in self._annotations[image["id"]]]] = 1
+        labels[[self._index[annotation["category_id"]] for annotation in self._annotations[image["id"]]]] = 1
         return labels
 
     def mask(self, image: dict[str, Any]) -> np.ndarray:
-        """uint8 (H, W) of a picture: later annotations over earlier ones, no crowds."""
+        """Mask of a picture, uint8 (H, W): later annotations over earlier ones, without crowds."""
         height, width = int(image["height"]), int(image["width"])
         mask = np.zeros((height, width), np.uint8)
-        for one in self._annotations[image["id"]]:
-            if one.get("iscrowd"):
+        for annotation in self._annotations[image["id"]]:
+            if annotation.get("iscrowd"):
                 continue
             try:
-                inside = _rasterized(one["segmentation"], height, width)
-                mask[inside] = self._index[one["category_id"]] + 1
-            except Exception as error:  # pycocotools raises many kinds
+                inside = _rasterized(annotation["segmentation"], height, width)
+                mask[inside] = self._index[annotation["category_id"]] + 1
+            except Exception as error:  # pycocotools raises exceptions of many kinds
                 raise UserError(
-                    f"{self._where}: annotation {one.get('id')} of picture {image['id']} cannot be drawn ({error}); "
-                    "get it again"
+                    f"{self._where}: annotation {annotation.get('id')} of picture {image['id']} cannot be drawn "
+                    f"({error}); download it again"
                 ) from None
         return mask
 
 
 def _rasterized(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """bool (H, W) of polygons, or of a run-length code, compressed or not."""
+    """Rasterize polygons or a run-length code, compressed or not: bool (H, W)."""
     if isinstance(segmentation, list):
-        # Fewer than three corners enclose nothing, and pycocotools would take four numbers for a box.
+        # Fewer than three corners enclose nothing, and pycocotools would read four numbers as a box.
         polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
         if not polygons:
             return np.zeros((height, width), bool)
-        # Also keeps pycocotools from reserving memory for corners that are miles away.
+        # Also keeps pycocotools from allocating memory for corners that are far away.
         if not all(np.all(np.abs(np.asarray(polygon, float)) < 1 << 16) for polygon in polygons):
-            raise ValueError("a corner lies far outside of the picture")
+            raise ValueError("a corner lies far outside the picture")
         code = rle.merge(rle.frPyObjects(polygons, height, width))
     else:
         if [int(side) for side in segmentation["size"]] != [height, width]:
-            raise ValueError(f"its code is of a picture of {segmentation['size']}")
+            raise ValueError(f"its code is for a picture of size {segmentation['size']}")
         if isinstance(segmentation["counts"], list):
             if min(segmentation["counts"], default=0) < 0 or sum(segmentation["counts"]) != height * width:
                 raise ValueError("its code does not cover the picture")
@@ -159,10 +168,10 @@ def _rasterized(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 def _in_threads(function: Any, items: Sequence[Any]) -> Iterator[Any]:
-    """Results in order, computed a few ahead; nothing more is begun once the caller stops asking."""
+    """Results in order, computed a few ahead; no new work is started once the caller stops iterating."""
     with ThreadPoolExecutor(4) as pool:
-        left = iter(items)
-        running = [pool.submit(function, item) for item in islice(left, 16)]
+        remaining = iter(items)
+        running = [pool.submit(function, item) for item in islice(remaining, 16)]
         while running:
             yield running.pop(0).result()
-            running += [pool.submit(function, item) for item in islice(left, 1)]
+            running += [pool.submit(function, item) for item in islice(remaining, 1)]

@@ -1,4 +1,4 @@
-"""A folder of pictures with labels in any of the usual layouts: one's own data."""
+"""Your own data: a folder of pictures with labels in any of the usual layouts."""
 
 import unicodedata
 from collections import defaultdict
@@ -20,40 +20,47 @@ class Folder:
     """Pictures with labels in one of four layouts, and with masks where `root/masks/ID.png` exists.
 
     - `images/**` and `labels.csv`, which has the header `name,labels`. A name is a path below images/, with or without
-      extension. Labels are split at `;` and `|` when the cell holds one of them (class names may then hold spaces:
-      `traffic light;`), otherwise at spaces; an empty cell is a picture of none of the classes.
-    - COCO: one JSON file, in `root`, `annotations/` or beside the pictures; a picture has the categories of its
+      extension. Labels are split at `;` and `|` if the cell holds one of them (class names may then contain spaces:
+      `traffic light;`), otherwise at spaces; an empty cell means none of the classes.
+    - COCO: one JSON file, in `root`, in `annotations/` or beside the pictures; a picture has the categories of its
       annotations. Pictures are in `images/`, `root` or beside the file.
     - VOC: `Annotations/*.xml` or XML files beside the pictures; a picture has the names of its objects. Pictures are in
       `JPEGImages/`, `images/`, `root` or beside the files.
-    - A folder a class, in `root` or in `images/`.
+    - One folder per class, in `root` or in `images/`.
 
     Pictures that the labels do not name are left out.
 
-    class_names: the sorted classes that some picture has, or `classes` in the given order, other labels ignored
-    ids:         the name below the folder of pictures, which of a folder a class is `CLASS/NAME`, without extension,
-                 kept where two pictures differ in nothing else
-    masks:       0 background, 255 ignored, 1.. the *sorted classes of the folder*; with `classes` they are renumbered,
-                 other classes becoming background
+    Masks hold 0 for background, 255 for ignored pixels, and from 1 on the *sorted classes of the folder*; with
+    `classes` they are renumbered, and other classes become background.
 
-    Raises UserError for labels that cannot be read or name what is not there.
+    Args:
+        root: the folder.
+        classes: the classes to keep, in this order; empty: all.
+
+    Attributes:
+        class_names: `classes`, or the sorted classes that occur in some picture.
+        ids: the path below the folder of pictures (`CLASS/NAME` with one folder per class), without extension, which is
+            kept where pictures differ in nothing else.
+
+    Raises:
+        UserError: the labels cannot be read, or name a picture that does not exist.
     """
 
     def __init__(self, root: str | Path, *, classes: Sequence[str] = ()):
-        found = look_into(root, refuse)
-        if found.origin is None:
+        contents = look_into(root, refuse)
+        if contents.origin is None:
             raise UserError(
-                f"{shown(root)}: no labels: neither labels.csv, COCO JSON, VOC XML nor a folder a class; "
+                f"{shown(root)}: no labels: neither labels.csv, COCO JSON, VOC XML nor one folder per class; "
                 "write labels.csv with the header name,labels"
             )
-        known = found.class_names
-        self.class_names = pick_classes(classes, known, found.origin)
-        self.labels = found.labels[:, [known.index(name) for name in self.class_names]]
-        self.ids = found.ids
-        self.has_masks = any(found.masks)
-        self._paths, self._masks, self._known = found.pictures, found.masks, len(known)
+        all_names = contents.class_names
+        self.class_names = pick_classes(classes, all_names, contents.origin)
+        self.labels = contents.labels[:, [all_names.index(name) for name in self.class_names]]
+        self.ids = contents.ids
+        self.has_masks = any(contents.masks)
+        self._paths, self._masks, self._num_classes = contents.pictures, contents.masks, len(all_names)
         if self.has_masks:
-            self._renumber = renumbering(self.class_names, known)
+            self._renumber = renumbering(self.class_names, all_names)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,7 +69,7 @@ class Folder:
         path, mask_path = self._paths[index], self._masks[index]
         if mask_path is None:
             return Record(self.ids[index], read_picture(path), self.labels[index], None)
-        image, mask = read_with_mask(path, mask_path, num_classes=self._known)
+        image, mask = read_with_mask(path, mask_path, num_classes=self._num_classes)
         return Record(self.ids[index], image, self.labels[index], self._renumber[mask])
 
     def size(self, index: int) -> tuple[int, int]:
@@ -71,15 +78,18 @@ class Folder:
 
 
 class Contents(NamedTuple):
-    """What a folder holds, told without opening a picture.
+    """What a folder holds, found without opening a picture.
 
-    origin:      the file or folder that the labels were read from; None: there are no labels
-    class_names: c names, sorted
-    unused:      classes that are named but in no picture
-    ids:         of the n pictures with labels, as their paths in `pictures` and `masks` (None: no mask)
-    labels:      float32 (n, c)
-    unlabelled:  pictures that the labels do not name
-    spare_masks: files in masks/ that are no picture's mask
+    Attributes:
+        origin: the file or folder that the labels were read from; None: there are no labels.
+        class_names: c names, sorted.
+        unused: classes that are named but in no picture.
+        ids: ids of the n pictures with labels.
+        pictures: their n paths.
+        masks: paths of their n masks; None: no mask.
+        labels: float32 (n, c).
+        unlabelled: pictures that the labels do not name.
+        spare_masks: files in masks/ that are no picture's mask.
     """
 
     origin: Path | None
@@ -94,7 +104,7 @@ class Contents(NamedTuple):
 
 
 def look_into(root: str | Path, report: Report) -> Contents:
-    """What a folder holds; what is wrong with it goes to `report`, and is left out.
+    """List what a folder holds; defects go to `report` and are left out.
 
     Raises:
         UserError: there is no such folder.
@@ -106,7 +116,7 @@ def look_into(root: str | Path, report: Report) -> Contents:
     listing = _Listing(labels.pictures, root / MASKS, report)
     rows = listing.resolve(labels, report)
     names = [row.name for row in rows]
-    # Of all rows, also of those that are left out: the masks are numbered by them.
+    # From all rows, including those that are left out, because the masks are numbered by them.
     known = sorted({label for row in labels.rows for label in row.labels})
     if rows and not known:
         report(f"{shown(labels.origin)}: no picture has a label; write the classes of the pictures into it")
@@ -129,41 +139,41 @@ def look_into(root: str | Path, report: Report) -> Contents:
 
 
 class _Listing:
-    """The pictures of a folder, listed once: paths and ids by name with extension."""
+    """The pictures of a folder: paths and ids by name with extension."""
 
     def __init__(self, folder: Path, masks: Path, report: Report):
         self._folder = folder
         try:
-            found = [path for path in find_pictures(folder) if masks not in path.parents]
+            paths = [path for path in find_pictures(folder) if masks not in path.parents]
         except UserError as error:
             report(str(error))
-            found = []
-        names = [path.relative_to(folder).as_posix() for path in found]
-        self.paths = dict(zip(names, found, strict=True))
+            paths = []
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        self.paths = dict(zip(names, paths, strict=True))
         self.ids = dict(zip(names, unique_ids(names), strict=True))
         self._by_stem = defaultdict(list)
         for name in names:
             self._by_stem[name.rpartition(".")[0]].append(name)
 
     def resolve(self, labels: Labels, report: Report) -> list[Row]:
-        """The rows under the pictures' full names; missing, ambiguous and repeated ones are reported."""
+        """The rows with the pictures' full names; missing, ambiguous and repeated names are reported."""
         where = shown(labels.origin)
-        found = {
+        candidates = {
             row.name: [row.name] if row.name in self.paths else self._by_stem.get(row.name, []) for row in labels.rows
         }
-        missing = [name for name, matches in found.items() if not matches]
+        missing = [name for name, matches in candidates.items() if not matches]
         if missing and self.paths:
             self._report_missing(missing, len(labels.rows), where, report)
-        for name, matches in found.items():
+        for name, matches in candidates.items():
             if len(matches) > 1:
                 report(f"{where}: {shown(name)} can be {' or '.join(map(shown, matches))}; write the extension")
         resolved: dict[str, Row] = {}
         for row in labels.rows:
-            if len(matches := found[row.name]) != 1:
+            if len(matches := candidates[row.name]) != 1:
                 continue
             (name,) = matches
             if name in resolved:
-                report(f"{where}: {shown(name)} is there twice; keep it once, with all its labels")
+                report(f"{where}: {shown(name)} occurs twice; keep one row, with all its labels")
             else:
                 resolved[name] = Row(name, row.labels)
         return list(resolved.values())
@@ -175,34 +185,34 @@ class _Listing:
         if missing:
             report(
                 f"{where}: {len(missing)} of {count} pictures are not in {shown(self._folder)}: {listed(missing)}; add "
-                "them or take them out of the labels"
+                "them or remove them from the labels"
             )
         if spelled:
             pairs = ", ".join(f"{name!a} for {other!a}" for name, other in spelled[:3])
             report(
                 f"{where}: names of {len(spelled)} of {count} pictures differ from the files' in case or Unicode form: "
-                f"{pairs}{', ...' if len(spelled) > 3 else ''}; write them like the files"
+                f"{pairs}{', ...' if len(spelled) > 3 else ''}; spell them like the files"
             )
 
 
-def _multi_hot(rows: Sequence[Row], known: Sequence[str]) -> np.ndarray:
-    """float32 (n, c)."""
-    columns = {name: column for column, name in enumerate(known)}
-    labels = np.zeros((len(rows), len(known)), np.float32)
+def _multi_hot(rows: Sequence[Row], class_names: Sequence[str]) -> np.ndarray:
+    """Labels as float32 (n, c)."""
+    columns = {name: column for column, name in enumerate(class_names)}
+    labels = np.zeros((len(rows), len(class_names)), np.float32)
     for hot, row in zip(labels, rows, strict=True):
         hot[[columns[name] for name in row.labels]] = 1
     return labels
 
 
 def same_elsewhere(name: str) -> str:
-    """What is left of a name on a system that knows neither case nor the two Unicode forms of a letter."""
+    """The name as a file system sees it that ignores case and the Unicode form of letters."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _find_masks(
     folder: Path, ids: Sequence[str], all_ids: Sequence[str], report: Report
 ) -> tuple[list[Path | None], list[Path]]:
-    """The masks of the pictures with these ids, and the files that are the mask of none at all."""
+    """The masks of the pictures with these ids, and the files that are no picture's mask."""
     files = glob("**", root_dir=folder, recursive=True)
     drawn = {name for name in files if Path(name).suffix.lower() in SUFFIXES}
     masks = [folder / f"{name}.png" if f"{name}.png" in drawn else None for name in ids]

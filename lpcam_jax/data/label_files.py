@@ -1,12 +1,12 @@
-"""The labels of a folder of pictures, in whichever of four layouts they are: told by looking.
+"""The labels of a folder of pictures, in any of four layouts, which is detected.
 
     labels.csv                    name,labels
     annotations.json              COCO: images, annotations, categories
     Annotations/*.xml             VOC: filename, object/name
-    cat/*.jpg  dog/*.jpg          a folder a class
+    cat/*.jpg  dog/*.jpg          one folder per class
 
-Whatever is wrong goes, as one line, to `report`: `refuse` ends at the first line; a function that keeps the lines is
-given all of them, and what is wrong is left out.
+Every defect is passed, as one line, to `report`. `refuse` raises the first one; a function that collects the lines
+gets all of them, and whatever is defective is left out.
 """
 
 import csv
@@ -32,7 +32,7 @@ Report = Callable[[str], None]
 PICTURE_FOLDERS = ("images", "JPEGImages")
 MASKS = "masks"
 
-_LARGEST_JSON, _LARGEST_XML = 1 << 30, 1 << 23  # bytes
+_MAX_JSON, _MAX_XML = 1 << 30, 1 << 23  # bytes
 _COCO_NAMES = ("annotations.json", "_annotations.coco.json")
 _PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
@@ -45,12 +45,13 @@ class Row(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """What the label files say.
+    """The contents of the label files.
 
-    origin:   the file or folder that was read; None: there are no labels
-    pictures: the folder that names are relative to
-    rows:     one a picture
-    unused:   classes that are named but in no picture: they are not classes of the data set
+    Attributes:
+        origin: the file or folder that was read; None: there are no labels.
+        pictures: the folder that names are relative to.
+        rows: one for each picture.
+        unused: classes that are named but in no picture: they are not classes of the data set.
     """
 
     origin: Path | None
@@ -65,10 +66,10 @@ def refuse(defect: str) -> None:
 
 
 def read_labels(root: Path, report: Report) -> Labels:
-    """The labels of a data set.
+    """Read the labels of a data set.
 
-    labels.csv wins over all others; a folder a class is looked for where there is no file. Two kinds of files are a
-    defect, since nothing says which one is right.
+    labels.csv takes precedence; folders are taken for classes only if there is no label file. Two kinds of label files
+    are a defect, because nothing says which is right.
     """
     table = root / "labels.csv"
     if table.exists():
@@ -78,8 +79,8 @@ def read_labels(root: Path, report: Report) -> Labels:
         return _read_class_folders(root, report)
     if len(json_files) > 1:
         report(
-            f"{shown(root)}: {len(json_files)} JSON files can be its labels ({listed(json_files)}); keep "
-            "one, or name it annotations.json"
+            f"{shown(root)}: {len(json_files)} JSON files could be its labels ({listed(json_files)}); keep one, "
+            "or name it annotations.json"
         )
     elif json_files and xml_files:
         report(
@@ -114,7 +115,7 @@ def _read_table(path: Path, report: Report) -> list[Row]:
         report(f"{shown(path)}: cannot be read as CSV ({error}); save it as CSV in UTF-8")
         return []
     if not rows:
-        report(f"{shown(path)}: no picture after the header; write one line a picture: name,labels")
+        report(f"{shown(path)}: no picture after the header; write one line per picture: name,labels")
     return rows
 
 
@@ -136,28 +137,28 @@ def _row_of(cells: Sequence[str], where: str, report: Report) -> Row | None:
 
 def _coco_files(root: Path) -> list[Path]:
     """The JSON files that may hold the labels: those with a usual name, else all."""
-    found = [file for folder in ("", "annotations", "images") for file in _files(root / folder, ".json")]
-    return [file for file in found if file.name in _COCO_NAMES] or found
+    files = [file for folder in ("", "annotations", "images") for file in _files(root / folder, ".json")]
+    return [file for file in files if file.name in _COCO_NAMES] or files
 
 
 def _read_coco(root: Path, path: Path, report: Report) -> Labels:
     where = shown(path)
     tables = _load_coco(path, report)
-    # None: there, but not usable, which has been said.
+    # None: present but unusable, which has been reported.
     names: dict[int | str, str | None] = {}
     files: dict[int | str, str | None] = {}
-    for place, one in _entries(tables, "categories", where):
-        if _is_new(one, "category", names, place, report):
-            names[one["id"]] = _text(one, "name", place, report)
-    for place, one in _entries(tables, "images", where):
-        if _is_new(one, "picture", files, place, report):
-            name = _text(one, "file_name", place, report)
-            files[one["id"]] = name and _checked(name, place, report)
+    for place, entry in _entries(tables, "categories", where):
+        if _is_new(entry, "category", names, place, report):
+            names[entry["id"]] = _text(entry, "name", place, report)
+    for place, entry in _entries(tables, "images", where):
+        if _is_new(entry, "picture", files, place, report):
+            name = _text(entry, "file_name", place, report)
+            files[entry["id"]] = name and _checked(name, place, report)
     labels = defaultdict(set)
-    for place, one in _entries(tables, "annotations", where):
-        picture, category = one.get("image_id"), one.get("category_id")
+    for place, entry in _entries(tables, "annotations", where):
+        picture, category = entry.get("image_id"), entry.get("category_id")
         if not _is_id(picture) or picture not in files:
-            report(f"{place}: no picture has the image_id {repr(picture)}; add it or take the annotation out")
+            report(f"{place}: no picture has the image_id {repr(picture)}; add it or remove the annotation")
         elif not _is_id(category) or category not in names:
             report(f"{place}: no category has the category_id {repr(category)}; add it to the categories")
         elif names[category]:
@@ -172,8 +173,8 @@ def _read_coco(root: Path, path: Path, report: Report) -> Labels:
 def _load_coco(path: Path, report: Report) -> dict[str, Any]:
     where = shown(path)
     try:
-        if (size := path.stat().st_size) > _LARGEST_JSON:
-            report(f"{where}: {size >> 20} MB of labels, more than {_LARGEST_JSON >> 20}; split the data set")
+        if (size := path.stat().st_size) > _MAX_JSON:
+            report(f"{where}: {size >> 20} MB of labels, more than {_MAX_JSON >> 20}; split the data set")
             return {}
         values = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -181,7 +182,7 @@ def _load_coco(path: Path, report: Report) -> dict[str, Any]:
         return {}
     for key in ("images", "annotations", "categories"):
         table = values.get(key) if isinstance(values, dict) else None
-        if not isinstance(table, list) or not all(isinstance(one, dict) for one in table):
+        if not isinstance(table, list) or not all(isinstance(entry, dict) for entry in table):
             report(
                 f"{where}: not COCO, it has no list of {key}; export it again, or move it away if it holds no labels"
             )
@@ -190,31 +191,31 @@ def _load_coco(path: Path, report: Report) -> dict[str, Any]:
 
 
 def _entries(tables: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, one in enumerate(tables.get(key, ())):
-        yield f"{where}, {key}[{number}]", one
+    for number, entry in enumerate(tables.get(key, ())):
+        yield f"{where}, {key}[{number}]", entry
 
 
 def _is_id(value: Any) -> bool:
     return type(value) in (int, str)
 
 
-def _is_new(one: dict[str, Any], what: str, others: Collection[int | str], place: str, report: Report) -> bool:
-    number = one.get("id")
+def _is_new(entry: dict[str, Any], kind: str, ids: Collection[int | str], place: str, report: Report) -> bool:
+    number = entry.get("id")
     if not _is_id(number):
-        report(f"{place}: the id {repr(number)} is no number; give each {what} its own")
-    elif number in others:
-        report(f"{place}: the id {repr(number)} is there twice; give each {what} its own")
+        report(f"{place}: the id {repr(number)} is not a number; give each {kind} its own")
+    elif number in ids:
+        report(f"{place}: the id {repr(number)} occurs twice; give each {kind} its own")
     else:
         return True
     return False
 
 
-def _text(one: dict[str, Any], key: str, place: str, report: Report) -> str | None:
-    text = one.get(key)
-    # JSON can spell halves of characters, which no file name holds and no file can be written with.
+def _text(entry: dict[str, Any], key: str, place: str, report: Report) -> str | None:
+    text = entry.get(key)
+    # JSON can hold lone surrogates, which no file name contains and which cannot be encoded.
     if isinstance(text, str) and text.strip() and not re.search(r"[\ud800-\udfff]", text):
         return text.strip()
-    report(f"{place}: {repr(text)} is no {key}; export it again")
+    report(f"{place}: {repr(text)} is not a {key}; export it again")
     return None
 
 
@@ -222,11 +223,11 @@ def _text(one: dict[str, Any], key: str, place: str, report: Report) -> str | No
 
 
 def _voc_files(root: Path) -> tuple[Path, list[Path]]:
-    """The folder of the annotations, and their files; none: []."""
+    """The folder of the annotations, and their files (maybe none)."""
     for name in ("Annotations", "annotations", *PICTURE_FOLDERS):
-        found = [file for file in (root / name).rglob("*.xml") if not file.name.startswith(".")]
-        if found:
-            return root / name, sorted(found)
+        files = [file for file in (root / name).rglob("*.xml") if not file.name.startswith(".")]
+        if files:
+            return root / name, sorted(files)
     return root, _files(root, ".xml")
 
 
@@ -237,7 +238,7 @@ def _read_voc(root: Path, folder: Path, files: Sequence[Path], report: Report) -
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):
-    """Entities that grow, or that read other files, are declared in a DOCTYPE; annotations need none."""
+    """Refuses a DOCTYPE: it can declare entities that explode or read other files, and annotations need none."""
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
         raise ValueError("it has a DOCTYPE")
@@ -246,7 +247,7 @@ class _WithoutDoctype(ElementTree.TreeBuilder):
 def _read_annotation(path: Path, folder: Path, report: Report) -> Row | None:
     where = shown(path)
     try:
-        if (size := path.stat().st_size) > _LARGEST_XML:
+        if (size := path.stat().st_size) > _MAX_XML:
             raise ValueError(f"it has {size >> 20} MB")
         root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_WithoutDoctype()))
     except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:
@@ -259,21 +260,21 @@ def _read_annotation(path: Path, folder: Path, report: Report) -> Row | None:
     if not name:
         report(f"{where}: no filename; write the name of its picture")
         return None
-    labels = [(one.findtext("name") or "").strip() for one in root.iterfind("object")]
+    labels = [(element.findtext("name") or "").strip() for element in root.iterfind("object")]
     if not all(labels):
         report(f"{where}: an object has no name; write its class")
-    # A name alone is meant beside the annotation's own place: Annotations/cat/1.xml is of cat/1.jpg.
+    # A bare name is relative to the annotation's own folder: Annotations/cat/1.xml belongs to cat/1.jpg.
     name = _checked(name if "/" in name else (folder / name).as_posix(), where, report)
     return Row(name, sorted({label for label in labels if label})) if name else None
 
 
-# A folder a class
+# One folder per class
 
 
 def _read_class_folders(root: Path, report: Report) -> Labels:
     pictures = _default_pictures(root)
     try:
-        folders = sorted(one.name for one in pictures.iterdir() if one.is_dir() and not one.name.startswith("."))
+        folders = sorted(path.name for path in pictures.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
         report(f"{shown(pictures)}: cannot be read ({error.strerror}); check its permissions")
         return Labels(pictures, pictures, [], [])
@@ -281,19 +282,19 @@ def _read_class_folders(root: Path, report: Report) -> Labels:
     turns, unused = [], []
     for folder in folders:
         try:
-            found = find_pictures(pictures / folder)
-        except UserError:  # none
+            paths = find_pictures(pictures / folder)
+        except UserError:  # it has none
             unused.append(folder)
         else:
-            turns += [(turn, Row(path.relative_to(pictures).as_posix(), [folder])) for turn, path in enumerate(found)]
+            turns += [(turn, Row(path.relative_to(pictures).as_posix(), [folder])) for turn, path in enumerate(paths)]
     if not turns:
         return Labels(None, pictures, [], [])
-    # The classes take turns: the first pictures, which a limit or a slice takes, are of all of them.
+    # The classes take turns, so that the first pictures, to which a limit or slice restricts a run, show all of them.
     rows = [row for _, row in sorted(turns, key=itemgetter(0))]
     is_outer = len(folders) == 1 and all(row.name.count("/") > 1 for row in rows)
     if is_outer or {name.lower() for name in folders} <= _PARTS:
         report(
-            f"{shown(pictures)}: its folders ({listed(folders)}) are no classes but data sets; name one of them: "
+            f"{shown(pictures)}: its folders ({listed(folders)}) are data sets, not classes; name one of them: "
             f"{shown(pictures / folders[0])}"
         )
         return Labels(pictures, pictures, [], [])
@@ -308,14 +309,14 @@ def _default_pictures(root: Path) -> Path:
 
 
 def _where_most_are(rows: Sequence[Row], folders: Sequence[Path]) -> Path:
-    """The folder that holds most of the pictures; the first of equals."""
-    there = [folder for folder in folders if folder.is_dir()]
-    return max(there, key=lambda folder: sum(os.path.isfile(folder / row.name) for row in rows))
+    """The folder that holds most of the pictures; ties go to the first."""
+    existing = [folder for folder in folders if folder.is_dir()]
+    return max(existing, key=lambda folder: sum(os.path.isfile(folder / row.name) for row in rows))
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:
     try:
-        return sorted(one for one in folder.iterdir() if one.suffix == suffix and not one.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
     except OSError:
         return []
 
@@ -329,5 +330,5 @@ def _checked(name: str, where: str, report: Report) -> str | None:
 
 
 def listed(names: Sequence[str | Path]) -> str:
-    """The first three, as they stand in a message."""
+    """The first three names, for a message."""
     return ", ".join(map(shown, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""Masks: class indices in PNG files, alone or in a folder, and their classes chosen and renumbered."""
+"""Masks: class indices in PNG files, single or in a folder, and the selection and renumbering of their classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +11,22 @@ from .pictures import Encoded, opened, read_picture, shown
 IGNORE = 255
 
 _PACKED_GREY = {"L;2": 85, "L;4": 17}
-_DOUBTFUL = 0.2  # share of ignored pixels above which a mask without a class is taken for a drawing
+_MAX_IGNORED = 0.2  # share of ignored pixels above which a mask without a class is taken for black and white
 
 
 def read_mask(path: str | Path | Encoded, *, num_classes: int | None = None) -> np.ndarray:
     """The indices of a palette or grey PNG as uint8 (H, W), never its colours.
 
-    With `num_classes`, values must be 0..num_classes or 255 (ignored), and a mask of no class that ignores more than a
-    fifth of its pixels is refused: it is a black-and-white drawing more often than a picture of much doubt. Raises
-    UserError.
+    Args:
+        path: the file.
+        num_classes: if given, values must be 0..num_classes or 255 (ignored), and a mask without any class that ignores
+            more than a fifth of its pixels is refused: most likely it is a black-and-white mask with 255 for objects.
+
+    Returns:
+        uint8 (H, W).
+
+    Raises:
+        UserError: the file is not such a mask.
     """
     with opened(path) as image:
         if image.format != "PNG":
@@ -38,14 +45,14 @@ def read_mask(path: str | Path | Encoded, *, num_classes: int | None = None) -> 
 def read_with_mask(
     path: str | Path | Encoded, mask_path: str | Path | Encoded, *, num_classes: int, upright: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`read_picture` and the `read_mask` of the same size that belongs to it; raises UserError."""
+    """Read a picture and its mask, which must have the same size; raises UserError."""
     image, mask = read_picture(path, upright=upright), read_mask(mask_path, num_classes=num_classes)
     check_size(mask, image.shape[:2], mask_path)
     return image, mask
 
 
 def check_size(mask: np.ndarray, size: tuple[int, int], path: str | Path | Encoded) -> None:
-    """UserError when a mask (H, W) is not of its picture's size (H, W)."""
+    """Raise UserError if a mask (H, W) does not have its picture's size (H, W)."""
     if mask.shape != size:
         raise UserError(
             f"{shown(path)}: the mask is {mask.shape[1]}x{mask.shape[0]}, its picture {size[1]}x{size[0]} "
@@ -54,35 +61,35 @@ def check_size(mask: np.ndarray, size: tuple[int, int], path: str | Path | Encod
 
 
 def check_values(mask: np.ndarray, num_classes: int, path: str | Path | Encoded) -> None:
-    """UserError when a mask holds other values than `read_mask` allows."""
+    """Raise UserError if a mask holds values that `read_mask` does not allow."""
     pixels = np.bincount(mask.ravel(), minlength=256)
     values = np.flatnonzero(pixels)
-    if not pixels[1:IGNORE].any() and pixels[IGNORE] > _DOUBTFUL * mask.size:
+    if not pixels[1:IGNORE].any() and pixels[IGNORE] > _MAX_IGNORED * mask.size:
         raise UserError(
-            f"{shown(path)}: the mask holds {' and '.join(map(str, values))} only, and 255 means ignored; "
+            f"{shown(path)}: the mask holds only {' and '.join(map(str, values))}, and 255 means ignored; "
             f"store objects as their class index, 1..{num_classes}"
         )
     wrong = values[(values > num_classes) & (values != IGNORE)]
     if wrong.size:
-        more = f" and {wrong.size - 8} more" if wrong.size > 8 else ""
+        omitted = f" and {wrong.size - 8} more" if wrong.size > 8 else ""
         raise UserError(
-            f"{shown(path)}: the mask holds {', '.join(map(str, wrong[:8]))}{more}; "
-            f"only 0..{num_classes} and 255 (ignored) have a meaning, renumber it"
+            f"{shown(path)}: the mask holds {', '.join(map(str, wrong[:8]))}{omitted}; "
+            f"only 0..{num_classes} and 255 (ignored) are valid, renumber it"
         )
 
 
 def pick_classes(wanted: Sequence[str], known: Sequence[str], where: str | Path) -> tuple[str, ...]:
-    """`wanted`, or all of `known` when empty; UserError for a name that is unknown or given twice."""
+    """`wanted`, or all of `known` if it is empty; raises UserError for a name that is unknown or given twice."""
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise UserError(f"{shown(where)}: no class {_listed(unknown)}; choose from {_listed(known)}")
     if len(set(wanted)) < len(wanted):
-        raise UserError(f"{shown(where)}: a class is chosen twice in {_listed(wanted)}; name each once")
+        raise UserError(f"{shown(where)}: a class is named twice in {_listed(wanted)}; name each once")
     return tuple(wanted or known)
 
 
 def renumbering(wanted: Sequence[str], known: Sequence[str]) -> np.ndarray:
-    """uint8 (256,): index with a mask over `known` to get the one over `wanted`; 255 stays, others are 0."""
+    """Lookup table, uint8 (256,), from the classes `known` to the classes `wanted`; 255 stays, others become 0."""
     table = np.zeros(256, np.uint8)
     table[[known.index(name) + 1 for name in wanted]] = np.arange(1, len(wanted) + 1)
     table[IGNORE] = IGNORE
@@ -90,10 +97,10 @@ def renumbering(wanted: Sequence[str], known: Sequence[str]) -> np.ndarray:
 
 
 class MaskFolder:
-    """Masks as PNG files.
+    """A folder of masks, ID.png.
 
     Args:
-        directory: of the files.
+        directory: the folder.
     """
 
     def __init__(self, directory: Path):
@@ -101,7 +108,11 @@ class MaskFolder:
 
     @classmethod
     def checked(cls, directory: str | Path) -> "MaskFolder":
-        """The folder, which must be there; UserError."""
+        """The folder, which must exist.
+
+        Raises:
+            UserError: it does not.
+        """
         if not Path(directory).is_dir():
             raise UserError(f"{shown(directory)}: no such folder of masks; name one with ID.png files.")
         return cls(Path(directory))
@@ -115,18 +126,18 @@ class MaskFolder:
 
         Args:
             name: its id.
-            classes: c, how many there are.
+            classes: number of classes c.
 
         Returns:
             uint8 (H, W), 0..c or 255, and its (H, W).
 
         Raises:
-            UserError: the file cannot be read, or holds something else.
+            UserError: the file cannot be read, or holds other values.
         """
         mask = read_mask(self.file(name))
         if len(wrong := np.unique(mask[(mask > classes) & (mask != IGNORE)])):
             raise UserError(
-                f"{shown(self.file(name))} holds the value {wrong[0]}, the data set has 0..{classes} and 255; "
+                f"{shown(self.file(name))} holds the value {wrong[0]}, but the data set has 0..{classes} and 255; "
                 "number the classes from 1, as its masks do."
             )
         return mask, mask.shape

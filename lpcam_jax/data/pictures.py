@@ -1,7 +1,7 @@
-"""Picture files to arrays: the only place that opens them.
+"""Picture files to arrays: the only module that opens them.
 
-Whatever a file holds comes out as upright 8-bit RGB (`masks.py`: as class indices); whatever is wrong with it comes out
-as one line that names the file.
+Every file is decoded to upright 8-bit RGB (in `masks.py`, to class indices), and every problem with a file is reported
+as one line that names it.
 """
 
 import io
@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from ..machine.errors import UserError
 from .records import Record
 
-# Named, because Pillow left alone also hands PostScript files to an interpreter.
+# An explicit list, because Pillow by default also hands PostScript files to an interpreter.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif")
 
@@ -38,7 +38,7 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 class Encoded(NamedTuple):
-    """A picture file in memory, with the name it has in messages; read like a path."""
+    """A picture file in memory, with a name for messages; accepted wherever a path is."""
 
     name: str
     content: bytes
@@ -48,10 +48,17 @@ class Encoded(NamedTuple):
 
 
 def read_picture(path: str | Path | Encoded, *, upright: bool = True) -> np.ndarray:
-    """The first frame as uint8 (H, W, 3) RGB; transparent parts become white.
+    """Read the first frame as RGB; transparent parts become white, and 16-bit values keep their high byte.
 
-    It is turned upright when its EXIF says how, unless what belongs to it (a benchmark's masks) was drawn on the pixels
-    as they are stored. 16-bit values keep their high byte. Raises UserError for a file that is no readable picture.
+    Args:
+        path: the file.
+        upright: apply the EXIF orientation; not for the benchmarks, whose masks match the pixels as stored.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        UserError: the file is not a readable picture.
     """
     with opened(path) as image:
         turn = _UPRIGHT.get(_orientation(image)) if upright else None
@@ -60,23 +67,23 @@ def read_picture(path: str | Path | Encoded, *, upright: bool = True) -> np.ndar
 
 
 def picture_size(path: str | Path | Encoded, *, upright: bool = True) -> tuple[int, int]:
-    """(H, W) of what `read_picture` returns, from the header alone; raises UserError like it."""
+    """(H, W) of what `read_picture` returns, from the header alone; raises the same UserError."""
     with opened(path) as image:
         width, height = image.size
         return (width, height) if upright and _orientation(image) >= 5 else (height, width)
 
 
 def oddities(path: str | Path | Encoded) -> list[tuple[str, str]]:
-    """What is unusual about a picture, and how it is read all the same; from the header alone. Raises UserError."""
+    """Unusual properties of a picture and how each is handled, from the header alone; raises UserError."""
     with opened(path) as image:
         return [
-            words
-            for words, holds in (
-                (("turned by EXIF", "read upright"), _orientation(image) > 1),
+            oddity
+            for oddity, holds in (
+                (("rotated by EXIF", "read upright"), _orientation(image) > 1),
                 (("in CMYK", "read as RGB"), image.mode == "CMYK"),
                 (("of 16 bits", "the high byte of each value is read"), ";16" in f"{image.mode} {image.tile}"),
                 (("of several frames", "the first is read"), getattr(image, "is_animated", False)),
-                (("with transparency", "what is transparent becomes white"), image.has_transparency_data),
+                (("with transparency", "transparent parts become white"), image.has_transparency_data),
             )
             if holds
         ]
@@ -84,8 +91,8 @@ def oddities(path: str | Path | Encoded) -> list[tuple[str, str]]:
 
 @contextmanager
 def opened(path: str | Path | Encoded) -> Iterator[Image.Image]:
-    """The undecoded picture file, for a `with` block; whatever goes wrong in it is raised as UserError."""
-    # A filter that stays, for Pillow alone: `catch_warnings` around each read would not be thread safe.
+    """Open a picture file, undecoded, for a `with` block; any exception in it is raised as UserError."""
+    # A permanent filter, for Pillow alone: `catch_warnings` around each read would not be thread-safe.
     if _QUIET not in warnings.filters[:1]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
@@ -94,32 +101,38 @@ def opened(path: str | Path | Encoded) -> Iterator[Image.Image]:
             yield image
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # the decoders raise nearly everything on damaged files
+    except Exception as error:  # decoders can raise nearly anything on damaged files
         raise UserError(f"{shown(path)}: {_complaint(error, path)}") from error
 
 
 def shown(name: str | Path | Encoded) -> str:
-    """A name as it stands in a message: as it is, or as its `repr` when it would break the line."""
+    """A name for a message: as it is, or its `repr` if it contains unprintable characters."""
     return str(name) if str(name).isprintable() else repr(str(name))
 
 
 def find_pictures(pattern: str | Path) -> list[Path]:
-    """The pictures of a folder and its subfolders, one file, or a glob (`**` allowed), sorted.
+    """Find pictures by their extension; hidden files are skipped.
 
-    Pictures are told by their extension and hidden files skipped, unless one file is named. Raises UserError
-    when there are none.
+    Args:
+        pattern: a folder (searched with its subfolders), a glob (`**` allowed), or a single file of any extension.
+
+    Returns:
+        Their sorted paths.
+
+    Raises:
+        UserError: there are none.
     """
     path = Path(pattern)
     if os.path.isfile(path):
         return [path]
     is_folder = os.path.isdir(path)
     names = glob(f"{escape(str(path))}/**" if is_folder else str(pattern), recursive=True)
-    found = sorted({Path(name) for name in names if Path(name).suffix.lower() in SUFFIXES})
-    if not found:
-        what = "no picture in this folder" if is_folder else "no such picture, folder or match"
+    pictures = sorted({Path(name) for name in names if Path(name).suffix.lower() in SUFFIXES})
+    if not pictures:
+        problem = "no picture in this folder" if is_folder else "no such picture, folder or match"
         advice = "name a picture, a folder of pictures or a quoted glob like 'my/*.jpg'"
-        raise UserError(f"{shown(pattern)}: {what}; {advice}")
-    return found
+        raise UserError(f"{shown(pattern)}: {problem}; {advice}")
+    return pictures
 
 
 def unique_ids(names: Sequence[str]) -> list[str]:
@@ -127,14 +140,18 @@ def unique_ids(names: Sequence[str]) -> list[str]:
     stems = [os.path.splitext(name)[0] for name in names]
     count = Counter(stems)
     ids = [stem if count[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]
-    # `a.jpg` kept for its extension can meet the stem of `a.jpg.png`
+    # `a.jpg`, which kept its extension, can collide with the stem of `a.jpg.png`.
     return ids if len(set(ids)) == len(ids) else list(names)
 
 
 class Pictures:
-    """Pictures of which nothing is known; a path given twice counts once.
+    """Pictures without labels or masks.
 
-    An id is the path below the deepest folder that holds all pictures, see `unique_ids`.
+    Ids are the paths below the deepest common folder; see `unique_ids`.
+
+    Args:
+        paths: of the pictures; duplicates count once.
+        class_names: c names.
     """
 
     labels = None
@@ -169,20 +186,20 @@ def _complaint(error: Exception, path: str | Path | Encoded) -> str:
         case UnidentifiedImageError() if not (
             len(path.content) if isinstance(path, Encoded) else os.path.getsize(path)
         ):
-            return "the file is empty; get it again or take it out"
+            return "the file is empty; replace or remove it"
         case UnidentifiedImageError():
-            return f"not a picture that can be read ({', '.join(FORMATS)}); convert it or take it out"
+            return f"not a picture in a supported format ({', '.join(FORMATS)}); convert or remove it"
         case Image.DecompressionBombError():
             return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels; scale it down"
         case _:
-            return f"damaged picture ({' '.join(str(error).split())}); get it again or take it out"
+            return f"damaged picture ({' '.join(str(error).split())}); replace or remove it"
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format == "TIFF":  # Pillow turns these itself
+    if image.format == "TIFF":  # Pillow rotates these itself
         return 1
     try:
-        # Not image.getexif(): for a PNG that decodes every pixel, to find a tag behind them.
+        # Not image.getexif(): for a PNG, it decodes every pixel to find a tag behind them.
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     except Exception:  # broken EXIF says nothing about the pixels
         return 1
@@ -193,7 +210,7 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F", "LAB"):
-        raise UserError(f"{shown(path)}: pixels of kind {image.mode} have no certain range; save it as 8-bit RGB")
+        raise UserError(f"{shown(path)}: pixels of mode {image.mode} have no defined range; save it as 8-bit RGB")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))

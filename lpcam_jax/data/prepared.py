@@ -1,4 +1,4 @@
-"""Any data set that TFDS has prepared as array_record, as records: the benchmarks and sets of TFDS's own."""
+"""Any data set that TFDS has prepared as array_record, as records: our benchmarks and TFDS's own data sets."""
 
 import io
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from .records import Record, relative_name
 _IDS = ("id", "file_name", "filename", "image/filename", "image_id")
 _MASKS = ("mask", "segmentation_mask")
 
-# Oxford-IIIT Pet and its kin: 1 the object, 2 background, 3 the border between them; 0 background.
+# The trimap of Oxford-IIIT Pet and similar sets: 1 the object, 2 background, 3 their border; 0 background.
 _TRIMAP = np.zeros(256, np.uint8)
 _TRIMAP[[1, 3, IGNORE]] = 1, IGNORE, IGNORE
 
@@ -26,16 +26,19 @@ _TRIMAP[[1, 3, IGNORE]] = 1, IGNORE, IGNORE
 class Prepared:
     """A split of a prepared data set.
 
-    directory: the folder with dataset_info.json
-    split:     as TFDS writes it: `train`, `train[:50%]`, `train+val`
-    classes:   keep these, in this order: masks are renumbered, other classes become background; empty: all
+    These features are read: `image`; `labels`, multi-hot or a sequence of classes, or `label`, a single class; `mask`
+    with the values 0, 1..c and 255, or, beside a single `label`, the trimap `segmentation_mask`; and `id` or
+    `file_name`. The EXIF orientation is not applied, because masks match the pixels as stored.
 
-    Read are the features `image`; `labels`, multi-hot or a sequence of classes, or `label`, one class; `mask` with the
-    values 0, 1..c and 255, or, beside a single `label`, the trimap `segmentation_mask`; and `id` or `file_name`.
-    Pixels are taken as they are stored, whatever an EXIF orientation says: so they were when the masks were drawn.
+    Ids, labels and sizes of all pictures are read once and cached beside the data set, as lpcam_jax_index_SPLIT.npz.
 
-    Ids, labels and sizes of all pictures are read once and kept beside the data set, as lpcam_jax_index_SPLIT.npz.
-    Raises UserError when there is no such data set or split, or it cannot be read.
+    Args:
+        directory: the folder with dataset_info.json.
+        split: in TFDS's syntax: `train`, `train[:50%]`, `train+val`.
+        classes: the classes to keep, in this order: masks are renumbered, other classes become background; empty: all.
+
+    Raises:
+        UserError: there is no such data set or split, or it cannot be read.
     """
 
     def __init__(self, directory: str | Path, split: str, *, classes: Sequence[str] = ()):
@@ -43,20 +46,20 @@ class Prepared:
         builder = _open(Path(directory), self._where)
         features = dict(builder.info.features.items())
         self._reads = _Reads.of(features, self._where)
-        known = self._reads.class_names or tuple((builder.info.metadata or {}).get("class_names", ()))
-        if not known:
+        all_names = self._reads.class_names or tuple((builder.info.metadata or {}).get("class_names", ()))
+        if not all_names:
             raise UserError(f"{self._where}: its classes have no names; it needs a feature label or labels of classes")
-        self.class_names = pick_classes(classes, known, directory)
-        self._renumber, self._known = renumbering(self.class_names, known), known
+        self.class_names = pick_classes(classes, all_names, directory)
+        self._renumber, self._num_classes = renumbering(self.class_names, all_names), len(all_names)
         self.has_masks = self._reads.mask is not None
 
         decoders = {name: tfds.decode.SkipDecoding() for name in ("image", self._reads.mask) if name}
-        self._parts = []  # (records of a split, their numbers)
+        self._parts = []  # for each picture: the records of its split, its number among them
         ids, labels, self._sizes = [], [], []
         try:
-            wanted = tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
-            opened = [(part, builder.as_data_source(part.splitname, decoders=decoders)) for part in wanted]
-        except Exception as error:  # TFDS raises many kinds
+            parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
+            opened = [(part, builder.as_data_source(part.splitname, decoders=decoders)) for part in parts]
+        except Exception as error:  # TFDS raises exceptions of many kinds
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{self._where}: split {split!r} cannot be opened ({reason})") from None
         for part, records in opened:
@@ -69,9 +72,9 @@ class Prepared:
         if len(set(ids)) < len(ids):
             raise UserError(f"{self._where}: {split!r} names a picture twice; choose splits that do not overlap")
         self.ids = ids
-        columns = [known.index(name) for name in self.class_names]
-        known_labels = self._reads.labels is not None and not self._is_unlabelled(opened)
-        self.labels = np.concatenate(labels)[:, columns].astype(np.float32) if known_labels else None
+        columns = [all_names.index(name) for name in self.class_names]
+        has_labels = self._reads.labels is not None and not self._is_unlabelled(opened)
+        self.labels = np.concatenate(labels)[:, columns].astype(np.float32) if has_labels else None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,7 +83,7 @@ class Prepared:
         try:
             return self._decoded(index)
         except UserError as error:
-            raise UserError(f"{error}; then delete {self._where}: it is prepared again") from None
+            raise UserError(f"{error}; then delete {self._where}, and it will be prepared again") from None
 
     def _decoded(self, index: int) -> Record:
         values, name = self._read(*self._parts[index]), self.ids[index]
@@ -90,7 +93,7 @@ class Prepared:
             return Record(name, read_picture(image, upright=False), labels, None)
         file = Encoded(f"{self._where}: mask of {name}", values[self._reads.mask])
         if not self._reads.is_trimap:
-            pixels, mask = read_with_mask(image, file, num_classes=len(self._known), upright=False)
+            pixels, mask = read_with_mask(image, file, num_classes=self._num_classes, upright=False)
             return Record(name, pixels, labels, self._renumber[mask])
         pixels, mask = read_picture(image, upright=False), read_mask(file)
         return Record(name, pixels, labels, self._renumber[_of_trimap(mask, int(values["label"]))])
@@ -100,7 +103,7 @@ class Prepared:
         return self._sizes[index]
 
     def _is_unlabelled(self, opened: Sequence[tuple[Any, Any]]) -> bool:
-        """Whether the first picture's one class is TFDS's -1: so it is in all of a split without labels."""
+        """Whether the label of the first picture is -1, which TFDS stores throughout a split without labels."""
         if self._reads.labels != "label":
             return False
         return any(len(records) and int(self._read(records, 0)["label"]) < 0 for _, records in opened)
@@ -108,7 +111,7 @@ class Prepared:
     def _read(self, records: Any, number: int) -> dict[str, Any]:
         try:
             return records[number]
-        except Exception as error:  # array_record raises what its decoding makes of damage
+        except Exception as error:  # array_record can raise anything on damaged records
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{self._where}: record {number} cannot be read ({reason})") from None
 
@@ -116,10 +119,10 @@ class Prepared:
         file = directory / f"lpcam_jax_index_{split}.npz"
         try:
             index = _Index(**read_arrays(file))
-            shapes = (len(records), len(self._known)), (len(records), 2)
+            shapes = (len(records), self._num_classes), (len(records), 2)
             if len(index.ids) == len(records) and (index.labels.shape, index.sizes.shape) == shapes:
                 return index
-        except Exception:  # absent, damaged, or of another edition: it is made again
+        except Exception:  # absent, damaged, or of another edition: build it anew
             pass
         index = self._make_index(split, records)
         buffer = io.BytesIO()
@@ -146,17 +149,23 @@ class Prepared:
         return _Index(np.array(ids, dtype=str), np.array(labels, np.uint8), np.array(sizes, np.int32).reshape(-1, 2))
 
     def _multi_hot(self, values: dict[str, Any]) -> np.ndarray:
-        hot = np.zeros(len(self._known), np.uint8)
+        hot = np.zeros(self._num_classes, np.uint8)
         if self._reads.is_multi_hot:
             hot[:] = np.asarray(values["labels"]) != 0
         elif self._reads.labels:
             numbers = np.atleast_1d(np.asarray(values[self._reads.labels], int))
-            hot[numbers[numbers >= 0]] = 1  # TFDS's -1 says that nothing is known
+            hot[numbers[numbers >= 0]] = 1  # -1 in TFDS means unknown
         return hot
 
 
 class _Index(NamedTuple):
-    """ids str (n,); labels uint8 (n, c); sizes int32 (n, 2)."""
+    """The cached index of a split.
+
+    Attributes:
+        ids: str (n,).
+        labels: uint8 (n, c).
+        sizes: int32 (n, 2), (H, W).
+    """
 
     ids: np.ndarray
     labels: np.ndarray
@@ -164,7 +173,7 @@ class _Index(NamedTuple):
 
 
 class _Reads(NamedTuple):
-    """Which features are read: their names, None for those that are not there."""
+    """The names of the features that are read; None for those that the data set does not have."""
 
     id: str | None
     labels: str | None
@@ -196,7 +205,7 @@ class _Reads(NamedTuple):
 
 
 def _of_trimap(mask: np.ndarray, label: int) -> np.ndarray:
-    """The trimap's object as the picture's one class: uint8 (H, W)."""
+    """Turn a trimap into a mask of the picture's single class: uint8 (H, W)."""
     mask = _TRIMAP[mask]
     return np.where(mask == 1, label + 1, mask).astype(np.uint8)
 
@@ -206,12 +215,12 @@ def _open(directory: Path, where: str) -> tfds.core.DatasetBuilder:
         raise UserError(f"{where}: no dataset_info.json; name the folder that TFDS prepared, such as NAME/CONFIG/1.0.0")
     try:
         builder = tfds.builder_from_directory(directory)
-        form = builder.info.file_format.value if builder.info.file_format else "unknown"
-    except Exception as error:  # TFDS raises many kinds
+        file_format = builder.info.file_format.value if builder.info.file_format else "unknown"
+    except Exception as error:  # TFDS raises exceptions of many kinds
         raise UserError(f"{where}: cannot be opened by TFDS ({' '.join(str(error).split())[:200]})") from None
-    if form != "array_record":
+    if file_format != "array_record":
         raise UserError(
-            f"{where}: prepared as {form}, which is read by TensorFlow only; prepare it with "
+            f"{where}: prepared as {file_format}, which only TensorFlow can read; prepare it with "
             "`download_and_prepare(file_format='array_record')`"
         )
     return builder

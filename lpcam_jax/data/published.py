@@ -1,15 +1,15 @@
-"""The benchmarks as TFDS data sets: prepared once from what was published, without TensorFlow.
+"""The benchmarks as TFDS data sets: prepared once from the published files, without TensorFlow.
 
-One TFDS configuration a split, so that a split needs only its own archives. Records are array_record, in the order of
-the benchmark's lists, written as they come: neither memory nor a second copy on the disk grows with the data set, and a
-preparation that was stopped goes on after its last full shard.
+Each split is a TFDS configuration, so that preparing it needs only its own archives. Records are array_record, in the
+order of the benchmark's lists, and written one shard at a time: memory use does not grow with the data set, there is no
+temporary copy on the disk, and an interrupted preparation resumes after its last full shard.
 
     image   the published JPEG, byte for byte
     id      its name without extension
-    labels  uint8 (c,), 1 where the class is in the picture (not where nothing is published, as for a test split)
-    mask    8-bit grey PNG, 0 background, 1..c, 255 ignored (not where there is none)
+    labels  uint8 (c,), 1 where the class is in the picture (absent where none are published, as for a test split)
+    mask    8-bit grey PNG, 0 background, 1..c, 255 ignored (absent where there is none)
 
-Masks are grey, never palette: a palette PNG comes out of TFDS as colours wherever opencv is installed.
+Masks are grey, never palette: with opencv installed, TFDS decodes a palette PNG to its colours.
 """
 
 import fcntl
@@ -35,11 +35,11 @@ from tqdm import tqdm
 from ..machine.errors import UserError
 from .pictures import Encoded, picture_size, shown
 
-_SHARD = 500  # records a file; what a stopped preparation loses at most
+_SHARD = 500  # records per file; an interrupted preparation loses at most this many
 
 
 class Example(NamedTuple):
-    """One picture as it is stored: see the module's list. `place` names it in messages."""
+    """One picture as it is stored; see the module docstring. `place` names it in messages."""
 
     image: bytes
     id: str
@@ -49,12 +49,16 @@ class Example(NamedTuple):
 
 
 class Split(NamedTuple):
-    """What a split consists of, read from its lists; the pictures come one by one.
+    """The contents of a split, read from its lists; the pictures themselves are read one by one.
 
-    ids:      of the pictures
-    official: how many it was published with
-    edition:  text that differs when labels or masks would
-    examples: the examples from a number on
+    Attributes:
+        class_names: c names.
+        ids: ids of the pictures.
+        official: number of pictures in the published split.
+        edition: text that changes whenever labels or masks would.
+        has_labels: whether examples carry labels.
+        has_masks: whether examples carry masks.
+        examples: start index -> the examples from there on.
     """
 
     class_names: tuple[str, ...]
@@ -68,19 +72,19 @@ class Split(NamedTuple):
 
 @dataclass
 class Part(tfds.core.BuilderConfig):
-    """A split, or its first pictures for a dry run."""
+    """A split, or its first pictures only, for a dry run."""
 
     split: str = ""
     limit: int | None = None
 
 
 class Benchmark(tfds.core.GeneratorBasedBuilder):
-    """A benchmark; subclasses say where its pictures, labels and masks are published, in `open_split`.
+    """A benchmark; subclasses find its pictures, labels and masks in `open_split`.
 
     Args:
         root: where the user keeps the archives or the unpacked files.
-        split: which part to prepare.
-        limit: only its first pictures.
+        split: which split to prepare.
+        limit: prepare only this many pictures; None: all.
         data_dir: where the prepared data set is kept.
     """
 
@@ -91,7 +95,7 @@ class Benchmark(tfds.core.GeneratorBasedBuilder):
         self._root, self._opened = root, self.open_split(root, split)
         self._count = len(self._opened.ids) if limit is None else min(limit, len(self._opened.ids))
         part = Part(name=part_name(split, limit), description=split, split=split, limit=limit)
-        # TFDS takes over what it finds in the folder: only what an earlier start made of the same files may be there.
+        # TFDS reuses whatever is in the folder: keep only an earlier attempt on the same files.
         directory = data_dir / self.name / part.name / str(self.VERSION)
         if _fingerprint_in(directory) != self._fingerprint():
             shutil.rmtree(directory, ignore_errors=True)
@@ -99,15 +103,18 @@ class Benchmark(tfds.core.GeneratorBasedBuilder):
 
     @abstractmethod
     def open_split(self, root: Path, split: str) -> Split:
-        """What `root` holds of a split.
+        """Find the files of a split below `root`.
 
-        Raises UserError that says what is missing and where to get it.
+        Raises:
+            UserError: something is missing; the message says what, and where to get it.
         """
 
     def download_and_prepare(self) -> None:
-        """Write the records that are not there yet; unlike TFDS's own, which sorts all of them in memory.
+        """Write the records that are not written yet; TFDS's own method would sort all of them in memory.
 
-        Raises UserError for a file that is missing or damaged, and whatever the disk raises.
+        Raises:
+            UserError: a file is missing or damaged.
+            OSError: the disk is full or not writable.
         """
         split = self.builder_config.split
         Path(self.data_dir).mkdir(parents=True, exist_ok=True)
@@ -144,10 +151,10 @@ class Benchmark(tfds.core.GeneratorBasedBuilder):
         )
 
     def _fingerprint(self) -> str:
-        """Differs when other records would be written."""
+        """Changes whenever different records would be written."""
         split = self._opened
-        what = [split.class_names, list(split.ids), split.edition, split.has_labels, split.has_masks]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+        content = [split.class_names, list(split.ids), split.edition, split.has_labels, split.has_masks]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         return {self.builder_config.split: self._generate_examples()}
@@ -166,14 +173,14 @@ def part_name(split: str, limit: int | None) -> str:
 
 
 def prepare(kind: type[Benchmark], root: str | Path, split: str, *, prepared: str | Path, limit: int | None) -> Path:
-    """Prepare a split unless that was done before.
+    """Prepare a split, unless it is prepared already.
 
     Args:
         kind: the benchmark.
         root: where its archives or unpacked files are.
-        split: one of the benchmark's, without a slice.
-        prepared: folder of the prepared data sets. Two programs that want the same one wait for each other.
-        limit: only the first pictures, as a data set of its own; not when all are prepared already.
+        split: one of the benchmark's splits, without a slice.
+        prepared: folder of the prepared data sets. Of two programs that prepare the same one, the second waits.
+        limit: prepare only this many pictures, as a data set of its own, unless the whole split is prepared already.
 
     Returns:
         The folder of the split, for `tfds.builder_from_directory`.
@@ -184,7 +191,7 @@ def prepare(kind: type[Benchmark], root: str | Path, split: str, *, prepared: st
     root, prepared = Path(root), Path(prepared)
     if split not in kind.SPLITS:
         raise UserError(f"{kind.name} has no split {split!r}; there are {', '.join(kind.SPLITS)}.")
-    for part in (prepared / kind.name / part_name(split, some) for some in (None, limit)):
+    for part in (prepared / kind.name / part_name(split, count) for count in (None, limit)):
         directory = part / str(kind.VERSION)
         if directory.exists():
             _say_what_is_used(directory, root)
@@ -193,7 +200,7 @@ def prepare(kind: type[Benchmark], root: str | Path, split: str, *, prepared: st
         raise UserError(
             f"{shown(root)}: no such folder; name the one with the archives of {kind.name}, or the unpacked files"
         )
-    absl.logging.set_verbosity(absl.logging.ERROR)  # no word of TFDS about configurations it does not know
+    absl.logging.set_verbosity(absl.logging.ERROR)  # silences TFDS's warnings about unknown configurations
     try:
         with _alone(part):
             if not directory.exists():
@@ -213,19 +220,19 @@ def prepare(kind: type[Benchmark], root: str | Path, split: str, *, prepared: st
 
 
 def grey_png(mask: np.ndarray) -> bytes:
-    """Class indices uint8 (H, W) as an 8-bit grey PNG, which no reader takes for colours."""
+    """Encode class indices, uint8 (H, W), as an 8-bit grey PNG, which no reader takes for colours."""
     buffer = io.BytesIO()
     Image.fromarray(mask, "L").save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def missing(root: Path, what: str, *, wanted: Sequence[str], page: str) -> UserError:
-    """The error for a part of a benchmark that is not there: what, where, and who publishes it."""
+    """The error for a missing part of a benchmark: what is missing, where it belongs, and who publishes it."""
     return UserError(f"{shown(root)}: {what} not found; put {' or '.join(wanted)} there ({page})")
 
 
 def _fingerprint_in(directory: Path) -> str | None:
-    """Of what was written to a folder; None when there is nothing, or half a file."""
+    """The fingerprint stored in a folder; None if there is none, or its files are incomplete."""
     try:
         json.loads((directory / "dataset_info.json").read_text())
         return json.loads((directory / "metadata.json").read_text())["fingerprint"]
@@ -234,19 +241,19 @@ def _fingerprint_in(directory: Path) -> str | None:
 
 
 def _check(example: Example) -> None:
-    """UserError for a picture whose header is damaged, or whose mask is of another size."""
+    """Check that a picture's header is readable and its mask has the same size; raises UserError."""
     size = picture_size(Encoded(example.place, example.image), upright=False)
     if example.mask is not None:
         of_mask = picture_size(Encoded(f"mask of {example.place}", example.mask))
         if of_mask != size:
             raise UserError(
                 f"{example.place}: the picture is {size[1]}x{size[0]}, its mask {of_mask[1]}x{of_mask[0]} (width x "
-                "height); get them again"
+                "height); download them again"
             )
 
 
 def _say_what_is_used(directory: Path, root: Path) -> None:
-    """A line when what is prepared is not what was published, or comes from elsewhere."""
+    """Print a note if the prepared data set differs from the published one, or was prepared from another folder."""
     values = tfds.builder_from_directory(directory).info.metadata or {}
     notes = []
     if values.get("pictures") != values.get("official"):
@@ -256,12 +263,12 @@ def _say_what_is_used(directory: Path, root: Path) -> None:
     if values.get("root") != str(root.resolve()):
         notes.append(f"prepared from {values.get('root')}")
     if notes:
-        tqdm.write(f"note: {shown(directory)} is used ({'; '.join(notes)}); delete it to prepare it again")
+        tqdm.write(f"note: using {shown(directory)} ({'; '.join(notes)}); delete it to prepare it again")
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder; the lock of a killed program is gone with it."""
+    """Hold an exclusive lock on a folder; the lock is released even if the program is killed."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:

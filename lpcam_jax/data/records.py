@@ -1,7 +1,7 @@
-"""The one interface between data sets and everything else: a source of records.
+"""The interface between data sets and everything else: a source of records.
 
-Training, clustering, inference and scoring know `RecordSource` only. A data set that offers it works
-everywhere; raggedness (sizes, missing masks) is described, never hidden.
+Training, clustering, inference and scoring depend on `RecordSource` only, so any data set that implements it works
+everywhere. Raggedness (sizes, missing masks) is described, never hidden.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,14 @@ from ..machine.errors import UserError
 
 
 class Record(NamedTuple):
-    """One picture with what is known of it.
+    """A picture with its annotations.
 
-    id:     name without extension, `/` between folders; unique in its source; names the output files
-    image:  uint8 (H, W, 3), RGB
-    labels: float32 (c,), 1 where the class is in the picture; None when nothing is known
-    mask:   uint8 (H, W), 0 background, 1..c the classes in the order of `class_names`, 255 ignored;
-            None when there is none. Scoring reads it, and the training of a segmentation network.
+    Attributes:
+        id: name without extension, `/` between folders; unique in its source; names the output files.
+        image: uint8 (H, W, 3), RGB.
+        labels: float32 (c,), 1 where the class is in the picture; None if unknown.
+        mask: uint8 (H, W), 0 background, 1..c the classes in the order of `class_names`, 255 ignored; None if there is
+            none. Used by scoring and by the training of segmentation networks.
     """
 
     id: str
@@ -32,10 +33,11 @@ class Record(NamedTuple):
 class RecordSource(Protocol):
     """A finite, random-access data set.
 
-    class_names: c names
-    ids:         n ids, in the order of the records
-    labels:      float32 (n, c), known without opening a picture; None for pictures without labels
-    has_masks:   whether records carry masks
+    Attributes:
+        class_names: c names.
+        ids: n ids, in the order of the records.
+        labels: float32 (n, c), known without opening a picture; None for pictures without labels.
+        has_masks: whether records carry masks.
     """
 
     class_names: tuple[str, ...]
@@ -46,7 +48,7 @@ class RecordSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record:
-        """Decode one record; raises UserError naming the file when it cannot be read."""
+        """Decode one record; raises UserError, which names the file, if it cannot be read."""
         ...
 
     def size(self, index: int) -> tuple[int, int]:
@@ -76,15 +78,15 @@ class Subset:
 
 
 def relative_name(name: str, where: str) -> str:
-    """`name`, found in `where`, as a normalised path below a folder; UserError when it leads out of it."""
+    """`name`, read from `where`, as a normalized path below a folder; raises UserError if it leads outside."""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts:
-        raise UserError(f"{where}: {name!r} leads out of the data set; names are relative and without '..'")
+        raise UserError(f"{where}: {name!r} leads out of the data set; use a relative name without '..'")
     return path.as_posix()
 
 
 def hold_out(count: int, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split range(count) into (kept, held out) indices, seeded; both sorted, at least one kept."""
+    """Split range(count) at random into sorted (kept, held out) indices; at least one is kept."""
     order = np.random.default_rng(seed).permutation(count)
     held = min(round(count * fraction), count - 1)
     return np.sort(order[held:]), np.sort(order[:held])

@@ -9,15 +9,15 @@ from .records import Record
 CLASS_NAMES = ("fox", "pig", "frog", "toucan", "owl", "panda")
 BODY, HEAD = 1, 2  # in `Shapes.parts`
 
-# (height, width). Few, because a program may be compiled anew for every size.
+# (height, width). Few, because every size may cost a compilation.
 _SIZES = ((80, 120), (96, 128), (96, 144), (96, 96), (128, 128), (120, 80), (128, 96), (144, 96))
 _LABEL_COUNT_ODDS = (0.5, 0.35, 0.15)
-# Against 1 for a class away from home: over all label counts, three in four are then in their own context.
+# Relative to 1 for other classes: over all label counts, three in four objects are then in their own context.
 _CONTEXT_WEIGHT = 10.0
 
 
 class _Surface(NamedTuple):
-    """A texture between two colours: smooth noise in cells of tall x wide pixels, or blocks with joints."""
+    """A texture between two colours: smooth noise on cells of tall x wide pixels, or bricks with joints."""
 
     dark: tuple[int, int, int]
     light: tuple[int, int, int]
@@ -26,7 +26,7 @@ class _Surface(NamedTuple):
     blocks: bool = False
 
 
-# Behind and below the horizon. Classes 2k and 2k + 1 favour context k.
+# Surfaces above and below the horizon. Classes 2k and 2k + 1 favour context k.
 _CONTEXTS = {
     "meadow": (_Surface((112, 170, 226), (238, 244, 250), 13, 30), _Surface((62, 116, 44), (140, 186, 74), 5, 1)),
     "shore": (_Surface((28, 96, 150), (112, 186, 206), 3, 17), _Surface((206, 176, 124), (238, 216, 166), 3, 8)),
@@ -38,7 +38,7 @@ _CONTEXTS = {
 
 _OWN_FABRIC = 0.7  # share of a class's animals that are sewn from its own fabric
 
-# Base colours of striped cloth; the other stripe is halfway to white.
+# Base colours of striped fabric; the other stripe is halfway to white.
 _FABRICS = np.float32(
     [
         (196, 84, 78),
@@ -55,7 +55,7 @@ _FABRICS = np.float32(
 _INK, _WHITE, _CREAM, _ORANGE = (34, 30, 36), (246, 244, 238), (244, 226, 178), (236, 122, 40)
 _BROWN, _GREEN, _PINK, _ROSE = (112, 72, 44), (70, 168, 62), (246, 164, 178), (214, 104, 128)
 
-# Faces as layers, first one lowest, in units of the head's radius; x is the distance from the axis of
+# Faces as layers, from bottom to top, in units of the head's radius; x is the distance from the axis of
 # symmetry. Four numbers: an ellipse (x, y, half width, half height); six: the corners of a triangle.
 _FACES = {
     "fox": (
@@ -109,7 +109,7 @@ _FACES = {
 
 
 class _Plan(NamedTuple):
-    """What is decided about a scene before anything is drawn."""
+    """The composition of a scene, decided before anything is drawn."""
 
     context: str
     classes: tuple[int, ...]
@@ -117,7 +117,13 @@ class _Plan(NamedTuple):
 
 
 class _Scene(NamedTuple):
-    """What is drawn: float32 (H, W, 3) picture, uint8 (H, W) classes and parts."""
+    """A scene while it is drawn.
+
+    Attributes:
+        image: float32 (H, W, 3).
+        mask: uint8 (H, W), classes.
+        parts: uint8 (H, W), parts of animals.
+    """
 
     image: np.ndarray
     mask: np.ndarray
@@ -125,28 +131,35 @@ class _Scene(NamedTuple):
 
 
 class Shapes:
-    """`count` drawn scenes with one to three of six stuffed animals: a demo and a test bed.
+    """`count` drawn scenes with one to three of six kinds of stuffed animals: a demo and a test bed.
 
-    The pictures are synthetic. They exist so that everything runs, and can be looked at, without a
-    download; a number measured on them says nothing about photographs. They imitate, on purpose, what
-    makes segmentation from image labels hard, and were not tuned to flatter any method:
+    The pictures are synthetic. They let everything run, and be looked at, without a download; a number measured on them
+    says nothing about photographs. They deliberately imitate what makes segmentation from image labels hard, and were
+    not tuned to flatter any method:
 
-    Parts.    The head, about a sixth of an animal, tells the class beyond doubt. Body, legs and tail are
-              made alike for all classes. Seven in ten animals of a class are sewn from its own striped
-              fabric, the others from any of eight, with slightly finer or more slanted stripes from class
-              to class: like the wool of sheep, the body is evidence, but weaker than the head. A perfect
-              reader of fabric alone would name 72 % of the animals correctly, a blind one 17 %.
-    Contexts. A scene is a meadow, a shore or a street. Two classes favour each: a class is found in its
-              favourite context in about three quarters of its pictures and in the others by chance, so
-              background predicts labels, and classes with a common favourite occur together.
-    Clutter.  Stones, twigs and balls belong to no class and occur everywhere.
-    Masks.    Exact, with a line of 255 one pixel wide around each animal. Animals may overlap a little,
-              never so far that a label's animal disappears.
+    - Parts. The head, about a sixth of an animal, identifies the class beyond doubt. Body, legs and tail have the same
+      form in all classes. Seven in ten animals of a class are sewn from its own striped fabric, the others from any of
+      eight, with slightly finer or more slanted stripes from class to class: like the wool of sheep, the body is
+      evidence, but weaker evidence than the head. A perfect classifier of the fabric alone would name 72 % of the
+      animals correctly, a blind one 17 %.
+    - Contexts. A scene is a meadow, a shore or a street. Two classes favour each: a class is in its favourite context
+      in about three quarters of its pictures and in the others by chance, so the background predicts labels, and
+      classes with the same favourite occur together.
+    - Clutter. Stones, twigs and balls belong to no class and occur everywhere.
+    - Masks. Exact, with a line of 255 one pixel wide around each animal. Animals may overlap a little, but never so far
+      that a labelled animal disappears.
 
-    Record i depends on (seed, i) alone, not on `count`, and, since pixels come from plain arithmetic
-    without sines or logarithms, not on the machine's mathematics library.
+    Record i depends only on (seed, i), not on `count`, nor on the machine's maths library, since pixels are computed by
+    plain arithmetic without sines or logarithms.
 
-    A RecordSource; beyond it, `contexts` holds the name of each scene's context.
+    A RecordSource.
+
+    Args:
+        count: number of scenes.
+        seed: of all of them.
+
+    Attributes:
+        contexts: name of each scene's context.
     """
 
     class_names = CLASS_NAMES
@@ -175,7 +188,7 @@ class Shapes:
         return self._plans[index].size
 
     def parts(self, index: int) -> np.ndarray:
-        """Which part of an animal is seen where: uint8 (H, W), 0 none, BODY (with legs and tail), HEAD."""
+        """The part of an animal at each pixel: uint8 (H, W), 0 none, BODY (with legs and tail), HEAD."""
         return self._draw(index).parts
 
     def _draw(self, index: int) -> _Scene:
@@ -213,7 +226,7 @@ def _draw_scene(rng: np.random.Generator, plan: _Plan) -> _Scene:
 
 
 def _places(rng: np.random.Generator, count: int, horizon: int, height: int, width: int) -> list[list[float]]:
-    """(y, x, span in pixels) of each animal; the first of some arrangements with room for all, or the best."""
+    """(y, x, span in pixels) of each animal, in the roomiest of 32 random arrangements."""
     short = min(height, width)
     span = short * rng.uniform(0.4, 0.75, count)
     margin = 0.2 * short
@@ -242,7 +255,7 @@ def _surface(rng: np.random.Generator, kind: _Surface, height: int, width: int) 
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, tall: int, wide: int) -> np.ndarray:
-    """Random values in [0, 1) on a grid of tall x wide cells, linear in between."""
+    """Random values in [0, 1) on a grid of tall x wide cells, interpolated linearly."""
     grid = rng.random((height // tall + 2, width // wide + 2), dtype=np.float32)
     (i, di), (j, dj) = (np.divmod(np.arange(n), step) for n, step in ((height, tall), (width, wide)))
     grid = grid[i] + (grid[i + 1] - grid[i]) * np.float32(di / tall)[:, None]
@@ -252,9 +265,9 @@ def _noise(rng: np.random.Generator, height: int, width: int, tall: int, wide: i
 def _frame(
     shape: tuple[int, ...], x: float, y: float, scale: float, reach: float, tilt: float, flip: int = 1
 ) -> tuple[tuple[slice, ...], np.ndarray, np.ndarray]:
-    """A thing's bounding box in the picture and its own coordinates (u right, v down) over that box.
+    """An object's bounding box in the picture, and its own coordinates (u right, v down) over that box.
 
-    It lies at (x, y), its unit is `scale` pixels, its radius `reach` units; tilt = tan(angle / 2).
+    The object is centred at (x, y), its unit is `scale` pixels, its radius `reach` units; tilt = tan(angle / 2).
     """
     radius = int(scale * reach) + 2
     box = tuple(slice(max(int(c) - radius, 0), int(c) + radius + 1) for c in (y, x))
@@ -266,7 +279,7 @@ def _frame(
 
 
 def _inside(u: np.ndarray, v: np.ndarray, form: tuple[float, ...]) -> np.ndarray:
-    """Ellipse (x, y, half width, half height), or triangle of three corners."""
+    """Whether points are inside an ellipse (x, y, half width, half height), or a triangle given by its corners."""
     if len(form) == 4:
         x, y, a, b = form
         return ((u - x) / a) ** 2 + ((v - y) / b) ** 2 < 1
@@ -289,12 +302,12 @@ def _draw_clutter(rng: np.random.Generator, image: np.ndarray, x: float, y: floa
 
 
 def _draw_animal(rng: np.random.Generator, scene: _Scene, k: int, x: float, y: float, span: float) -> None:
-    """Draw animal `k` over what is there; `span` is its length from head to tail in pixels."""
+    """Draw animal `k` on top of the scene; `span` is its length from head to tail in pixels."""
     flip, tilt = 1 if rng.random() < 0.5 else -1, rng.uniform(-0.14, 0.14)
     box, u, v = _frame(scene.mask.shape, x, y, span / 2.5, 1.7, tilt, flip)
     canvas = scene.image[box]
 
-    # Fabric k is the class's own; stripes and slant differ less between classes than within each.
+    # Fabric k is the class's own; stripes and slant vary less between classes than within each.
     odds = np.where(np.arange(len(_FABRICS)) == k, _OWN_FABRIC, (1 - _OWN_FABRIC) / (len(_FABRICS) - 1))
     dark = _FABRICS[rng.choice(len(_FABRICS), p=odds)] + np.float32(rng.uniform(-16, 16, 3))
     stripes, slant = rng.uniform(1.6, 3.2) + 0.12 * k, rng.uniform(-1, 1) + 0.15 * (k - 2.5)
@@ -307,7 +320,7 @@ def _draw_animal(rng: np.random.Generator, scene: _Scene, k: int, x: float, y: f
     for hip in (-0.65, -0.3, 0.35, 0.7):
         limbs |= _inside(u, v, (hip + rng.uniform(-0.06, 0.06), 0.55, leg, 0.45))
 
-    # The face tilts a little against the body and is symmetric in itself.
+    # The face is symmetric, and tilted a little against the body.
     nod, size = rng.uniform(-0.2, 0.2), rng.uniform(0.35, 0.41)
     face_u, face_v = (u + 0.8 - nod * v) / size, (v + 0.42 + nod * u) / size
     layers = [(_inside(np.abs(face_u), face_v, form), colour) for form, colour in _FACES[CLASS_NAMES[k]]]
@@ -329,7 +342,7 @@ def _draw_animal(rng: np.random.Generator, scene: _Scene, k: int, x: float, y: f
 
 
 def _grow(where: np.ndarray) -> np.ndarray:
-    """`where` and its neighbours above, below, left and right."""
+    """Dilate a mask by its neighbours above, below, left and right."""
     grown = where.copy()
     grown[1:] |= where[:-1]
     grown[:-1] |= where[1:]

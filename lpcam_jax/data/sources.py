@@ -20,33 +20,33 @@ from .voc_layout import VOCLayout
 def training_sources(config: Any) -> tuple[RecordSource, RecordSource]:
     """The pictures to train on, and those to validate on.
 
-    The latter are the validation split when one is named, else a share of the former that is held out; maybe none.
+    The latter are the validation split if one is named, otherwise a held-out share of the former, which may be empty.
 
     Raises:
-        UserError: the data set is not there, or its files contradict each other.
+        UserError: the data set does not exist, or its files contradict each other.
     """
     source = training_source(config)
     if config.data.validation:
         validation = _open(config, config.data.validation)
         return source, with_classes(validation, source.class_names, config.data.validation)
-    kept, held = hold_out(len(source), config.data.held_out, seed=config.seed)
-    return Subset(source, kept), Subset(source, held)
+    train, held_out = hold_out(len(source), config.data.held_out, seed=config.seed)
+    return Subset(source, train), Subset(source, held_out)
 
 
 def training_source(config: Any) -> RecordSource:
-    """All the pictures to train on, none held out.
+    """All pictures to train on, with none held out.
 
     Raises:
-        UserError: the data set is not there, or its files contradict each other.
+        UserError: the data set does not exist, or its files contradict each other.
     """
     return _open(config, config.data.train)
 
 
 def masked_source(source: RecordSource, data: Data) -> RecordSource:
-    """The pictures with the masks to train on: those of `data.masks`, or else their own.
+    """The pictures with the masks to train on: those of `data.masks`, otherwise their own.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no masks.
     """
     if data.masks:
         return Relabelled(source, MaskFolder.checked(data.masks))
@@ -62,7 +62,7 @@ def seed_source(config: Any) -> RecordSource:
     """The pictures that are clustered, and that infer.py maps and scores by default.
 
     Raises:
-        UserError: the data set is not there, or its files contradict each other.
+        UserError: the data set does not exist, or its files contradict each other.
     """
     return _open(config, config.data.seeds)
 
@@ -76,22 +76,22 @@ def pictures_of(
     split: str = "",
     limit: int | None = None,
 ) -> RecordSource:
-    """The pictures that results are made of: any that are named, or those of the run's own data set.
+    """The pictures to make results for: those in `images`, or the run's own data set.
 
     Args:
         config: of the run.
         class_names: of the run.
         images: a folder, a file, or a pattern; empty: the run's data set.
-        root: where that is now; empty: where it was for training.
-        split: which part of it; empty: that of `data.seeds`.
-        limit: only the first pictures; None: the run's own limit, of its data set.
+        root: where the data set is now; empty: where it was during training.
+        split: which split of it; empty: `data.seeds`.
+        limit: use only this many pictures; None: for the run's data set, the limit of the run.
 
     Raises:
-        UserError: there are no such pictures, or their classes are others.
+        UserError: there are no such pictures, or they have other classes.
     """
     if images:
         if split:
-            raise UserError(f"--split {split}: --images has no parts; leave one of the two out.")
+            raise UserError(f"--split {split}: --images has no splits; omit one of the two.")
         return first(Pictures(find_pictures(images), class_names), limit)
     data = replace(config.data, root=root or config.data.root, seeds=split or config.data.seeds)
     config = replace(config, data=data, limit=config.limit if limit is None else limit)
@@ -99,14 +99,14 @@ def pictures_of(
 
 
 def with_labels(source: RecordSource, part: str) -> RecordSource:
-    """The source itself; UserError when its pictures have no labels, as those of a test split."""
+    """The source itself; raises UserError if its pictures have no labels, like those of a test split."""
     if source.labels is None:
         raise UserError(f"{part}: its pictures have no labels; train and cluster on another split.")
     return source
 
 
 def with_classes(source: RecordSource, class_names: Sequence[str], part: str) -> RecordSource:
-    """The source itself; UserError when its classes are not these, in this order."""
+    """The source itself; raises UserError unless its classes are these, in this order."""
     if tuple(source.class_names) != tuple(class_names):
         raise UserError(
             f"{part}: its classes are {', '.join(source.class_names)}, not {', '.join(class_names)}; "
@@ -119,14 +119,14 @@ def first(source: RecordSource, limit: int | None) -> RecordSource:
     """The first `limit` records; None: all.
 
     Raises:
-        UserError: `limit` leaves nothing.
+        UserError: `limit` is less than 1.
     """
     _check(limit)
     return source if limit is None else Subset(source, range(min(limit, len(source))))
 
 
 def _open(config: Any, part: str) -> RecordSource:
-    """`part` is a split, a list of ids or, where the data set is one whole, "all"; a slice in brackets cuts it."""
+    """Open a part of the data set: a split, a list of ids, or "all" where there are no splits; then maybe a [slice]."""
     data = config.data
     _check(config.limit)  # before anything is prepared
     name, bracket, _ = part.partition("[")
@@ -152,23 +152,25 @@ def _open(config: Any, part: str) -> RecordSource:
 
 
 def _only_all(name: str, bracket: str, part: str) -> str:
-    """`part` itself; UserError when it names a part of a data set that is one whole."""
+    """`part` itself; raises UserError unless it is "all", for a data set without splits."""
     if name != "all":
         cut = bracket and part[len(name) :]
-        raise UserError(f"{part}: this data set has no part of this name; it is one whole: write all{cut}.")
+        raise UserError(f"{part}: this data set has no splits; write all{cut}.")
     return part
 
 
 def _sliced(source: RecordSource, part: str) -> RecordSource:
-    """The records from:to of `name[from:to]`, each a number or a percentage, as TFDS writes them; without: all."""
+    """The records of `name[from:to]`, in TFDS's syntax: each a number or a percentage; without brackets, all."""
     name, bracket, inside = part.partition("[")
     if not bracket:
         return source
-    found = re.fullmatch(r"(\d+%?)?:(\d+%?)?\]", inside)
-    if not found:
-        raise UserError(f"{part}: {bracket}{inside} is no slice; write {name}[:80%], {name}[80%:] or {name}[100:400].")
+    match = re.fullmatch(r"(\d+%?)?:(\d+%?)?\]", inside)
+    if not match:
+        raise UserError(
+            f"{part}: {bracket}{inside} is not a slice; write {name}[:80%], {name}[80%:] or {name}[100:400]."
+        )
     ends = [
-        _position(text, len(source), default) for text, default in zip(found.groups(), (0, len(source)), strict=True)
+        _position(text, len(source), default) for text, default in zip(match.groups(), (0, len(source)), strict=True)
     ]
     if ends[0] >= ends[1]:
         raise UserError(f"{part}: the slice is empty; {name} holds {len(source)} pictures.")

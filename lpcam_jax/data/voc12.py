@@ -11,7 +11,7 @@ test        1,456     ImageSets/Segmentation/test.txt                      not p
 train_aug   10,582    train_aug.txt in DIR or ImageSets/Segmentation, or   SegmentationClass, else SBD's
                       (SBD's lists + train) - val, sorted
 
-Labels are the objects of `Annotations/ID.xml`, difficult ones included; of the mask where there is no such file.
+Labels are the objects in `Annotations/ID.xml`, difficult ones included; without that file, the classes in the mask.
 """
 
 import io
@@ -38,7 +38,7 @@ _SBD_PAGE = "the page of the Semantic Boundaries Dataset, home.bharathh.info/hom
 
 
 class VOC12(Benchmark):
-    """PASCAL VOC 2012, segmentation splits, and train_aug of SBD."""
+    """The segmentation splits of PASCAL VOC 2012, and train_aug, which SBD adds."""
 
     name = "voc12"
     SPLITS = tuple(OFFICIAL)
@@ -49,7 +49,7 @@ class VOC12(Benchmark):
         sbd = _find_sbd(root) if split == "train_aug" else None
         ids = _train_aug(root, devkit, sbd) if split == "train_aug" else _ids(devkit, f"{_LISTS}/{split}.txt")
         if not ids:
-            raise UserError(f"{devkit.shown(f'{_LISTS}/{split}.txt')}: the list is empty; get the data set again")
+            raise UserError(f"{devkit.shown(f'{_LISTS}/{split}.txt')}: the list is empty; download the data set again")
         devkit.require([f"JPEGImages/{name}.jpg" for name in ids], f"pictures of {split}")
         masks = _Masks(devkit, sbd)
         has_masks = split != "test" and all(name in masks for name in ids)
@@ -70,7 +70,7 @@ class VOC12(Benchmark):
 
 
 class _Masks:
-    """The mask of an id: the devkit's own, else SBD's as PNG or as MATLAB file."""
+    """Masks by id: the devkit's own, otherwise SBD's, as a PNG or a MATLAB file."""
 
     def __init__(self, devkit: Files, sbd: Files | None):
         self._places = [(devkit, "SegmentationClass/{}.png")]
@@ -81,7 +81,7 @@ class _Masks:
         return self._find(name) is not None
 
     def read(self, name: str) -> np.ndarray:
-        """uint8 (H, W): 0..20, 255."""
+        """The mask of an id: uint8 (H, W), 0..20 or 255."""
         files, path = self._find(name)
         content = files.read(path)
         if path.endswith(".mat"):
@@ -89,8 +89,8 @@ class _Masks:
         return read_mask(Encoded(files.shown(path), content), num_classes=len(VOC_CLASSES))
 
     def _find(self, name: str) -> tuple[Files, str] | None:
-        found = ((files, pattern.format(name)) for files, pattern in self._places)
-        return next(((files, path) for files, path in found if path in files), None)
+        candidates = ((files, pattern.format(name)) for files, pattern in self._places)
+        return next(((files, path) for files, path in candidates if path in files), None)
 
 
 def _find_devkit(root: Path, split: str) -> Files:
@@ -104,8 +104,8 @@ def _find_devkit(root: Path, split: str) -> Files:
         archives=(archive, f"VOC*2012*{kind}*.tar", f"VOC*{kind}*2012*.tar", "VOCdevkit*.tar"),
     )
     if files is None:
-        wanted = [archive, "the unpacked VOCdevkit/VOC2012"]
-        raise missing(root, f"VOC 2012 ({anchor})", wanted=wanted, page=_PAGE)
+        places = [archive, "the unpacked VOCdevkit/VOC2012"]
+        raise missing(root, f"VOC 2012 ({anchor})", wanted=places, page=_PAGE)
     return files
 
 
@@ -116,7 +116,7 @@ def _find_sbd(root: Path) -> Files | None:
 
 
 def _train_aug(root: Path, devkit: Files, sbd: Files | None) -> list[str]:
-    """The user's list, or SBD's pictures and train without val: 10,582 of the published ones."""
+    """The user's list, or SBD's pictures and train without val: 10,582 as published."""
     for file in (root / "train_aug.txt", root / "trainaug.txt"):
         if file.is_file():
             return _ids(Files(root, None, lambda name: (root / name).read_bytes()), file.name)
@@ -124,17 +124,17 @@ def _train_aug(root: Path, devkit: Files, sbd: Files | None) -> list[str]:
         if f"{_LISTS}/{name}" in devkit:
             return _ids(devkit, f"{_LISTS}/{name}")
     if sbd is None:
-        wanted = ["benchmark.tgz", "SegmentationClassAug/", "train_aug.txt"]
-        raise missing(root, "SBD, which makes train_aug of train,", wanted=wanted, page=_SBD_PAGE)
-    # SBD's own lists lie beside its cls/; a folder of PNG masks is its own list.
-    listed = [name for name in ("train.txt", "val.txt") if name in sbd and sbd.names("cls")]
-    if listed:
-        extra = {one for name in listed for one in _ids(sbd, name)}
+        places = ["benchmark.tgz", "SegmentationClassAug/", "train_aug.txt"]
+        raise missing(root, "SBD, which extends train to train_aug,", wanted=places, page=_SBD_PAGE)
+    # SBD's own lists are beside its cls/; a folder of PNG masks is its own list.
+    lists = [name for name in ("train.txt", "val.txt") if name in sbd and sbd.names("cls")]
+    if lists:
+        extra = {name for file in lists for name in _ids(sbd, file)}
     else:
         files = map(PurePosixPath, sbd.names("SegmentationClassAug") or sbd.names("cls"))
         extra = {file.stem for file in files if file.suffix in (".png", ".mat") and not file.name.startswith(".")}
     train, val = (set(_ids(devkit, f"{_LISTS}/{name}.txt")) for name in ("train", "val"))
-    tqdm.write(f"train_aug: {len(extra):,} of SBD and {len(train):,} of train, without the {len(val):,} of val")
+    tqdm.write(f"train_aug: {len(extra):,} from SBD and {len(train):,} from train, without the {len(val):,} in val")
     return sorted((extra | train) - val)
 
 
@@ -143,7 +143,7 @@ def _ids(files: Files, path: str) -> list[str]:
     try:
         lines = files.read(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise UserError(f"{files.shown(path)}: not UTF-8 text; get the list again") from None
+        raise UserError(f"{files.shown(path)}: not UTF-8 text; download the list again") from None
     names = [
         PurePosixPath(relative_name(line.split()[0].lstrip("/"), files.shown(path))).stem
         for line in lines
@@ -163,17 +163,19 @@ def _labels(devkit: Files, name: str, mask: np.ndarray | None) -> np.ndarray:
             for element in ElementTree.fromstring(devkit.read(path)).iterfind("object/name")
         ]
     except ElementTree.ParseError as error:
-        raise UserError(f"{devkit.shown(path)}: damaged XML ({error}); get it again") from None
+        raise UserError(f"{devkit.shown(path)}: damaged XML ({error}); download it again") from None
     unknown = sorted(set(objects) - set(VOC_CLASSES))
     if unknown:
-        raise UserError(f"{devkit.shown(path)}: object {unknown[0]!r} is none of the twenty classes; get it again")
-    return np.array([one in objects for one in VOC_CLASSES], np.uint8)
+        raise UserError(
+            f"{devkit.shown(path)}: object {unknown[0]!r} is not one of the twenty classes; download it again"
+        )
+    return np.array([name in objects for name in VOC_CLASSES], np.uint8)
 
 
 def _png_of_matlab(content: bytes, where: str) -> bytes:
-    """SBD's struct GTcls: its field Segmentation holds the class indices."""
+    """The class indices in the field Segmentation of SBD's struct GTcls, as a grey PNG."""
     try:
         mask = scipy.io.loadmat(io.BytesIO(content))["GTcls"][0, 0]["Segmentation"]
         return grey_png(np.ascontiguousarray(mask, np.uint8))
-    except Exception as error:  # scipy raises whatever the damage makes of the file
-        raise UserError(f"{where}: not a readable mask of SBD ({error}); get it again") from error
+    except Exception as error:  # scipy can raise anything on a damaged file
+        raise UserError(f"{where}: not a readable mask of SBD ({error}); download it again") from error

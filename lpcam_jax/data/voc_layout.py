@@ -1,4 +1,4 @@
-"""Data sets laid out like the VOC devkit: a folder of pictures, one of masks, lists of ids."""
+"""Data sets laid out like the VOC devkit: a folder of pictures, a folder of masks, and lists of ids."""
 
 import os
 from collections import Counter
@@ -25,13 +25,19 @@ VOC_CLASSES = (
 class VOCLayout:
     """`images/ID.jpg`, `masks/ID.png` and a list with an id at the start of each line, all below `root`.
 
-    root:    the folder, VOCdevkit/VOC2012 of the original
-    ids_file, images, masks: relative to root
-    classes: keep these of VOC_CLASSES, in this order: masks are renumbered to 1..c, other classes become
-             background; empty: all twenty
-    present: a class is in a picture when its mask holds at least this many of its pixels
+    The constructor reads every mask once, for the labels.
 
-    Constructing reads every mask once, for the labels. Raises UserError when something is missing.
+    Args:
+        root: the folder, such as the original's VOCdevkit/VOC2012.
+        ids_file: the list, relative to root.
+        images: the folder of pictures, relative to root.
+        masks: the folder of masks, relative to root.
+        classes: those of VOC_CLASSES to keep, in this order: masks are renumbered to 1..c, other classes become
+            background; empty: all twenty.
+        present: a class is in a picture if the mask holds at least this many of its pixels.
+
+    Raises:
+        UserError: something is missing, or a mask cannot be read.
     """
 
     has_masks = True
@@ -67,7 +73,7 @@ class VOCLayout:
         return picture_size(self._images[index])
 
     def _count_pixels(self) -> np.ndarray:
-        """Int (n, c): the pixels of each class in each mask."""
+        """Pixels of each class in each mask, int (n, c)."""
         c = len(self.class_names)
 
         def count(path: Path) -> np.ndarray:
@@ -91,18 +97,18 @@ def _read_ids(root: Path, path: Path) -> list[str]:
         raise UserError(f"{shown(path)}: cannot be read as a list of ids ({error}); save it as UTF-8 text") from error
     ids = [relative_name(line.split()[0], shown(path)) for line in lines if line.strip()]
     if not ids:
-        raise UserError(f"{shown(path)}: the list is empty; write one id a line")
-    name, lines_of_it = Counter(ids).most_common(1)[0]
-    if lines_of_it > 1:
-        raise UserError(f"{shown(path)}: {shown(name)} is listed {lines_of_it} times; keep one line of it")
+        raise UserError(f"{shown(path)}: the list is empty; write one id per line")
+    name, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{shown(path)}: {shown(name)} is listed {count} times; list it once")
     return ids
 
 
 def _check_present(paths: Sequence[Path], what: str) -> None:
     missing = [shown(path) for path in paths if not os.path.isfile(path)]
     if missing:
-        more = ", ..." if len(missing) > 3 else ""
+        ellipsis = ", ..." if len(missing) > 3 else ""
         raise UserError(
-            f"{len(missing)} of {len(paths)} listed {what} are missing: {', '.join(missing[:3])}{more}; "
-            "add them or take their ids out of the list"
+            f"{len(missing)} of {len(paths)} listed {what} are missing: {', '.join(missing[:3])}{ellipsis}; "
+            "add them or remove their ids from the list"
         )

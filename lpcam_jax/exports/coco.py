@@ -1,4 +1,4 @@
-"""Masks as COCO's JSON of instances: an annotation for every connected region of a class."""
+"""Masks as a COCO instances JSON: one annotation per connected region of a class."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,8 +18,8 @@ def coco_instances(pictures: Iterable[tuple[str, np.ndarray]], class_names: Sequ
 
     Returns:
         Plain JSON values as `pycocotools.coco.COCO` reads them: category ids are 1..c, the values of the masks; areas
-        are pixels. Regions with holes are polygons too (see `polygons`), which pycocotools rasterizes exactly and more
-        programs read than run-length codes.
+        are in pixels. Regions with holes are polygons too (see `polygons`): pycocotools rasterizes them exactly, and
+        more programs read them than run-length codes.
     """
     images, annotations = [], []
     for number, (file_name, mask) in enumerate(pictures, start=1):

@@ -1,4 +1,4 @@
-"""Heat maps as the PyTorch repositories of the IRN family read them: one pickled dict a picture.
+"""Heat maps as the PyTorch repositories of the IRN family read them: one pickled dict per picture.
 
     np.load("ID.npy", allow_pickle=True).item()
         keys       int64 tensor (n,), classes from 0
@@ -7,9 +7,9 @@
 
 `keys` and `cam` are torch tensors, as in the files those repositories write: the random walk calls `cam.cuda()`.
 
-A pickle is a program. It is put together here instruction by instruction, for two reasons: torch is needed to run it,
-not to write it; and what NumPy 2 pickles names modules that the NumPy of most of those repositories does not have. It
-calls numpy.array, numpy.ndarray, torch.from_numpy and bytearray, nothing else. Nothing in this package runs one.
+A pickle is a program. It is assembled here instruction by instruction, for two reasons: so that writing it does not
+need torch; and because pickles of NumPy 2 refer to modules that the NumPy of most of those repositories does not have.
+It calls numpy.array, numpy.ndarray, torch.from_numpy and bytearray, nothing else. This package never loads one.
 """
 
 import io
@@ -31,7 +31,7 @@ def irn_file(classes: np.ndarray, maps: np.ndarray) -> bytes:
         maps: float (n, H, W), in [0, 1].
 
     Returns:
-        bytes of the file.
+        The bytes of the file.
 
     Source: reference step "make_cam", whose strided map is resized from the feature grid; here, from the picture.
     """
@@ -57,7 +57,7 @@ def _call(module: str, function: str, *arguments: bytes) -> bytes:
 
 
 def _array(array: np.ndarray) -> bytes:
-    """Instructions that make an array; of a bytearray, so that it can be written to."""
+    """Instructions that build an array, on a bytearray so that it is writable."""
     data = array.tobytes()
     shape = _tuple(*(pickle.BININT + struct.pack("<i", side) for side in array.shape))
     content = _call("builtins", "bytearray", pickle.BINBYTES + struct.pack("<I", len(data)) + data)

@@ -1,4 +1,4 @@
-"""Masks as the JSON of LabelMe, to be corrected by hand: a polygon for every connected region of a class."""
+"""Masks as LabelMe JSON, to be corrected by hand: one polygon per connected region of a class."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -8,20 +8,20 @@ import numpy as np
 
 from .polygons import regions
 
-_VERSION = "5.0.0"  # LabelMe 5 writes this layout; some versions warn of files of another first number
+_VERSION = "5.0.0"  # LabelMe 5 writes this layout; some versions warn about files of another major version
 
 
 def labelme_document(file_name: str, mask: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     """One mask as one document.
 
     Args:
-        file_name: of the picture; LabelMe looks for it beside the document, so its folders are left out.
+        file_name: of the picture; LabelMe looks for it beside the document, so its folders are dropped.
         mask: uint8 (H, W): 0 background, n + 1 class n, 255 ignored.
         class_names: c names.
 
     Returns:
-        Plain JSON values. The lines run between the pixels; filled at pixel centres they give back the mask. (Pillow's
-        `polygon`, which LabelMe makes masks with, paints the line too: a pixel more to the right and below.)
+        Plain JSON values. The lines run between the pixels; filled at pixel centres they reproduce the mask. (Pillow's
+        `polygon`, with which LabelMe makes masks, paints the line too: one more pixel at the right and bottom.)
     """
     return {
         "version": _VERSION,

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ..config import Batches
-from ..data.augment import resize, scaled_size
+from ..data.augment import resize_bicubic, scaled_size
 from ..data.buckets import bucket_of, choose_buckets
 from ..data.records import Record, RecordSource
 from ..machine.devices import shard
@@ -270,7 +270,11 @@ def _read_ahead(
             record = source[index]
         except UserError as error:
             return index, error, []
-        return index, record, [resize(record.image, scaled_size(record.image.shape[:2], scale)) for scale in scales]
+        return (
+            index,
+            record,
+            [resize_bicubic(record.image, scaled_size(record.image.shape[:2], scale)) for scale in scales],
+        )
 
     ahead: deque = deque()
     for index in indices:

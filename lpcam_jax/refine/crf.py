@@ -1,15 +1,15 @@
-"""The fully connected CRF: pixels that are near and of a like colour agree on their label.
+"""The fully connected CRF: nearby pixels of similar colour tend to have the same label.
 
-Mean field. Q_i(l) is the probability of label l at pixel i, U_i(l) its energy before any other pixel is asked:
+Mean-field inference. Q_i(l) is the probability of label l at pixel i, U_i(l) its unary energy:
 
     Q <- softmax( -U + sum_k w_k K~_k Q ),   from Q = softmax(-U)          K~ = D^-1/2 K D^-1/2,   D = K 1
 
-with two kernels, of places p alone and of places and colours c:
+with two kernels, on positions p alone and on positions and colours c:
 
     K_1 = exp( -|p_i - p_j|^2 / 2 s_1^2 )          K_2 = exp( -|p_i - p_j|^2 / 2 s_2^2 - |c_i - c_j|^2 / 2 s_c^2 )
 
-The first is a product of rows and columns: two small products of matrices, exact. The second sums over all pairs of
-pixels; the permutohedral lattice does so at the cost of a few dozen reads a pixel.
+The first is separable: two small matrix products, exact. The second sums over all pairs of pixels; the permutohedral
+lattice approximates it at the cost of a few dozen reads per pixel.
 
 Source: Krähenbühl and Koltun, Efficient inference in fully connected CRFs with Gaussian edge potentials (2011).
 """
@@ -22,17 +22,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..machine.errors import UserError
 from .permutohedral import with_gaussian_sums
 
 Array = jax.Array | np.ndarray
 
-# Of the N x N kernel, so many rows and columns at a time.
+# Rows and columns of a tile of the N x N kernel.
 TILE_ROWS, TILE_COLUMNS = 128, 1024
 
 
 class CRF(NamedTuple):
-    """Two kernels and their weights; sizes are standard deviations, in pixels and in steps of 0 to 255."""
+    """Two kernels and their weights; sizes are standard deviations, in pixels and in grey levels (0 to 255)."""
 
     gaussian_size: float = 3.0
     gaussian_weight: float = 3.0
@@ -43,7 +42,7 @@ class CRF(NamedTuple):
 
 
 CRFS = {
-    "irn": CRF(),  # labels for IRN, also of LPCAM and AMN
+    "irn": CRF(),  # for the labels of IRN, also as used with LPCAM and AMN
     "psa": CRF(bilateral_size=80.0, bilateral_color=13.0),
     "edam": CRF(bilateral_size=80.0, bilateral_color=13.0, iterations=3),
     "deeplabv2": CRF(gaussian_size=1.0, bilateral_size=67.0, bilateral_color=3.0, bilateral_weight=4.0),
@@ -55,9 +54,9 @@ def label_unary(labels: Array, n: int, *, certainty: float = 0.7) -> Array:
     """Energies of a seed mask: -log(certainty) for its label, -log((1 - certainty) / (n - 1)) for the others.
 
     Args:
-        labels: int (*b, H, W), from 0 to n - 1; a pixel of any other value, such as 255, prefers no label.
+        labels: int (*b, H, W), from 0 to n - 1; a pixel with any other value, such as 255, prefers no label.
         n: number of labels, background included.
-        certainty: probability that the mask is right, in (0, 1).
+        certainty: probability that the mask is correct, in (0, 1).
 
     Returns:
         float32 (*b, H, W, n).
@@ -65,12 +64,12 @@ def label_unary(labels: Array, n: int, *, certainty: float = 0.7) -> Array:
     Source: pydensecrf, unary_from_labels.
     """
     xp = labels.__array_namespace__()
-    mine = labels[..., None] == xp.arange(n).reshape(*[1] * labels.ndim, n)
-    return xp.where(mine, -np.log(certainty), -np.log((1 - certainty) / max(n - 1, 1))).astype(np.float32)
+    is_label = labels[..., None] == xp.arange(n).reshape(*[1] * labels.ndim, n)
+    return xp.where(is_label, -np.log(certainty), -np.log((1 - certainty) / max(n - 1, 1))).astype(np.float32)
 
 
 def softmax_unary(probabilities: Array) -> Array:
-    """Energies of probabilities: -log(p), with p at least 1e-5.
+    """Energies of probabilities: -log(p), with p clipped to at least 1e-5.
 
     Args:
         probabilities: float (*b, H, W, n), in [0, 1].
@@ -90,33 +89,34 @@ def mean_field(
 ) -> jax.Array:
     """Probabilities of the labels, Q <- softmax(-U + sum_k w_k K~_k Q).
 
-    Only other shapes are compiled anew, not other parameters. So pad pictures, below and to the right, to a few shapes,
-    and labels, by energies of infinity, to a few counts: neither has any influence. For a batch of pictures there are
-    `jax.lax.map`, and `jax.vmap`, which builds the lattice of every picture in both of its sizes.
+    New shapes are compiled anew, new parameters are not. So pad pictures at the bottom and right to a few shapes, and
+    labels, with infinite energies, to a few counts: padding has no influence on the result. For a batch of pictures,
+    use `jax.lax.map`, or `jax.vmap`, which builds the lattice of every picture in both of its sizes.
 
     Args:
         image: uint8 or float (H, W, 3), colours from 0 to 255.
-        unary: float (*u, H, W, n), energies; several of one picture share its lattice. Infinity where a label is
+        unary: float (*u, H, W, n), energies; several for one picture share its lattice. Infinity where a label is
             impossible.
         parameters: one of `CRFS`, or your own.
         size: int (2,), rows and columns of the picture, at most H and W; the rest of the image and of the energies is
-            padding. By default all.
-        exact: sum over all pairs of pixels, which takes N^2 steps an iteration instead of N. The default, the lattice,
-            gives nearly the labels of pydensecrf (99.9 % of them), which is a lattice too; benchmarks/crf.py measures.
+            padding. None: all.
+        exact: sum over all pairs of pixels, at a cost of N^2 per iteration instead of N. The default, the lattice,
+            gives 99.9 % of the labels of pydensecrf, which uses a lattice too; benchmarks/crf.py measures this.
 
     Returns:
-        float32 (*u, H, W, n) of sum 1; no meaning in the padding. On the way it takes, whatever the picture, 0.75 KB a
-        pixel; with more than 4 labels of all unaries together, 0.42 KB a pixel and 70 bytes a pixel and label. So
-        1024 x 1024 pixels take 0.8 GB with 3 labels, 1.9 GB with 21. The exact sum takes 150 bytes and 20 a label.
+        float32 (*u, H, W, n), summing to 1; undefined in the padding. The computation needs, whatever the picture,
+        0.75 KB per pixel; with more than 4 labels of all unaries together, 0.42 KB per pixel plus 70 bytes per pixel
+        and label. So 1024 x 1024 pixels take 0.8 GB with 3 labels, 1.9 GB with 21. The exact sum takes 150 bytes per
+        pixel plus 20 per label.
 
     Raises:
-        UserError: the sizes of image and energies differ.
+        ValueError: the shapes of image and energies do not match.
 
     Source: pydensecrf, DenseCRF2D with its default, the symmetric normalization.
     """
     *several, height, width, n = unary.shape
     if image.shape != (height, width, 3):
-        raise UserError(f"the image is {image.shape}, the energies are {unary.shape}: give (H, W, 3) and (*u, H, W, n)")
+        raise ValueError(f"image {image.shape} and energies {unary.shape} must be (H, W, 3) and (*u, H, W, n)")
     rows, columns = (height, width) if size is None else (size[0], size[1])
     row_exists, column_exists = jnp.arange(height) < rows, jnp.arange(width) < columns
     exists = row_exists[:, None] & column_exists[None]
@@ -130,7 +130,7 @@ def mean_field(
     def gaussian(maps):
         return jnp.matmul(jnp.matmul(down, maps, precision="highest"), across, precision="highest")
 
-    # One map a label, because a softmax over the last axis, of a few labels, would take longer than all the rest.
+    # Labels first, because a softmax over a short last axis would take longer than everything else.
     energies = jnp.moveaxis(jnp.asarray(unary, jnp.float32), -1, 0).reshape(-1, height, width)
     energies = jnp.where(exists[None], energies, 0)
 
@@ -156,33 +156,33 @@ def mean_field(
 
 
 def _normalized(kernel: Callable[[jax.Array], jax.Array], exists: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """D^-1/2 K D^-1/2 of a kernel that sums over maps (c, H, W); pixels that do not exist give and get 0."""
+    """D^-1/2 K D^-1/2 for a kernel that is applied to maps (c, H, W); pixels that do not exist send and receive 0."""
     total = kernel(jnp.ones_like(exists, jnp.float32)[None])
     scale = jnp.where(exists[None], 1 / jnp.sqrt(total + 1e-20), 0)
     return lambda maps: scale * kernel(scale * maps)
 
 
 def _line_kernel(exists: jax.Array, deviation: float) -> jax.Array:
-    """exp(-(i - j)^2 / 2 s^2) between the places of a line: (n,) -> (n, n)."""
+    """exp(-(i - j)^2 / 2 s^2) between the positions on a line: (n,) -> (n, n)."""
     place = jnp.arange(exists.size) / deviation
     kernel = jnp.exp(-jnp.square(place[:, None] - place[None]) / 2)
     return jnp.where(exists[:, None] & exists[None], kernel, 0)
 
 
 def _all_pairs(points: jax.Array, exists: jax.Array, values: jax.Array) -> jax.Array:
-    """sum_j exp(-|p_i - p_j|^2 / 2) v_j, a tile of the kernel at a time: (N, d), (N,), (N, c) -> (N, c)."""
+    """sum_j exp(-|p_i - p_j|^2 / 2) v_j, one tile of the kernel at a time: (N, d), (N,), (N, c) -> (N, c)."""
     count = len(points)
     centre = jnp.sum(jnp.where(exists[:, None], points, 0), axis=0, keepdims=True) / exists.sum()
     centred = jnp.where(exists[:, None], points - centre, 0)
-    # The exponent as one product of matrices: p_i . p_j - |p_i|^2 / 2 - |p_j|^2 / 2.
-    half, one = -jnp.square(centred).sum(axis=1, keepdims=True) / 2, jnp.ones((count, 1))
+    # The exponent as a single matrix product: p_i . p_j - |p_i|^2 / 2 - |p_j|^2 / 2.
+    half, ones = -jnp.square(centred).sum(axis=1, keepdims=True) / 2, jnp.ones((count, 1))
     values = jnp.where(exists[:, None], values, 0)
 
     def tiles(array, size):
         padded = jnp.pad(array, ((0, -count % TILE_COLUMNS), (0, 0)))
         return padded.reshape(-1, size, array.shape[1])
 
-    columns = tiles(jnp.concatenate([centred, half, one], axis=1), TILE_COLUMNS), tiles(values, TILE_COLUMNS)
+    columns = tiles(jnp.concatenate([centred, half, ones], axis=1), TILE_COLUMNS), tiles(values, TILE_COLUMNS)
 
     def sums(row):
         def add(total, column):
@@ -193,5 +193,5 @@ def _all_pairs(points: jax.Array, exists: jax.Array, values: jax.Array) -> jax.A
 
         return jax.lax.scan(add, jnp.zeros((TILE_ROWS, values.shape[1])), columns)[0]
 
-    rows = tiles(jnp.concatenate([centred, one, half], axis=1), TILE_ROWS)
+    rows = tiles(jnp.concatenate([centred, ones, half], axis=1), TILE_ROWS)
     return jax.lax.map(sums, rows).reshape(-1, values.shape[1])[:count]

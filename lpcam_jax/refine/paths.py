@@ -1,12 +1,12 @@
-"""Affinity of pixels: two are alike when no edge lies on the path between them.
+"""Affinity of pixels: two are similar if no edge lies on the path between them.
 
     a(i, j) = 1 - max over the cells x of the path from i to j  edge(x)
 
-Each pixel i of the grid is paired with those j = i + d that are below it, or right of it, and nearer than the radius.
+Each pixel i of the grid is paired with the pixels j = i + d below it, or to its right, that are nearer than the radius.
 The pixels that have all their partners inside an (h, w) grid are its sources: rows 0 .. h - r - 1 and columns
-r .. w - r - 1, where r, the reach of the paths, is the radius - 1. What is known of the pairs of one direction d is a
-plane of sources, (*b, h - r, w - 2r): windows of the grid, shifted, and nothing is gathered. There are many directions,
-so `over_paths` makes one plane after the other, and a loss needs to hold none.
+r .. w - r - 1, where r, the reach of the paths, is the radius - 1. Values of the pairs in one direction d form a plane
+of sources, (*b, h - r, w - 2r), computed from shifted windows of the grid, without a gather. There are many directions,
+so `over_paths` computes one plane at a time, and a loss needs to store none.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,12 @@ from jax import lax
 
 
 class Path(NamedTuple):
-    """The way from a pixel to a partner.
+    """The path from a source to its partner.
 
-    direction: (rows, columns) from the source to its partner.
-    cells: (rows, columns) from the source of all cells that count: those of the box between the two that are nearer
-        than one cell to the line, both ends included, the partner first.
+    Attributes:
+        direction: (rows, columns) from the source to its partner.
+        cells: (rows, columns) from the source of all cells on the path: those in the bounding box of the two that are
+            nearer than one cell to the line, both ends included, the partner first.
     """
 
     direction: tuple[int, int]
@@ -49,10 +50,10 @@ def search_paths(radius: int) -> tuple[Path, ...]:
 
 
 def reach(paths: Sequence[Path]) -> int:
-    """Rows and columns that the paths extend: the radius - 1.
+    """Rows and columns by which the paths extend: the radius - 1.
 
     Args:
-        paths: of `search_paths`.
+        paths: from `search_paths`.
 
     Returns:
         r.
@@ -61,7 +62,7 @@ def reach(paths: Sequence[Path]) -> int:
 
 
 def window(grid: jax.Array, offset: tuple[int, int] | jax.Array, r: int) -> jax.Array:
-    """What is at x = i + offset, for all sources i.
+    """The values at x = i + offset, for all sources i.
 
     Args:
         grid: (*b, h, w).
@@ -76,18 +77,18 @@ def window(grid: jax.Array, offset: tuple[int, int] | jax.Array, r: int) -> jax.
 
 
 def over_paths(measure: Callable[[jax.Array, Callable[[jax.Array], jax.Array]], Any], paths: tuple[Path, ...]) -> Any:
-    """What is measured along every path, one path after the other.
+    """Apply a function to every path, one path at a time.
 
-    Nothing that is made on the way is held, also not for the gradient, for which it is made again.
+    Intermediate values are not stored, but recomputed for the gradient.
 
     Args:
-        measure: called with the direction of a path, int (2,), and with a function that gives the affinities along it,
-            float (*b, h - r, w - 2r), of edges, float (*b, h, w). The gradient of the affinities goes to the strongest
-            cell of the path, to the first if there are several.
-        paths: p of them, of `search_paths`.
+        measure: called with the direction of a path, int (2,), and a function from edges, float (*b, h, w), to the
+            affinities along the path, float (*b, h - r, w - 2r). The gradient of an affinity goes to the strongest
+            cell of the path, or the first of several.
+        paths: p paths from `search_paths`.
 
     Returns:
-        The arrays that `measure` gives, with p in front.
+        The arrays that `measure` returns, with a leading axis p.
     """
     r = reach(paths)
     cells = jnp.array([cell for path in paths for cell in path.cells])
@@ -102,11 +103,11 @@ def over_paths(measure: Callable[[jax.Array, Callable[[jax.Array], jax.Array]], 
 
 
 def affinity(edges: jax.Array, paths: tuple[Path, ...]) -> jax.Array:
-    """One less the strongest edge on the way, for all sources and directions.
+    """One minus the strongest edge on the path, for all sources and directions.
 
     Args:
         edges: float (*b, h, w), probabilities of an edge in [0, 1].
-        paths: p of them, of `search_paths`.
+        paths: p paths from `search_paths`.
 
     Returns:
         float (p, *b, h - r, w - 2r), in [0, 1].
@@ -135,10 +136,11 @@ def _strongest_backward(r, inputs, cotangent):
     edges, cells, span, strongest = inputs
 
     def visit(index, state):
-        total, left = state
+        total, remaining = state
         cell = _at(cells, index)
-        here = jnp.where(window(edges, cell, r) == strongest, left, 0)
-        return lax.dynamic_update_slice(total, window(total, cell, r) + here, _corner(total, cell, r)), left - here
+        share = jnp.where(window(edges, cell, r) == strongest, remaining, 0)
+        updated = lax.dynamic_update_slice(total, window(total, cell, r) + share, _corner(total, cell, r))
+        return updated, remaining - share
 
     total, _ = lax.fori_loop(span[0], span[1], visit, (jnp.zeros_like(edges), cotangent))
     return total, None, None
@@ -155,10 +157,10 @@ def _cells(row: int, column: int) -> tuple[tuple[int, int], ...]:
 
 
 def _at(cells, index):
-    # Without the barrier and under jax.vmap, XLA (of jax 0.10.2) fails to compile the look-up and the window as one.
+    # Without the barrier, under jax.vmap, XLA (in jax 0.10.2) fails to compile the fused look-up and window.
     return lax.optimization_barrier(cells[index])
 
 
 def _corner(grid, offset, r):
-    """Where the window of all i + offset begins."""
+    """The start indices of the window of all i + offset."""
     return (*[0] * (grid.ndim - 2), offset[0], r + offset[1])

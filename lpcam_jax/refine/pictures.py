@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..class_activation import resize_bilinear
-from ..data.augment import resize, resize_mask
+from ..data.augment import resize_bicubic, resize_mask
 from ..data.records import Record
 from ..machine.errors import UserError
 from ..seeds import ir_labels, seed_mask
@@ -105,7 +105,7 @@ def crf_labels(image: np.ndarray, labels: Sequence[np.ndarray], count: int, *, c
         return np.zeros((len(labels), *image.shape[:2]), np.uint8)
     size, small = image.shape[:2], _bounded(image.shape[:2])
     shrunk = np.stack([resize_mask(np.uint8(one), small) for one in labels])
-    scores = _mean_field(resize(image, small), np.asarray(label_unary(shrunk, count)), crf)
+    scores = _mean_field(resize_bicubic(image, small), np.asarray(label_unary(shrunk, count)), crf)
     return np.stack([resize_mask(one.argmax(axis=-1).astype(np.uint8), size) for one in scores])
 
 
@@ -144,7 +144,7 @@ def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) ->
         return np.zeros(maps.shape[:2], np.uint8)
     size, small = image.shape[:2], _bounded(image.shape[:2])
     unary = softmax_unary(background_scores(resize_bilinear(maps, small)))
-    scores = _mean_field(resize(image, small), np.asarray(unary)[None], CRFS["edam"])[0]
+    scores = _mean_field(resize_bicubic(image, small), np.asarray(unary)[None], CRFS["edam"])[0]
     return np.asarray(saliency_mask(resize_bilinear(scores, size), saliency)).astype(np.uint8)
 
 

@@ -1,21 +1,21 @@
-"""IRN's random walk: heat spreads from where the maps are sure, and stops at edges.
+"""IRN's random walk: heat spreads from where the maps are confident, and stops at edges.
 
 A step of the walk moves the heat of a pixel to its neighbours within the radius, in proportion to their affinity. With
 A the symmetric matrix of affinities a(i, j)^beta of all pairs of pixels, and 1 on its diagonal,
 
     T = A / its column sums          walk(x) = x T^steps
 
-T has a row and a column for every pixel, but each row only 69 entries at radius 5. It is never built: the 34 planes of
-affinities are all there is of it, 34 (h + 4) (w + 8) floats (twice that while they are made): 9 MB for a picture of
-1024 x 1024 pixels, 256 x 256 at stride 4, where T has 17 GB.
+T has a row and a column for every pixel, but each row has only 69 non-zero entries at radius 5. T is never built: only
+the 34 planes of affinities are stored, 34 (h + 4) (w + 8) floats (twice that while they are computed): 9 MB for a
+picture of 1024 x 1024 pixels, 256 x 256 at stride 4, where T would take 17 GB.
 
-Two identities make the walk short and exact in float32:
+Two identities make the walk short, and accurate in float32:
 
-* Columns sum to 1, so a step is a change by differences, (x T)_j = x_j + sum_i T_ij (x_i - x_j). What has come to rest
-  stays as it is, to the bit; sums of 69 products drift a hundred times further from the result in double precision.
+* Columns sum to 1, so a step is an update by differences, (x T)_j = x_j + sum_i T_ij (x_i - x_j). An equilibrium is
+  preserved to the bit; sums of 69 products drift a hundred times further from the result in double precision.
 * The eigenvalues of T are in [-1, 1]. There t^s is the mean of the Chebyshev polynomials C_|k|(t) over the sums k of s
-  tosses of a coin worth 1 or -1, and C_k+1(t) = 2 t C_k(t) - C_k-1(t). Sums beyond 90 have a chance of less than 1e-8
-  at s = 256: 90 steps reach where 256 would.
+  tosses of a coin worth 1 or -1, and C_k+1(t) = 2 t C_k(t) - C_k-1(t). Sums beyond 90 have a probability of less than
+  1e-8 at s = 256: 90 steps replace 256.
 """
 
 import math
@@ -31,7 +31,7 @@ from .paths import affinity, reach, search_paths
 
 Array = jax.Array | np.ndarray
 
-STRIDE = 4  # pixels of the picture a pixel of the grid
+STRIDE = 4  # pixels of the picture per pixel of the grid
 
 
 @partial(jax.jit, static_argnames=("radius", "beta", "steps"))
@@ -52,13 +52,13 @@ def random_walk(
         maps: float (*b, h, w, n), >= 0, at the stride of the edges.
         edges: float (*b, h, w), probabilities of an edge in [0, 1].
         radius: neighbours are nearer than this.
-        beta: the power of the affinities; the larger, the more an edge holds back.
+        beta: exponent of the affinities; the larger, the more an edge blocks.
         steps: of the walk.
-        size: int (*b, 2), rows and columns that are the picture, from the top left; None: all. The result there is
-            that of the picture alone, and 0 beyond.
+        size: int (*b, 2), rows and columns of the picture, from the top left; None: all. The result there is that of
+            the picture alone, and 0 outside.
 
     Returns:
-        float (*b, h, w, n); of one class at most the maximum of its map.
+        float (*b, h, w, n); for each class at most the maximum of its map.
 
     Source: IRN, misc/indexing.py, propagate_to_edge. The power: Sachdeva and Vishnoi, Faster algorithms via
         approximation theory (2014).
@@ -70,7 +70,7 @@ def random_walk(
         edges = jnp.where(inside, edges, 1)
     paths = search_paths(radius)
     r = reach(paths)
-    # All around is edge, so wide that every pixel is a source, and so is whatever has it for a partner.
+    # Pad with edges, so wide that every pixel is a source, and so is every pixel that has it as a partner.
     around = [(0, 0)] * (edges.ndim - 2) + [(r, r), (2 * r, 2 * r)]
     planes = affinity(jnp.pad(edges, around, constant_values=1), paths)[..., None, :, :] ** beta
     start = jnp.moveaxis(maps * (1 - edges)[..., None], -1, -3)
@@ -79,7 +79,7 @@ def random_walk(
         return grid[..., row : row + h, r + column : r + column + w]
 
     def neighbours():
-        """The affinity to every neighbour, and where it is; windows of the planes, made where they are used."""
+        """The affinity to every neighbour, and the offset; windows of the planes, sliced where they are used."""
         for plane, ((y, x), _) in zip(planes, paths, strict=True):
             yield shifted(plane, r, 0), (y, x)
             yield shifted(plane, r - y, -x), (-y, -x)
@@ -97,23 +97,24 @@ def random_walk(
         following = factor * walk(heat) - (factor - 1) * previous
         return (heat, following, total + coefficient * following), None
 
-    first, *others = _chebyshev_coefficients(steps)
-    factors = np.full(len(others), 2.0)
+    first, *rest = _chebyshev_coefficients(steps)
+    factors = np.full(len(rest), 2.0)
     factors[:1] = 1  # C_1(t) = t, then C_k+1(t) = 2 t C_k(t) - C_k-1(t)
-    terms = jnp.array(others, start.dtype), jnp.array(factors, start.dtype)
+    terms = jnp.array(rest, start.dtype), jnp.array(factors, start.dtype)
     (_, _, total), _ = lax.scan(step, (start, start, first * start), terms)
     return jnp.moveaxis(total, -3, -1)
 
 
 def on_picture(walked: Array, size: tuple[int, int]) -> Array:
-    """The walked maps at the size of the picture, by the maximum of them all: classes keep their proportions.
+    """The walked maps at the size of the picture, divided by their joint maximum: classes keep their proportions.
 
     Args:
-        walked: float (*b, h, w, n), of `random_walk`, without padding.
-        size: (H, W) of the picture; beyond (4 h, 4 w), where a backbone's pool drops the last pixels, it is stretched.
+        walked: float (*b, h, w, n), from `random_walk`, without padding.
+        size: (H, W) of the picture; if it exceeds (4 h, 4 w), because the backbone's pool dropped the last pixels, the
+            maps are stretched.
 
     Returns:
-        float (*b, H, W, n), at most 1; zeros where nothing is above zero, never NaN. `walked` in NumPy gives NumPy.
+        float (*b, H, W, n), at most 1; zeros if nothing is above zero, never NaN. NumPy in, NumPy out.
 
     Source: IRN, step/make_sem_seg_labels.py.
     """
@@ -125,7 +126,7 @@ def on_picture(walked: Array, size: tuple[int, int]) -> Array:
 
 
 def _sum_in_pairs(terms):
-    """The sum of a list, halves first: it rounds less than one after the other, and does not wait as long."""
+    """Pairwise sum of a list: it rounds less than a running sum, and has a shorter dependency chain."""
     if len(terms) == 1:
         return terms[0]
     half = len(terms) // 2
@@ -134,10 +135,10 @@ def _sum_in_pairs(terms):
 
 @cache
 def _chebyshev_coefficients(steps: int) -> tuple[float, ...]:
-    """Those of t^steps, the chances of |k|, up to where the rest is less than 1e-8; their sum is 1."""
-    chances = [0.0] * (steps + 1)
+    """The coefficients of t^steps, probabilities of |k|, truncated where the rest is below 1e-8; they sum to 1."""
+    probabilities = [0.0] * (steps + 1)
     for heads in range(steps + 1):
-        chances[abs(2 * heads - steps)] += math.comb(steps, heads) / 2**steps
-    while len(chances) > 1 and sum(chances[:-1]) >= 1 - 1e-8:
-        chances.pop()
-    return tuple(chance / sum(chances) for chance in chances)
+        probabilities[abs(2 * heads - steps)] += math.comb(steps, heads) / 2**steps
+    while len(probabilities) > 1 and sum(probabilities[:-1]) >= 1 - 1e-8:
+        probabilities.pop()
+    return tuple(probability / sum(probabilities) for probability in probabilities)

@@ -1,4 +1,4 @@
-"""Saliency maps of another program: 8-bit grey pictures in a folder, ID.png, one a photograph."""
+"""Saliency maps made by another program: a folder of 8-bit grey pictures, ID.png, one for each photograph."""
 
 from pathlib import Path
 
@@ -10,10 +10,13 @@ from ..machine.errors import UserError
 
 
 class SaliencyFolder:
-    """The folder, which must be there (UserError).
+    """A folder of saliency maps.
 
     Args:
-        directory: of the files.
+        directory: the folder.
+
+    Raises:
+        UserError: it does not exist.
     """
 
     def __init__(self, directory: str | Path):
@@ -29,10 +32,10 @@ class SaliencyFolder:
             size: its (H, W).
 
         Returns:
-            uint8 (H, W), 255 where something stands out.
+            uint8 (H, W), 255 where the picture is most salient.
 
         Raises:
-            UserError: the file cannot be read, is in colour, or of another size.
+            UserError: the file cannot be read, is in colour, or has another size.
         """
         file = self.directory / f"{name}.png"
         picture = read_picture(file, upright=False)

@@ -1,1 +1,1 @@
-"""What people look at: masks, pictures, curves and tables. NumPy in, files and text out."""
+"""Output for people: masks, pictures, curves, tables and pages. NumPy in, files and text out."""

@@ -1,4 +1,4 @@
-"""Which class is taken for which, as a picture."""
+"""A picture of the confusion matrix."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,41 +8,46 @@ import numpy as np
 from .figures import write_figure
 from .names import shorten
 
-_WRITTEN = 25  # classes up to which the cells hold their number, too
-_CELL = 0.42, 0.17  # inches of a cell that holds a number, and of one that does not
+_MAX_NUMBERED = 25  # up to this many classes, the cells show their numbers
+_CELL = 0.42, 0.17  # side in inches of a cell with a number, and of one without
 
 
 def confusion_picture(path: Path, matrices: Mapping[str, np.ndarray], class_names: Sequence[str]) -> None:
-    """Write a PNG with a panel for each method: the pixels of each true class in percent, by what they were taken for.
+    """Write a PNG with one panel per method: the percentage of each true class's pixels, by predicted class.
 
-    matrices:    method -> int (c + 1, c + 1), pixels, [truth, prediction], background first; a class that the truth
-                 does not have is an empty row
-    class_names: c names, without the background
+    Args:
+        path: the PNG file.
+        matrices: method -> int (c + 1, c + 1), pixels, [truth, prediction], background first; the row of a class that
+            does not occur in the truth stays empty.
+        class_names: c names, without the background.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     # Imported here: matplotlib takes a second to load.
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     names = [shorten(name, lambda text: len(text) <= 16) for name in ["background", *class_names]]
-    written = len(names) <= _WRITTEN
-    cell = _CELL[0] if written else _CELL[1]
+    numbered = len(names) <= _MAX_NUMBERED
+    cell = _CELL[0] if numbered else _CELL[1]
     side = max(cell * len(names), 2.5)
     figure = Figure(
-        figsize=(1.6 + (side + 0.5) * len(matrices), side + 2), dpi=150 if written else 110, layout="constrained"
+        figsize=(1.6 + (side + 0.5) * len(matrices), side + 2), dpi=150 if numbered else 110, layout="constrained"
     )
     panels = figure.subplots(1, len(matrices), squeeze=False, sharey=True)[0]
     for axes, (method, matrix) in zip(panels, matrices.items(), strict=True):
         totals = matrix.sum(axis=1, keepdims=True)
         percent = np.where(totals > 0, 100 * matrix / np.maximum(totals, 1), np.nan)
-        # Cividis is made for colour-blind readers and reads in grey; the root shows what is seldom confused, too.
+        # Cividis suits colour-blind readers and grey prints; the square root makes rare confusions visible.
         image = axes.imshow(percent, cmap="cividis", norm=PowerNorm(0.5, vmin=0, vmax=100))
-        ticks = {"fontsize": 8 if written else 7, "parse_math": False}
+        ticks = {"fontsize": 8 if numbered else 7, "parse_math": False}
         axes.set_xticks(range(len(names)), names, rotation=90, **ticks)
         axes.set_yticks(range(len(names)), names, **ticks)
         axes.set_xlabel("prediction")
         axes.set_title(method, loc="left", parse_math=False)
         axes.spines[:].set_visible(False)
-        if written:
+        if numbered:
             for (row, column), value in np.ndenumerate(percent):
                 if value >= 0.5:
                     ink = "black" if value > 25 else "white"

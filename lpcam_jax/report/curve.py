@@ -1,4 +1,4 @@
-"""mIoU of the seeds against the background threshold, as a picture."""
+"""A plot of the seeds' mIoU against the background threshold."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from ..config.registry import title as title_of
 from .figures import write_figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers; the dashes tell the lines apart in grey.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; the dashes distinguish the lines in grey.
 _STYLES = [
     ("#0072B2", "--"),
     ("#E69F00", "-."),
@@ -19,17 +19,32 @@ _STYLES = [
 
 
 def seed_curves(path: Path, scores: Mapping[str, Mapping[str, Any]], *, pictures: int) -> None:
-    """Write `threshold_curve` of the methods' scores, method -> what `SeedScoring.report` returns."""
-    curves = {title_of(method): np.array(one["curve"]["miou"], float) for method, one in scores.items()}
+    """Plot the threshold curves of several methods' seeds.
+
+    Args:
+        path: the PNG file.
+        scores: method -> what `SeedScoring.report` returns.
+        pictures: how many were scored.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    curves = {title_of(method): np.array(report["curve"]["miou"], float) for method, report in scores.items()}
     thresholds = np.array(next(iter(scores.values()))["curve"]["threshold"])
     threshold_curve(path, thresholds, curves, title=f"seeds of {pictures} pictures, by threshold")
 
 
 def threshold_curve(path: Path, thresholds: np.ndarray, curves: dict[str, np.ndarray], *, title: str) -> None:
-    """Write a PNG with a line per method; the best point of each is marked, and named in the legend.
+    """Write a PNG with one line per method; the best point of each is marked, and given in the legend.
 
-    thresholds: float (t,), ascending
-    curves:     method -> float (t,), mIoU in [0, 1]
+    Args:
+        path: the PNG file.
+        thresholds: float (t,), ascending.
+        curves: method -> float (t,), mIoU in [0, 1].
+        title: of the plot.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     # Imported here: matplotlib takes a second to load.
     from matplotlib.figure import Figure

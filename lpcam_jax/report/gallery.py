@@ -1,4 +1,4 @@
-"""A page to look through results with: pictures to filter, sort and open large, their maps and masks as layers."""
+"""A page for browsing results: pictures to filter, sort and enlarge, with maps and masks as layers."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ FOLDER = "gallery"
 
 
 class Pane(NamedTuple):
-    """One of the things that are shown of every picture.
+    """A kind of layer that every picture has.
 
-    Args:
+    Attributes:
         key: folder of its files, gallery/KEY/ID.
         title: for people.
         kind: map: `layers.map_layer`; seed: `layers.seed_layer`, which the page cuts at a threshold; mask:
             `layers.mask_layer`.
-        method: whose threshold cuts it and whose IoU is its own; "" where neither is known.
+        method: the method whose threshold and IoU belong to it; "" if there is none.
     """
 
     key: str
@@ -33,9 +33,9 @@ class Pane(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What the small pictures show, side by side.
+    """The layers that the thumbnails show, side by side.
 
-    Args:
+    Attributes:
         title: for people.
         panes: keys.
     """
@@ -47,15 +47,15 @@ class Look(NamedTuple):
 class Entry(NamedTuple):
     """A picture of the gallery.
 
-    Args:
-        id: its name, which no other has.
+    Attributes:
+        id: its unique name.
         size: (width, height), in any unit.
         classes: names to filter by; those with maps first, in the order of the maps.
-        colors: indices of `layers.COLORS`, one a class.
+        colors: indices of `layers.COLORS`, one per class.
         maps: how many of the classes have maps.
         iou: for each method, float (t,), the picture's mIoU in [0, 1] at the thresholds k / t; t is 1 for masks.
-        disagreement: of CAM and LPCAM, in [0, 1]; NaN where it is not known.
-        missing: keys of the panes it has no file for.
+        disagreement: of CAM and LPCAM, in [0, 1]; NaN if unknown.
+        missing: keys of the panes that it has no file for.
         note: anything else worth reading.
     """
 
@@ -71,15 +71,16 @@ class Entry(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """What is true of all pictures.
+    """The settings of the page.
 
-    Args:
+    Attributes:
         title: the heading.
-        panes: what there is of a picture, beside its photograph.
-        looks: choices for the small pictures; the first is the default.
-        thresholds: for each method of a seed, where it is cut at first.
-        rank: the method whose IoU sorts; against: the one it is compared with, "" where there is none.
-        overlays: folder with a picture of everything, ID.png.
+        panes: the layers of each picture, in addition to its photograph.
+        looks: choices for the thumbnails; the first is the default.
+        thresholds: for each method with a seed, the initial threshold.
+        rank: the method by whose IoU pictures are sorted.
+        against: the method that it is compared with; "" if there is none.
+        overlays: folder of the labelled panels, ID.png.
         summary: lines of text.
         links: (text, file beside the page).
     """
@@ -96,7 +97,13 @@ class Gallery(NamedTuple):
 
 
 def write_layer(directory: Path, key: str, name: str, content: bytes) -> None:
-    """Write the file of a picture that a pane shows; `key` "photo" is the photograph.
+    """Write the file of a picture's layer.
+
+    Args:
+        directory: folder of the page.
+        key: of the pane; "photo" for the photograph.
+        name: id of the picture.
+        content: of the file.
 
     Raises:
         UserError: it cannot be written.
@@ -105,7 +112,7 @@ def write_layer(directory: Path, key: str, name: str, content: bytes) -> None:
 
 
 def layer_file(directory: Path, key: str, name: str) -> Path:
-    """Where the file of a picture is, or would be."""
+    """The path of a picture's layer, whether or not it exists."""
     return directory / FOLDER / key / f"{name}.{'jpg' if key == 'photo' else 'png'}"
 
 
@@ -114,15 +121,15 @@ def write_gallery(path: Path, gallery: Gallery, entries: Sequence[Entry]) -> Non
 
     Args:
         path: the HTML file; the layers are in gallery/ beside it.
-        gallery: what is true of all pictures.
+        gallery: the settings of the page.
         entries: the pictures.
 
     Raises:
         UserError: the file cannot be written.
     """
     data = {
-        "panes": [one._asdict() for one in gallery.panes],
-        "looks": [one._asdict() for one in gallery.looks],
+        "panes": [pane._asdict() for pane in gallery.panes],
+        "looks": [look._asdict() for look in gallery.looks],
         "thresholds": {method: round(float(value), 2) for method, value in gallery.thresholds.items()},
         "rank": gallery.rank,
         "against": gallery.against,
@@ -137,7 +144,7 @@ def write_gallery(path: Path, gallery: Gallery, entries: Sequence[Entry]) -> Non
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    """An entry as JSON values; what is empty is left out, as there may be many thousands of them."""
+    """An entry as JSON values; empty ones are left out, because there may be many thousands of entries."""
     plain = {
         **entry._asdict(),
         "path": "" if url(entry.id) == entry.id else url(entry.id),
@@ -148,5 +155,5 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def _percentages(curve: np.ndarray) -> str:
-    """IoUs as one byte each, 250 steps from 0 to 1, in base 64: a gallery of ten thousand pictures holds millions."""
+    """IoUs as one byte each, 250 steps from 0 to 1, in base64: a gallery of ten thousand pictures holds millions."""
     return base64.b64encode(np.rint(250 * np.asarray(curve)).astype(np.uint8).tobytes()).decode()

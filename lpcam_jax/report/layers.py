@@ -1,7 +1,7 @@
-"""What the gallery lays over one another in the browser: the photograph, and maps and masks to tint it with.
+"""The layers that the gallery overlays in the browser: the photograph, and maps and masks to tint it with.
 
-The browser thresholds and colours. So a heat map is a grey picture, and a seed is its classes' colours with the height
-of the winning map as opacity: cutting the opacity at a threshold is cutting the map there.
+Thresholds and colours are applied in the browser. So a heat map is stored as a grey picture, and a seed as its classes'
+colours with the height of the winning map as opacity: thresholding the opacity thresholds the map.
 """
 
 import io
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-# Okabe and Ito's colours, which colour-blind people tell apart; VOC's own are too dark to tint with.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; VOC's own are too dark to tint with.
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 _RGB = np.array([tuple(bytes.fromhex(color[1:])) for color in COLORS], np.uint8)
 _GREY = (200, 200, 200)  # of ignored pixels
@@ -20,13 +20,13 @@ _MAP = 256
 
 
 def picture_colors(classes: Sequence[int]) -> list[int]:
-    """A colour for each class of one picture: its own where that is free, else the next one.
+    """A colour for each class of one picture: its own if that is free, otherwise the next free one.
 
     Args:
         classes: numbers of the classes, from 0, in any order.
 
     Returns:
-        An index of COLORS each; all different up to seven classes.
+        An index of COLORS for each class; all different for up to seven classes.
     """
     taken: dict[int, int] = {}
     for n in sorted(classes):
@@ -36,26 +36,29 @@ def picture_colors(classes: Sequence[int]) -> list[int]:
 
 
 def photo_layer(image: np.ndarray) -> bytes:
-    """The photograph, uint8 (H, W, 3), as a JPEG of at most 640 pixels."""
+    """Encode the photograph, uint8 (H, W, 3), as a JPEG whose long side has at most 640 pixels."""
     picture = Image.fromarray(image)
     picture = picture.resize(_size(image.shape[:2], _PHOTO), Image.Resampling.LANCZOS)
     return _encoded(picture, "JPEG", quality=85)
 
 
 def map_layer(maps: np.ndarray) -> bytes:
-    """Heat maps, float (n, H, W) in [0, 1], n > 0, one below the other as a grey PNG, each at most 256 pixels."""
+    """Encode heat maps, float (n, H, W) in [0, 1], n > 0, as one grey PNG, stacked vertically.
+
+    The long side of each map has at most 256 pixels.
+    """
     return _encoded(Image.fromarray(np.rint(255 * np.concatenate(_small(maps))).astype(np.uint8)), "PNG")
 
 
 def seed_layer(maps: np.ndarray, colors: Sequence[int]) -> bytes:
-    """The seed of maps, float (n, H, W) in [0, 1], n > 0, at every threshold: an RGBA PNG of at most 256 pixels.
+    """Encode the seed at every threshold as an RGBA PNG whose long side has at most 256 pixels.
 
     Args:
-        maps: of n classes.
+        maps: float (n, H, W) in [0, 1], of n > 0 classes.
         colors: their colours, indices of COLORS.
 
     Returns:
-        Colour of the highest map, and its height as opacity.
+        The PNG: at each pixel the colour of the highest map, and its height as opacity.
     """
     small = _small(maps)
     heights = np.rint(255 * small.max(axis=0)).astype(np.uint8)
@@ -64,12 +67,15 @@ def seed_layer(maps: np.ndarray, colors: Sequence[int]) -> bytes:
 
 
 def mask_layer(mask: np.ndarray, classes: Sequence[int], colors: Sequence[int]) -> bytes:
-    """A mask as a palette PNG whose background is transparent.
+    """Encode a mask as a palette PNG with a transparent background.
 
     Args:
         mask: uint8 (H, W), 0 background, n + 1 class n, 255 ignored.
         classes: numbers of its classes, from 0.
         colors: their colours, indices of COLORS.
+
+    Returns:
+        The PNG.
     """
     palette = np.zeros((256, 3), np.uint8)
     palette[np.asarray(classes, int) + 1] = _RGB[np.asarray(colors, int)]
@@ -80,14 +86,14 @@ def mask_layer(mask: np.ndarray, classes: Sequence[int], colors: Sequence[int]) 
 
 
 def _small(maps: np.ndarray) -> np.ndarray:
-    """Maps of at most 256 pixels, still in [0, 1]."""
+    """Shrink maps to a long side of at most 256 pixels, clipped to [0, 1]."""
     size = _size(maps.shape[1:], _MAP)
-    pictures = [Image.fromarray(one.astype(np.float32)) for one in maps]
-    return np.clip([np.asarray(one.resize(size, Image.Resampling.BILINEAR)) for one in pictures], 0, 1)
+    pictures = [Image.fromarray(heat.astype(np.float32)) for heat in maps]
+    return np.clip([np.asarray(picture.resize(size, Image.Resampling.BILINEAR)) for picture in pictures], 0, 1)
 
 
 def _size(shape: Sequence[int], long_side: int) -> tuple[int, int]:
-    """(width, height) of at most this long a side, for an array (H, W); nothing is enlarged."""
+    """(width, height) that shrinks an array (H, W) to at most this long side; never enlarges."""
     scale = min(long_side / max(shape), 1)
     return max(round(scale * shape[1]), 1), max(round(scale * shape[0]), 1)
 

@@ -1,17 +1,17 @@
-"""Names that people chose, made to fit the space there is."""
+"""Names of classes and pictures, shortened to fit."""
 
 from collections.abc import Callable
 
 
 def shorten(name: str, fits: Callable[[str], bool]) -> str:
-    """Return the longest beginning of a name that fits, ending in "..." when something was cut.
+    """The longest beginning of a name that fits, with "..." if it is cut.
 
-    Line breaks and other characters that cannot be drawn become "?": a name stays on its line.
+    Line breaks and other unprintable characters become "?", so that a name stays on one line.
     """
     name = "".join(c if c.isprintable() else "?" for c in name)
     if fits(name):
         return name
-    kept = name[:100]
-    while kept and not fits(kept + "..."):
-        kept = kept[:-1]
-    return kept.rstrip() + "..."
+    start = name[:100]
+    while start and not fits(start + "..."):
+        start = start[:-1]
+    return start.rstrip() + "..."

@@ -1,4 +1,4 @@
-"""Heat maps over photographs, and one labelled picture of everything known about an image."""
+"""Heat maps over photographs, and labelled panels that show everything known about a picture."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .names import shorten
 from .palette import class_palette
 
-# matplotlib's "inferno" at every fifteenth level: its lightness rises evenly, so it reads without colour too.
+# matplotlib's "inferno" at every fifteenth level: its lightness rises evenly, so it also works without colour.
 _ANCHORS = bytes.fromhex(
     "000004 0a0722 1e0c45 380962 510e6c 69166e 801f6c 982766 b0315b"
     "c63d4d d94d3d e9612b f47918 fa9407 fcb014 f8cd37 f2ea69 fcffa4"
@@ -26,19 +26,25 @@ _INK = (32, 32, 32)
 
 
 def heat_colors(map: np.ndarray) -> np.ndarray:
-    """Colour float (H, W) in [0, 1] as uint8 (H, W, 3), from black over purple and orange to pale yellow."""
+    """Colour a map, float (H, W) in [0, 1], as uint8 (H, W, 3): black, purple, orange, pale yellow."""
     return _INFERNO[np.rint(255 * np.clip(map, 0, 1)).astype(np.uint8)]
 
 
 def heat_ramp(steps: int = 18) -> list[list[int]]:
-    """Colours of even heats from 0 to 1, [red, green, blue] in 0..255, for pages that colour by themselves."""
+    """Colours at even steps from 0 to 1, [red, green, blue] in 0..255, for pages that colour maps themselves."""
     return heat_colors(np.linspace(0, 1, steps)[None])[0].tolist()
 
 
 def overlay(image: np.ndarray, map: np.ndarray, *, opacity: float = 0.6) -> np.ndarray:
-    """Lay a heat map, float (H, W) in [0, 1], over a photograph, uint8 (H, W, 3); returns uint8 (H, W, 3).
+    """Overlay a heat map on a photograph; the opacity falls with the heat, so cold areas show the photograph.
 
-    `opacity`, in [0, 1], is that of the hottest spots. It falls with the heat: cold areas are the photograph.
+    Args:
+        image: uint8 (H, W, 3).
+        map: float (H, W) in [0, 1].
+        opacity: of the hottest spots, in [0, 1].
+
+    Returns:
+        uint8 (H, W, 3).
     """
     alpha = opacity * np.sqrt(np.clip(map, 0, 1))[..., None]
     return _blend(image, heat_colors(map), alpha)
@@ -54,14 +60,19 @@ def panel(
     refined: np.ndarray | None = None,
     class_values: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Draw one labelled picture, uint8 (H', W', 3): photograph and masks, then the maps, a row for each class.
+    """Draw a labelled panel: photograph and masks, then the maps, one row per class.
 
-    image:        uint8 (H, W, 3)
-    maps:         method -> float (n, H, W) in [0, 1]
-    class_names:  the n classes of this picture
-    seed, truth:  uint8 (H, W) masks; truth may be unknown
-    refined:      the seed, refined; there may be none
-    class_values: the n values of these classes in the masks; their colours then stand beside the names
+    Args:
+        image: uint8 (H, W, 3).
+        maps: method -> float (n, H, W) in [0, 1].
+        class_names: the n classes of this picture.
+        seed: uint8 (H, W), mask.
+        truth: uint8 (H, W), mask; None: unknown.
+        refined: uint8 (H, W), the refined seed; None: there is none.
+        class_values: the n values of these classes in the masks, to show their colours beside the names; None: do not.
+
+    Returns:
+        uint8 (H', W', 3).
     """
     photo = _fitted(image)
     size = photo.shape[1::-1]
@@ -72,7 +83,7 @@ def panel(
         rows[0].append(("ground truth", None, _tinted(photo, truth)))
     for k, name in enumerate(class_names):
         swatch = None if class_values is None else class_values[k]
-        heats = {method: overlay(photo, _resized(stack[k], size)) for method, stack in maps.items()}
+        heats = {method: overlay(photo, _resize_bilinear(stack[k], size)) for method, stack in maps.items()}
         rows.append([(f"{method}: {name}", swatch, heat) for method, heat in heats.items()])
     return _grid(rows, (max(size[0], _NARROWEST), size[1]))
 
@@ -85,33 +96,38 @@ def mask_panel(
     *,
     caption: str = "segmentation",
 ) -> np.ndarray:
-    """Draw one labelled picture, uint8 (H', W', 3): photograph, mask, truth, and the colours of the mask's classes.
+    """Draw a labelled panel: photograph, mask, truth, and a legend of the mask's classes.
 
-    image:       uint8 (H, W, 3)
-    mask, truth: uint8 (H, W), 0 background, n + 1 class n, 255 ignored; truth may be unknown
-    class_names: names of all classes
-    caption:     over the mask
+    Args:
+        image: uint8 (H, W, 3).
+        mask: uint8 (H, W), 0 background, n + 1 class n, 255 ignored.
+        truth: uint8 (H, W), likewise; None: unknown.
+        class_names: names of all classes.
+        caption: of the mask.
+
+    Returns:
+        uint8 (H', W', 3).
     """
     photo = _fitted(image)
     row = [("picture", None, photo), (caption, None, _tinted(photo, mask))]
     if truth is not None:
         row.append(("ground truth", None, _tinted(photo, truth)))
-    shown = [value for value in np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256)[:255]) if value]
-    names = [(class_names[value - 1], int(value), np.zeros((0, 0, 3), np.uint8)) for value in shown]
+    values = [value for value in np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256)[:255]) if value]
+    names = [(class_names[value - 1], int(value), np.zeros((0, 0, 3), np.uint8)) for value in values]
     legend = [names[start : start + len(row)] for start in range(0, len(names), len(row))]
     size = photo.shape[1::-1]
     return _grid([row, *legend], (max(size[0], _NARROWEST), size[1]))
 
 
 def png(image: np.ndarray) -> bytes:
-    """Encode uint8 (H, W, 3) as PNG; fast, a few percent larger than the smallest."""
+    """Encode uint8 (H, W, 3) as PNG at the fastest compression level, which costs a few percent in size."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
-    """The photograph in the size of a cell."""
+    """Resize the photograph to fit a cell."""
     height, width = image.shape[:2]
     scale = min(_CELL[0] / width, _CELL[1] / height)
     size = max(round(scale * width), 1), max(round(scale * height), 1)
@@ -122,13 +138,13 @@ def _blend(image: np.ndarray, colors: np.ndarray, alpha: np.ndarray | float) -> 
     return np.rint((1 - alpha) * image + alpha * colors).astype(np.uint8)
 
 
-def _resized(map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _resize_bilinear(map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     picture = Image.fromarray(map.astype(np.float32))
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
 
 def _tinted(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Tint the regions of a mask with their colours and edge them in white; VOC's colours alone can be dark."""
+    """Tint the regions of a mask with their colours, outlined in white because VOC's colours can be dark."""
     values = np.asarray(Image.fromarray(mask).resize(photo.shape[1::-1], Image.Resampling.NEAREST))
     tinted = _blend(photo, class_palette()[values], np.where(values == 0, 0.55, 0.65)[..., None])
     edge = np.zeros(values.shape, bool)
@@ -141,7 +157,7 @@ def _tinted(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def _grid(rows: list[list[tuple[str, int | None, np.ndarray]]], cell_size: tuple[int, int]) -> np.ndarray:
     """Lay out cells on white, each below its caption and, if it has one, the swatch of its mask value.
 
-    A row of captions alone, over pictures of no pixels, takes no more room than they do.
+    A row of empty pictures is only as high as its captions.
     """
     font = ImageFont.load_default(size=14)
     width = _GAP + (cell_size[0] + _GAP) * max(map(len, rows))

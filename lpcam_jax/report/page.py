@@ -1,4 +1,4 @@
-"""A page that opens from disk: one HTML file that needs no network and runs no script but its own."""
+"""A page that opens from disk: a single HTML file that needs no network and runs no script but its own."""
 
 import base64
 import hashlib
@@ -20,8 +20,8 @@ def write_page(path: Path, template: str, *, title: str, summary: Sequence[str],
 
     Args:
         path: the HTML file.
-        template: name of the template; in it stand {{policy}}, {{title}}, {{style}}, {{summary}}, {{data}} and
-            {{script}}; style and script are those that all pages share.
+        template: name of the template, with {{policy}}, {{title}}, {{style}}, {{summary}}, {{data}} and {{script}};
+            all pages share their style and script.
         title: the heading.
         summary: lines of text below it.
         data: plain JSON values for the page's script.
@@ -30,7 +30,7 @@ def write_page(path: Path, template: str, *, title: str, summary: Sequence[str],
         UserError: the file cannot be written.
     """
     folder = files(__package__)
-    # Style and script first: the policy names what the page then holds.
+    # Style and script first, because the policy holds their hashes.
     page = folder.joinpath(template).read_text(encoding="utf-8")
     for part, file in (("style", "page.css"), ("script", "page.js")):
         page = page.replace(f"{{{{{part}}}}}", folder.joinpath(file).read_text(encoding="utf-8"))
@@ -40,13 +40,13 @@ def write_page(path: Path, template: str, *, title: str, summary: Sequence[str],
         "summary": "".join(f"<p>{escape(line)}</p>" for line in summary),
         "data": _json(data),
     }
-    # In one pass, so that braces in a name stay what they are. What UTF-8 cannot hold becomes a reference.
+    # In one pass, so that braces in a name are not substituted. Lone surrogates become character references.
     page = re.sub(r"{{(\w+)}}", lambda match: parts[match[1]], page)
     write_atomically(path, page.encode(errors="xmlcharrefreplace"))
 
 
 def url(path: str) -> str:
-    """A path as a relative URL of the bytes that the file has as its name."""
+    """A path as a relative URL, quoted from the bytes of the file name."""
     return quote(os.fsencode(path))
 
 
@@ -63,6 +63,6 @@ def _policy(page: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON in ASCII that no HTML parser takes for a tag or a comment."""
+    """JSON in ASCII that no HTML parser mistakes for a tag or a comment."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""The colours of classes, and masks as PNG files that carry them."""
+"""The colours of classes, and masks as palette PNGs."""
 
 import io
 
@@ -7,9 +7,9 @@ from PIL import Image
 
 
 def class_palette(n: int = 256) -> np.ndarray:
-    """uint8 (n, 3), n in 1..256: the colour map of PASCAL VOC; 0 is black, 255 the pale grey of ignored pixels.
+    """The colour map of PASCAL VOC, uint8 (n, 3), n in 1..256: 0 is black, 255 the pale grey of ignored pixels.
 
-    Bits 0, 1, 2 of an index are the top bits of red, green, blue; its next three bits the ones below, and so on.
+    Bits 0, 1, 2 of an index are the top bits of red, green, blue; its next three bits those below, and so on.
     """
     index = np.arange(n)[:, None]
     channel = np.arange(3)

@@ -1,4 +1,4 @@
-"""A page that shows what every prototype is: its patches, its score, and where it is on a picture."""
+"""A page that explains every prototype: its patches, its score, and where it matches a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,18 +10,20 @@ from .page import write_page
 _SUMMARY = (
     "Each card is a cluster of local features of the training pictures: the patches are cut out around the features "
     "nearest to its centre, and the map shows where the picture you choose resembles it.",
-    "LPCAM takes the mean of the maps of a class's kept clusters, its prototypes, and subtracts that of its kept "
-    "context prototypes: of what comes with the class and is not it. The outcome stands on top, beside other methods.",
+    "LPCAM averages the maps of the clusters that were kept for a class, its prototypes, and subtracts the average of "
+    "its context prototypes: things that occur with the class but are not it. The result is on top, beside other "
+    "methods.",
 )
 
 
 class HeatMap(NamedTuple):
     """One method's map of a picture and a class.
 
-    title: of the method
-    file:  URL of the maps of all the picture's classes below each other, grey (`layers.map_layer`)
-    cell:  which of them is the class's
-    cells: how many there are
+    Attributes:
+        title: of the method.
+        file: URL of the maps of all the picture's classes, stacked vertically, grey (`layers.map_layer`).
+        cell: index of the class's map among them.
+        cells: number of maps.
     """
 
     title: str
@@ -33,11 +35,12 @@ class HeatMap(NamedTuple):
 class Prototype(NamedTuple):
     """A cluster of the features of a class or of its context.
 
-    score:   probability of the class, in [0, 1]
-    kept:    whether it is a prototype
-    share:   of the features of its set that are in the cluster, in [0, 1]
-    strip:   URL of the picture with its patches side by side, squares, relative to the page; "" when there are none
-    patches: ids of the pictures they are from, in that order
+    Attributes:
+        score: probability of the class, in [0, 1].
+        kept: whether it is a prototype.
+        share: share of its set's features that are in the cluster, in [0, 1].
+        strip: URL, relative to the page, of a picture with its square patches side by side; "" if there are none.
+        patches: ids of the pictures that the patches are from, in the same order.
     """
 
     score: float
@@ -48,18 +51,19 @@ class Prototype(NamedTuple):
 
 
 class MappedPicture(NamedTuple):
-    """A picture with the similarity maps of a class: of its prototypes, then of its context's, below each other.
+    """A picture with the similarity maps of a class: of its prototypes, then of its context's, stacked vertically.
 
-    id:         name of the picture
-    photo:      URL of the picture, of any size
-    size:       (H, W) of the picture in pixels
-    similarity: URL of the maps, grey, 255 a cosine of 1, 0 one of `floor`; each with an edge of one feature position
-                around its grid
-    grid:       (h, w) of a map without the edge
-    stride:     pixels of the picture a feature position
-    floor:      cosine of black: 0, or -1 where features may be negative
-    range:      smallest and largest cosine, which get the darkest and the lightest colour
-    maps:       the heat maps of the class
+    Attributes:
+        id: name of the picture.
+        photo: URL of the picture, of any size.
+        size: (H, W) of the picture in pixels.
+        similarity: URL of the maps, grey, 255 a cosine of 1, 0 one of `floor`; each has a border of one feature
+            position around its grid.
+        grid: (h, w) of a map without the border.
+        stride: pixels of the picture per feature position.
+        floor: cosine of black: 0, or -1 where features may be negative.
+        range: smallest and largest cosine, which get the darkest and the lightest colour.
+        maps: the heat maps of the class.
     """
 
     id: str
@@ -76,10 +80,11 @@ class MappedPicture(NamedTuple):
 class PrototypeClass(NamedTuple):
     """A class of the page.
 
-    name:       as people know it
-    prototypes: of the class, k
-    context:    of its context, k
-    pictures:   to show them on
+    Attributes:
+        name: of the class.
+        prototypes: the k clusters of the class.
+        context: the k clusters of its context.
+        pictures: the pictures to show them on.
     """
 
     name: str
@@ -95,9 +100,9 @@ def write_prototypes(
 
     Args:
         path: the HTML file.
-        classes: what to show.
-        mu_f: score a class prototype had to pass.
-        context: scores a context prototype had to be between.
+        classes: the classes to show.
+        mu_f: the score that class prototypes had to exceed.
+        context: the scores that context prototypes had to lie between.
 
     Raises:
         UserError: the file cannot be written.
@@ -108,14 +113,15 @@ def write_prototypes(
         "heat": heat_ramp(),
         "classes": [
             {
-                "name": one.name,
-                "class": [prototype._asdict() for prototype in one.prototypes],
-                "context": [prototype._asdict() for prototype in one.context],
+                "name": entry.name,
+                "class": [prototype._asdict() for prototype in entry.prototypes],
+                "context": [prototype._asdict() for prototype in entry.context],
                 "pictures": [
-                    picture._asdict() | {"maps": [one._asdict() for one in picture.maps]} for picture in one.pictures
+                    picture._asdict() | {"maps": [heat_map._asdict() for heat_map in picture.maps]}
+                    for picture in entry.pictures
                 ],
             }
-            for one in classes
+            for entry in classes
         ],
     }
     write_page(path, "prototypes.html", title="Prototypes", summary=_SUMMARY, data=data)

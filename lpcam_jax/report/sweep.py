@@ -14,7 +14,7 @@ _NAMES = {
     "mu_b": ("μ_b", "μ_b: context score below"),
     "clusters": ("K", "K: clusters"),
 }
-# Okabe and Ito's colours, told apart by colour-blind readers; the dashes tell the lines apart in grey. As in curve.py.
+# As in curve.py: Okabe and Ito's colours, and dashes that distinguish the lines in grey.
 _CAM = {"color": "#0072B2", "linestyle": "--"}
 _LPCAM = {"color": "#009E73", "linestyle": "-"}
 
@@ -22,8 +22,14 @@ _LPCAM = {"color": "#009E73", "linestyle": "-"}
 def sweep_figure(path: Path, result: Mapping[str, Any]) -> None:
     """Write a PNG: mIoU over tau, mu_f, mu_b and K, at each setting's best threshold, and over the seed threshold.
 
-    result: what `sweep_parameters` returns. Lines are means, bands the standard deviation over seeds; the run's own
-            value is ringed.
+    Lines are means, bands the standard deviation over seeds; the run's own value is ringed.
+
+    Args:
+        path: the PNG file.
+        result: what `sweep_parameters` returns.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     # Imported here: matplotlib takes a second to load.
     from matplotlib.figure import Figure
@@ -37,7 +43,7 @@ def sweep_figure(path: Path, result: Mapping[str, Any]) -> None:
     cam = result["cam"]
     for axes, (parameter, points) in zip(panels, result["settings"].items(), strict=True):
         values = [point["value"] for point in points]
-        mean, deviation = _mean([[one["best"]["miou"] for one in point["seeds"]] for point in points])
+        mean, deviation = _mean([[seed["best"]["miou"] for seed in point["seeds"]] for point in points])
         axes.axhline(cam["best"]["miou"], **_CAM, linewidth=1.5, label="CAM")
         axes.plot(values, mean, **_LPCAM, marker="o", markersize=4, label="LPCAM")
         axes.fill_between(values, mean - deviation, mean + deviation, color=_LPCAM["color"], alpha=0.2, linewidth=0)
@@ -49,7 +55,7 @@ def sweep_figure(path: Path, result: Mapping[str, Any]) -> None:
 
     thresholds = cam["curve"]["threshold"]
     curves.plot(thresholds, cam["curve"]["miou"], **_CAM, linewidth=2, label="CAM")
-    mean, deviation = _mean(np.transpose([one["curve"]["miou"] for one in result["lpcam"]]))
+    mean, deviation = _mean(np.transpose([seed["curve"]["miou"] for seed in result["lpcam"]]))
     curves.plot(thresholds, mean, **_LPCAM, linewidth=2, label="LPCAM")
     curves.fill_between(thresholds, mean - deviation, mean + deviation, color=_LPCAM["color"], alpha=0.2, linewidth=0)
     curves.set_ylim(bottom=0)
@@ -70,7 +76,11 @@ def sweep_figure(path: Path, result: Mapping[str, Any]) -> None:
 def sweep_table(result: Mapping[str, Any]) -> str:
     """The same numbers in Markdown, mean ± standard deviation over seeds; the run's own values are bold.
 
-    result: what `sweep_parameters` returns.
+    Args:
+        result: what `sweep_parameters` returns.
+
+    Returns:
+        The table.
     """
     lines = [
         "| | | mIoU at best | threshold | mIoU at 0.3 | FP | FN | prototypes a class | a context |",
@@ -81,31 +91,31 @@ def sweep_table(result: Mapping[str, Any]) -> str:
         for point in points:
             value = f"**{point['value']:g}**" if point["own"] else f"{point['value']:g}"
             seeds = point["seeds"]
-            kept = [
-                f"{np.mean([one[kind] for one in seeds]):.1f}" for kind in ("class_prototypes", "context_prototypes")
+            counts = [
+                f"{np.mean([seed[kind] for seed in seeds]):.1f}" for kind in ("class_prototypes", "context_prototypes")
             ]
-            lines.append(f"| {_NAMES[parameter][0]} | {value} | {' | '.join([*_cells(seeds), *kept])} |")
+            lines.append(f"| {_NAMES[parameter][0]} | {value} | {' | '.join([*_cells(seeds), *counts])} |")
     return "\n".join(lines)
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean of fractions in percent and, of several, the standard deviation."""
+    """Mean of fractions in percent and, if there are several, their standard deviation."""
     deviation = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
     return f"{100 * np.mean(values):.1f}{deviation}"
 
 
 def _cells(reports: Sequence[Mapping[str, Any]]) -> list[str]:
-    best = [one["best"] for one in reports]
+    best = [report["best"] for report in reports]
     return [
-        spread([one["miou"] for one in best]),
-        f"{np.mean([one['threshold'] for one in best]):.2f}",
-        spread([one["fixed"]["miou"] for one in reports]),
-        *(f"{100 * np.mean(np.array([one[key] for one in best], float)):.1f}" for key in ("fp", "fn")),
+        spread([scores["miou"] for scores in best]),
+        f"{np.mean([scores['threshold'] for scores in best]):.2f}",
+        spread([report["fixed"]["miou"] for report in reports]),
+        *(f"{100 * np.mean(np.array([scores[key] for scores in best], float)):.1f}" for key in ("fp", "fn")),
     ]
 
 
 def _mean(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the last axis; of one value the latter is 0."""
+    """Mean and standard deviation over the last axis; the latter is 0 for a single value."""
     values = np.array(values, float)
     deviation = values.std(axis=-1, ddof=1) if values.shape[-1] > 1 else np.zeros(values.shape[:-1])
     return values.mean(axis=-1), deviation

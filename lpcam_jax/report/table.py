@@ -1,4 +1,4 @@
-"""The numbers of a run as plain text."""
+"""The scores of a run as plain text."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +20,30 @@ _FAITHFULNESS = {
 
 
 def seed_tables(scores: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) -> Iterator[str]:
-    """Table 1 and the IoU of every class, of maps: method -> what `SeedScoring.report` returns."""
-    yield table1({title(method): one for method, one in scores.items()})
+    """Tables of the seeds of several methods.
+
+    Args:
+        scores: method -> what `SeedScoring.report` returns.
+        class_names: c names, without the background.
+
+    Yields:
+        Table 1, a heading, and the IoU of every class.
+    """
+    yield table1({title(method): report for method, report in scores.items()})
     yield "IoU of each class, at each method's best threshold:"
-    yield class_table(class_names, {title(method): one["best"]["iou"] for method, one in scores.items()})
+    yield class_table(class_names, {title(method): report["best"]["iou"] for method, report in scores.items()})
 
 
 def mask_tables(scores: Mapping[str, Any], class_names: Sequence[str]) -> Iterator[str]:
-    """Table 1's columns and the IoU of every class, of masks: what `score_masks` returns; there is no threshold."""
+    """Tables of masks, which have no threshold.
+
+    Args:
+        scores: the "scores" that `score_masks` returns.
+        class_names: c names, without the background.
+
+    Yields:
+        Table 1's columns in two lines, a heading, and the IoU of every class.
+    """
     yield " ".join(name.rjust(width) for name, width in zip(_METRICS.values(), _WIDTHS, strict=True))
     yield " ".join(_percent(scores[key]).rjust(width) for key, width in zip(_METRICS, _WIDTHS, strict=True))
     yield "IoU of each class:"
@@ -35,32 +51,40 @@ def mask_tables(scores: Mapping[str, Any], class_names: Sequence[str]) -> Iterat
 
 
 def faithfulness_table(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """A row for each method, in percent, and which way is better.
+    """A table of faithfulness scores in percent, one row per method, and the direction that is better.
 
-    scores: method -> fractions `insertion`, `deletion`, `average_drop`, `increase` and `road`
+    Args:
+        scores: method -> fractions `insertion`, `deletion`, `average_drop`, `increase` and `road`.
+
+    Returns:
+        The table.
     """
     width = max(len(name) for name, _ in _FAITHFULNESS.values())
     rows = {
         "method": [name for name, _ in _FAITHFULNESS.values()],
         "better": [direction for _, direction in _FAITHFULNESS.values()],
-        **{title(method): [_percent(one[key]) for key in _FAITHFULNESS] for method, one in scores.items()},
+        **{title(method): [_percent(values[key]) for key in _FAITHFULNESS] for method, values in scores.items()},
     }
     lines = [" ".join([_fit(name, 8), *(value.rjust(width) for value in values)]) for name, values in rows.items()]
     return "\n".join([*lines[:2], "-" * len(lines[0]), *lines[2:]])
 
 
 def empty_maps_line(counts: Mapping[str, int]) -> Iterator[str]:
-    """How many maps are zero everywhere, method -> count; no line when there are none."""
+    """Yield a line with the number of all-zero maps of each method, method -> count; nothing if there are none."""
     if any(counts.values()):
-        found = ", ".join(f"{title(method)} {count}" for method, count in counts.items())
-        yield f"maps that are zero everywhere (nothing was found): {found}"
+        numbers = ", ".join(f"{title(method)} {count}" for method, count in counts.items())
+        yield f"maps that are zero everywhere (nothing was found): {numbers}"
 
 
 def table1(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Compare the seeds of each method at its own best threshold and at the one fixed beforehand.
+    """Compare the seeds of each method at its own best threshold and at the one fixed in advance.
 
-    rows: method -> {"best": scores, "fixed": scores}, where scores has `threshold` and, as fractions in [0, 1],
-    `miou`, `fp`, `fn`, `precision` and `recall`. Thresholds are printed as they are, the rest in percent.
+    Args:
+        rows: method -> {"best": scores, "fixed": scores}, where scores has `threshold` and, as fractions in [0, 1],
+            `miou`, `fp`, `fn`, `precision` and `recall`.
+
+    Returns:
+        The table; all but the thresholds are in percent.
     """
     groups = ("best", "fixed")
     names = _cells(["at", *_METRICS.values()])
@@ -80,10 +104,15 @@ def table1(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
 
 
 def class_table(class_names: Sequence[str], ious: Mapping[str, Sequence[float | None]]) -> str:
-    """IoU of every class, in percent, a column for each method.
+    """IoU of every class in percent, one column per method.
 
-    class_names: c names, without the background
-    ious:        method -> c + 1 fractions in [0, 1], background first; None or NaN, shown as "-", for a class not met
+    Args:
+        class_names: c names, without the background.
+        ious: method -> c + 1 fractions in [0, 1], background first; None or NaN, shown as "-", for a class that does
+            not occur.
+
+    Returns:
+        The table.
     """
     names = ["background", *class_names]
     columns = {method: max(len(method), 5) for method in ious}

@@ -1,16 +1,18 @@
-"""Is a map faithful to the classifier: do the pixels it marks carry the class?
+"""Faithfulness of a map to the classifier: do the pixels that it marks determine the class?
 
-Pictures are changed where the map says, and the classifier is asked again:
+Pictures are changed according to the map, and classified again:
 
-    insertion     the marked pixels first, into a blurred picture: how soon does the class appear?        more is better
-    deletion      the marked pixels first, out of the picture: how soon is it gone?                       less is better
-    average drop  only what is marked is left: how much of the class is lost?                             less is better
-    increase in confidence    ... in how many pictures is the class surer than before?                    more is better
-    ROAD          the marked pixels are painted over from around, or all but them: what does it matter?   more is better
+    insertion               insert the marked pixels first into a blurred picture: how soon does the class appear?
+    deletion                delete the marked pixels first: how soon does the class disappear?
+    average drop            keep only the marked pixels: how much of the class's probability is lost?
+    increase in confidence  keep only the marked pixels: in how many pictures does the probability rise?
+    ROAD                    impute the marked pixels, or all others, from their surroundings: how much does it matter?
 
-A classifier is any function: float32 (b, H, W, 3) pictures -> float (b, c), the probability of each class. Pixels go by
-their rank in the map; equal pixels in reading order. None of the measures knows where the object is: they reward a map
-that finds the most discriminative part, which need not be one that covers the object.
+Higher is better, except for deletion and the average drop.
+
+A classifier is any function: float32 (b, H, W, 3) pictures -> float (b, c), the probability of each class. Pixels are
+ordered by their values in the map; ties are in reading order. None of the measures knows where the object is: they
+reward a map that finds the most discriminative part, which need not be one that covers the object.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +25,7 @@ from scipy.sparse.linalg import splu
 
 Classify = Callable[[np.ndarray], np.ndarray]
 
-# Neighbours (row, column) and their weights: 1/6 beside, above and below, 1/12 across the corners.
+# Neighbours (row, column) and their weights: 1/6 across edges, 1/12 across corners.
 _NEIGHBOURS = {
     **dict.fromkeys([(-1, 0), (0, -1), (0, 1), (1, 0)], 1 / 6),
     **dict.fromkeys([(-1, -1), (-1, 1), (1, -1), (1, 1)], 1 / 12),
@@ -33,9 +35,10 @@ _NEIGHBOURS = {
 class Curve(NamedTuple):
     """The class's probability while pixels are exchanged.
 
-    fractions: float (s + 1,), of the pixels that are exchanged, from 0 to 1
-    scores:    float (s + 1,), the probability
-    auc:       area under the curve, in [0, 1]
+    Attributes:
+        fractions: float (s + 1,), fraction of exchanged pixels, from 0 to 1.
+        scores: float (s + 1,), the probability.
+        auc: area under the curve, in [0, 1].
     """
 
     fractions: np.ndarray
@@ -44,12 +47,13 @@ class Curve(NamedTuple):
 
 
 class Road(NamedTuple):
-    """Remove and debias.
+    """The result of `road`, remove and debias.
 
-    fractions:   float (f,), of the pixels that are removed
-    most_first:  float (f,), the class's probability without the most relevant pixels (MoRF)
-    least_first: float (f,), without the least relevant (LeRF)
-    score:       mean of (least_first - most_first) / 2, in [-1/2, 1/2]
+    Attributes:
+        fractions: float (f,), fraction of removed pixels.
+        most_first: float (f,), the class's probability without the most relevant pixels (MoRF).
+        least_first: float (f,), without the least relevant pixels (LeRF).
+        score: mean of (least_first - most_first) / 2, in [-1/2, 1/2].
     """
 
     fractions: np.ndarray
@@ -67,15 +71,15 @@ def insertion(
     steps: int = 224,
     baseline: np.ndarray | float | None = None,
 ) -> Curve:
-    """Put the picture's pixels into a blurred picture, those where the map is highest first; more is better.
+    """Insert the picture's pixels into a blurred picture, the highest in the map first; higher is better.
 
     Args:
-        classify: the classifier; it is called once, with steps + 1 pictures (see `in_batches`).
-        picture: (H, W, 3), in whatever range `classify` takes.
+        classify: the classifier; called once, with steps + 1 pictures (see `in_batches`).
+        picture: (H, W, 3), in the range that `classify` expects.
         map: float (H, W).
         target: the class.
-        steps: equal numbers of pixels to put in; the default is one row of 224 x 224 pixels each, as in the paper.
-        baseline: what is there before, broadcast to (H, W, 3); None: `blurred(picture)`, as in the paper.
+        steps: number of steps, of equally many pixels; by default, as in the paper, one row of 224 x 224 pixels each.
+        baseline: the initial picture, broadcast to (H, W, 3); None: `blurred(picture)`, as in the paper.
 
     Returns:
         Curve.
@@ -95,16 +99,16 @@ def deletion(
     steps: int = 224,
     baseline: np.ndarray | float = 0.0,
 ) -> Curve:
-    """Take the picture's pixels away, those where the map is highest first; less is better.
+    """Delete the picture's pixels, the highest in the map first; lower is better.
 
     Args:
-        classify: the classifier; it is called once, with steps + 1 pictures (see `in_batches`).
-        picture: (H, W, 3), in whatever range `classify` takes.
+        classify: the classifier; called once, with steps + 1 pictures (see `in_batches`).
+        picture: (H, W, 3), in the range that `classify` expects.
         map: float (H, W).
         target: the class.
-        steps: equal numbers of pixels to take; the default is one row of 224 x 224 pixels each, as in the paper.
-        baseline: what is there afterwards, broadcast to (H, W, 3). The paper's zero is that of normalized pictures: for
-            pictures in [0, 255] give the mean colour.
+        steps: number of steps, of equally many pixels; by default, as in the paper, one row of 224 x 224 pixels each.
+        baseline: the final picture, broadcast to (H, W, 3). The paper's zero applies to normalized pictures: for
+            pictures in [0, 255], give the mean colour.
 
     Returns:
         Curve.
@@ -117,17 +121,17 @@ def deletion(
 def masked_confidence(
     classify: Classify, picture: np.ndarray, map: np.ndarray, target: int, *, baseline: np.ndarray | float = 0.0
 ) -> tuple[float, float]:
-    """Probability of the class before and after everything is dimmed that the map does not mark.
+    """Probability of the class before and after dimming everything that the map does not mark.
 
     The explanation map is E(x) = baseline + map(x) (picture(x) - baseline).
 
     Args:
-        classify: the classifier; it is called once, with two pictures.
-        picture: (H, W, 3), in whatever range `classify` takes.
+        classify: the classifier; called once, with two pictures.
+        picture: (H, W, 3), in the range that `classify` expects.
         map: float (H, W), in [0, 1].
         target: the class.
-        baseline: what darkness is, broadcast to (H, W, 3). The paper's zero is that of normalized pictures: for
-            pictures in [0, 255] give the mean colour.
+        baseline: value of fully dimmed pixels, broadcast to (H, W, 3). The paper's zero applies to normalized pictures:
+            for pictures in [0, 255], give the mean colour.
 
     Returns:
         (before, after), for `average_drop` and `increase_in_confidence` over many pictures.
@@ -140,14 +144,14 @@ def masked_confidence(
 
 
 def average_drop(before: np.ndarray, after: np.ndarray) -> float:
-    """mean_i max(0, before_i - after_i) / before_i; less is better.
+    """mean_i max(0, before_i - after_i) / before_i; lower is better.
 
     Args:
         before: float (n,), probability of the class in each picture.
         after: float (n,), in its explanation map.
 
     Returns:
-        In [0, 1] (the paper prints percent); a class that was not there, before_i = 0, loses nothing.
+        In [0, 1] (the paper gives percent); a picture with before_i = 0 counts as no drop.
 
     Source: Chattopadhay et al., Grad-CAM++ (2018), section 4.1.
     """
@@ -156,14 +160,14 @@ def average_drop(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def increase_in_confidence(before: np.ndarray, after: np.ndarray) -> float:
-    """Share of the pictures with after_i > before_i; more is better.
+    """Share of the pictures with after_i > before_i; higher is better.
 
     Args:
         before: float (n,), probability of the class in each picture.
         after: float (n,), in its explanation map.
 
     Returns:
-        In [0, 1] (the paper prints percent).
+        In [0, 1] (the paper gives percent).
 
     Source: Chattopadhay et al., Grad-CAM++ (2018), section 4.1.
     """
@@ -180,13 +184,13 @@ def road(
     noise: float = 0.01,
     seed: int = 0,
 ) -> Road:
-    """Remove the most relevant pixels, or the least relevant, and paint them over by `impute`; more is better.
+    """Remove the most relevant pixels, or the least relevant ones, and `impute` them; higher is better.
 
-    An imputed picture shows no edge where pixels are missing, so the classifier cannot see the shape of the mask.
+    An imputed picture has no edges where pixels are missing, so the classifier cannot see the shape of the mask.
 
     Args:
-        classify: the classifier; it is called once, with 2 f pictures (see `in_batches`).
-        picture: (H, W, 3), in whatever range `classify` takes.
+        classify: the classifier; called once, with 2 f pictures (see `in_batches`).
+        picture: (H, W, 3), in the range that `classify` expects.
         map: float (H, W).
         target: the class.
         fractions: f shares of the pixels to remove, each in [0, 1).
@@ -202,7 +206,7 @@ def road(
     ranks = pixel_ranks(map)
     counts = [round(fraction * ranks.size) for fraction in fractions]
     removed = [ranks < count for count in counts] + [ranks >= ranks.size - count for count in counts]
-    pictures = np.stack([impute(picture, one, noise=noise, seed=seed) for one in removed])
+    pictures = np.stack([impute(picture, mask, noise=noise, seed=seed) for mask in removed])
     most_first, least_first = np.asarray(classify(pictures))[:, target].astype(float).reshape(2, -1)
     return Road(np.array(fractions), most_first, least_first, float(np.mean(least_first - most_first) / 2))
 
@@ -212,16 +216,19 @@ def impute(picture: np.ndarray, removed: np.ndarray, *, noise: float = 0.01, see
 
         x_i = sum_j w_ij x_j / sum_j w_ij           over the 8 neighbours j in the picture; w 1/6 straight, 1/12 across
 
-    One sparse symmetric system for all removed pixels, solved exactly; then noise is added to them.
+    All removed pixels form one sparse symmetric system, which is solved exactly; then noise is added to them.
 
     Args:
         picture: (H, W, 3).
-        removed: bool (H, W), not all of it.
+        removed: bool (H, W), not True everywhere.
         noise: standard deviation, as a share of the picture's range (maximum - minimum).
         seed: of the noise.
 
     Returns:
         float32 (H, W, 3), equal to the picture where nothing is removed.
+
+    Raises:
+        ValueError: all pixels are removed.
 
     Source: Rong et al. (2022), see `road`.
     """
@@ -245,20 +252,20 @@ def impute(picture: np.ndarray, removed: np.ndarray, *, noise: float = 0.01, see
         unknown = np.flatnonzero(neighbour >= 0)
         entries.append((np.full(len(unknown), -weight), unknown, neighbour[unknown]))
     data, i, j = (np.concatenate(part) for part in zip(*entries, strict=True))
-    # This ordering and mode, for symmetric matrices, halve the time.
+    # This ordering and mode, meant for symmetric matrices, halve the time.
     solver = splu(csc_array((data, (i, j))), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
-    spread = noise * np.ptp(picture.astype(float))
-    drawn = spread * np.random.default_rng(seed).standard_normal(known.shape)
-    result[removed] = solver.solve(known) + drawn
+    deviation = noise * np.ptp(picture.astype(float))
+    samples = deviation * np.random.default_rng(seed).standard_normal(known.shape)
+    result[removed] = solver.solve(known) + samples
     return result
 
 
 def blurred(picture: np.ndarray, *, sigma: float = 5.0) -> np.ndarray:
-    """The picture without detail, where insertion starts.
+    """Blur a picture, as the start of `insertion`.
 
     Args:
         picture: (H, W, 3).
-        sigma: of the Gaussian, in pixels; it is cut at one sigma, which gives the paper's 11 x 11 pixels.
+        sigma: of the Gaussian, in pixels; it is truncated at one sigma, which gives the paper's 11 x 11 pixels.
 
     Returns:
         float32 (H, W, 3).
@@ -267,7 +274,7 @@ def blurred(picture: np.ndarray, *, sigma: float = 5.0) -> np.ndarray:
 
 
 def pixel_ranks(map: np.ndarray) -> np.ndarray:
-    """The place of every pixel in the map's order, 0 for the highest; equal pixels in reading order.
+    """Rank of every pixel in the map, 0 for the highest; ties in reading order.
 
     Args:
         map: float (H, W).
@@ -281,7 +288,7 @@ def pixel_ranks(map: np.ndarray) -> np.ndarray:
 
 
 def in_batches(classify: Classify, size: int) -> Classify:
-    """The same classifier, called with `size` pictures at a time, the last ones filled up: one compiled shape."""
+    """The same classifier, called with batches of `size` pictures, the last one padded, so that it compiles once."""
 
     def classify_all(pictures: np.ndarray) -> np.ndarray:
         results = []
@@ -296,7 +303,7 @@ def in_batches(classify: Classify, size: int) -> Classify:
 
 
 def _exchange(classify, before, after, map, target, steps) -> Curve:
-    """Pixel by pixel from `before` to `after`, in the order of the map."""
+    """Exchange the pixels of `before` for those of `after`, in the order of the map."""
     ranks = pixel_ranks(map)
     counts = np.arange(steps + 1) * ranks.size // steps
     exchanged = ranks[..., None] < counts[:, None, None, None]

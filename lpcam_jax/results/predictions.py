@@ -1,9 +1,9 @@
-"""Predictions in a folder, one file a picture, checked as they are read.
+"""Predictions in a folder, one file per picture, checked as they are read.
 
     ID.npz   maps: classes int (n,), and for every method one float (n, H, W) array in [0, 1]. No pickle.
     ID.png   a mask: palette or 8-bit grey, 0 background, 1..c the classes, 255 unsure
 
-An ID may have folders in it. The folder that infer.py writes holds maps of this kind in its maps/, or masks in masks/.
+An ID may contain folders. The folder that infer.py writes holds such maps in its maps/, or such masks in its masks/.
 """
 
 import io
@@ -23,18 +23,18 @@ from ..machine.files import read_arrays, write_atomically
 
 
 class MapFolder:
-    """Maps as npz files.
+    """A folder of maps, ID.npz.
 
     Args:
-        directory: of the files.
-        methods: names of the arrays that hold maps; others are not looked at.
+        directory: the folder.
+        methods: names of the arrays that hold maps; others are ignored.
     """
 
     def __init__(self, directory: Path, methods: Sequence[str]):
         self.directory, self.methods = directory, tuple(methods)
 
     def file(self, name: str) -> Path:
-        """Where the maps of a picture are, or would be."""
+        """The path of a picture's maps, whether or not it exists."""
         return self.directory / f"{name}.npz"
 
     def write(
@@ -72,44 +72,51 @@ class MapFolder:
 
         Args:
             name: its id.
-            classes: c, how many there are.
+            classes: number of classes c.
 
         Returns:
             (classes int (n,), {method: float32 (n, H, W)}), and their (H, W).
 
         Raises:
-            UserError: the file cannot be read, or holds something else.
+            UserError: the file cannot be read, or does not hold such maps.
         """
         file = self.file(name)
         arrays = _arrays(file)
         numbers = _checked_classes(arrays.get("classes", np.empty(0)), classes, file)
         maps = {method: _checked(arrays, method, len(numbers), file) for method in self.methods}
-        sizes = {one.shape[1:] for one in maps.values()}
+        sizes = {stack.shape[1:] for stack in maps.values()}
         if len(sizes) > 1:
-            raise UserError(f"{shown(file)} holds maps of different sizes; store all in the size of the picture.")
+            raise UserError(f"{shown(file)} holds maps of different sizes; store all at the size of the picture.")
         return (numbers, maps), sizes.pop()
 
     def read_classes(self, name: str, *, classes: int) -> np.ndarray:
-        """The classes of a picture's maps, int (n,), of c `classes`; the maps themselves are not read.
+        """The classes of a picture's maps, int (n,), without reading the maps.
+
+        Args:
+            name: its id.
+            classes: number of classes c.
+
+        Returns:
+            int (n,).
 
         Raises:
-            UserError: as `read`.
+            UserError: as in `read`.
         """
         return _checked_classes(self.read_one(name, "classes"), classes, self.file(name))
 
     def read_for(self, record: Record, method: str, *, classes: int) -> tuple[np.ndarray, np.ndarray]:
-        """The maps of a picture that is at hand.
+        """The maps of a record, whose size they must have.
 
         Args:
             record: the picture.
             method: one of the methods.
-            classes: c, how many there are.
+            classes: number of classes c.
 
         Returns:
             Its classes int (n,), and their maps float32 (H, W, n).
 
         Raises:
-            UserError: as `read`, or they are of another size than the picture.
+            UserError: as in `read`; or the maps do not have the size of the picture.
         """
         (numbers, arrays), size = self.read(record.id, classes=classes)
         if size != record.image.shape[:2]:
@@ -121,7 +128,14 @@ class MapFolder:
         return numbers, np.moveaxis(arrays[method], 0, -1)
 
     def read_one(self, name: str, array: str) -> np.ndarray:
-        """One array of a picture's file, such as `classes` or `probabilities`; the maps themselves are not read.
+        """Read a single array of a picture's file, such as `classes` or `probabilities`.
+
+        Args:
+            name: its id.
+            array: name of the array.
+
+        Returns:
+            The array.
 
         Raises:
             UserError: the file cannot be read, or does not have it.
@@ -129,20 +143,23 @@ class MapFolder:
         try:
             with self.file(name).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return arrays[array]
-        except Exception as error:  # a damaged zip raises whatever its damage makes of it
+        except Exception as error:  # a damaged zip can raise anything
             raise _unreadable(self.file(name), error) from None
 
 
 def open_maps(directory: str | Path, methods: Sequence[str] = (), *, ids: Sequence[str] = ()) -> MapFolder:
-    """A folder of maps, of the methods that are wanted.
+    """Open a folder of maps.
 
     Args:
-        directory: what infer.py wrote, or maps.
-        methods: names of arrays; empty: all there are.
-        ids: of the pictures that are wanted; empty: of all that have a file.
+        directory: the output folder of infer.py, or a folder of maps.
+        methods: names of arrays; empty: all.
+        ids: of the requested pictures; empty: all that have a file.
+
+    Returns:
+        The folder.
 
     Raises:
-        UserError: as `find_predictions`; or it holds masks, or has no maps of a method.
+        UserError: as in `find_predictions`; or it holds masks, or has no maps of a method.
     """
     below = Path(directory) / "maps"
     where = below if below.is_dir() else Path(directory)
@@ -155,39 +172,39 @@ def open_maps(directory: str | Path, methods: Sequence[str] = (), *, ids: Sequen
 
 
 def open_method(directory: str | Path, method: str = "", *, ids: Sequence[str] = ()) -> MapFolder:
-    """A folder of the maps of one method.
+    """Open a folder of maps, restricted to one method.
 
     Args:
-        directory: what infer.py wrote, or maps.
-        method: name of its array; empty: the last of each file, which for infer.py is that whose seeds it cuts.
-        ids: as `open_maps`.
+        directory: the output folder of infer.py, or a folder of maps.
+        method: name of its array; empty: the last of each file, which is the one that infer.py makes seeds from.
+        ids: as in `open_maps`.
 
     Returns:
-        The folder; its `methods` are that one.
+        The folder, with a single method.
 
     Raises:
-        UserError: as `open_maps`.
+        UserError: as in `open_maps`.
     """
     folder = open_maps(directory, (method,) if method else (), ids=ids)
     return MapFolder(folder.directory, folder.methods[-1:])
 
 
 def with_maps(source: RecordSource, maps: MapFolder) -> RecordSource:
-    """The pictures of a source that have maps; how many have none is said."""
-    kept = [index for index, name in enumerate(source.ids) if maps.file(name).exists()]
-    if left_out := len(source) - len(kept):
+    """The pictures of a source that have maps; prints how many do not."""
+    mapped = [index for index, name in enumerate(source.ids) if maps.file(name).exists()]
+    if left_out := len(source) - len(mapped):
         tqdm.write(f"{left_out} of {len(source)} pictures have no maps in {shown(maps.directory)}: left out")
-    return Subset(source, kept) if left_out else source
+    return Subset(source, mapped) if left_out else source
 
 
 def ids_in(directory: Path, suffix: str) -> list[str]:
-    """Ids of all files with a suffix, the folders they are in included, in order."""
+    """Sorted ids of all files with a suffix, including the folders they are in."""
     files = directory.rglob(f"*.{suffix}")
     return sorted(file.relative_to(directory).with_suffix("").as_posix() for file in files)
 
 
 def read_protocol(folder: MapFolder | MaskFolder) -> dict[str, Any] | None:
-    """The protocol.json that infer.py writes beside its maps/ or masks/; None for predictions of others.
+    """The protocol.json that infer.py writes beside its maps/ or masks/; None for predictions of other programs.
 
     Raises:
         UserError: it cannot be read, or names no classes.
@@ -204,17 +221,17 @@ def read_protocol(folder: MapFolder | MaskFolder) -> dict[str, Any] | None:
 
 
 def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | MaskFolder:
-    """What a folder holds, told by looking: what infer.py wrote, maps, or masks.
+    """Detect whether a folder holds the output of infer.py, maps, or masks.
 
     Args:
         directory: the folder.
-        ids: of the pictures whose predictions are wanted.
+        ids: of the pictures whose predictions are requested.
 
     Returns:
         The folder; its methods are the float (n, H, W) arrays of the first picture that has a file.
 
     Raises:
-        UserError: the folder is not there, holds nothing that can be scored, or nothing of these pictures.
+        UserError: the folder does not exist, holds no predictions, or none of these pictures.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -229,8 +246,8 @@ def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | M
         folder = MaskFolder(directory)
     elif _has(directory, "npy"):
         raise UserError(
-            f"{shown(directory)} holds .npy files only: pickles, which run as programs when they are opened and are "
-            "never read here; save each again: np.savez('ID.npz', classes=keys, cam=high_res)."
+            f"{shown(directory)} holds only .npy files: pickles, which can run any code when they are opened and are "
+            "never read here; convert each with np.savez('ID.npz', classes=keys, cam=high_res)."
         )
     else:
         raise UserError(f"{shown(directory)} holds no ID.npz and no ID.png; name a folder of maps or of masks.")
@@ -245,9 +262,9 @@ def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | M
     arrays = _arrays(folder.file(example))
     methods = [name for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim == 3]
     if not methods:
-        found = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items()) or "nothing"
+        contents = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items()) or "nothing"
         raise UserError(
-            f"{shown(folder.file(example))} holds no maps but {found}; store float (n, H, W) arrays, one for each "
+            f"{shown(folder.file(example))} holds no maps but {contents}; store float (n, H, W) arrays, one for each "
             "method, and classes (n,)."
         )
     return MapFolder(directory, methods)
@@ -260,7 +277,7 @@ def _has(directory: Path, suffix: str) -> bool:
 def _arrays(file: Path) -> dict[str, np.ndarray]:
     try:
         return read_arrays(file)
-    except Exception as error:  # a damaged zip raises whatever its damage makes of it
+    except Exception as error:  # a damaged zip can raise anything
         raise _unreadable(file, error) from None
 
 
@@ -273,25 +290,27 @@ def _checked_classes(numbers: np.ndarray, classes: int, file: Path) -> np.ndarra
         raise UserError(f"{shown(file)} holds no array classes, int (n,); store the class of each map, from 0.")
     if len(wrong := numbers[(numbers < 0) | (numbers >= classes)]):
         raise UserError(
-            f"{shown(file)} has a map of class {wrong[0]}, the data set has 0..{classes - 1}; "
+            f"{shown(file)} has a map of class {wrong[0]}, but the data set has 0..{classes - 1}; "
             "count classes from 0, without background."
         )
     if len(np.unique(numbers)) < len(numbers):
-        raise UserError(f"{shown(file)} has two maps of one class ({numbers.tolist()}); store one map a class.")
+        raise UserError(f"{shown(file)} has two maps of one class ({numbers.tolist()}); store one map per class.")
     return numbers.astype(int)
 
 
 def _checked(arrays: dict[str, np.ndarray], method: str, count: int, file: Path) -> np.ndarray:
     maps = arrays.get(method)
     if maps is None:
-        raise UserError(f"{shown(file)} has no maps {shown(method)}, other files have; store the same in all files.")
+        raise UserError(
+            f"{shown(file)} has no maps {shown(method)}, but other files do; store the same methods in all files."
+        )
     if maps.dtype.kind != "f" or maps.ndim != 3 or len(maps) != count:
         raise UserError(
             f"{shown(file)} holds {shown(method)} as {maps.dtype} {maps.shape} for {count} classes; "
-            "store float (n, H, W), a map a class."
+            "store float (n, H, W), one map per class."
         )
     maps = maps.astype(np.float32)
-    if not ((maps >= 0) & (maps <= 1)).all():  # a NaN is neither
-        found = "NaN" if np.isnan(maps).any() else f"values in [{maps.min():.3g}, {maps.max():.3g}]"
-        raise UserError(f"{shown(file)} has {found} in {shown(method)}; store maps normalized to [0, 1].")
+    if not ((maps >= 0) & (maps <= 1)).all():  # NaN fails both
+        values = "NaN" if np.isnan(maps).any() else f"values in [{maps.min():.3g}, {maps.max():.3g}]"
+        raise UserError(f"{shown(file)} has {values} in {shown(method)}; store maps normalized to [0, 1].")
     return maps

@@ -1,7 +1,7 @@
 """Scoring predictions against masks: Table 1 of the paper and its confusion matrix, for maps at every threshold.
 
-Which threshold makes a mask is a choice, and CAM and LPCAM need different ones. So every method is scored at its own
-best threshold and at a common fixed one, and the whole curve is kept.
+The threshold that turns maps into masks is a choice, and CAM and LPCAM need different ones. So every method is scored
+at its own best threshold and at a common fixed one, and the whole curve is stored.
 """
 
 from collections import deque
@@ -27,18 +27,19 @@ RULE = (
     f"in steps of 0.01, the one with the highest mIoU on these pictures, for each method; fixed: {FIXED}"
 )
 
-# Pixels are padded to a multiple of this, as ignored ones: few compilations for pictures of any size.
+# Pixels are padded to a multiple of this with ignored ones, to limit compilations.
 _PIXELS = 1 << 16
 
 
 class PictureScore(NamedTuple):
-    """What is known of the prediction for one picture.
+    """The score of the prediction for one picture.
 
-    classes:      int (n,), of its maps, or those in its mask
-    truth:        int (m,), the classes in its true mask; empty where there is none
-    miou:         mIoU with the true mask, over the classes that occur in one of them: for each method, float32 (100,),
-                  of its seed at each of THRESHOLDS; for a mask {"mask": float32 (1,)}; empty where there is no truth
-    disagreement: mean difference of its CAM and LPCAM, in [0, 1]; NaN without maps of both
+    Attributes:
+        classes: int (n,), the classes of its maps, or those in its mask.
+        truth: int (m,), the classes in its true mask; empty without one.
+        miou: mIoU with the true mask, over the classes that occur in either: for each method, float32 (100,), of its
+            seed at each of THRESHOLDS; for a mask {"mask": float32 (1,)}; empty without a true mask.
+        disagreement: mean absolute difference of its CAM and LPCAM, in [0, 1]; NaN without maps of both.
     """
 
     classes: np.ndarray
@@ -48,7 +49,7 @@ class PictureScore(NamedTuple):
 
 
 class SeedScoring:
-    """Counts over pictures, for one method: the confusion matrix at each of THRESHOLDS.
+    """The confusion matrix of one method's seeds at each of THRESHOLDS, summed over pictures.
 
     Args:
         classes: c, without background.
@@ -62,14 +63,14 @@ class SeedScoring:
         """Count one picture.
 
         Args:
-            maps: float (H, W, n), normalized, of the classes that may win; the first of equal maps does.
-            classes: int (n,), their indices; n may be 0: then all is background.
+            maps: float (H, W, n), normalized, of the classes that may win; ties go to the first.
+            classes: int (n,), their indices; if n is 0, everything is background.
             truth: uint8 (H, W), 0 background, 1..c, 255 ignored.
 
         Returns:
             float32 (100,), this picture's mIoU at each of THRESHOLDS, over the classes that occur in truth or seed.
         """
-        # Counted over the values of this picture only: a sweep over all classes of COCO would be 650,000 cells.
+        # Count only the values in this picture: a sweep over all classes of COCO would have 650,000 cells.
         values = np.flatnonzero(np.bincount(truth.reshape(-1), minlength=IGNORE)[:IGNORE])
         values = np.union1d([0], np.union1d(values, classes + 1)).astype(int)
         number = np.full(IGNORE + 1, IGNORE, np.uint8)
@@ -78,16 +79,16 @@ class SeedScoring:
         heights = np.full(truth.shape, -1, np.float32)
         winners = np.full(truth.shape, number[values[-1]], np.uint8)
         for k, n in enumerate(classes):
-            one = maps[..., k].astype(np.float32)
-            winners[one > heights] = number[n + 1]
-            np.maximum(heights, one, out=heights)
+            class_map = maps[..., k].astype(np.float32)
+            winners[class_map > heights] = number[n + 1]
+            np.maximum(heights, class_map, out=heights)
         padding = (0, -truth.size % _PIXELS)
         sweep = threshold_sweep(
             np.pad(number[truth].reshape(-1), padding, constant_values=IGNORE),
             np.pad(winners.reshape(-1), padding),
             np.pad(heights.reshape(-1), padding),
             THRESHOLDS,
-            num_classes=max(4, 1 << (len(values) - 1).bit_length()),  # a power of two: few compilations
+            num_classes=max(4, 1 << (len(values) - 1).bit_length()),  # a power of two, to limit compilations
         )
         cells = np.ix_(range(len(THRESHOLDS)), values, values)
         self.matrices[cells] += np.asarray(sweep)[:, : len(values), : len(values)]
@@ -112,10 +113,10 @@ class SeedScoring:
 
 
 def scoring_protocol(config: Any, source: RecordSource) -> dict[str, Any]:
-    """What scores depend on besides the predictions, as plain JSON values.
+    """Everything that scores depend on besides the predictions, as plain JSON values.
 
     Args:
-        config: names the data set.
+        config: of the data set.
         source: its pictures.
 
     Returns:
@@ -123,7 +124,7 @@ def scoring_protocol(config: Any, source: RecordSource) -> dict[str, Any]:
     """
     data = config.data
     split = data.seeds
-    if data.source == "shapes":  # what is drawn depends on the seed; of it, maybe a slice
+    if data.source == "shapes":  # the scenes depend on the seed; the split may be a slice of them
         split = f"{data.scenes} scenes{split.removeprefix('all')}, seed {config.seed}"
     return {
         "version": __version__,
@@ -145,12 +146,12 @@ def score_maps(maps: MapFolder, source: RecordSource) -> tuple[dict[str, Any], d
 
     Args:
         maps: the folder; pictures without a file in it are left out and counted.
-        source: the pictures; those without a mask, or with nothing but ignored pixels in it, are left out.
+        source: the pictures; those without a mask, or with only ignored pixels in it, are left out.
 
     Returns:
         {"scored": pictures, "without_truth": pictures, "missing": pictures, "first_missing": their first ids,
-        "empty_maps": {method: maps that are zero everywhere}, "scores": {method: see `SeedScoring.report`}}; no
-        "scores" where nothing could be scored. And by id, the score of every picture that has a file.
+        "empty_maps": {method: number of all-zero maps}, "scores": {method: see `SeedScoring.report`}}, without "scores"
+        if nothing could be scored; and, by id, the score of every picture that has a file.
 
     Raises:
         UserError: a file cannot be read, or does not fit the classes or its picture.
@@ -167,7 +168,7 @@ def score_maps(maps: MapFolder, source: RecordSource) -> tuple[dict[str, Any], d
         of_pictures[name] = PictureScore(classes, classes_in(truth), miou, _disagreement(arrays))
     result = {**counts, "empty_maps": empty}
     if counts["scored"]:
-        result["scores"] = {method: one.report() for method, one in scoring.items()}
+        result["scores"] = {method: seed_scoring.report() for method, seed_scoring in scoring.items()}
     return result, of_pictures
 
 
@@ -176,19 +177,19 @@ def score_masks(masks: MaskFolder, source: RecordSource) -> tuple[dict[str, Any]
 
     Args:
         masks: the folder; pictures without a file in it are left out and counted.
-        source: the pictures; those without a mask, or with nothing but ignored pixels in it, are left out.
+        source: the pictures; those without a mask, or with only ignored pixels in it, are left out.
 
     Returns:
         {"scored": pictures, "without_truth": pictures, "missing": pictures, "first_missing": their first ids,
         "unsure_pixels": pixels with the prediction 255, which are counted as background, "scores": {"miou", "fp", "fn",
         "precision", "recall", "iou", "confusion"}, as in `SeedScoring.report`, and "miou_of_pictures", by id, over the
-        classes that occur}; no "scores" where nothing could be scored. And by id, the score of every picture that has a
-        file.
+        classes that occur}, without "scores" if nothing could be scored; and, by id, the score of every picture that
+        has a file.
 
     Raises:
         UserError: a file cannot be read, or does not fit the classes or its picture.
 
-    Source: the reference's evaluation, which makes predicted 255 background.
+    Source: the reference's evaluation, which turns predicted 255 into background.
     """
     count = len(source.class_names) + 1
     matrix, unsure, counts, of_pictures = np.zeros((count, count)), 0, _counts(masks, source), {}
@@ -197,34 +198,36 @@ def score_masks(masks: MaskFolder, source: RecordSource) -> tuple[dict[str, Any]
         miou = {}
         if truth is not None:
             unsure += int(((mask == IGNORE) & (truth != IGNORE)).sum())
-            one = picture_confusion(truth, np.where(mask == IGNORE, 0, mask), count)
-            matrix += one
-            miou["mask"] = np.nanmean(iou(one.astype(np.float32)), keepdims=True)
+            confusion = picture_confusion(truth, np.where(mask == IGNORE, 0, mask), count)
+            matrix += confusion
+            miou["mask"] = np.nanmean(iou(confusion.astype(np.float32)), keepdims=True)
         of_pictures[name] = PictureScore(classes_in(mask), classes_in(truth), miou, float("nan"))
     result = {**counts, "unsure_pixels": unsure}
     if counts["scored"]:
         result["scores"] = {
             **_scores(matrix),
             "confusion": matrix.astype(int).tolist(),
-            "miou_of_pictures": {name: _numbers(*one.miou["mask"]) for name, one in of_pictures.items() if one.miou},
+            "miou_of_pictures": {
+                name: _numbers(*score.miou["mask"]) for name, score in of_pictures.items() if score.miou
+            },
         }
     return result, of_pictures
 
 
 def classes_in(mask: np.ndarray | None) -> np.ndarray:
-    """The classes of a mask, if there is one: uint8 (H, W), 0 background, n + 1 class n, 255 ignored -> int (m,)."""
+    """The classes in a mask, uint8 (H, W), 0 background, n + 1 class n, 255 ignored: int (m,), empty for None."""
     if mask is None:
         return np.zeros(0, int)
     return np.flatnonzero(np.bincount(mask.reshape(-1), minlength=IGNORE + 1)[1:IGNORE])
 
 
 def picture_confusion(truth: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
-    """The confusion matrix of one picture, whatever its size, with few compilations.
+    """The confusion matrix of one picture of any size, padded to limit compilations.
 
     Args:
         truth: uint8 (H, W), 0 .. classes - 1, or 255: ignored.
         mask: uint8 (H, W), 0 .. classes - 1.
-        classes: with the background.
+        classes: number of classes, background included.
 
     Returns:
         int (classes, classes), [truth, prediction].
@@ -285,7 +288,7 @@ def _scores(matrix: np.ndarray) -> dict[str, Any]:
 
 
 def _numbers(values: Any) -> Any:
-    """Arrays as floats of seven digits; JSON has no NaN: it becomes None."""
+    """Arrays as floats of seven digits; NaN, which JSON does not have, becomes None."""
     if np.ndim(values):
         return [_numbers(value) for value in np.asarray(values)]
     return None if np.isnan(values) else float(f"{float(values):.7g}")

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..config import SureLabels
-from ..data.augment import random_crop, random_mirror, resize, resize_mask, scaled_size
+from ..data.augment import random_crop, random_mirror, resize_bicubic, resize_mask, scaled_size
 from ..data.masks import IGNORE, MaskFolder
 from ..data.pipeline import Augmentation, Batch
 from ..data.records import Record, RecordSource
@@ -56,7 +56,7 @@ def sure_crops(crop: int, scale_range: tuple[float, float], *, grid: int) -> Aug
 
     def augmented(record: Record, rng: np.random.Generator) -> Batch:
         size = scaled_size(record.mask.shape, rng.uniform(*scale_range))
-        both = np.dstack([resize(record.image, size), resize_mask(record.mask, size)])
+        both = np.dstack([resize_bicubic(record.image, size), resize_mask(record.mask, size)])
         canvas, box = random_crop(rng, random_mirror(rng, both), crop=crop)
         beyond = np.ones(canvas.shape[:2], bool)
         beyond[box[0] : box[2], box[1] : box[3]] = False

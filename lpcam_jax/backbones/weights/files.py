@@ -1,4 +1,4 @@
-"""Files of weights as arrays under their own names: npz, torch, safetensors, here or on the Hugging Face Hub."""
+"""Weight files as arrays under their own names: npz, torch or safetensors, local or on the Hugging Face Hub."""
 
 import re
 import zipfile
@@ -21,18 +21,18 @@ _HUB_SECONDS = 5
 
 
 def read_weight_file(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a file, whatever its format; nothing in it is run.
+    """Read the arrays of a file of any supported format; no code in it is run.
 
     Args:
-        path: an npz file, a state dict of torch or a safetensors file, told by the content where that can be and else
-            by the name; or `hf:OWNER/NAME[/FILE]` on the Hugging Face Hub, model.safetensors where no FILE is named.
-            A copy that was downloaded before is used as it is.
+        path: an npz file, a torch state dict or a safetensors file, detected by the content if possible and otherwise
+            by the name; or `hf:OWNER/NAME[/FILE]` on the Hugging Face Hub, where FILE defaults to model.safetensors.
+            An earlier download is used without asking the Hub again.
 
     Returns:
-        The arrays under the file's names, of the file's dtypes (bfloat16 as `jnp.bfloat16`).
+        The arrays under the file's names, with the file's dtypes (bfloat16 as `jnp.bfloat16`).
 
     Raises:
-        UserError: the file is not there, damaged, or of no known format.
+        UserError: the file does not exist, is damaged, or has no supported format.
     """
     file = Path(_download(path)) if str(path).startswith("hf:") else Path(path)
     try:
@@ -51,14 +51,14 @@ def read_weight_file(path: str | Path) -> dict[str, np.ndarray]:
         case "safetensors":
             arrays = _read_safetensors(file)
         case _:
-            raise UserError(f"{path} has no known format of weights; give {_KINDS}.")
-    if strange := [name for name in arrays if len(name) > 200 or not name.isprintable()]:
-        raise UserError(f"{path} has an entry with the name {strange[0][:80]!a}: it is damaged; get it again.")
+            raise UserError(f"{path} is not in a known format of weights; give {_KINDS}.")
+    if invalid := [name for name in arrays if len(name) > 200 or not name.isprintable()]:
+        raise UserError(f"{path} has an entry with the name {invalid[0][:80]!a}: it is damaged; download it again.")
     return arrays
 
 
 def _format(file: Path) -> str | None:
-    """The kind of file by its content, if that tells; else by its name. Raises OSError."""
+    """The kind of a file by its content, if that is conclusive; otherwise by its name. Raises OSError."""
     with file.open("rb") as content:
         start = content.read(64)
         if start.startswith(b"PK"):
@@ -66,7 +66,7 @@ def _format(file: Path) -> str | None:
                 with zipfile.ZipFile(content) as archive:
                     names = archive.namelist()
             except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError):
-                names = []  # damaged: the reader of its name's kind says how
+                names = []  # damaged: the reader for the kind that its name suggests will report how
             if any(name.endswith("data.pkl") for name in names):
                 return "torch"
             if any(name.endswith(".npy") for name in names):
@@ -83,9 +83,9 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > max(2**30, 64 * file.stat().st_size):
-            raise ValueError(f"it would unfold into {unpacked / 2**30:,.0f} GiB")
+            raise ValueError(f"it would expand to {unpacked / 2**30:,.0f} GiB")
         return read_arrays(file)
-    except Exception as error:  # a damaged zip raises whatever its damage makes of it
+    except Exception as error:  # a damaged zip can raise anything
         raise UserError(
             f"{file} is not a readable npz file of arrays ({_reason(error)}); export the weights again."
         ) from None
@@ -93,7 +93,7 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
     try:
-        # safetensors.numpy does not know bfloat16 in all of its versions and functions.
+        # safetensors.numpy does not support bfloat16 in all versions and functions.
         entries = deserialize(file.read_bytes())
         arrays = {}
         for name, entry in entries:
@@ -101,16 +101,16 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
             dtype = _SAFETENSORS.get(entry["dtype"], f"V{len(entry['data']) // max(count, 1)}")
             arrays[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
     except Exception as error:
-        raise UserError(f"{file} is not a readable safetensors file ({_reason(error)}); get it again.") from None
+        raise UserError(f"{file} is not a readable safetensors file ({_reason(error)}); download it again.") from None
     return arrays
 
 
 def _download(path: str) -> str:
-    """Where the file of the Hub is on this disk."""
-    place = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:/([\w./-]+))?", path)
-    if place is None:
-        raise UserError(f"{path!r} is no file of the Hub; write hf:OWNER/NAME or hf:OWNER/NAME/FILE.")
-    repository, file = place[1], place[2] or "model.safetensors"
+    """The local path of a file on the Hub, downloaded if necessary."""
+    match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:/([\w./-]+))?", path)
+    if match is None:
+        raise UserError(f"{path!r} is not a file on the Hub; write hf:OWNER/NAME or hf:OWNER/NAME/FILE.")
+    repository, file = match[1], match[2] or "model.safetensors"
     by_hand = f"fetch {file} by hand from https://huggingface.co/{repository} and give its path"
     try:
         import huggingface_hub as hub
@@ -120,10 +120,10 @@ def _download(path: str) -> str:
         try:
             return hub.hf_hub_download(repository, file, local_files_only=True)
         except hub.errors.LocalEntryNotFoundError:
-            # One question first: without a network, the download itself asks again for half a minute.
+            # Ask for the metadata first: without a network, the download itself would retry for half a minute.
             hub.get_hf_file_metadata(hub.hf_hub_url(repository, file), timeout=_HUB_SECONDS)
             return hub.hf_hub_download(repository, file)
-    except Exception as error:  # of the network, the disk, the Hub's answer, each version's own kinds
+    except Exception as error:  # from the network, the disk or the Hub, of different kinds in each version
         raise UserError(f"{path} cannot be downloaded ({_reason(error)}); {by_hand}.") from None
 
 

@@ -1,9 +1,9 @@
-"""Pretrained networks from the torch world: exactly one file entry a parameter.
+"""Pretrained networks from torch: each parameter is filled from exactly one entry of a file.
 
 Backbones have torchvision's names, or those of a code base that `weight_names` knows; convolutions are OIHW there and
-HWIO here. A file with batch norm folded into the convolutions has `conv1.bias` instead of `bn1.*`: the same network is
-a batch norm with scale 1, shift = bias, mean 0 and variance 1 - epsilon. Both places of a bottleneck's stride have the
-same names in torchvision: which one a file was trained with, and on which pixels, only its source can tell.
+HWIO here. A file with batch norm folded into the convolutions has `conv1.bias` instead of `bn1.*`; the equivalent batch
+norm has scale 1, shift = bias, mean 0 and variance 1 - epsilon. The names do not tell which convolution of a bottleneck
+has the stride, nor how pictures were preprocessed: only the source of a file can.
 """
 
 import re
@@ -21,17 +21,23 @@ _KNOWN_NAMES = "torchvision's or deeplab-pytorch's names"
 
 
 class Architecture(NamedTuple):
-    """A ResNet of bottlenecks, as the entries of a file tell it."""
+    """A ResNet of bottlenecks, as detected from the entries of a file.
+
+    Attributes:
+        blocks: number of blocks in each stage.
+        width: of the first bottleneck.
+        stem_width: outputs of the first convolution.
+        folded: whether batch norm is folded into the convolutions.
+        deeplab: whether the file's own classifier is a DeepLabV2 head.
+        classes: outputs of the file's own classifier; None: it has none.
+    """
 
     blocks: tuple[int, ...]
     width: int
     stem_width: int
     folded: bool
-    """whether batch norm is folded into the convolutions"""
     deeplab: bool
-    """whether the file's own classifier is the head of DeepLabV2"""
     classes: int | None
-    """outputs of the file's own classifier; None: it has none"""
 
     def __str__(self) -> str:
         blocks, depth = " ".join(map(str, self.blocks)), 3 * sum(self.blocks) + 2
@@ -40,37 +46,40 @@ class Architecture(NamedTuple):
         return f"ResNet-{depth} (blocks {blocks}, width {self.width}, stem {self.stem_width}), batch norm {norm}{head}"
 
     def flags(self) -> str:
-        """The flags of train.py for this network."""
+        """The flags of train.py that select this network."""
         blocks = " ".join(map(str, self.blocks))
         return f"--model.blocks {blocks} --model.width {self.width} --model.stem-width {self.stem_width}"
 
 
 class Loaded(NamedTuple):
-    """A network filled from a file, and what became of the file's entries."""
+    """A network filled from a file.
+
+    Attributes:
+        network: the parts that the file holds, "backbone" and maybe "head": nested like the network's, NumPy float32.
+        loaded: number of entries of the file that were used.
+        skipped: names of the other entries.
+        new: the other parts of the network -> why they are not in the file, or "" for parts that never are.
+    """
 
     network: dict[str, Any]
-    """the parts that the file holds, "backbone" and perhaps "head": nested as the network's are, NumPy float32"""
     loaded: int
-    """how many entries of the file are in them"""
     skipped: tuple[str, ...]
-    """the other entries"""
     new: dict[str, str]
-    """the other parts of the network; and why, where the file could have held them"""
 
     @property
     def backbone(self) -> dict[str, Any]:
-        """The part that every file holds."""
+        """The backbone, which every file holds."""
         return self.network["backbone"]
 
     def __str__(self) -> str:
         named = [name for name in self.skipped if not name.endswith("num_batches_tracked")]
         counters = len(self.skipped) - len(named)
-        shown = [listed(named)] * bool(named) + [f"{counters} num_batches_tracked"] * bool(counters)
-        skipped = f"{len(self.skipped)} skipped" + (f" ({', '.join(shown)})" if shown else "")
+        details = [listed(named)] * bool(named) + [f"{counters} num_batches_tracked"] * bool(counters)
+        skipped = f"{len(self.skipped)} skipped" + (f" ({', '.join(details)})" if details else "")
         parts = [f"{part} loaded" for part in self.network if part != "backbone"]
         parts += [f"{part} new: {why}" for part, why in self.new.items() if why]
-        if others := [part for part, why in self.new.items() if not why]:
-            parts.append(f"{len(others)} new ({', '.join(others)})")
+        if always_new := [part for part, why in self.new.items() if not why]:
+            parts.append(f"{len(always_new)} new ({', '.join(always_new)})")
         return ", ".join([f"{self.loaded} entries loaded", skipped, *parts])
 
 
@@ -78,46 +87,46 @@ def load_backbone(path: str | Path, backbone: dict[str, Any]) -> Loaded:
     """Fill a classifier's backbone from a file; its head is new.
 
     Args:
-        path: as `read_weight_file`. Entries that are not the backbone's (`fc.*`) are left out.
+        path: as in `read_weight_file`. Entries that are not the backbone's (`fc.*`) are skipped.
         backbone: the backbone as a nested dict of arrays or `jax.ShapeDtypeStruct`s: parameters and statistics
             together, keyed as its modules are.
 
     Returns:
-        A nested dict of the same structure, NumPy float32, and what was loaded and skipped.
+        A nested dict of the same structure, NumPy float32, and the entries that were loaded and skipped.
 
     Raises:
-        UserError: as `read_weights`; or an entry is missing, there twice, of another shape, not finite, or a negative
-            variance: all are listed, with the flags for the network that the file does hold.
+        UserError: as in `read_weights`; or an entry is missing, duplicate, of another shape, not finite, or a negative
+            variance: all such entries are listed, with the flags for the network that the file does hold.
     """
     return fill_backbone(read_weights(path), backbone)
 
 
 def load_deeplab(path: str | Path, network: dict[str, Any]) -> Loaded:
-    """Fill a network from a file: its backbone, and DeepLabV2's head where both have it.
+    """Fill a network from a file: its backbone, and DeepLabV2's head if both have it.
 
     Args:
-        path: as `read_weight_file`.
-        network: "backbone" as for `load_backbone`, and the other parts of the model, such as a `DeepLabV2`.
+        path: as in `read_weight_file`.
+        network: "backbone" as in `load_backbone`, and the other parts of the model, such as a `DeepLabV2`.
 
     Returns:
         "backbone"; and "head", if the network is a DeepLabV2 and the file holds four convolutions of the same shapes.
-        All other parts are new and left out: `str()` says which, and why the head is.
+        All other parts are new and left out: `str()` lists them, and says why the head is new.
 
     Raises:
-        UserError: as `load_backbone`; or values of a head that fits are no finite numbers.
+        UserError: as in `load_backbone`; or a head of the right shapes holds values that are not finite.
     """
     return fill_deeplab(read_weights(path), network)
 
 
 def fill_backbone(weights: Weights, backbone: dict[str, Any]) -> Loaded:
-    """As `load_backbone`, for a file that was read."""
+    """Like `load_backbone`, for a file that has been read."""
     return _filled(weights, {"backbone": backbone}, {"head": ""})
 
 
 def fill_deeplab(weights: Weights, network: dict[str, Any]) -> Loaded:
-    """As `load_deeplab`, for a file that was read."""
+    """Like `load_deeplab`, for a file that has been read."""
     parts, new = {"backbone": network["backbone"]}, {part: "" for part in network if part != "backbone"}
-    if isinstance(network.get("head"), dict):  # a classifier's is an array, and always new
+    if isinstance(network.get("head"), dict):  # a classifier's head is an array, and always new
         new["head"] = _misfit(weights, network["head"])
         if not new["head"]:
             del new["head"]
@@ -126,20 +135,20 @@ def fill_deeplab(weights: Weights, network: dict[str, Any]) -> Loaded:
 
 
 def find_architecture(weights: Weights) -> Architecture:
-    """What network the entries of a file are of.
+    """Detect the architecture of a file's network.
 
     Args:
-        weights: as `read_weights` returns them.
+        weights: as returned by `read_weights`.
 
     Returns:
-        Depth and widths, as far as the names and shapes of the convolutions tell them.
+        Depth and widths, from the names and shapes of the convolutions.
 
     Raises:
-        UserError: they are no ResNet of bottlenecks of four times their width; what is missing is listed.
+        UserError: they are not a ResNet of bottlenecks with an expansion of 4; the missing entries are listed.
     """
-    places = [re.fullmatch(r"layer([1-4])\.(\d{1,2})\.conv1\.weight", name) for name in weights.names]
-    found = [int(place[1]) for place in places if place]
-    blocks = tuple(found.count(stage) for stage in (1, 2, 3, 4))
+    matches = [re.fullmatch(r"layer([1-4])\.(\d{1,2})\.conv1\.weight", name) for name in weights.names]
+    stages = [int(match[1]) for match in matches if match]
+    blocks = tuple(stages.count(stage) for stage in (1, 2, 3, 4))
     needed = ["conv1.weight"]
     for stage, count in enumerate(blocks, start=1):
         needed += [f"layer{stage}.{block}.conv{i}.weight" for block in range(max(count, 1)) for i in (1, 2, 3)]
@@ -148,10 +157,10 @@ def find_architecture(weights: Weights) -> Architecture:
             f"{weights.file} holds no ResNet of bottlenecks (ResNet-50 or deeper) with {_KNOWN_NAMES}: among its "
             f"{len(weights.arrays)} entries ({', '.join(list(weights.arrays)[:3])}, ...) is no {listed(missing)}."
         )
-    shown = ("conv1.weight", needed[1], needed[3])
-    stem, first, last = (weights.array(name).shape for name in shown)
+    probes = ("conv1.weight", needed[1], needed[3])
+    stem, first, last = (weights.array(name).shape for name in probes)
     if len(stem) != 4 or len(first) != 4 or 0 in stem + first or last != (4 * first[0], first[0], 1, 1):
-        names = [weights.name(name) for name in shown]
+        names = [weights.name(name) for name in probes]
         raise UserError(
             f"{weights.file} holds no plain ResNet of bottlenecks: {names[0]} has shape {stem}, {names[1]} {first}, "
             f"{names[2]} {last}; give a file without wide or grouped bottlenecks."
@@ -172,7 +181,7 @@ def torchvision_arrays(network: dict[str, Any]) -> dict[str, np.ndarray]:
         network: "backbone", and DeepLabV2's "head" if there is one: nested dicts of arrays, convolutions HWIO.
 
     Returns:
-        The same arrays by name, convolutions OIHW; the head's are `head.0.weight`, `head.0.bias` and so on.
+        The arrays by name, convolutions OIHW; the head's are `head.0.weight`, `head.0.bias` and so on.
     """
     return {
         torchvision_names(path)[0]: np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array)
@@ -182,12 +191,12 @@ def torchvision_arrays(network: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _start(part: str) -> tuple:
-    """Where a part's names begin: the backbone's stand alone."""
+    """The prefix of a part's names: the backbone's have none."""
     return () if part == "backbone" else (part,)
 
 
 def _filled(weights: Weights, parts: dict[str, Any], new: dict[str, str]) -> Loaded:
-    """The parts filled from the file; it must hold all of them."""
+    """Fill parts from the file, which must hold all of them."""
     used, problems = set(), []
     filled = {part: _fill(tree, _start(part), weights, used, problems) for part, tree in parts.items()}
     if problems:
@@ -197,18 +206,18 @@ def _filled(weights: Weights, parts: dict[str, Any], new: dict[str, str]) -> Loa
 
 
 def _misfit(weights: Weights, head: dict[int, Any]) -> str:
-    """Why DeepLabV2's head cannot be filled from a file; nothing, if it can."""
-    wanted = {torchvision_names(path)[0]: _stored(leaf.shape) for path, leaf in _leaves(head, _start("head"))}
-    if not wanted.keys() & weights.names.keys():
+    """The reason why DeepLabV2's head cannot be filled from a file; "" if it can."""
+    shapes = {torchvision_names(path)[0]: _stored(leaf.shape) for path, leaf in _leaves(head, _start("head"))}
+    if not shapes.keys() & weights.names.keys():
         return "the file has none"
-    if missing := [weights.name(name) for name in wanted if name not in weights.names]:
+    if missing := [weights.name(name) for name in shapes if name not in weights.names]:
         return f"the file lacks {listed(missing)}"
-    for name, shape in wanted.items():
-        found = weights.array(name).shape
-        if found != shape:
-            if len(found) == len(shape) and found[1:] == shape[1:]:
-                return f"the file's has {found[0]} classes, this one {shape[0]}"
-            return f"{weights.name(name)} has shape {found}, not {shape}"
+    for name, shape in shapes.items():
+        file_shape = weights.array(name).shape
+        if file_shape != shape:
+            if len(file_shape) == len(shape) and file_shape[1:] == shape[1:]:
+                return f"the file's has {file_shape[0]} classes, this one {shape[0]}"
+            return f"{weights.name(name)} has shape {file_shape}, not {shape}"
     return ""
 
 
@@ -221,21 +230,21 @@ def _leaves(tree: Any, path: tuple) -> Iterator[tuple[tuple, Any]]:
 
 
 def _fill(tree: Any, path: tuple, weights: Weights, used: set[str], problems: list[str]) -> Any:
-    """The values of a nested dict; adds the file's names of those that are used, and what is wrong, to the last two."""
+    """The values of a nested dict; appends the used entries' names in the file to `used`, and defects to `problems`."""
     if isinstance(tree, dict):
         return {key: _fill(value, (*path, key), weights, used, problems) for key, value in tree.items()}
     names, shape = torchvision_names(path), _stored(tree.shape)
-    found = [name for name in names if name in weights.names]
-    if not found:
+    present = [name for name in names if name in weights.names]
+    if not present:
         problems.append(f"{weights.name(names[0])} is missing")
         return tree
-    name, *others = map(weights.name, found)
-    used.update([name, *others])
-    if others:
-        problems.append(f"{' and '.join([name, *others])} are both {'/'.join(map(str, path))}")
+    name, *duplicates = map(weights.name, present)
+    used.update([name, *duplicates])
+    if duplicates:
+        problems.append(f"{' and '.join([name, *duplicates])} are both {'/'.join(map(str, path))}")
         return tree
     array = weights.arrays[name]
-    if path[-1] in _FOLDED and found != names[:1]:
+    if path[-1] in _FOLDED and present != names[:1]:
         array = np.broadcast_to(_FOLDED[path[-1]], array.shape)
     if array.shape != shape:
         problems.append(f"{name} has shape {array.shape}, not {shape}")
@@ -246,7 +255,7 @@ def _fill(tree: Any, path: tuple, weights: Weights, used: set[str], problems: li
     if array.ndim == 4:
         array = array.transpose(2, 3, 1, 0)
     with np.errstate(over="ignore"):
-        values = np.array(array, np.float32)  # a copy: aligned, and nothing of the file's stays in memory
+        values = np.array(array, np.float32)  # an aligned copy, so that the file's data can be freed
     if not np.isfinite(values).all():
         problems.append(f"{name} holds values that are not finite")
     elif path[-1] == "var" and (values < 0).any():
@@ -260,14 +269,14 @@ def _stored(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _advice(weights: Weights, backbone: dict[str, Any]) -> str:
-    """What to do about weights that do not fit."""
+    """Advice about weights that do not fit."""
     try:
-        found = find_architecture(weights)
+        architecture = find_architecture(weights)
     except UserError:
         return f"Give the weights of a ResNet of bottlenecks with {_KNOWN_NAMES}."
     blocks = tuple(len(backbone[f"layer{stage}"]) for stage in (1, 2, 3, 4))
     first, *_ = backbone["layer1"].values()
     width, stem_width = (module["conv1"]["kernel"].shape[-1] for module in (first, backbone))
-    if found[:3] == (blocks, width, stem_width):
+    if architecture[:3] == (blocks, width, stem_width):
         return "Its convolutions are those of this backbone: export its whole state dict again."
-    return f"It holds a {found}: use {found.flags()}."
+    return f"It holds a {architecture}: use {architecture.flags()}."

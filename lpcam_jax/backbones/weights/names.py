@@ -1,4 +1,4 @@
-"""What others call our parameters: torchvision's names for ours, and other code bases' names for torchvision's.
+"""Names of parameters: torchvision's names for ours, and other code bases' names for torchvision's.
 
     ours                          torchvision                       deeplab-pytorch
     conv1 / kernel                conv1.weight                      layer1.conv1.conv.weight
@@ -9,8 +9,9 @@
     layer1 / 0 / downsample       layer1.0.downsample.0, .1         layer2.block1.shortcut.conv, .bn
     head / 0                      head.0 (it has no DeepLabV2)      aspp.c0
 
-Sources: kazuto1011/deeplab-pytorch (its first files say `proj` and `aspp.stages` for `shortcut` and `aspp`), and
-isht7/pytorch-deeplab-resnet, whose many descendants use torchvision's names, and `layer5.conv2d_list.0` for `head.0`.
+Sources: kazuto1011/deeplab-pytorch (its early files have `proj` and `aspp.stages` instead of `shortcut` and `aspp`),
+and isht7/pytorch-deeplab-resnet, whose many descendants use torchvision's names, with `layer5.conv2d_list.0` for
+`head.0`.
 """
 
 import re
@@ -24,7 +25,7 @@ import numpy as np
 from ...machine.errors import UserError
 from .files import read_weight_file
 
-# Ours: torchvision's, and what stands for it where batch norm is folded or a shortcut's convolution is alone.
+# Ours: torchvision's, then its replacement if batch norm is folded, or a shortcut is a single convolution.
 _TABLE = {
     r"conv(\d)/kernel": (r"conv\1.weight",),
     r"bn(\d)/scale": (r"bn\1.weight", r"conv\1.bias"),
@@ -41,7 +42,7 @@ _TABLE = {
 }
 _HEAD_CONVOLUTIONS = range(4)
 _STAGES = range(1, 5)
-_MOST_BLOCKS, _MOST_SHOWN = 100, 6
+_MAX_BLOCKS, _MAX_LISTED = 100, 6
 _BRANCHES = {"reduce": ("conv1", "bn1"), "conv3x3": ("conv2", "bn2"), "increase": ("conv3", "bn3")}
 
 
@@ -52,7 +53,7 @@ def torchvision_names(path: tuple) -> list[str]:
         path: its keys in the nested dict, such as ("layer1", 0, "bn1", "scale").
 
     Returns:
-        Torchvision's own name first; then those where batch norm is folded.
+        Torchvision's own name first; then those used if batch norm is folded.
     """
     ours = "/".join(map(str, path))
     for end, theirs in _TABLE.items():
@@ -62,18 +63,18 @@ def torchvision_names(path: tuple) -> list[str]:
 
 
 class Naming:
-    """What a code base calls the modules.
+    """The names of modules in a code base.
 
     Args:
-        modules: torchvision's name of each module that has another one here.
-        caffe: whether its networks are Caffe's: stride on the first 1x1, BGR pictures that are not scaled.
+        modules: its name -> torchvision's name, for each module whose names differ.
+        caffe: whether its networks follow Caffe: stride on the first 1x1 convolution, BGR pictures in [0, 255].
     """
 
     def __init__(self, modules: dict[str, str], *, caffe: bool):
         self.modules, self.caffe = modules, caffe
 
     def to_torchvision(self, name: str) -> str:
-        """Torchvision's name of an entry, `PREFIX.MODULE.KIND`; the prefix and names that are not here stay."""
+        """Torchvision's name of an entry, `PREFIX.MODULE.KIND`; the prefix and unknown names are kept."""
         module, dot, kind = name.rpartition(".")
         prefix, rest = "", module
         while rest and rest not in self.modules:
@@ -82,7 +83,7 @@ class Naming:
         return f"{prefix}{self.modules[rest]}{dot}{kind}" if rest else name
 
     def from_torchvision(self, name: str) -> str:
-        """The other way round, without a prefix."""
+        """The name of torchvision's entry in this code base, without a prefix."""
         module, dot, kind = name.rpartition(".")
         return self._reversed.get(module, module) + dot + kind
 
@@ -96,7 +97,7 @@ def _deeplab_pytorch(shortcut: str, head: str) -> Naming:
     modules = {f"{head}.c{i}": f"head.{i}" for i in _HEAD_CONVOLUTIONS}
     modules |= {"layer1.conv1.conv": "conv1", "layer1.conv1.bn": "bn1"}
     for stage in _STAGES:
-        for block in range(_MOST_BLOCKS):
+        for block in range(_MAX_BLOCKS):
             for branch, (conv, norm) in branches.items():
                 theirs, ours = f"layer{stage + 1}.block{block + 1}.{branch}", f"layer{stage}.{block}"
                 modules |= {f"{theirs}.conv": f"{ours}.{conv}", f"{theirs}.bn": f"{ours}.{norm}"}
@@ -112,50 +113,53 @@ _NAMINGS = (
 
 
 def _find_naming(names: Iterable[str]) -> Naming:
-    """The naming that knows the most of these names by its own; torchvision's, where none does."""
+    """The naming that translates the most of these names; torchvision's if none does."""
     names = list(names)
     return max(_NAMINGS, key=lambda naming: sum(naming.to_torchvision(name) != name for name in names))
 
 
 class Weights(NamedTuple):
-    """The arrays of a file, and what they are to torchvision."""
+    """The arrays of a file, and their names in torchvision.
+
+    Attributes:
+        file: path, as given by the user.
+        arrays: arrays by the file's names.
+        prefix: the prefix of the backbone's names, such as `module.`; usually empty.
+        naming: of the code base that the file comes from.
+        names: torchvision's name, without the prefix, -> the file's name, for entries with the prefix.
+    """
 
     file: str
-    """as the user named it"""
     arrays: dict[str, np.ndarray]
-    """under the file's names"""
     prefix: str
-    """what stands before the backbone's names, such as `module.`; mostly nothing"""
     naming: Naming
-    """of the code base that the file is of"""
     names: dict[str, str]
-    """of what has the prefix: torchvision's names, without it, and the file's"""
 
     def array(self, name: str) -> np.ndarray | None:
-        """The entry that torchvision calls so, if the file has it."""
+        """The entry with this name in torchvision, if the file has it."""
         return self.arrays[self.names[name]] if name in self.names else None
 
     def name(self, name: str) -> str:
-        """What the file calls, or would call, the entry that torchvision calls so."""
+        """The file's name, real or hypothetical, for the entry with this name in torchvision."""
         return self.names.get(name, self.prefix + self.naming.from_torchvision(name))
 
     @property
     def caffe(self) -> bool:
-        """Whether the names are of networks that began as Caffe's: there the stride is on the first 1x1."""
+        """Whether the names are those of networks derived from Caffe, with the stride on the first 1x1 convolution."""
         return self.naming.caffe or self.prefix.endswith("Scale.")
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Read the arrays of a file and find the backbone among them: where the one 7x7 convolution `conv1.weight` is.
+    """Read the arrays of a file, and find the backbone among them by its 7x7 convolution `conv1.weight`.
 
     Args:
-        path: as `read_weight_file`.
+        path: as in `read_weight_file`.
 
     Returns:
         All arrays under the file's names, and torchvision's names for the backbone's.
 
     Raises:
-        UserError: as `read_weight_file`; or there are several backbones, or two names for one entry.
+        UserError: as in `read_weight_file`; or there are several backbones, or two names for one entry.
     """
     arrays = read_weight_file(path)
     naming = _find_naming(arrays)
@@ -169,19 +173,19 @@ def read_weights(path: str | Path) -> Weights:
         stems = {"": ""}
     if len(stems) > 1:
         raise UserError(
-            f"{path} holds {len(stems)} backbones ({listed(list(stems))}); save the one you mean as a file."
+            f"{path} holds {len(stems)} backbones ({listed(list(stems))}); save the one you need as a file."
         )
     (prefix,) = stems.values()
     names = {}
     for name, ours in translated.items():
         if ours.startswith(prefix) and (other := names.setdefault(ours.removeprefix(prefix), name)) != name:
             raise UserError(
-                f"{path} holds {other} and {name}, two names for one entry; save the one you mean as a file."
+                f"{path} holds {other} and {name}, two names for one entry; save the one you need as a file."
             )
     return Weights(str(path), arrays, prefix, naming, names)
 
 
 def listed(items: list[str], separator: str = ", ") -> str:
-    """The first of them, and how many more."""
-    more = [f"and {len(items) - _MOST_SHOWN} more"] if len(items) > _MOST_SHOWN else []
-    return separator.join(items[:_MOST_SHOWN] + more)
+    """The first items, and the number of the others."""
+    omitted = [f"and {len(items) - _MAX_LISTED} more"] if len(items) > _MAX_LISTED else []
+    return separator.join(items[:_MAX_LISTED] + omitted)

@@ -1,12 +1,12 @@
-"""State dicts that torch saved, read without torch and without running anything the file says.
+"""State dicts saved by torch, read without torch and without running any code in the file.
 
     zip      ARCHIVE/data.pkl, ARCHIVE/data/KEY (the numbers of one storage), ARCHIVE/byteorder      torch >= 1.6
     legacy   pickles of a magic number, the protocol, the system, the dict and the storages' keys; then, for each key,
              its count as int64 and its numbers                                                      before
 
-A pickle is a program, and `pickle.load` runs it. Here a small interpreter follows only the steps that build dicts,
-lists, numbers and tensors: classes and functions are names to it, of which it knows those of a tensor and refuses all
-others. It calls nothing, follows no nesting and stores only what the file itself holds.
+A pickle is a program, and `pickle.load` runs it. The small interpreter here supports only the opcodes that build dicts,
+lists, numbers and tensors. Classes and functions are mere names to it: it knows those that a tensor needs, and refuses
+all others. It calls nothing, does not recurse, and allocates no more than the file itself holds.
 """
 
 import io
@@ -25,8 +25,8 @@ import numpy as np
 from ...machine.errors import UserError
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_MOST_STEPS = 250_000  # a state dict takes about 40 an entry
-_MOST_OVERLAP = 16  # entries may share storages, but not so that a small file unfolds into a large one
+_MAX_STEPS = 250_000  # a state dict takes about 40 per entry
+_MAX_OVERLAP = 16  # entries may share storages, but a small file must not expand into a large one
 _DTYPES = {
     "torch.DoubleStorage": np.float64,
     "torch.FloatStorage": np.float32,
@@ -56,14 +56,14 @@ _LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()
 
 @dataclass(frozen=True)
 class _Name:
-    """A class or function, which stays a name."""
+    """A class or function, represented by its name only."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class _Storage:
-    """`count` numbers of the file's, and the part of them that is meant."""
+    """A storage of `count` numbers in the file, and the range of them that is referred to."""
 
     key: str
     dtype: np.dtype
@@ -100,12 +100,12 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
             (`{"epoch": 3, "state_dict": ...}`).
 
     Returns:
-        Read-only arrays under the file's names, of the file's dtypes (bfloat16 as `jnp.bfloat16`); they may share
+        Read-only arrays under the file's names, with the file's dtypes (bfloat16 as `jnp.bfloat16`); they may share
         memory. Entries that are not tensors are left out.
 
     Raises:
-        UserError: the file cannot be read, is damaged, holds no state dict, or its pickle asks for anything but a
-            tensor.
+        UserError: the file cannot be read, is damaged, holds no state dict, or its pickle refers to anything but
+            tensors.
     """
     try:
         size = path.stat().st_size
@@ -117,23 +117,23 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
             elif is_legacy(start):
                 arrays = _read_legacy(file.read())
             else:
-                raise ValueError("neither a zip archive nor of torch's older format")
-        if sum(array.nbytes for array in arrays.values()) > _MOST_OVERLAP * size:
-            raise UserError("its entries overlap and would unfold into many times the file's size")
+                raise ValueError("neither a zip archive nor in torch's legacy format")
+        if sum(array.nbytes for array in arrays.values()) > _MAX_OVERLAP * size:
+            raise UserError("its entries overlap and would expand to many times the file's size")
     except UserError as error:
         raise UserError(
             f"{path} was refused: {error}. Nothing in it was run; where it was made, "
             "re-save the plain state dict with torch.save(model.state_dict(), FILE)."
         ) from None
-    except Exception as error:  # damage makes of a file whatever it likes
-        told = isinstance(error, (ValueError, OSError, zipfile.BadZipFile))
-        reason = ascii(str(error)[:150])[1:-1] if told else "its pickle makes no sense"
-        raise UserError(f"{path} is not a readable torch file ({reason}); get it again.") from None
+    except Exception as error:  # a damaged file can raise anything
+        is_readable = isinstance(error, (ValueError, OSError, zipfile.BadZipFile))
+        reason = ascii(str(error)[:150])[1:-1] if is_readable else "its pickle is invalid"
+        raise UserError(f"{path} is not a readable torch file ({reason}); download it again.") from None
     return arrays
 
 
 def is_legacy(start: bytes) -> bool:
-    """Whether the first 64 bytes of a file are those of torch's older format."""
+    """Whether the first 64 bytes of a file are those of torch's legacy format."""
     return start.startswith(b"\x80") and _MAGIC.to_bytes(10, "little") in start
 
 
@@ -141,13 +141,13 @@ def _read_zip(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise UserError("its archive is compressed, as torch never does")
+            raise UserError("its archive is compressed, which torch never does")
         if sum(member.file_size for member in members) > size:
             raise ValueError("its members claim more bytes than the file has")
         names = {member.filename for member in members}
         pickles = [name for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
         if len(pickles) != 1:
-            raise ValueError(f"an archive with {len(pickles)} files data.pkl instead of one")
+            raise ValueError(f"an archive with {len(pickles)} data.pkl files instead of one")
         folder = pickles[0].removesuffix("data.pkl")
         order = archive.read(f"{folder}byteorder") if f"{folder}byteorder" in names else b"little"
         tree, _ = _interpret(io.BytesIO(archive.read(pickles[0])))
@@ -166,19 +166,19 @@ def _read_zip(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
 def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
     stream = io.BytesIO(data)
     if _interpret(stream)[0] != _MAGIC or _interpret(stream)[0] != _PROTOCOL:
-        raise ValueError("another magic number or protocol")
-    _interpret(stream)  # the system that saved it; the numbers are little-endian on all
+        raise ValueError("unknown magic number or protocol")
+    _interpret(stream)  # information about the system that saved it; numbers are always little-endian
     tree, storages = _interpret(stream)
     keys, _ = _interpret(stream)
-    found = {}
+    data_of = {}
     for key in _only(list, keys):
         storage, count = storages[_only(str, key)], int.from_bytes(stream.read(8), "little")
         start = stream.tell()
         if count != storage.count or start + storage.bytes > len(data):
-            raise ValueError(f"a storage of {storage.count} numbers is cut or has another size")
-        found[key] = memoryview(data)[start : start + storage.bytes]
+            raise ValueError(f"a storage of {storage.count} numbers is truncated or has another size")
+        data_of[key] = memoryview(data)[start : start + storage.bytes]
         stream.seek(start + storage.bytes)
-    return _arrays(tree, lambda storage: found[storage.key])
+    return _arrays(tree, lambda storage: data_of[storage.key])
 
 
 def _arrays(tree: Any, read: Callable[[_Storage], bytes | memoryview]) -> dict[str, np.ndarray]:
@@ -189,10 +189,10 @@ def _arrays(tree: Any, read: Callable[[_Storage], bytes | memoryview]) -> dict[s
 
 
 def _state_dict(tree: Any) -> dict[str, _Tensor]:
-    """The tensors of the dict that holds them: the whole, or its one entry that does."""
+    """The tensors of the dict that holds them: the outer one, or its only entry that does."""
 
     def holds_weights(value: Any) -> bool:
-        # Checkpoints keep single numbers, such as the best accuracy, as tensors beside the state dict.
+        # Checkpoints may store scalars, such as the best accuracy, as tensors beside the state dict.
         return type(value) is dict and any(type(item) is _Tensor and item.shape for item in value.values())
 
     if not holds_weights(tree):
@@ -206,7 +206,7 @@ def _state_dict(tree: Any) -> dict[str, _Tensor]:
 
 
 def _interpret(stream: BinaryIO) -> tuple[Any, dict[str, _Storage]]:
-    """Follow one pickle to its end: what it builds, and the storages it speaks of by their keys."""
+    """Interpret one pickle: the object that it builds, and the storages that it refers to, by key."""
     stack, marks, memo, storages = [], [], {}, {}
 
     def above_mark() -> list:
@@ -216,8 +216,8 @@ def _interpret(stream: BinaryIO) -> tuple[Any, dict[str, _Storage]]:
         return items
 
     for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if step == _MOST_STEPS:
-            raise UserError(f"its pickle has more than {_MOST_STEPS:,} steps")
+        if step == _MAX_STEPS:
+            raise UserError(f"its pickle has more than {_MAX_STEPS:,} steps")
         match opcode.name:
             case "PROTO" | "FRAME" | "STOP":
                 pass
@@ -266,18 +266,18 @@ def _interpret(stream: BinaryIO) -> tuple[Any, dict[str, _Storage]]:
                 arguments = stack.pop()
                 stack[-1] = _call(_only(_Name, stack[-1]).name, _only(tuple, arguments))
             case "BUILD":
-                # A state dict's own attributes, such as the version of its modules, and those of old parameters.
+                # Attributes of a state dict, such as the versions of its modules, and of old parameters.
                 stack.pop()
                 if type(stack[-1]) not in (dict, _Tensor):
                     raise UserError("its pickle sets attributes of something that is not a tensor")
             case "BINPERSID":
                 storage = _storage(stack.pop())
-                known = storages.setdefault(storage.key, storage)
-                if (known.dtype, known.count) != (storage.dtype, storage.count):
-                    raise ValueError("one storage has two sizes or types")
+                first = storages.setdefault(storage.key, storage)
+                if (first.dtype, first.count) != (storage.dtype, storage.count):
+                    raise ValueError("a storage has two sizes or types")
                 stack.append(storage)
             case _:
-                raise UserError(f"its pickle has a step {opcode.name}, which no state dict needs")
+                raise UserError(f"its pickle has an opcode {opcode.name}, which no state dict needs")
     return stack.pop(), storages
 
 
@@ -292,13 +292,13 @@ def _pairs(items: list) -> Iterable[tuple]:
 
 
 def _dict(pairs: Iterable[tuple]) -> dict:
-    # Other keys (of optimizers, schedules) hold no tensor that has a name; hashing nested ones has no bound.
+    # Other keys (of optimizers, schedules) belong to no named tensor; the cost of hashing nested ones has no bound.
     return {key: value for key, value in pairs if type(key) in (str, int)}
 
 
 def _name(name: str) -> _Name:
     if name not in _FUNCTIONS and name not in _DTYPES:
-        raise UserError(f"its pickle asks for {name[:80]!a}, which is no part of a tensor")
+        raise UserError(f"its pickle refers to {name[:80]!a}, which no tensor needs")
     return _Name(name)
 
 
@@ -329,22 +329,22 @@ def _storage(identity: Any) -> _Storage:
                 case [(_, start, size)] if _is_count(start) and _is_count(size) and start + size <= count:
                     pass
                 case _:
-                    raise ValueError("a storage that is no part of another")
+                    raise ValueError("a storage that is not part of another")
             return _Storage(key, np.dtype(_DTYPES[name]), count, start, size)
-    raise ValueError("a storage that is none")
+    raise ValueError("an invalid storage")
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> _Tensor:
-    """The view, if all of it is in the storage and it is no larger."""
+    """A view into a storage, after checking that it fits and is not larger than the storage."""
     shape, strides = _only(tuple, shape), _only(tuple, strides)
     if not (type(storage) is _Storage and len(shape) == len(strides) <= 32):
         raise ValueError("a tensor without a storage or shape")
     if not all(map(_is_count, (offset, *shape, *strides))):
-        raise ValueError("a tensor with a size that is no count")
+        raise ValueError("a tensor with an invalid size")
     numel = math.prod(shape)
     last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
     if numel > storage.size or (numel and last >= storage.size) or offset > storage.size:
-        raise UserError(f"it has a tensor of shape {shape} in a storage of {storage.size} numbers")
+        raise UserError(f"it has a tensor of shape {shape} on a storage of {storage.size} numbers")
     return _Tensor(storage, offset, shape, strides)
 
 

@@ -1,7 +1,7 @@
-"""AMN's arithmetic: the loss its network is trained with, and the activation maps that are made of its logits.
+"""AMN's training loss, and the activation maps that are computed from its logits.
 
-The labels are `seeds.ir_labels` of two masks: sure of some pixels only, and wrong in some. So the target is smooth, and
-background and objects weigh the same, however many pixels they have. Logits have the background first.
+The labels are `seeds.ir_labels` of two masks: they cover only some pixels, and some of them are wrong. So the target is
+smoothed, and background and objects have equal weight, however many pixels they have. Logits have the background first.
 
 Source: Lee et al., Threshold matters in WSSS: manipulating the activation for the robust and accurate segmentation
 model against thresholds (2022).
@@ -15,7 +15,7 @@ Array = jax.Array | np.ndarray
 
 
 def balanced_loss(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.4) -> jax.Array:
-    """Cross entropy with a smooth target; background and objects have equal shares.
+    """Cross entropy with a smoothed target; background and objects have equal weight.
 
         l(x) = - sum_k t_k(x) log softmax(logits(x))_k,        t_k = 1 - e of the label, e / c of each other class
         loss = 1/2 mean_background l + 1/2 mean_objects l
@@ -24,8 +24,8 @@ def balanced_loss(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.
 
     Args:
         logits: float (*b, h, w, c + 1), background first.
-        labels: int (*b, h, w), 0 for background, n + 1 for class n; anything above c, such as 255, is unsure and does
-            not count.
+        labels: int (*b, h, w), 0 for background, n + 1 for class n; anything above c, such as 255, is unsure and
+            ignored.
         smoothing: e, in [0, 1).
 
     Returns:
@@ -44,7 +44,7 @@ def balanced_loss(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.
 
 
 def activation_maps(logits: Array, classes: Array, seed: Array, *, epsilon: float = 1e-5) -> Array:
-    """Probabilities of some classes, stretched to the range from 0 to 1 where the seed is not sure of background.
+    """Probabilities of some classes, stretched to [0, 1] except where the seed is certainly background.
 
         p = softmax(logits)          A_n(x) = (p_n(x) - min p_n) / (max p_n - min p_n + e)    where seed(x) is not 0
                                      A_n(x) = p_n(x)                                          where it is
@@ -54,14 +54,14 @@ def activation_maps(logits: Array, classes: Array, seed: Array, *, epsilon: floa
     Args:
         logits: float (*b, H, W, c + 1), background first; the mean over scales and mirror images, at the size of the
             picture.
-        classes: int (n,), whose maps are made: the labels of the picture. The softmax is over all, also the others.
-        seed: int (*b, H, W), 0 where the picture is background for sure.
-        epsilon: e; of a flat map the range is 0.
+        classes: int (n,), the classes to map: the labels of the picture. The softmax is over all classes.
+        seed: int (*b, H, W), 0 where the picture is certainly background.
+        epsilon: e, for flat maps, whose range is 0.
 
     Returns:
         float (*b, H, W, n), in [0, 1].
 
-    Source: AMN, the step that makes its maps; minimum and maximum are those of the whole picture.
+    Source: AMN, the step that makes its maps; minimum and maximum are taken over the whole picture.
     """
     xp = logits.__array_namespace__()
     powers = xp.exp(logits - logits.max(axis=-1, keepdims=True))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ...backbones.layers import resize
+from ...backbones.layers import resize_valid
 from ...data.masks import IGNORE
 
 
@@ -77,4 +77,4 @@ def full_size_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Returns:
         float32 ().
     """
-    return cross_entropy(resize(logits, None, labels.shape[1:3], None), labels)
+    return cross_entropy(resize_valid(logits, None, labels.shape[1:3], None), labels)

@@ -15,7 +15,7 @@ from flax import nnx
 
 from ...backbones.base import Backbone
 from ...backbones.heads import CLASSIFIER_INIT, AtrousSum, scaled_rates
-from ...backbones.layers import BatchNorm, Conv, Sizes, dropout, keep_valid, rescale, resize
+from ...backbones.layers import BatchNorm, Conv, Sizes, dropout, keep_valid, rescale, resize_valid
 from ...backbones.preprocessing import Preprocessing
 from .config import DeepLabModel
 from .losses import full_size_loss, multi_scale_loss
@@ -70,7 +70,7 @@ class DeepLabV2(nnx.Module):
         logits = [self._logits_of_one_scale(*picture, train_backbone) for picture in pictures]
         grids = [self.grid_sizes(valid) for _, valid in pictures]
         shape = logits[0].shape[1:3]
-        smaller = [resize(one, grid, shape, grids[0]) for one, grid in zip(logits[1:], grids[1:], strict=True)]
+        smaller = [resize_valid(one, grid, shape, grids[0]) for one, grid in zip(logits[1:], grids[1:], strict=True)]
         return [*logits, reduce(jnp.maximum, smaller, logits[0])]
 
     def loss(
@@ -195,7 +195,7 @@ class DeepLabV3Plus(nnx.Module):
         x = self.pyramid(features[-1], coarse, train=train)
         x = dropout(dropout_key, x, rate=self.dropout)
         finer = self.finer(features[self.finer_stage], fine, train=train)
-        x = jnp.concatenate([resize(x, coarse, finer.shape[1:3], fine), finer], axis=-1)
+        x = jnp.concatenate([resize_valid(x, coarse, finer.shape[1:3], fine), finer], axis=-1)
         for layer in self.decoder:
             x = layer(x, fine, train=train)
         return keep_valid(self.classifier(x), fine)

@@ -1,8 +1,8 @@
-"""IRN's training: edges from labels that are only known in places.
+"""IRN's losses: they learn edges from labels that are known at some pixels only.
 
-Two near pixels with the same confident label should have no edge between them, two with different labels should; and
-displacements, which point to the middle of one's object, should differ by where the pixels are. The labels are
-`seeds.ir_labels` of two masks, at the size of the grid; the loss is `affinity_loss` + `displacement_loss`.
+Two nearby pixels with the same confident label should have no edge between them, two with different labels should have
+one; and displacements, which point to the centre of a pixel's object, should differ by the offset of the pixels. The
+labels are `seeds.ir_labels` of two masks, at the size of the grid; the loss is `affinity_loss` + `displacement_loss`.
 
 Source: Ahn, Cho and Kwak, Weakly supervised learning of instance segmentation with inter-pixel relations (2019).
 """
@@ -18,10 +18,12 @@ EPSILON = 1e-5
 
 
 class PairTargets(NamedTuple):
-    """What two labels say of a pair of pixels; a pair with an unsure pixel is in none of the three.
+    """How the labels of two pixels relate; a pair with an unsure pixel is in none of the three.
 
-    background, foreground: bool (*b, h, w), both pixels are background, or both of the same class.
-    different: bool (*b, h, w), their labels differ.
+    Attributes:
+        background: bool (*b, h, w), both pixels are background.
+        foreground: bool (*b, h, w), both pixels are of the same class.
+        different: bool (*b, h, w), their labels differ.
     """
 
     background: jax.Array
@@ -30,13 +32,13 @@ class PairTargets(NamedTuple):
 
 
 def pair_targets(source: jax.Array, partner: jax.Array, *, classes: int) -> PairTargets:
-    """Which pairs are alike, and which are not.
+    """Classify pairs of pixels by their labels.
 
     Args:
-        source: int (*b, h, w), labels of the one pixel: 0 for background, n + 1 for class n; anything above `classes`,
-            such as 255, is unsure.
-        partner: int (*b, h, w), of the other.
-        classes: how many there are.
+        source: int (*b, h, w), label of the source pixel: 0 for background, n + 1 for class n; anything above
+            `classes`, such as 255, is unsure.
+        partner: int (*b, h, w), label of its partner.
+        classes: number of classes.
 
     Returns:
         PairTargets.
@@ -48,18 +50,18 @@ def pair_targets(source: jax.Array, partner: jax.Array, *, classes: int) -> Pair
 
 
 def affinity_loss(edges: jax.Array, labels: jax.Array, paths: tuple[Path, ...], *, classes: int) -> jax.Array:
-    """Cross entropy of the affinities; background, foreground and different pairs have fixed shares.
+    """Cross entropy of the affinities; background, foreground and different pairs have fixed weights.
 
         1/2 (1/2 mean_background -log(a + e) + 1/2 mean_foreground -log(a + e) + mean_different -log(1 + e - a))
 
-    with e = 1e-5, added also to the number of pairs that a mean divides by: a mean of no pairs is 0. Means are over
-    the whole batch.
+    with e = 1e-5, which is also added to the number of pairs in each mean, so that a mean of no pairs is 0. Means are
+    over the whole batch.
 
     Args:
         edges: float (*b, h, w), probabilities of an edge in [0, 1].
         labels: int (*b, h, w), 0 for background, n + 1 for class n; anything above `classes`, such as 255, is unsure.
-        paths: of `search_paths`; IRN's have radius 10.
-        classes: how many there are.
+        paths: from `search_paths`; IRN's have radius 10.
+        classes: number of classes.
 
     Returns:
         float ().
@@ -82,7 +84,7 @@ def affinity_loss(edges: jax.Array, labels: jax.Array, paths: tuple[Path, ...], 
 def displacement_loss(
     displacements: jax.Array, labels: jax.Array, paths: tuple[Path, ...], *, classes: int
 ) -> jax.Array:
-    """Pixels of an object point to the same place, those of the background nowhere in particular.
+    """L1 loss: the displacements of an object's pixels point to one place, those of the background are all equal.
 
         1/2 mean_foreground |D(i) - D(j) - (j - i)| + 1/2 mean_background |D(i) - D(j)|
 
@@ -92,8 +94,8 @@ def displacement_loss(
     Args:
         displacements: float (*b, h, w, 2), D, in rows and columns.
         labels: int (*b, h, w), 0 for background, n + 1 for class n; anything above `classes`, such as 255, is unsure.
-        paths: of `search_paths`; IRN's have radius 10.
-        classes: how many there are.
+        paths: from `search_paths`; IRN's have radius 10.
+        classes: number of classes.
 
     Returns:
         float ().
@@ -107,16 +109,16 @@ def displacement_loss(
     def measure(direction, _):
         targets = pair_targets(source_label, window(labels, direction, r), classes=classes)
         difference = source - window(fields, direction, r)
-        wanted = direction.astype(fields.dtype).reshape(2, *[1] * (fields.ndim - 1))
-        elsewhere, on_objects = (jnp.abs(difference - offset).sum(axis=0) for offset in (0, wanted))
-        return [_sum(elsewhere, targets.background, 2), _sum(on_objects, targets.foreground, 2)]
+        target = direction.astype(fields.dtype).reshape(2, *[1] * (fields.ndim - 1))
+        background, foreground = (jnp.abs(difference - offset).sum(axis=0) for offset in (0, target))
+        return [_sum(background, targets.background, 2), _sum(foreground, targets.foreground, 2)]
 
     background, foreground = _means(over_paths(measure, paths))
     return (background + foreground) / 2
 
 
 def _sum(losses, pairs, values=1):
-    """The sum of the losses of these pairs, of so many values each, and the number of values."""
+    """The sum of the losses of these pairs, and their number times `values`, the values that each loss sums."""
     return jnp.where(pairs, losses, 0).sum(), values * pairs.sum()
 
 
