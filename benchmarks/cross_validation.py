@@ -23,8 +23,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from lpcam_jax.results.folder.scoring import SeedScoring
-from lpcam_jax.systems.lpcam.maps.passes import Pass, run_passes
 from tqdm import tqdm
 
 from benchmarks.held_out import Held, report_held, report_whole
@@ -32,10 +30,12 @@ from lpcam_jax import cam, directions, select_prototypes
 from lpcam_jax.class_activation import resize_nearest
 from lpcam_jax.clustering import unit
 from lpcam_jax.data.sources import seed_source
+from lpcam_jax.inference.passes import Pass, run_passes
 from lpcam_jax.local_features import FeatureSample, split
 from lpcam_jax.machine import devices as machine
 from lpcam_jax.machine.devices import jit_forward
 from lpcam_jax.refine.pictures import crf_labels, cut
+from lpcam_jax.results.scoring import SeedScoring
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.systems.lpcam.maps import features_of_both, on_picture
 from lpcam_jax.systems.lpcam.sensitivity import cluster_sets

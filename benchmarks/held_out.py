@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from lpcam_jax.results.folder.scoring import THRESHOLDS
 
 from lpcam_jax import iou
 from lpcam_jax.report.sweep import spread
+from lpcam_jax.results.scoring import THRESHOLDS
 
 BOOTSTRAPS = 1000
 

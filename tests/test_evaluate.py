@@ -5,12 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from lpcam_jax.results.folder.scoring import THRESHOLDS, SeedScoring
 from PIL import Image
 from test_commands import assert_one_line_error, picture
 
 from lpcam_jax.report.confusion import confusion_picture
 from lpcam_jax.report.palette import mask_png
+from lpcam_jax.results.scoring import THRESHOLDS, SeedScoring
 
 
 def strictly_parsed(path) -> dict:

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from lpcam_jax.systems.lpcam.maps.passes import Pass, run_passes
 from numpy.lib.stride_tricks import sliding_window_view
 from reference.numpy_lpcam import scale_cam, scale_lpcam
 
@@ -18,6 +17,7 @@ from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.backbones.folding import fold_batch_norm
 from lpcam_jax.data.augment import resize_bicubic, scaled_size
 from lpcam_jax.data.records import Record
+from lpcam_jax.inference.passes import Pass, run_passes
 from lpcam_jax.systems.lpcam.config import LPCAMInference
 from lpcam_jax.systems.lpcam.maps import features_of_both
 from lpcam_jax.systems.lpcam.network import build_classifier

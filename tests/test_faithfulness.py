@@ -2,7 +2,12 @@
 
 import numpy as np
 import pytest
-from lpcam_jax.results.folder.faithfulness import (
+from test_commands import assert_one_line_error, picture
+from test_evaluate import write_maps
+from test_heatmaps import strictly_parsed
+
+from lpcam_jax.data.shapes import Shapes
+from lpcam_jax.results.faithfulness import (
     average_drop,
     blurred,
     deletion,
@@ -14,11 +19,6 @@ from lpcam_jax.results.folder.faithfulness import (
     pixel_ranks,
     road,
 )
-from test_commands import assert_one_line_error, picture
-from test_evaluate import write_maps
-from test_heatmaps import strictly_parsed
-
-from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.systems.deeplab.config import DeepLabConfig
 from lpcam_jax.training.run import Run
 

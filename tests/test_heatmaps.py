@@ -6,9 +6,6 @@ import shutil
 import numpy as np
 import pytest
 from browsing import Browser
-from lpcam_jax.results.folder.heatmaps import HeatMapFolder
-from lpcam_jax.results.folder.predictions import MapFolder
-from lpcam_jax.results.folder.scoring import THRESHOLDS, SeedScoring, score_maps
 from PIL import Image
 from test_gallery import curve_in, embedded
 
@@ -17,6 +14,9 @@ from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.refine.pictures import refiner
 from lpcam_jax.report.gallery import layer_file
+from lpcam_jax.results.heatmaps import HeatMapFolder
+from lpcam_jax.results.predictions import MapFolder
+from lpcam_jax.results.scoring import THRESHOLDS, SeedScoring, score_maps
 from lpcam_jax.seeds import seed_mask
 from lpcam_jax.systems.lpcam.config import LPCAMInference
 from lpcam_jax.systems.lpcam.maps import METHODS, PictureMaps

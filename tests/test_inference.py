@@ -14,11 +14,11 @@ import optax
 import pytest
 from flax import nnx
 from four_devices import run_all
-from lpcam_jax.systems.lpcam.maps.passes import Pass, run_passes
 
 from lpcam_jax import cam, fuse, lpcam, normalize, without_context
 from lpcam_jax.data.augment import resize_bicubic, scaled_size
 from lpcam_jax.data.records import Record
+from lpcam_jax.inference.passes import Pass, run_passes
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.prototypes import Prototypes
 from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMInference

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from conftest import OPTIMIZED
-from lpcam_jax.results.folder.scoring import THRESHOLDS, SeedScoring
 from reference import numpy_lpcam as reference
 
 from lpcam_jax import (
@@ -32,6 +31,7 @@ from lpcam_jax import (
     threshold_sweep,
     without_context,
 )
+from lpcam_jax.results.scoring import THRESHOLDS, SeedScoring
 from lpcam_jax.systems.lpcam.feature_sampling import draw_pictures
 from lpcam_jax.systems.lpcam.maps import on_picture
 

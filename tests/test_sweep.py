@@ -5,7 +5,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from lpcam_jax.results.folder.scoring import THRESHOLDS
 from PIL import Image
 from test_commands import assert_one_line_error
 
@@ -13,6 +12,7 @@ from lpcam_jax import cluster_classes, select_prototypes
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.local_features import FeatureSample
 from lpcam_jax.report.sweep import spread, sweep_table
+from lpcam_jax.results.scoring import THRESHOLDS
 from lpcam_jax.systems.lpcam import sensitivity
 from lpcam_jax.systems.lpcam.config import Clustering
 from lpcam_jax.systems.lpcam.feature_sampling import sample_features
