@@ -336,7 +336,7 @@ def saved(pixels):
     [
         (damaged, r"00003.png: damaged picture"),
         (saved(np.zeros((128, 100), np.uint8)), r"00003.png is 100x128, its picture 96x144 \(width x height\)"),
-        (saved(np.full((128, 128), 7, np.uint8)), r"00003.png holds the value 7, the data set has 0..6 and 255"),
+        (saved(np.full((128, 128), 7, np.uint8)), r"00003.png holds the value 7, but the data set has 0..6 and 255"),
         (saved(np.zeros((128, 128, 3), np.uint8)), r"00003.png: the mask is a colour picture \(RGB\)"),
     ],
 )
