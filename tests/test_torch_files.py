@@ -266,7 +266,7 @@ def test_nothing_is_run(tmp_path, write, payload):
         pickled = pickle.dumps(trees[place], protocol)
         body = pickled.removeprefix(b"\x80\x02")[:-1] if protocol != 4 else pickled[2:-1]
         message = refusal(write(tmp_path / "w.pth", body, {"0": SIX.tobytes()}))
-        assert "was refused: its pickle asks for '" in message, (place, protocol)
+        assert "was refused: its pickle refers to '" in message, (place, protocol)
         assert "system" in message or "eval" in message
         assert not marker.exists(), (place, protocol)
 
@@ -387,7 +387,7 @@ def test_other_files(tmp_path):
         assert "is not a readable torch file" in refusal(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "nothing")
-    assert "0 files data.pkl" in refusal(path)
+    assert "0 data.pkl files" in refusal(path)
     assert "is not a readable torch file" in refusal(tmp_path / "missing.pth")
 
 
