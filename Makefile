@@ -24,9 +24,10 @@ demo-segmentation: demo    ## the last step: train DeepLab on the demo's seeds, 
 test: .venv/ready-dev      ## run the tests
 	$(PYTEST) -m "not rest"
 
-# As users run it: compiled with all optimizations.
+# What compares numbers is compiled with all optimizations, as users compile it.
 test-all: .venv/ready-dev  ## run the rest: what takes long or needs a browser, and the numbers of optimized programs
-	LPCAM_TEST_OPTIMIZED=1 $(PYTEST) -m "rest or optimized"
+	$(PYTEST) -m "rest and not optimized"
+	LPCAM_TEST_OPTIMIZED=1 $(PYTEST) -m optimized
 
 lint: .venv/ready-dev      ## check style
 	$(BIN)/ruff check .

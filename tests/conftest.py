@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-# Most of a test's time is compilation, and half of that LLVM's optimization. What it changes, last bits, is tested by
-# `make test-all`, which compiles as users do.
+# Most of a test's time is compilation, and half of that LLVM's optimization. What that changes is last bits: for tests
+# that are marked `optimized`, `make test-all` compiles as users do.
 os.environ.setdefault(
     "XLA_FLAGS", "" if os.environ.get("LPCAM_TEST_OPTIMIZED") else "--xla_backend_optimization_level=0"
 )
