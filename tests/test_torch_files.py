@@ -276,7 +276,7 @@ WHERE = storage("0", 6)
 
 # What a pickle may try: (kind, why it is refused) -> pickles.
 TRICKS = {
-    ("functions of others", r"its pickle asks for '"): [
+    ("functions of others", r"its pickle refers to '"): [
         b"ios\nsystem\n" + b"(" + text("true") + b"t",  # INST
         b"cos\nsystem\n" + b"(" + text("true") + b"tR",
         b"(cos\nsystem\n" + text("true") + b"o",  # OBJ
