@@ -5,7 +5,7 @@ import numpy as np
 
 from lpcam_jax.class_activation import fuse, normalize
 from lpcam_jax.inference.forward import mirrored_back, with_mirror_images
-from lpcam_jax.inference.passes import Pass, finish_each, run_passes
+from lpcam_jax.inference.passes import finish_each
 from lpcam_jax.machine.devices import local_mesh
 from lpcam_jax.refine.pictures import refinement
 from lpcam_jax.results.folder import write_all
@@ -38,8 +38,7 @@ def make_maps(run, state, source, out):
     skipped = []
     if missing := folder.missing(source):
         network = inference_network(config, state, classes, devices=local_mesh())
-        passes = [Pass(scale, network.forward(peak_maps)) for scale in config.inference.scales]
-        options = {"batches": config.inference, "devices": network.devices, "description": "peaks", "only": missing}
-        results = finish_each(run_passes(passes, source, **options), finish)
-        skipped = write_all(results, lambda _, record, maps: folder.write(record, maps))
+        options = {"scales": config.inference.scales, "batches": config.inference, "description": "peaks"}
+        results = network.run(peak_maps, source, only=missing, **options)
+        skipped = write_all(finish_each(results, finish), lambda _, record, maps: folder.write(record, maps))
     return folder.finish(source, skipped)
