@@ -1,4 +1,4 @@
-"""AMN to train.py and infer.py."""
+"""AMN as a system of train.py and infer.py."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,19 +17,20 @@ LABELS, AMN_STAGE = "labels", "amn"
 
 @dataclass(frozen=True, kw_only=True)
 class AMNFlags(InferFlags):
-    """What to map, from which heat maps, and where to."""
+    """Pictures to map, input heat maps, and output folder."""
 
     maps: str = ""
-    """a folder of heat maps to start from; empty: the maps that AMN was trained on"""
+    """folder of the input heat maps; empty: the maps that AMN was trained on"""
     refine: Literal["crf", "none"] = "crf"
-    """crf: a dense CRF moves the seeds to the edges of the photograph, which makes pseudo masks; none"""
+    """crf: also write pseudo masks, the seeds aligned with the edges of the picture by a dense CRF; none: seeds only"""
     saliency: str = ""
-    """with crf: a folder of 8-bit saliency maps, ID.png; then EDAM's rule makes the masks of maps, CRF and saliency"""
+    """with crf: folder of 8-bit saliency maps, ID.png; pseudo masks then follow EDAM's rule, from maps, CRF and
+    saliency"""
     inference: AMNInference = field(default_factory=AMNInference)
 
 
 class AMNSystem(System[AMNConfig]):
-    """Sure labels of heat maps, AMN, heat maps by it."""
+    """Sure labels from heat maps, AMN trained on them, and AMN's heat maps."""
 
     config: ClassVar = AMNConfig
     flags: ClassVar = AMNFlags

@@ -1,4 +1,4 @@
-"""LPCAM to train.py and infer.py."""
+"""LPCAM as a system of train.py and infer.py."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +17,18 @@ CLASSIFIER, PROTOTYPES = "classifier", "prototypes"
 
 @dataclass(frozen=True, kw_only=True)
 class LPCAMFlags(InferFlags):
-    """What to map, and where to."""
+    """Pictures to map, and output folder."""
 
     refine: Literal["crf", "none"] = "crf"
-    """crf: a dense CRF moves the seeds to the edges of the photograph, which makes pseudo masks; none"""
+    """crf: also write pseudo masks, the seeds aligned with the edges of the picture by a dense CRF; none: seeds only"""
     saliency: str = ""
-    """with crf: a folder of 8-bit saliency maps, ID.png; then EDAM's rule makes the masks of maps, CRF and saliency"""
+    """with crf: folder of 8-bit saliency maps, ID.png; pseudo masks then follow EDAM's rule, from maps, CRF and
+    saliency"""
     inference: LPCAMInference = field(default_factory=LPCAMInference)
 
 
 class LPCAM(System[LPCAMConfig]):
-    """A classifier, its prototypes, heat maps."""
+    """A classifier, its prototypes, and heat maps."""
 
     config: ClassVar = LPCAMConfig
     flags: ClassVar = LPCAMFlags
