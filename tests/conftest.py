@@ -27,6 +27,7 @@ from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.machine import devices
 from lpcam_jax.machine.files import write_atomically
 from lpcam_jax.machine.programs import run_program
+from lpcam_jax.training import loop
 
 # Traced programs are millions of objects that stay: looking through them again and again takes a twentieth of the time.
 gc.set_threshold(100_000, 20, 100)
@@ -134,6 +135,7 @@ class TinyRuns:
 
     def __init__(self, folder: Path, recipes: Path, program):
         self._folder, self._recipes, self._program = folder, recipes, program
+        self._steps = {}
 
     def recipe(self, kind: str) -> str:
         """The recipe file."""
@@ -148,22 +150,39 @@ class TinyRuns:
             where = {"run": self.run("classifier").directory, "maps": self.results("classifier").directory}
         return ["train.py", self.recipe(kind), *(word.format(**where) for word in needs)]
 
+    def train(self, kind: str, workdir: Path) -> Finished:
+        """Run train.py. A kind's step is traced and compiled once: that takes longer than all that is computed."""
+        real = loop.make_train_step
+
+        def once(graph, *arguments, **options):
+            key = (kind, graph, *sorted(options.items()))
+            if key not in self._steps:
+                self._steps[key] = real(graph, *arguments, **options)
+            return self._steps[key]
+
+        words = self.words(kind)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "make_train_step", once)
+            return self._program(*words, "--workdir", workdir)
+
     def run(self, kind: str) -> Made:
         """The finished run."""
-        return self._made(f"{kind}_run", lambda directory: [*self.words(kind), "--workdir", directory])
+        if TINY[kind].needs:
+            self.results("classifier")  # whose lock is another
+        return self._made(f"{kind}_run", lambda directory: self.train(kind, directory))
 
     def results(self, kind: str) -> Made:
         """What infer.py made with it, of all pictures."""
         run = self.run(kind).directory
-        return self._made(f"{kind}_results", lambda directory: ["infer.py", "--ckpt", run, "--out", directory])
+        infer = ("infer.py", "--ckpt", run, "--out")
+        return self._made(f"{kind}_results", lambda directory: self._program(*infer, directory))
 
-    def _made(self, name: str, words) -> Made:
+    def _made(self, name: str, make) -> Made:
         directory, said = self._folder / name, self._folder / f"{name}.txt"
-        if not said.exists():  # the words come first: they may need another folder, whose lock is another
-            all_words = words(directory)
+        if not said.exists():
             with FileLock(self._folder / f"{name}.lock"):
                 if not said.exists():
-                    finished = self._program(*all_words)
+                    finished = make(directory)
                     assert finished.code == 0, finished.err
                     write_atomically(said, finished.out.encode())
         return Made(directory, said.read_text(encoding="utf-8"))

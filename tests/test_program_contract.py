@@ -21,6 +21,7 @@ from tiny_recipes import TINY
 from lpcam_jax.config import registry
 from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.data.sources import seed_source
+from lpcam_jax.training import loop
 from lpcam_jax.training.run import Run
 
 KINDS = registry.kinds()
@@ -111,9 +112,7 @@ def test_the_same_command_does_nothing_when_all_is_done(program, words, run_copy
     assert (contents(run_copy), times(run_copy)) == before
 
 
-def test_a_run_that_was_stopped_ends_with_the_same_bits(program, words, run, monkeypatch, tmp_path):
-    from lpcam_jax.training import loop
-
+def test_a_run_that_was_stopped_ends_with_the_same_bits(kind, tiny_runs, run, monkeypatch, tmp_path):
     real, workdir = loop.training_batches, tmp_path / "stopped"
 
     def stopping(*arguments, start, **options):
@@ -124,11 +123,11 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(program, words, run, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "training_batches", stopping)
-        stopped = program(*words, "--workdir", workdir)
+        stopped = tiny_runs.train(kind, workdir)
     assert stopped.code == 130
     assert stopped.err.strip().endswith("stopped; the same command continues where it was.")
     assert Run.open(workdir).steps() == [2]
-    continued = program(*words, "--workdir", workdir)
+    continued = tiny_runs.train(kind, workdir)
     assert continued.code == 0, continued.err
     for step in (4, STEPS):
         assert_same(stored_checkpoint(workdir, step), stored_checkpoint(run.directory, step))
@@ -175,13 +174,17 @@ def test_a_number_that_nothing_can_be_computed_with(program, words, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-FREEZING = [kind for kind in KINDS if kind in TINY and "frozen" in registry.load_system(kind).config().training.__dict__]
+FREEZING = [
+    kind for kind in KINDS if kind in TINY and "frozen" in registry.load_system(kind).config().training.__dict__
+]
 
 
 @pytest.mark.parametrize("kind", FREEZING)
 def test_a_frozen_part_that_the_backbone_does_not_have(program, kind, tiny_runs, tmp_path):
     finished = program(*tiny_runs.words(kind), "--workdir", tmp_path / "run", "--training.frozen", "conv1", "layer9")
-    assert_one_line_error(finished, "--training.frozen layer9: the backbone has no such part; it has conv1, bn1, layer1")
+    assert_one_line_error(
+        finished, "--training.frozen layer9: the backbone has no such part; it has conv1, bn1, layer1"
+    )
 
 
 # Results.

@@ -12,6 +12,7 @@ from test_commands import assert_one_line_error
 
 from lpcam_jax.data.masks import read_mask
 from lpcam_jax.machine.files import read_arrays
+
 # The first scenes that `mapped` has maps of.
 FEW = ("--limit", "6")
 

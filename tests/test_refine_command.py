@@ -1,4 +1,4 @@
-"""python -m lpcam_jax refine: pseudo masks from a folder of heat maps, by a CRF, by saliency, or the seeds as they are."""
+"""python -m lpcam_jax refine: pseudo masks from a folder of heat maps, by a CRF, by saliency, or not refined at all."""
 
 import shutil
 
@@ -139,7 +139,9 @@ def test_what_cannot_be_refined_ends_with_one_line(refine, trained, pictures, tm
 @pytest.mark.parametrize("words", [("--maps", "heatmaps/"), ("--maps=heatmaps/", "--refine", "crf")])
 def test_infer_names_the_command_for_maps_that_its_run_has_nothing_to_do_with(program, trained, tmp_path, words):
     finished = program("infer.py", "--ckpt", trained, "--out", tmp_path / "out", *words)
-    line = f"--maps heatmaps/: a run of kind classifier has no such flag; .* use python -m lpcam_jax refine --ckpt {trained}"
+    line = (
+        f"--maps heatmaps/: a run of kind classifier has no such flag; .* python -m lpcam_jax refine --ckpt {trained}"
+    )
     assert_one_line_error(finished, line)
     assert not (tmp_path / "out").exists()
 

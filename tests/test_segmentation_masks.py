@@ -1,6 +1,5 @@
 """From a folder of masks to a segmentation network to its masks: what is special to it, and what it refuses."""
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -292,7 +291,9 @@ def test_a_part_that_there_is_not(program, segmentation_recipe, seeds, tmp_path,
 
 def test_a_batch_that_does_not_divide(program, segmentation_recipe, seeds, tmp_path):
     words = ("--data.masks", seeds, "--workdir", tmp_path / "run", "--training.accumulate", 3)
-    assert_one_line_error(program("train.py", segmentation_recipe, *words), r"a batch of 4 does not divide over 3 parts")
+    assert_one_line_error(
+        program("train.py", segmentation_recipe, *words), r"a batch of 4 does not divide over 3 parts"
+    )
 
 
 def test_other_masks_in_the_same_workdir(program, segmentation_recipe, seeds, segmenter, tmp_path):
@@ -327,5 +328,3 @@ def test_a_config_comes_back_as_it_was(tmp_path):
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)  # before its first checkpoint a run may still change
     with pytest.raises(UserError, match=r"training.scales \[0.5, 2.0\] -> \(0.5,\)|training.scales .*0.5, 2.0"):
         Run.create(tmp_path, replace(config, training=replace(config.training, scales=(0.5,))), ("cat", "dog"))
-
-

@@ -128,9 +128,7 @@ def three_numbers(training, seed=0):
 
 def step_with(graph, optimizer, training, *, seed):
     loss = segmentation_loss(train_backbone=training.batch_norm == "train")
-    return make_train_step(
-        graph, optimizer, loss, seed=seed, accumulate=training.accumulate, average=training.average
-    )
+    return make_train_step(graph, optimizer, loss, seed=seed, accumulate=training.accumulate, average=training.average)
 
 
 def batch_of_six() -> dict[str, np.ndarray]:

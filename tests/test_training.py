@@ -43,9 +43,7 @@ class Stop(Exception):
 
 def train(directory, config: LPCAMConfig, mesh) -> TrainState:
     sources = training_sources(config)
-    return classification.train_classifier(
-        Job(Run.create(directory, config, sources[0].class_names), mesh), *sources
-    )
+    return classification.train_classifier(Job(Run.create(directory, config, sources[0].class_names), mesh), *sources)
 
 
 def used_at(directory, step: int, mesh) -> TrainState:
