@@ -164,7 +164,7 @@ def test_maps_of_other_pictures_are_told_by_their_size_and_their_classes(program
     words = ("infer.py", "--ckpt", amn_trained, "--maps", tmp_path / "maps", "--out", tmp_path / "out")
     for changed, line in (
         ({"lpcam": arrays["lpcam"][:, :-3]}, "the maps are .*, the picture .* name the folder of maps"),
-        ({"classes": arrays["classes"] + 6}, r"has a map of class \d+, the data set has 0\.\.5"),
+        ({"classes": arrays["classes"] + 6}, r"has a map of class \d+, but the data set has 0\.\.5"),
     ):
         kept = {name: arrays[name] for name in ("classes", "lpcam")}
         np.savez(tmp_path / "maps" / path.name, **kept | changed)

@@ -55,7 +55,7 @@ def test_damage_in_any_one_file_is_found_and_the_file_is_named(folder, damage):
 def test_any_file_that_is_missing_is_named(folder):
     for path in [path for path in folder.rglob("*") if path.is_file() and path.name != NAME]:
         moved = path.rename(folder.parent / "moved")
-        assert find_damage(folder) == f"{path.relative_to(folder).as_posix()}, which {NAME} names, is missing"
+        assert find_damage(folder) == f"{path.relative_to(folder).as_posix()}, which {NAME} lists, is missing"
         moved.rename(path)
 
 
@@ -111,8 +111,8 @@ def test_a_command_says_which_checkpoint_to_use_instead(program, recipe, trained
     for folder in (newest, other):
         file = folder / "default" / "_sharding"
         file.write_bytes(file.read_bytes() + b"\n")
-    finding = "default/_sharding is not what checksums.json says of it"
-    remedy = f"delete the folder {newest} to use the one of step 4 before it, or train again."
+    finding = "default/_sharding does not match checksums.json"
+    remedy = f"delete the folder {newest} to fall back to the one of step 4, or train again."
     for words in (("infer.py", "--ckpt", run, "--out", tmp_path / "out"), ("train.py", recipe, "--workdir", run)):
         message = f"checkpoint {newest} is damaged ({finding}); {remedy}"
         assert_one_line_error(program(*words), re.escape(message))

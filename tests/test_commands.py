@@ -191,11 +191,11 @@ def test_a_run_whose_config_is_damaged(program, tmp_path):
 @pytest.mark.parametrize(
     ("split", "words", "pattern"),
     [
-        ("val", (), r"val: this data set has no part of this name; it is one whole: write all\."),
+        ("val", (), r"val: this data set has no splits; write all\."),
         ("val[:3]", (), r"val\[:3\]: .* write all\[:3\]\."),
         ("all[30:]", (), r"all\[30:\]: the slice is empty; all holds 24 pictures"),
         ("all[3]", (), r"all\[3\]: \[3\] is not a slice; write all\[:80%\]"),
-        ("val", ("--images", "*.jpg"), r"--split val: --images has no parts; leave one of the two out"),
+        ("val", ("--images", "*.jpg"), r"--split val: --images has no splits; omit one of the two"),
     ],
 )
 def test_a_split_that_there_is_not(program, trained, tmp_path, split, words, pattern):

@@ -247,7 +247,7 @@ def changed(**arrays):
         (damaged, r"a.npz cannot be read .*delete it"),
         (changed(classes=None), r"a.npz holds no array classes"),
         (changed(classes=np.array([0.0, 1.0])), r"a.npz holds no array classes, int"),
-        (changed(classes=np.array([1, 2])), r"a.npz has a map of class 2, the data set has 0..1"),
+        (changed(classes=np.array([1, 2])), r"a.npz has a map of class 2, but the data set has 0..1"),
         (changed(classes=np.array([-1, 1])), r"a.npz has a map of class -1"),
         (changed(classes=np.array([1, 1])), r"a.npz has two maps of one class"),
         (changed(classes=np.array([1])), r"a.npz holds other as float64 \(2, 2, 3\) for 1 classes"),
@@ -269,7 +269,7 @@ def test_a_file_without_a_method_of_the_others(evaluate, data, maps):
     (maps / "day 1" / "b.npz").unlink()
     write_maps(maps / "day 1" / "b.npz", classes=np.array([1]), mine=np.zeros((1, 2, 3)))
     finished = evaluate("configs/folder.py", maps, "--data.root", data)
-    assert_one_line_error(finished, r"b.npz has no maps other, other files have")
+    assert_one_line_error(finished, r"b.npz has no maps other, but other files do")
 
 
 def test_a_data_set_without_masks(evaluate, data, masks):

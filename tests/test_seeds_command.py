@@ -166,7 +166,7 @@ def damaged(folder):
         (damaged, r"IMG.1.npz cannot be read .*delete it"),
         (
             lambda folder: write_maps(folder / "b.npz", classes=np.array([254]), mine=np.zeros((1, 2, 2))),
-            r"b.npz has a map of class 254, the data set has 0..253",
+            r"b.npz has a map of class 254, but the data set has 0..253",
         ),
     ],
 )

@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_is_one_line_and_the_one_before_still_works(trained
     for path in (newest / "default" / "d").iterdir():
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(
-        UserError, match=r"delete the folder .*/checkpoints/6 to use the one of step 4 before it, or"
+        UserError, match=r"delete the folder .*/checkpoints/6 to fall back to the one of step 4, or"
     ) as error:
         trained_state(Run.open(copy), devices=mesh)
     assert "\n" not in str(error.value)

@@ -265,7 +265,7 @@ def test_an_archive_that_would_unfold_is_refused(tmp_path, whole):
     claim = content.index(b"PK\x01\x02") + 24  # in the table of contents: the size of an entry once unpacked
     content[claim : claim + 4] = (2**31 - 1).to_bytes(4, "little")
     path.write_bytes(content)
-    assert "would unfold into 2 GiB" in refusal(path)
+    assert "would expand to 2 GiB" in refusal(path)
 
 
 class Unpicklable:

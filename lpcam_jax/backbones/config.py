@@ -38,6 +38,8 @@ class BackboneConfig:
 
     fixed: ClassVar[tuple[str, ...]] = ("channel_order", "mean", "std")
     """names of the fields that stored parameters fix"""
+    example_weights: ClassVar[str] = ""
+    """a value of `weights` that anybody can download; empty: none is known"""
 
     @classmethod
     def class_for(cls, values: dict[str, Any]) -> type[Self]:
@@ -97,6 +99,7 @@ class ResNetConfig(BackboneConfig):
     output_stride: Literal[32, 16, 8] = 16
     """pixels a feature position; strides are taken out of the last stages to reach it"""
 
+    example_weights: ClassVar[str] = "hf:timm/resnet50.tv_in1k"
     fixed: ClassVar[tuple[str, ...]] = (
         *("blocks", "width", "stem_width", "layout", "stem_pool"),
         *BackboneConfig.fixed,

@@ -9,12 +9,9 @@ with the four convolutions of DeepLabV2, if the file has them, as head.0 to head
 is run, and torch is not needed.
 """
 
-import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import tyro
 from flax import nnx
 
@@ -22,7 +19,7 @@ from ..backbones.preprocessing import Preprocessing
 from ..backbones.resnet import ResNet
 from ..backbones.weights.fill import Architecture, fill_backbone, fill_deeplab, find_architecture, torchvision_arrays
 from ..backbones.weights.names import read_weights
-from ..machine.files import write_atomically
+from ..machine.files import write_arrays, write_json
 from ..systems.deeplab.network import DeepLabV2
 
 # Of the DeepLabs that began as Caffe's; the pool is theirs, not that of the first Caffe ResNet.
@@ -58,9 +55,8 @@ def main(words: list[str]) -> None:
     loaded = fill_deeplab(weights, network) if architecture.deeplab else fill_backbone(weights, network["backbone"])
     flags = f"{architecture.flags()} {_CAFFE_FLAGS}" if weights.caffe else architecture.flags()
 
-    archive, target = io.BytesIO(), arguments.out / "backbone.npz"
-    np.savez(archive, **torchvision_arrays(loaded.network))
-    write_atomically(target, archive.getvalue())
+    target = arguments.out / "backbone.npz"
+    write_arrays(target, **torchvision_arrays(loaded.network))
     report = {
         "file": arguments.file,
         "prefix": weights.prefix,
@@ -70,7 +66,7 @@ def main(words: list[str]) -> None:
         "new": list(loaded.new),
         "flags": flags,
     }
-    write_atomically(arguments.out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    write_json(arguments.out / "report.json", report)
     print(f"{architecture}, {loaded}")
     print(f"train with it: --model.weights {target} {flags}")
     if weights.caffe:

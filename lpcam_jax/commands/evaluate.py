@@ -7,7 +7,6 @@ The folder is one that infer.py wrote, or holds maps (ID.npz: classes, and a flo
 (ID.png: palette or 8-bit grey). The pictures are those of --data.seeds; of the recipe only the data set is used.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from ..data.records import RecordSource
 from ..data.sources import seed_source
 from ..machine import devices
 from ..machine.errors import UserError
-from ..machine.files import write_atomically
+from ..machine.files import write_json
 from ..report.confusion import confusion_picture
 from ..report.curve import seed_curves
 from ..report.table import empty_maps_line, mask_tables, seed_tables
@@ -80,7 +79,7 @@ def main(words: list[str]) -> None:
         confusions = {"masks": scores}
     matrices = {name: np.array(one["confusion"]) for name, one in confusions.items()}
     confusion_picture(out / "confusion.png", matrices, source.class_names)
-    write_atomically(out / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False).encode())
+    write_json(out / "metrics.json", metrics)
     print(f"{result['scored']} of {len(source)} pictures are scored; numbers, protocol and pictures are in {out}.")
 
 

@@ -36,7 +36,7 @@ from ..exports.irn import irn_file
 from ..exports.labelme import labelme_document
 from ..machine import devices
 from ..machine.errors import UserError
-from ..machine.files import write_atomically
+from ..machine.files import write_atomically, write_json
 from ..results.predictions import ids_in, open_method
 from ..systems.lpcam.stablehlo import description, export_classifier
 from ..systems.lpcam.stored_prototypes import load_prototypes
@@ -134,7 +134,7 @@ def _write_labelme(arguments: MaskArguments, out: Path) -> None:
     def write(name: str) -> None:
         mask, _ = folder.read(name, classes=len(class_names))
         document = labelme_document(file_names[name], mask, class_names)
-        write_atomically(out / f"{name}.json", json.dumps(document, indent=2, ensure_ascii=False).encode())
+        write_json(out / f"{name}.json", document)
 
     _for_each(missing, write)
     kept = len(file_names) - len(missing)
@@ -154,7 +154,7 @@ def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
     content = export_classifier(run, state, prototypes, size).serialize()
     write_atomically(out, content)
     values = description(run, state, prototypes, size, out.name)
-    write_atomically(Path(f"{out}.json"), (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+    write_json(Path(f"{out}.json"), values)
     print(f"{out} ({len(content) / 1e6:.1f} MB) takes pictures of {size[0]}x{size[1]}; {out}.json says how.")
 
 

@@ -10,7 +10,6 @@ often suffices. LPCAM spreads over the whole object, also over parts that the cl
 win here; whether maps cover objects is what `python -m lpcam_jax evaluate` says.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from ..data.records import RecordSource
 from ..data.sources import pictures_of
 from ..machine import devices
 from ..machine.errors import UserError
-from ..machine.files import write_atomically
+from ..machine.files import write_json
 from ..report.table import faithfulness_table
 from ..results.faithfulness import (
     Classify,
@@ -109,9 +108,7 @@ def main(words: list[str]) -> None:
         "protocol": _protocol(arguments, model, made_with),
         "scores": methods,
     }
-    write_atomically(
-        Path(arguments.out, "faithfulness.json"), json.dumps(metrics, indent=2, ensure_ascii=False).encode()
-    )
+    write_json(Path(arguments.out, "faithfulness.json"), metrics)
     print(faithfulness_table(methods))
     for line in skipped_line(skipped):
         print(line)

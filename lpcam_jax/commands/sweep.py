@@ -8,7 +8,6 @@ and scored; the run is not changed. Writes sweep.png and sweep.json, prints a Ma
 """
 
 import dataclasses
-import json
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from ..config import to_json
 from ..data.sources import seed_source, with_labels
 from ..machine import devices
 from ..machine.errors import UserError
-from ..machine.files import write_atomically
+from ..machine.files import write_json
 from ..report.sweep import sweep_figure, sweep_table
 from ..results.scoring import scoring_protocol
 from ..systems.lpcam.sensitivity import sweep_parameters
@@ -83,13 +82,11 @@ def main(words: list[str]) -> None:
         "inference": values["inference"],
     }
     out = Path(arguments.out)
-    _write(out, {"protocol": protocol})  # a folder that cannot be written ends it here, not after the work
+    write_json(
+        out / "sweep.json", {"protocol": protocol}
+    )  # a folder that cannot be written ends it here, not after the work
     with redirect_stdout(sys.stderr):  # what is said of the work; the table alone goes to stdout
         result = sweep_parameters(config, state, source, seeds=seeds, devices=mesh)
     print(sweep_table(result))
     sweep_figure(out / "sweep.png", result)
-    _write(out, {"protocol": protocol, **result})
-
-
-def _write(out: Path, values: dict) -> None:
-    write_atomically(out / "sweep.json", json.dumps(values, indent=2, ensure_ascii=False).encode())
+    write_json(out / "sweep.json", {"protocol": protocol, **result})

@@ -78,7 +78,7 @@ class Folder:
 
 
 class Contents(NamedTuple):
-    """What a folder holds, found without opening a picture.
+    """The contents of a folder, found without opening a picture.
 
     Attributes:
         origin: the file or folder that the labels were read from; None: there are no labels.

@@ -118,7 +118,7 @@ class MaskFolder:
         return cls(Path(directory))
 
     def file(self, name: str) -> Path:
-        """Where the mask of a picture is, or would be."""
+        """The path of a picture's mask, whether or not it exists."""
         return self.directory / f"{name}.png"
 
     def read(self, name: str, *, classes: int) -> tuple[np.ndarray, tuple[int, int]]:

@@ -1,17 +1,21 @@
 """The forward pass of any network, compiled: padded pictures, with or without their mirror images -> named arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from ..backbones.layers import Sizes
+from ..config import Batches
+from ..data.records import Record, RecordSource
 from ..machine.devices import jit_forward, replicate
-from .passes import Outputs
+from ..machine.errors import UserError
+from .passes import Outputs, Pass, run_passes
 
 
 class PictureNetwork(Protocol):
@@ -52,6 +56,38 @@ class Network(NamedTuple):
             (pictures, sizes, *extra input) -> arrays, and "grid", the valid sizes of those on the network's grid.
         """
         return partial(forward(self.graph, function), self.arrays, replicate(constants, self.devices))
+
+    def run(
+        self,
+        function: Function,
+        source: RecordSource,
+        *,
+        scales: Sequence[float],
+        batches: Batches,
+        constants: Sequence[Any] = (),
+        description: str | None,
+        only: Sequence[int] | None = None,
+        extra_input: Callable[[Record], np.ndarray] | None = None,
+    ) -> Iterator[tuple[int, Record | UserError, list[Outputs]]]:
+        """A `function` of every picture at every scale; the scales share batches.
+
+        Args:
+            function: as for `forward`.
+            source: the pictures.
+            scales: of their sides.
+            batches: limits of batches and shapes.
+            constants: as for `forward`.
+            description: of the progress bar; None: no progress bar.
+            only: indices to compute; None: all.
+            extra_input: of a record, what the function is given behind the constants; None: nothing.
+
+        Yields:
+            As `passes.run_passes`.
+        """
+        network = self.forward(function, *constants)
+        passes = [Pass(scale, network) for scale in scales]
+        options = {"description": description, "only": only, "extra_input": extra_input}
+        return run_passes(passes, source, batches=batches, devices=self.devices, **options)
 
 
 @cache

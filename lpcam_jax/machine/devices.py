@@ -1,7 +1,7 @@
-"""The machine: one mesh over all devices, and how programs are compiled for them.
+"""The devices: one mesh over all of them, and how programs are compiled for them.
 
-Batches are sharded over the mesh, parameters are on every device; `jax.jit` does the rest. Nothing else in the package
-asks which devices there are.
+Batches are sharded over the mesh, parameters are replicated; `jax.jit` does the rest. No other module of the package
+looks at the available devices.
 """
 
 import os
@@ -16,49 +16,62 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# Bytes of features that are clustered at a time on one device.
+# Upper bound on the bytes of features that one device clusters at a time.
 _CLUSTERED_AT_A_TIME = 2**30
 
-# A fusion library that jaxlib's CPU backend uses by default. Without it the forward pass of a network is up to
+# Disables a fusion library that jaxlib's CPU backend uses by default. Without it the forward pass of a network is up to
 # 1.7 times faster (but a training step 1.5 times slower, and the LPCAM kernel half as fast).
 _FORWARD_ON_CPU = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 def remember_compilations() -> None:
-    """Keep compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or else in ~/.cache/lpcam_jax."""
+    """Cache compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or by default in ~/.cache/lpcam_jax."""
     if not jax.config.jax_compilation_cache_dir:
         root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(root / "lpcam_jax"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # a ResNet-50 is compiled in 0.6
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # compiling a ResNet-50 takes 0.6
 
 
 def mesh() -> Mesh:
-    """All devices in one line, the axis "data"."""
+    """All devices along one axis, "data"."""
     return Mesh(np.array(jax.devices()), ("data",))
 
 
 def local_mesh() -> Mesh:
-    """The devices of this process alone: those of the mesh, when there is one process."""
+    """The devices of this process along the axis "data"; with a single process, the same as `mesh`."""
     return Mesh(np.array(jax.local_devices()), ("data",))
 
 
 def shard(batch: Any, devices: Mesh) -> Any:
-    """Put a host batch on the devices, its first axis split over them (which must divide it).
+    """Put a batch on the devices, split along its first axis.
 
-    Of several processes each gives the part of its own devices.
+    Args:
+        batch: Tree of host arrays. With several processes, each passes the part for its own devices.
+        devices: The mesh; its size divides the first axis of the whole batch.
+
+    Returns:
+        The same tree of sharded arrays.
     """
     sharding = NamedSharding(devices, PartitionSpec("data"))
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
 
 
 def split_over(tree: Any, devices: Mesh) -> Any:
-    """Put host arrays on the devices, their first axis split over them; every process has the whole arrays."""
+    """Put host arrays on the devices, split along their first axis; every process passes the whole arrays."""
     return jax.tree.map(lambda leaf: _placed(leaf, NamedSharding(devices, PartitionSpec("data"))), tree)
 
 
 def replicate(tree: Any, devices: Mesh) -> Any:
-    """Put arrays on every device; every process has the whole arrays, on the host or on all of other devices."""
+    """Put a copy of the arrays on every device; every process passes the whole arrays.
+
+    Args:
+        tree: Tree of host arrays, or of arrays that are replicated over any devices.
+        devices: The mesh.
+
+    Returns:
+        The same tree of replicated arrays.
+    """
     everywhere = NamedSharding(devices, PartitionSpec())
     if everywhere.is_fully_addressable and all(
         leaf.is_fully_addressable for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)
@@ -72,30 +85,45 @@ def _placed(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 
 def map_shards(function: Callable, devices: Mesh) -> Callable:
-    """`function` jitted, on each device for its part of the arguments; the results are on every device, whole."""
+    """Jit a function that each device applies to its own part of the arguments.
+
+    Args:
+        function: Maps arrays to arrays; for all of them the first axis is the one that is split.
+        devices: The mesh.
+
+    Returns:
+        The jitted function. Its results are gathered and replicated on all devices.
+    """
     split = PartitionSpec("data")
-    # Nothing crosses devices and nothing is differentiated: there is no variance to check.
+    # Without collectives and derivatives, there is nothing for `check_vma` to find.
     on_shards = jax.shard_map(function, mesh=devices, in_specs=split, out_specs=split, check_vma=False)
     return jax.jit(on_shards, out_shardings=NamedSharding(devices, PartitionSpec()))
 
 
 def classes_at_once(devices: Mesh, nbytes: int) -> int:
-    """How many classes are clustered at a time, with so many bytes of features each: the same number on every device.
+    """How many classes to cluster at a time, a multiple of the number of devices.
 
-    On a CPU one a device: classes side by side are a batched product, which is there half as fast.
+    On CPUs it is one class per device, because the batched matrix products of several classes run at half the speed.
+
+    Args:
+        devices: The mesh.
+        nbytes: Bytes of features per class.
+
+    Returns:
+        The number of classes.
     """
-    on_one = 1 if jax.default_backend() == "cpu" else max(_CLUSTERED_AT_A_TIME // nbytes, 1)
-    return on_one * devices.size
+    per_device = 1 if jax.default_backend() == "cpu" else max(_CLUSTERED_AT_A_TIME // nbytes, 1)
+    return per_device * devices.size
 
 
 def abstract_on(tree: Any, devices: Mesh) -> Any:
-    """Shapes and types of arrays that are to be restored onto every device."""
+    """Shapes and types of the arrays, with the sharding that restores them onto every device."""
     everywhere = NamedSharding(devices, PartitionSpec())
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree)
 
 
 def convolves_by_products() -> bool:
-    """Whether convolutions are best written as matrix products: on CPUs; GPUs and TPUs have units for convolutions."""
+    """Whether to write convolutions as matrix products, which is faster on CPUs; GPUs and TPUs have units for them."""
     return jax.default_backend() == "cpu" and not _portable.get()
 
 
@@ -104,7 +132,7 @@ _portable = ContextVar("portable", default=False)
 
 @contextmanager
 def portable() -> Iterator[None]:
-    """Within, networks are traced in a form for any backend, not in the fastest of this one: to be exported."""
+    """Trace networks in a form for any backend instead of the fastest one for this backend, for exports."""
     before = _portable.set(True)
     try:
         yield
@@ -113,7 +141,15 @@ def portable() -> Iterator[None]:
 
 
 def jit_forward(function: Callable, **options: Any) -> Callable:
-    """`jax.jit` for a network's forward pass, with the compiler options that are fastest on this backend."""
+    """Jit a network's forward pass, with the compiler options that are fastest on this backend.
+
+    Args:
+        function: The forward pass.
+        **options: Further options of `jax.jit`.
+
+    Returns:
+        The jitted function.
+    """
     return jax.jit(function, compiler_options=_forward_options(), **options)
 
 
@@ -121,7 +157,7 @@ def jit_forward(function: Callable, **options: Any) -> Callable:
 def _forward_options() -> dict[str, str] | None:
     if jax.default_backend() != "cpu":
         return None
-    try:  # another version of jaxlib may not know the option: then it has no need of it
+    try:  # other versions of jaxlib may not have the option, and then do not need it
         jax.jit(partial(jax.lax.add, 1), compiler_options=_FORWARD_ON_CPU)(1)
     except jax.errors.JaxRuntimeError:
         return None

@@ -1,4 +1,4 @@
-"""Whole files or none: what a killed run leaves behind is never half a picture; and arrays without pickle."""
+"""Atomic file writes, so that a killed run leaves no partial file; JSON, and arrays without pickle."""
 
 import errno
 import io
@@ -30,11 +30,16 @@ _TEMPORARY = re.compile(r"\.lpcam_jax\.[0-9a-f]{16}\.tmp")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that `path` holds, at any moment, its old content or all of the new; makes its folders.
+    """Write a file so that, at any moment, `path` holds either its old content or all of the new.
 
-    Raises UserError, with nothing left behind, when the file cannot be written.
+    Args:
+        path: The file; missing folders are created.
+        data: The whole new content.
+
+    Raises:
+        UserError: The file cannot be written. Nothing is left behind.
     """
-    # A sibling is on the same disk, as a rename needs; its short name fits wherever the file's own does.
+    # In the same folder, because a rename needs the same disk; the name is short enough for any file system.
     temporary = path.parent / f".lpcam_jax.{secrets.token_hex(8)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,13 +57,16 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Delete what `write_atomically` was writing there, at any depth, when a kill left it no time to clean up.
+    """Delete the temporary files that killed calls of `write_atomically` left in a folder.
 
-    Only for whoever alone writes there (`locks`): another's file that is just being written would be deleted, too.
+    Only safe while holding the folder's lock (`locks`): it would also delete what another process is writing.
+
+    Args:
+        directory: The folder, searched at any depth.
     """
     for folder, _, names in os.walk(directory):
         for name in filter(_TEMPORARY.fullmatch, names):
-            with suppress(OSError):  # whoever cannot write there is told so by what is written first
+            with suppress(OSError):  # if the folder is read-only, the first file written into it reports that
                 os.unlink(os.path.join(folder, name))
 
 
@@ -94,11 +102,21 @@ def write_arrays(path: Path, /, **arrays: np.ndarray) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, never unpickled. Raises what opening and a damaged archive raise: any Exception."""
-    # Opened here, because NumPy leaves a damaged archive open.
+    """Read the arrays of an npz file; nothing is unpickled.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Each array under its name.
+
+    Raises:
+        Exception: The file cannot be opened or is damaged; damage can raise nearly anything.
+    """
+    # Opened here, because NumPy does not close a damaged archive.
     with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):  # of which NumPy would say that it is a pickle
-            raise ValueError("it is no npz archive, or a part of one")
+        if not zipfile.is_zipfile(file):  # NumPy would call such a file a pickle
+            raise ValueError("not an npz archive, or a truncated one")
         file.seek(0)
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}

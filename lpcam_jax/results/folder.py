@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..data.records import Record, RecordSource
 from ..machine import processes
 from ..machine.errors import UserError
-from ..machine.files import write_atomically
+from ..machine.files import write_json
 
 _WRITERS, _PENDING = 2, 8
 
@@ -56,7 +56,7 @@ class ResultFolder:
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write a file of the folder itself."""
-        write_atomically(self.directory / name, json.dumps(values, indent=2, ensure_ascii=False).encode())
+        write_json(self.directory / name, values)
 
 
 class PictureResults(ResultFolder, ABC):

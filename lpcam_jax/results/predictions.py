@@ -6,7 +6,6 @@
 An ID may contain folders. The folder that infer.py writes holds such maps in its maps/, or such masks in its masks/.
 """
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..data.masks import MaskFolder
 from ..data.pictures import shown
 from ..data.records import Record, RecordSource, Subset
 from ..machine.errors import UserError
-from ..machine.files import read_arrays, write_atomically
+from ..machine.files import read_arrays, write_arrays
 
 
 class MapFolder:
@@ -57,15 +56,13 @@ class MapFolder:
         Raises:
             UserError: the file cannot be written.
         """
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
+        write_arrays(
+            self.file(name),
             classes=classes.astype(np.int16),
             names=np.array([class_names[n] for n in classes], dtype=str),
             **more,
             **{method: stack.astype(np.float16) for method, stack in maps.items()},
         )
-        write_atomically(self.file(name), buffer.getvalue())
 
     def read(self, name: str, *, classes: int) -> tuple[tuple[np.ndarray, dict[str, np.ndarray]], tuple[int, int]]:
         """The maps of one picture.

@@ -1,4 +1,4 @@
-"""The states of a training run on disk: written while it goes on, restored when it is continued or used."""
+"""Checkpoints of a training run: written while it trains, restored to continue it or to use its network."""
 
 import errno
 import logging
@@ -24,13 +24,20 @@ from ..machine.errors import UserError
 from .checksums import find_damage, write_checksums
 from .run import Run
 
-# Upper bound on the files beside the arrays (names, shapes, shardings), for about a thousand arrays.
+# Upper bound on the bytes of names, shapes and shardings of about a thousand arrays.
 _METADATA_BYTES = 2**20
 
 
 class TrainState(NamedTuple):
-    """step int32 (); parameters, batch_stats: nested dicts of arrays; opt_state: of the optimizer; average: the running
-    mean of the parameters, where one is kept."""
+    """The state of training.
+
+    Attributes:
+        step: int32 ().
+        parameters: Nested dict of arrays.
+        batch_stats: Nested dict of arrays.
+        opt_state: The state of the optimizer.
+        average: The running mean of the parameters, if the recipe asks for one.
+    """
 
     step: jax.Array
     parameters: dict[str, Any]
@@ -40,64 +47,74 @@ class TrainState(NamedTuple):
 
 
 def restore(run: Run, abstract: TrainState) -> TrainState:
-    """The newest checkpoint of a run, with the shardings of `abstract`.
+    """Restore the newest checkpoint of a run.
 
     Args:
-        run: its directory.
-        abstract: TrainState of `jax.ShapeDtypeStruct`s; its `opt_state` None restores the model only.
+        run: The run.
+        abstract: A state of `jax.ShapeDtypeStruct`s with the shardings to restore to. Fields that are None are not
+            restored.
+
+    Returns:
+        The state; fields that were not restored are None.
 
     Raises:
-        UserError: there is no checkpoint, it is damaged, or it is of another model.
+        UserError: There is no checkpoint, it is damaged, or it is of another model.
     """
     steps = run.steps()
     if not steps:
         raise UserError(f"{run.directory} has no checkpoint yet; run train.py --workdir {run.directory} first.")
     folder = run.checkpoints / str(steps[-1])
-    place = folder / "default"
-    use_another = f"to use the one of step {steps[-2]} before it, or train again" if steps[1:] else "and train again"
-    remedy = f"delete the folder {folder} {use_another}."
+    item = folder / "default"
+    alternative = f"to fall back to the one of step {steps[-2]}, or train again" if steps[1:] else "and train again"
+    remedy = f"delete the folder {folder} {alternative}."
     if damage := find_damage(folder):
         raise UserError(f"checkpoint {folder} is damaged ({damage}); {remedy}")
-    wanted = {name: value for name, value in abstract._asdict().items() if value is not None}
+    target = {name: value for name, value in abstract._asdict().items() if value is not None}
     try:
-        stored = ocp.PyTreeCheckpointHandler().metadata(epath.Path(place)).tree
-    except Exception as error:  # Orbax raises what its storage raises
-        raise UserError(f"checkpoint {place} cannot be read ({_first_line(error)}); {remedy}") from None
-    if problems := _other_model(wanted, stored):
-        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        stored = ocp.PyTreeCheckpointHandler().metadata(epath.Path(item)).tree
+    except Exception as error:  # Orbax passes on whatever its storage raises
+        raise UserError(f"checkpoint {item} cannot be read ({_first_line(error)}); {remedy}") from None
+    if problems := _differences(target, stored):
+        others = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise UserError(
-            f"checkpoint {place} is of another model: {problems[0]}{more}; "
-            "it does not belong to the config.json beside it: train again."
+            f"checkpoint {item} is of another model: {problems[0]}{others}; "
+            "it does not match the config.json of its run: train again."
         )
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             arguments = ocp.args.PyTreeRestore(
-                wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
+                target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
             )
-            values = checkpointer.restore(place, args=arguments)
+            values = checkpointer.restore(item, args=arguments)
     except Exception as error:
-        raise UserError(f"checkpoint {place} cannot be restored ({_first_line(error)}); {remedy}") from None
+        raise UserError(f"checkpoint {item} cannot be restored ({_first_line(error)}); {remedy}") from None
     if not _all_finite((values["parameters"], values["batch_stats"])):
-        raise UserError(f"checkpoint {place} holds values that are not finite; {remedy}")
+        raise UserError(f"checkpoint {item} holds values that are not finite; {remedy}")
     return TrainState(**{name: values.get(name) for name in TrainState._fields})
 
 
 @jax.jit
 def _all_finite(tree: Any) -> jax.Array:
-    """Whether no leaf has a NaN or an infinity; one program, because there are hundreds of leaves."""
+    """Whether no leaf has a NaN or an infinity, in a single program for the hundreds of leaves."""
     return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree))
 
 
 class CheckpointWriter:
-    """Writes a run's checkpoints while training goes on; leaving the `with` block waits for the last one. Two stay.
+    """Writes a run's checkpoints in the background and keeps the last two.
+
+    Leaving the `with` block waits until the last one is written.
+
+    Args:
+        run: The run.
 
     Raises:
-        UserError: a checkpoint cannot be written, in any method; Orbax writes in threads, and says so later.
+        UserError: A checkpoint cannot be written. Because Orbax writes in threads, it may be an earlier one; raised by
+            all methods.
     """
 
     def __init__(self, run: Run):
         self._run = run
-        self._unsealed: int | None = None  # step of the checkpoint that has no checksums yet
+        self._unsealed: int | None = None  # step of the checkpoint without checksums
         options = ocp.CheckpointManagerOptions(max_to_keep=2, step_prefix=None, cleanup_tmp_directories=True)
         with self._errors_in_one_line():
             self._manager = ocp.CheckpointManager(run.checkpoints, options=options)
@@ -113,7 +130,12 @@ class CheckpointWriter:
                 self._manager.close()
 
     def save(self, step: int, state: TrainState) -> None:
-        """Begin to write the checkpoint of a step, once the one before is written."""
+        """Start to write a checkpoint, after waiting for the one before it.
+
+        Args:
+            step: The training step.
+            state: The state at that step; it may be donated afterwards.
+        """
         present = {name: value for name, value in state._asdict().items() if value is not None}
         with self._errors_in_one_line():
             self._finish()
@@ -122,17 +144,17 @@ class CheckpointWriter:
                 self._unsealed = step
 
     def wait(self) -> None:
-        """Wait until all is written."""
+        """Wait until the last checkpoint is written."""
         with self._errors_in_one_line():
             self._finish()
 
     def check(self) -> None:
-        """Learn, without waiting, whether the last one could be written."""
+        """Raise if the last asynchronous save failed; does not block."""
         if not self._manager.is_saving_in_progress():
             self.wait()
 
     def _finish(self) -> None:
-        """Wait until the last one is written, and add its checksums: until it has its name, Orbax changes its files."""
+        """Wait until the last checkpoint is written, and only then add its checksums: until then its files change."""
         step, self._unsealed = self._unsealed, None
         self._manager.wait_until_finished()
         if step is not None and processes.is_first():
@@ -144,7 +166,7 @@ class CheckpointWriter:
             yield
         except UserError:
             raise
-        except Exception as error:  # Orbax raises what its storage raises
+        except Exception as error:  # Orbax passes on whatever its storage raises
             _mute_late_reports()
             last = max(self._run.steps(), default=0)
             raise UserError(
@@ -154,16 +176,16 @@ class CheckpointWriter:
 
 
 def _expect_space(folder: Path, tree: Any) -> None:
-    """Raise OSError if the disk has less space than the arrays need.
+    """Raise OSError if the disk has less space than the arrays take.
 
-    Orbax finds a disk full only in the middle of its parallel writes, and logs a traceback for each of them.
+    Without this check, Orbax notices a full disk in the middle of its parallel writes and prints a traceback for each.
     """
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _METADATA_BYTES
     try:
         usage = shutil.disk_usage(folder)
-    except OSError:  # the file system does not tell
+    except OSError:  # not supported by this file system
         return
-    # `free` leaves out the blocks that some file systems reserve for root.
+    # `free` excludes the blocks that some file systems reserve for root.
     free = usage.total - usage.used if hasattr(os, "geteuid") and os.geteuid() == 0 else usage.free
     if usage.total and free < needed:  # some network disks report a size of 0
         raise OSError(errno.ENOSPC, f"no space left: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
@@ -171,10 +193,10 @@ def _expect_space(folder: Path, tree: Any) -> None:
 
 @cache  # once per process
 def _mute_late_reports() -> None:
-    """Keep what Orbax reports after the first failed write off the terminal: the error that is raised says it all.
+    """Silence what Orbax reports after the first failed write, so that the error message stays the last line.
 
-    Its other writes fail later, in their own threads: they log tracebacks, report to an event loop that is closed, or
-    are never awaited. Only called when a write has failed, and the program is about to end.
+    The other writes fail later in their own threads: they log tracebacks, report to an event loop that is closed, or
+    are never awaited. Only called when a write has failed and the program is about to end.
     """
     warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
     for name in ("absl", "asyncio"):
@@ -194,26 +216,26 @@ def _is_not_from_orbax(record: logging.LogRecord) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    """What the system said, if it was the system: TensorStore has only its number in a certain form."""
+    """The operating system's error message, if there is one; TensorStore's errors contain only its number."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     number = re.search(r"os_error_code='(\d+)'", str(error))
     return os.strerror(int(number[1])) if number else _first_line(error)
 
 
-def _other_model(wanted: dict[str, Any], stored: dict[str, Any]) -> list[str]:
-    """How the stored parameters and statistics differ from those that are wanted, in words."""
+def _differences(target: dict[str, Any], stored: dict[str, Any]) -> list[str]:
+    """Describe how the names and shapes of the stored parameters and statistics differ from those of the target."""
 
     def shapes(tree):
         model = {part: tree.get(part) for part in ("parameters", "batch_stats")}
         leaves = jax.tree_util.tree_leaves_with_path(model)
         return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
-    mine, theirs = shapes(wanted), shapes(stored)
+    expected, actual = shapes(target), shapes(stored)
     return [
-        f"{name} has shape {theirs.get(name, 'none')}, not {mine.get(name, 'none')}"
-        for name in sorted({**mine, **theirs})
-        if mine.get(name) != theirs.get(name)
+        f"{name} has shape {actual.get(name, 'none')}, not {expected.get(name, 'none')}"
+        for name in sorted({**expected, **actual})
+        if expected.get(name) != actual.get(name)
     ]
 
 

@@ -1,8 +1,8 @@
-"""Checksums of a folder's files, kept in the folder: its storage notices some damage by itself, these all of it.
+"""Checksums of a checkpoint's files, which find any damage; Orbax's own checks find only some.
 
     checksums.json    {path within the folder: SHA-256 of the file}
 
-Written when all else is there. Files that are added later do not matter.
+The file is written last, and files that are added to the folder later are ignored.
 """
 
 import hashlib
@@ -15,26 +15,26 @@ NAME = "checksums.json"
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the file.
+    """Write the checksums of all files in a folder, at any depth.
 
     Args:
-        folder: of a finished checkpoint; all files in it count, at any depth.
+        folder: A finished checkpoint.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: The checksums cannot be written.
     """
     write_atomically(folder / NAME, _text(_checksums(folder)))
 
 
 def find_damage(folder: Path) -> str | None:
-    """Read all files that were there when the checksums were written.
+    """Compare the files of a folder with its checksums.
 
     Args:
-        folder: of a finished checkpoint.
+        folder: A finished checkpoint.
 
     Returns:
-        What is wrong with the first that is not the same, in words; None: all are, or there are no checksums (a program
-        that is killed before it can write them leaves a folder that is complete).
+        A description of the first difference. None if there is none, or if the folder has no checksums: a program that
+        is killed just before it writes them leaves a complete checkpoint.
     """
     try:
         text = (folder / NAME).read_bytes()
@@ -44,18 +44,18 @@ def find_damage(folder: Path) -> str | None:
         return f"{NAME} cannot be read: {error.strerror}"
     try:
         expected = json.loads(text)
-        if not isinstance(expected, dict) or _text(expected) != text:  # JSON does not mind another white space
+        if not isinstance(expected, dict) or _text(expected) != text:  # other white space is damage too
             raise ValueError
-        found = _checksums(folder)
+        actual = _checksums(folder)
     except (ValueError, RecursionError):
-        return f"{NAME} is not as it was written"
+        return f"{NAME} has been changed"
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
     for name in sorted(expected):
-        if name not in found:
-            return f"{name}, which {NAME} names, is missing"
-        if found[name] != expected[name]:
-            return f"{name} is not what {NAME} says of it"
+        if name not in actual:
+            return f"{name}, which {NAME} lists, is missing"
+        if actual[name] != expected[name]:
+            return f"{name} does not match {NAME}"
     return None
 
 

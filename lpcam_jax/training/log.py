@@ -1,4 +1,4 @@
-"""The numbers of a training run: JSON lines always, TensorBoard when tensorboardX is installed."""
+"""The metrics of a training run as JSON lines, and for TensorBoard if tensorboardX is installed."""
 
 import json
 from collections.abc import Iterator
@@ -11,18 +11,26 @@ from ..machine.files import write_atomically
 
 
 class MetricsLog:
-    """One JSON object a line in `path`; lines after step `start` (of a run that was killed) are dropped."""
+    """Writes metrics to a file, one JSON object per line.
+
+    Args:
+        path: The file. If it exists, it is continued.
+        start: The last step to keep; lines of later steps, which a killed run wrote, are dropped.
+
+    Raises:
+        UserError: The file cannot be written; raised by all methods.
+    """
 
     def __init__(self, path: Path, *, start: int):
-        kept = []
+        lines = []
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 try:
                     if json.loads(line)["step"] <= start:
-                        kept.append(line + "\n")
-                except (ValueError, KeyError):  # a line cut short by a kill
+                        lines.append(line + "\n")
+                except (ValueError, KeyError):  # a line that was cut off by a kill
                     continue
-        write_atomically(path, "".join(kept).encode())
+        write_atomically(path, "".join(lines).encode())
         self._path, self._file, self._board = path, path.open("a", encoding="utf-8"), None
         if find_spec("tensorboardX"):
             from tensorboardX import SummaryWriter
@@ -30,7 +38,11 @@ class MetricsLog:
             self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=start + 1)
 
     def write(self, values: dict[str, float]) -> None:
-        """Add a line; `values` holds "step" and numbers."""
+        """Add a line.
+
+        Args:
+            values: The step, under "step", and the metrics.
+        """
         with self._errors_in_one_line():
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
@@ -45,7 +57,7 @@ class MetricsLog:
     def __exit__(self, *_) -> None:
         if self._board:
             self._board.close()
-        with self._errors_in_one_line():  # what could not be written is tried once more
+        with self._errors_in_one_line():  # closing writes what is still buffered
             self._file.close()
 
     @contextmanager
@@ -57,7 +69,7 @@ class MetricsLog:
 
 
 class Silence:
-    """The log of a process that is not the first."""
+    """The log of all processes but the first: it writes nothing."""
 
     def write(self, values: dict[str, float]) -> None:
         """Write nothing."""

@@ -21,7 +21,7 @@ from ..config.json import read_config, to_json
 from ..config.numbers import may_change
 from ..config.registry import system_of
 from ..machine.errors import UserError
-from ..machine.files import write_atomically
+from ..machine.files import write_json
 
 
 class Run:
@@ -47,7 +47,7 @@ class Run:
                     "choose another --workdir, or delete this one to start again."
                 )
         values = {"kind": run.kind, "class_names": run.class_names, "config": to_json(config)}
-        write_atomically(run._config_file, json.dumps(values, indent=2, ensure_ascii=False).encode())
+        write_json(run._config_file, values)
         return run
 
     @classmethod

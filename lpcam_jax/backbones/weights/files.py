@@ -51,7 +51,7 @@ def read_weight_file(path: str | Path) -> dict[str, np.ndarray]:
         case "safetensors":
             arrays = _read_safetensors(file)
         case _:
-            raise UserError(f"{path} is not in a known format of weights; give {_KINDS}.")
+            raise UserError(f"{path} has no known format of weights; give {_KINDS}.")
     if invalid := [name for name in arrays if len(name) > 200 or not name.isprintable()]:
         raise UserError(f"{path} has an entry with the name {invalid[0][:80]!a}: it is damaged; download it again.")
     return arrays

@@ -12,7 +12,7 @@ import numpy as np
 from ...class_activation import resize_bilinear
 from ...data.records import Record, RecordSource
 from ...inference.forward import Network, mirrored_back, with_mirror_images
-from ...inference.passes import Outputs, Pass, finish_each, run_passes
+from ...inference.passes import Outputs, finish_each
 from ...machine.errors import UserError
 from .config import AMNInference
 from .network import AMN
@@ -69,12 +69,11 @@ def activate_pictures(
         size = record.image.shape[:2]
         return sum(resize_bilinear(scale["logits"], size) for scale in outputs) / len(outputs)
 
-    of_pictures = network.forward(logits_of_both)
-    results = run_passes(
-        [Pass(scale, of_pictures) for scale in inference.scales],
+    results = network.run(
+        logits_of_both,
         source,
+        scales=inference.scales,
         batches=inference,
-        devices=network.devices,
         description=description,
         only=only,
         extra_input=labels_of,

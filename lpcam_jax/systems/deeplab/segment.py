@@ -13,7 +13,7 @@ from scipy.special import softmax
 from ...class_activation import resize_bilinear
 from ...data.records import Record, RecordSource
 from ...inference.forward import Network, as_they_are, mirrored_back, with_mirror_images
-from ...inference.passes import Outputs, Pass, finish_each, run_passes
+from ...inference.passes import Outputs, finish_each
 from ...machine.errors import UserError
 from .config import DeepLabInference
 from .network import DeepLabV2, DeepLabV3Plus
@@ -49,12 +49,11 @@ def segment_pictures(
     def finish(record: Record, outputs: list[Outputs]) -> np.ndarray:
         return mask_of([logits for scale in outputs for logits in scale.values()], record.image.shape[:2])
 
-    of_pictures = network.forward(logits_of_both if inference.mirror else logits)
-    results = run_passes(
-        [Pass(scale, of_pictures) for scale in inference.scales],
+    results = network.run(
+        logits_of_both if inference.mirror else logits,
         source,
+        scales=inference.scales,
         batches=inference,
-        devices=network.devices,
         description=description,
         only=only,
     )

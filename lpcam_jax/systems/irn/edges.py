@@ -12,7 +12,7 @@ from scipy.special import expit
 from ...config import Batches
 from ...data.records import Record, RecordSource
 from ...inference.forward import Network, mirrored_back, with_mirror_images
-from ...inference.passes import Outputs, Pass, finish_each, run_passes
+from ...inference.passes import Outputs, finish_each
 from ...machine.errors import UserError
 from .network import IRNet
 
@@ -61,12 +61,5 @@ def detect_edges(
     Source: IRN's step "make_sem_seg", whose logits are averaged, not probabilities; and without the padding to 512x512
     that some of its descendants took out.
     """
-    results = run_passes(
-        [Pass(1.0, network.forward(edge_logits))],
-        source,
-        batches=batches,
-        devices=network.devices,
-        description=description,
-        only=only,
-    )
+    results = network.run(edge_logits, source, scales=[1.0], batches=batches, description=description, only=only)
     return finish_each(results, lambda _, outputs: expit(outputs[0]["logits"][..., 0]))

@@ -10,7 +10,7 @@ from scipy.special import expit
 from ...class_activation import cam, fuse, normalize
 from ...data.records import Record, RecordSource
 from ...inference.forward import Network, mirrored_back, with_mirror_images
-from ...inference.passes import Outputs, Pass, finish_each, run_passes
+from ...inference.passes import Outputs, finish_each
 from ...machine.errors import UserError
 from ...prototype_activation import directions, lpcam, without_context
 from ...prototypes import Prototypes
@@ -83,7 +83,6 @@ def map_pictures(
     # LPCAM-F's directions beside LPCAM's and those that were taught: all are one product with the features.
     stacked = [directions(without_context(prototypes)), directions(prototypes)]
     stacked += [] if prototypes.taught is None else [prototypes.taught]
-    of_pictures = network.forward(grid_maps, jnp.concatenate(stacked))
 
     def finish(record: Record, outputs: list[Outputs]) -> PictureMaps:
         probabilities = expit(outputs[0]["logits"])
@@ -97,11 +96,12 @@ def map_pictures(
         }
         return PictureMaps(classes, maps, probabilities)
 
-    results = run_passes(
-        [Pass(scale, of_pictures) for scale in inference.scales],
+    results = network.run(
+        grid_maps,
         source,
+        scales=inference.scales,
         batches=inference,
-        devices=network.devices,
+        constants=[jnp.concatenate(stacked)],
         description=description,
         only=only,
     )

@@ -21,7 +21,7 @@ from PIL import Image
 from ...backbones.base import Backbone
 from ...config.registry import title
 from ...data.records import RecordSource, Subset
-from ...inference.passes import Outputs, Pass, run_passes
+from ...inference.passes import Outputs
 from ...machine.errors import UserError
 from ...machine.files import write_atomically
 from ...prototype_activation import similarity_maps
@@ -177,11 +177,12 @@ def _write_similarities(
     network = inference_network(run.config, state, len(run.class_names), devices=devices)
     floor = floor_of(network_of(run.config, len(run.class_names)).backbone)
     centres = jnp.concatenate([prototypes.class_centres, prototypes.context_centres], axis=1)
-    results = run_passes(
-        [Pass(1.0, network.forward(similarities, centres))],
+    results = network.run(
+        similarities,
         shown,
+        scales=[1.0],
         batches=replace(run.config.inference, max_shapes=2),
-        devices=devices,
+        constants=[centres],
         description="prototypes",
         only=missing,
     )

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ...class_activation import cam
 from ...data.masks import IGNORE
 from ...data.records import RecordSource
-from ...inference.passes import Outputs, Pass, run_passes
+from ...inference.passes import Outputs
 from ...local_features import FeatureSample
 from ...machine.errors import UserError
 from ...prototype_activation import directions, lpcam
@@ -236,15 +236,16 @@ def score_directions(
     classes = len(source.class_names)
     network = inference_network(config, state, classes, devices=devices)
     stride = network_of(config, classes).backbone.strides[-1]
-    at_scale = network.forward(maps_of_all, jnp.concatenate([jnp.asarray(of_set) for of_set in all_directions]))
+    stacked = jnp.concatenate([jnp.asarray(of_set) for of_set in all_directions])
     scoring = [SeedScoring(classes) for _ in range(1 + len(all_directions))]
     epsilons = [EPSILON["cam"], *[EPSILON["lpcam"]] * len(all_directions)]
     scored, skipped = 0, []
-    results = run_passes(
-        [Pass(scale, at_scale) for scale in config.inference.scales],
+    results = network.run(
+        maps_of_all,
         source,
+        scales=config.inference.scales,
         batches=config.inference,
-        devices=devices,
+        constants=[stacked],
         description="maps",
     )
     with ThreadPoolExecutor() as pool:

@@ -1,6 +1,5 @@
 """The prototypes of a run on disk: prototypes.npz in its folder, no pickle; keys as in `Prototypes`, and `step`."""
 
-import io
 import json
 from pathlib import Path
 
@@ -9,17 +8,15 @@ import numpy as np
 
 from ...config import to_json
 from ...machine.errors import UserError
-from ...machine.files import read_arrays, write_atomically
+from ...machine.files import read_arrays, write_arrays
 from ...prototypes import Prototypes
 from ...training.run import Run
 
 
 def save_prototypes(run: Run, prototypes: Prototypes, *, step: int) -> None:
     """Add the prototypes to a run; `step` is that of the checkpoint they were clustered from."""
-    buffer = io.BytesIO()
     arrays = {name: np.asarray(value) for name, value in prototypes._asdict().items() if value is not None}
-    np.savez(buffer, step=step, settings=_settings(run), **arrays)
-    write_atomically(prototypes_file(run), buffer.getvalue())
+    write_arrays(prototypes_file(run), step=step, settings=_settings(run), **arrays)
 
 
 def load_prototypes(run: Run) -> Prototypes:

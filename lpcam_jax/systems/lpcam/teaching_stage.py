@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ...clustering import unit
 from ...data.records import Record, RecordSource
-from ...inference.passes import Outputs, Pass, run_passes
+from ...inference.passes import Outputs
 from ...machine.errors import UserError
 from ...prototype_activation import directions, lpcam
 from ...prototypes import Prototypes
@@ -89,12 +89,12 @@ def _fill(
 ) -> None:
     """Write into the slot of each picture its features, and what the CRF makes of the seeds of LPCAM's directions."""
     network = inference_network(config, state, len(source.class_names), devices=devices)
-    at_scale = network.forward(unit_features_and_maps, start)
-    results = run_passes(
-        [Pass(scale, at_scale) for scale in config.inference.scales],
+    results = network.run(
+        unit_features_and_maps,
         source,
+        scales=config.inference.scales,
         batches=config.inference,
-        devices=devices,
+        constants=[start],
         description="refined seeds",
         only=list(slots),
     )

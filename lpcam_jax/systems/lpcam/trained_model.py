@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from ...data.pictures import read_picture
 from ...data.records import Record
 from ...inference.forward import as_they_are
-from ...inference.passes import Outputs, Pass, run_passes
+from ...inference.passes import Outputs
 from ...machine.devices import jit_forward, mesh
 from ...machine.errors import UserError
 from ...training.run import Run
@@ -122,13 +122,8 @@ class TrainedModel:
             UserError: the picture cannot be read or is none.
         """
         source = _Given([_image_of(picture)], self.class_names, None)
-        results = run_passes(
-            [Pass(1.0, self._network.forward(features_of))],
-            source,
-            batches=self.config.inference,
-            devices=self._network.devices,
-            description=None,
-        )
+        batches = self.config.inference
+        results = self._network.run(features_of, source, scales=[1.0], batches=batches, description=None)
         ((_, _, (outputs,)),) = results
         return outputs["features"]
 

@@ -14,8 +14,8 @@ from flax import nnx
 from ...data.augment import random_crop, random_long_side, random_mirror
 from ...data.pipeline import Augmentation
 from ...data.records import Record, RecordSource
-from ...inference.forward import Network, Outputs
-from ...inference.passes import Pass, finish_each, run_passes
+from ...inference.forward import Network
+from ...inference.passes import Outputs, finish_each
 from ...machine import processes
 from ...machine.devices import local_mesh, replicate
 from ...machine.errors import UserError
@@ -124,11 +124,11 @@ def make_validation(config: LPCAMConfig, validation: RecordSource, *, every: int
 
     def measure(state: TrainState) -> float:
         network = Network(graph, replicate((state.parameters, state.batch_stats), devices), devices)
-        results = run_passes(
-            [Pass(config.inference.scales[0], network.forward(logits_of_both))],
+        results = network.run(
+            logits_of_both,
             validation,
+            scales=config.inference.scales[:1],
             batches=config.inference,
-            devices=devices,
             description="validation",
             only=processes.share(range(len(validation))),
         )
