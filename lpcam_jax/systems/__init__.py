@@ -1,1 +1,1 @@
-"""Systems: one folder each, with the same file names in all: system, config, network, training, and what it makes."""
+"""Systems, one folder each; all have the modules system, config, network and training, and one for their results."""

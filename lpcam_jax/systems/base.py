@@ -1,13 +1,13 @@
-"""What a system is to train.py, infer.py and the commands: a name, a config, a network, stages, and results.
+"""The interface of a system to train.py, infer.py and the commands: name, config, network, stages, results.
 
-A system is a folder with a module `system`, which the registry names (`config.registry`). These modules import nothing
-heavy: a network, its training and its results are imported by the methods that need them.
+A system is a folder with a module `system`, listed in the registry (`config.registry`). These modules import nothing
+heavy: the methods import the network, its training and its results when they need them.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from ..data.records import RecordSource
 from ..training.run import Job
@@ -22,30 +22,41 @@ Stage = Callable[[Job], None]
 
 @dataclass(frozen=True, kw_only=True)
 class InferFlags:
-    """The flags of infer.py that every system has; a system's own have a field `inference` as well."""
+    """The flags of infer.py that all systems share; each system adds a field `inference`."""
 
     ckpt: str
     """the --workdir of a run of train.py"""
     out: str
-    """folder for the results; the same folder continues them"""
+    """folder for the results; give the same folder again to resume"""
     images: str = ""
     """a folder, a file, or a pattern such as 'my/*.jpg'; empty: the run's own data set"""
     root: str = ""
-    """where the run's data set is now; empty: where it was for training"""
+    """current folder of the run's data set; empty: the one used for training"""
     split: str = ""
-    """which part of it, as --data.seeds of train.py; empty: that one"""
+    """split of that data set, in the syntax of --data.seeds of train.py; empty: the run's --data.seeds"""
     limit: int | None = None
-    """only the first pictures"""
+    """use only the first LIMIT pictures"""
     distributed: bool = False
-    """one of several processes, each with its share of the pictures: see docs/many_devices.md"""
+    """run as one of several processes, each with its share of the pictures: see docs/many_devices.md"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMapFlags(InferFlags):
+    """The flags of infer.py of all systems that make heat maps."""
+
+    refine: Literal["crf", "none"] = "crf"
+    """crf: also write pseudo masks, the seeds aligned with the edges of the picture by a dense CRF; none: seeds only"""
+    saliency: str = ""
+    """with crf: folder of 8-bit saliency maps, ID.png; pseudo masks then follow EDAM's rule, from maps, CRF and
+    saliency"""
 
 
 class Preparation(NamedTuple):
-    """A training whose data are open and checked; nothing is written yet.
+    """A training run whose data are opened and checked; nothing is written yet.
 
     Attributes:
-        class_names: of the data set.
-        stages: of each stage that was asked for, what does it.
+        class_names: class names of the data set.
+        stages: the function that runs each requested stage, by name.
     """
 
     class_names: tuple[str, ...]
@@ -53,14 +64,14 @@ class Preparation(NamedTuple):
 
 
 class System(ABC, Generic[C]):
-    """A method: how it is described, built, trained and used.
+    """A method: how it is configured, built, trained and used.
 
     Attributes:
-        kind: what config.json calls it, as `config.kind`.
+        kind: its name in config.json, the same as `config.kind`.
         config: a frozen dataclass with data, model, training, inference, seed and limit: the flags of train.py.
-        flags: those of infer.py.
-        stages: names of the stages of its training, in order.
-        makes: the folder that examples of infer.py write, such as "heatmaps/".
+        flags: a dataclass with the flags of infer.py.
+        stages: names of its training stages, in order.
+        makes: output folder in examples of infer.py, such as "heatmaps/".
     """
 
     config: ClassVar[type]
@@ -70,25 +81,25 @@ class System(ABC, Generic[C]):
 
     @property
     def kind(self) -> str:
-        """What config.json calls it."""
+        """Its name in config.json."""
         return self.config.kind
 
     @abstractmethod
     def build(self, config: C, classes: int) -> "nnx.Module":
-        """The network, randomly initialized; called inside `jax.jit` or `nnx.eval_shape` only.
+        """Build the network with random parameters; call it only inside `jax.jit` or `nnx.eval_shape`.
 
         Args:
-            config: of the system.
-            classes: c, without a background.
+            config: the system's config.
+            classes: c, number of classes without the background.
         """
 
     @abstractmethod
     def prepare(self, config: C, stages: Sequence[str]) -> Preparation:
-        """Open and check the data of a training.
+        """Open and check the training data.
 
         Args:
-            config: of the system.
-            stages: those that are wanted, in order.
+            config: the system's config.
+            stages: the requested stages, in order.
 
         Raises:
             UserError: the data cannot be used.
@@ -96,37 +107,52 @@ class System(ABC, Generic[C]):
 
     @abstractmethod
     def inference(self, job: Job, flags: InferFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        """Open what is needed to make the results of pictures; nothing is written yet.
+        """Open everything that inference needs; nothing is written yet.
 
         Args:
             job: the run, with the settings of `flags.inference`, and the mesh.
-            flags: of infer.py.
-            pictures: that are meant.
+            flags: the flags of infer.py.
+            pictures: the pictures to process.
 
         Returns:
-            What makes them, writes them into `flags.out` and returns what metrics.json says; None in all processes but
-            the first.
+            A function that computes the results, writes them into `flags.out` and returns the contents of metrics.json
+            (None in every process but the first).
 
         Raises:
-            UserError: there is no checkpoint, or something that is named is not there.
+            UserError: there is no checkpoint, or a path in the flags does not exist.
         """
 
     @abstractmethod
     def describe(self, metrics: Metrics) -> Iterator[str]:
-        """What a person wants to read of the metrics, line by line."""
+        """Summarize the metrics for the terminal, line by line."""
 
     @abstractmethod
     def results(self, flags: InferFlags) -> str:
-        """The folders in `flags.out` to use next, such as "masks/"."""
+        """The folders in `flags.out` that the next step uses, such as "masks/"."""
 
     def average(self, config: C) -> float:
-        """Decay a step of the running mean of the parameters, which is then what is validated and used; 0: none."""
+        """Decay per step of the running mean of the parameters, which then replaces them in validation and inference;
+        0: no running mean."""
         return 0.0
 
     def uses_stored_statistics(self, config: C) -> bool:
-        """Whether the backbone is trained with stored statistics, which of a random one make a dry run only."""
+        """Whether the backbone's batch norm is trained with stored statistics (with random weights: a dry run only)."""
         return True
 
     def next_command(self, config: C, workdir: str) -> str:
-        """What train.py tells to do with a finished run."""
+        """The command that train.py suggests after a finished run."""
         return f"python infer.py --ckpt {workdir} --out {self.makes}"
+
+
+class HeatMapSystem(System[C]):
+    """A system whose results are heat maps, in a `results.heatmaps.HeatMapFolder`."""
+
+    flags: ClassVar[type[HeatMapFlags]]
+
+    def describe(self, metrics: Metrics) -> Iterator[str]:
+        from ..results.heatmaps import describe
+
+        return describe(metrics)
+
+    def results(self, flags: HeatMapFlags) -> str:
+        return f"{'seeds/' if flags.refine == 'none' else 'pseudo_masks/'} and maps/"

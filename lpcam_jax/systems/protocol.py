@@ -1,4 +1,4 @@
-"""How the results of a trained network are made: what protocol.json and metrics.json say."""
+"""The protocol of a trained network's results, as stored in protocol.json and metrics.json."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from ..training.run import Run
 
 
 def model_protocol(run: Run, state: TrainState, *arrays: Any, **entries: Any) -> dict[str, Any]:
-    """How the results of a trained network are made, as plain JSON values; other parameters give another `model`.
+    """Describe how the results of a trained network are made, as plain JSON values.
 
     Args:
-        run: its config, with the settings of inference, and class names.
-        state: its parameters and statistics.
-        arrays: what else the results depend on, such as prototypes.
-        entries: of this kind of results.
+        run: the run, with the inference settings.
+        state: its parameters and batch statistics.
+        arrays: other arrays that the results depend on, such as prototypes.
+        entries: further entries for this kind of results.
 
     Returns:
-        {"version", "model", "step", "class_names", entries}.
+        {"version", "model", "step", "class_names", **entries}; "model" is a fingerprint of state and arrays.
     """
     return {
         "version": __version__,
@@ -31,5 +31,5 @@ def model_protocol(run: Run, state: TrainState, *arrays: Any, **entries: Any) ->
 
 
 def precision_of(run: Run) -> str:
-    """Of the convolutions, where results are computed."""
+    """Precision of the convolutions during inference."""
     return at_precision(run.config).model.precision

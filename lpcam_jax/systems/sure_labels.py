@@ -1,10 +1,10 @@
-"""What networks are trained on that learn from heat maps: labels of the pixels that those are sure of.
+"""Sure labels: the training labels of IRNet and AMN, for the pixels whose label their heat maps are certain of.
 
-fg, bg = CRF of the seeds at a high and at a low threshold
-label  = fg, where it is a class;  0, where both are background;  255, unsure, elsewhere
+fg, bg = seeds at a high and at a low threshold, each refined by a CRF
+label  = fg where fg is a class;  0 where both are background;  255 (unsure) elsewhere
 
     labels/ID.png         palette PNG: 0 background, n + 1 class n, 255 unsure
-    labels/protocol.json  what they were made with
+    labels/protocol.json  how they were made
 """
 
 import json
@@ -32,7 +32,7 @@ from ..training.run import Run
 
 
 def expect_maps(config: Any, network: str) -> None:
-    """UserError when no folder of heat maps is named, which a network of this name is trained from."""
+    """Raise UserError if the config names no folder of heat maps; `network` is the network's name in the message."""
     if not config.data.maps:
         raise UserError(
             f"{network} is trained from heat maps; name the folder that infer.py wrote with --data.maps DIR."
@@ -40,27 +40,28 @@ def expect_maps(config: Any, network: str) -> None:
 
 
 def sure_crops(crop: int, scale_range: tuple[float, float], *, grid: int) -> Augmentation:
-    """Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; mask uint8 (grid, grid); and
-    labels float32 (c,), if the record has them.
-
-    The mask is that of the pixels in the middle of each position of the network's grid; it has no label (255) beyond
-    the picture.
+    """Random crops with sure labels as masks.
 
     Args:
         crop: side of the square crop.
-        scale_range: each picture is resized by a number between these before cropping.
-        grid: positions of the network along a side of the crop.
+        scale_range: each picture is resized by a uniform factor from this range before cropping.
+        grid: positions of the network's output along a side of the crop.
+
+    Returns:
+        Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; mask uint8 (grid, grid); and
+        labels float32 (c,), if the record has them. The mask holds the label at the centre of each grid position, 255
+        outside the picture.
 
     Source: IRN's step "train_irn"; AMN's training.
     """
 
     def augmented(record: Record, rng: np.random.Generator) -> Batch:
         size = scaled_size(record.mask.shape, rng.uniform(*scale_range))
-        both = np.dstack([resize_bicubic(record.image, size), resize_mask(record.mask, size)])
-        canvas, box = random_crop(rng, random_mirror(rng, both), crop=crop)
-        beyond = np.ones(canvas.shape[:2], bool)
-        beyond[box[0] : box[2], box[1] : box[3]] = False
-        mask = np.where(beyond, np.uint8(IGNORE), canvas[..., 3])
+        stacked = np.dstack([resize_bicubic(record.image, size), resize_mask(record.mask, size)])
+        canvas, box = random_crop(rng, random_mirror(rng, stacked), crop=crop)
+        outside = np.ones(canvas.shape[:2], bool)
+        outside[box[0] : box[2], box[1] : box[3]] = False
+        mask = np.where(outside, np.uint8(IGNORE), canvas[..., 3])
         batch = {"image": canvas[..., :3], "box": box, "mask": resize_mask(mask, (grid, grid))}
         return batch if record.labels is None else {**batch, "labels": record.labels}
 
@@ -68,17 +69,17 @@ def sure_crops(crop: int, scale_range: tuple[float, float], *, grid: int) -> Aug
 
 
 def label_pictures(run: Run, pictures: RecordSource) -> Relabelled:
-    """The pictures with their sure labels, which are made where they are missing.
+    """Attach sure labels to the pictures, making the missing ones.
 
     Args:
-        run: of IRNet or AMN: its directory, and where the heat maps are.
-        pictures: to be labelled; those without maps are left out.
+        run: a run of IRNet or AMN; its config names the heat maps, its directory receives the labels.
+        pictures: the pictures to label; those without maps are left out.
 
     Returns:
-        The pictures that have labels, with them.
+        The pictures that have maps, with their sure labels as masks.
 
     Raises:
-        UserError: no folder of maps is named, there are no maps, they do not fit, or labels were made from others.
+        UserError: there are no maps, they do not match the pictures, or the run's labels were made from other maps.
 
     Source: IRN's step "cam_to_ir_label".
     """
@@ -90,29 +91,29 @@ def label_pictures(run: Run, pictures: RecordSource) -> Relabelled:
     masks = MaskFolder(folder.directory)
 
     def write(_: int, record: Record, __: None) -> None:
-        classes, of_picture = maps.read_for(record, protocol["method"], classes=len(run.class_names))
-        sure = sure_labels(record.image, of_picture, foreground=settings.foreground, background=settings.background)
-        write_atomically(masks.file(record.id), mask_png(with_class_values(sure, classes)))
+        classes, picture_maps = maps.read_for(record, protocol["method"], classes=len(run.class_names))
+        labels = sure_labels(record.image, picture_maps, foreground=settings.foreground, background=settings.background)
+        write_atomically(masks.file(record.id), mask_png(with_class_values(labels, classes)))
 
     share = processes.share(range(len(pictures)))
     missing = [index for index in share if not masks.file(pictures.ids[index]).exists()]
     if missing:
-        # A picture that cannot be read ends the run: training would meet it, too.
+        # A picture that cannot be read ends the run here, since training would fail on it too.
         write_all(((index, pictures[index], None) for index in tqdm(missing, "labels", unit="img")), write)
-    processes.gather(np.zeros(0))  # the labels of all are there
+    processes.gather(np.zeros(0))  # wait until every process has written its labels
     return Relabelled(pictures, masks)
 
 
 def labels_protocol(settings: SureLabels, maps: MapFolder, where: str | Path) -> dict[str, Any]:
-    """What labels are made with, as plain JSON values.
+    """Describe how the labels are made, as plain JSON values.
 
     Args:
-        settings: thresholds.
-        maps: of one method.
-        where: the folder of theirs, as it was named.
+        settings: the thresholds.
+        maps: the heat maps, of one method.
+        where: their folder, as given by the user.
 
     Raises:
-        UserError: as `read_protocol`.
+        UserError: see `read_protocol`.
     """
     [method] = maps.methods
     return {
@@ -124,10 +125,10 @@ def labels_protocol(settings: SureLabels, maps: MapFolder, where: str | Path) ->
 
 
 def kept_labels(run: Run, protocol: dict[str, Any]) -> MaskFolder | None:
-    """The labels that a run was trained on; None when they were made otherwise."""
+    """The stored labels of a run; None if there are none or they were made with another protocol."""
     folder = run.directory / "labels"
     try:
-        before = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
+        stored = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return MaskFolder(folder) if before == protocol else None
+    return MaskFolder(folder) if stored == protocol else None

@@ -1,1 +1,1 @@
-"""AMN: better heat maps, learned from those that there are."""
+"""AMN: improved heat maps, learned from existing ones."""

@@ -1,7 +1,8 @@
-"""AMN's training loss, and the activation maps that are computed from its logits.
+"""AMN's training loss, and the activation maps computed from its logits.
 
-The labels are `seeds.ir_labels` of two masks: they cover only some pixels, and some of them are wrong. So the target is
-smoothed, and background and objects have equal weight, however many pixels they have. Logits have the background first.
+The labels are `seeds.ir_labels` of two masks: they cover only some of the pixels and are partly wrong. Hence the
+target is smoothed, and background and objects have equal weight whatever their number of pixels. The background is
+channel 0 of the logits.
 
 Source: Lee et al., Threshold matters in WSSS: manipulating the activation for the robust and accurate segmentation
 model against thresholds (2022).
@@ -15,7 +16,7 @@ Array = jax.Array | np.ndarray
 
 
 def balanced_loss(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.4) -> jax.Array:
-    """Cross entropy with a smoothed target; background and objects have equal weight.
+    """Cross entropy with label smoothing and equal weight for background and objects.
 
         l(x) = - sum_k t_k(x) log softmax(logits(x))_k,        t_k = 1 - e of the label, e / c of each other class
         loss = 1/2 mean_background l + 1/2 mean_objects l
@@ -31,41 +32,41 @@ def balanced_loss(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.
     Returns:
         float32 ().
 
-    Source: AMN, its training step; there 0 / 0 without any pixel of background, or of objects.
+    Source: AMN's training step, which gives 0 / 0 if there is no background pixel or no object pixel.
     """
     classes, labels = logits.shape[-1] - 1, labels.astype(jnp.int32)
     known = labels <= classes
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-    chosen = jnp.where(known, labels, 0)[..., None]
-    of_label = jnp.take_along_axis(log_probabilities, chosen, axis=-1)[..., 0]
-    of_others = log_probabilities.sum(axis=-1) - of_label
-    losses = -(1 - smoothing) * of_label - smoothing / classes * of_others
+    targets = jnp.where(known, labels, 0)[..., None]
+    target_term = jnp.take_along_axis(log_probabilities, targets, axis=-1)[..., 0]
+    other_terms = log_probabilities.sum(axis=-1) - target_term
+    losses = -(1 - smoothing) * target_term - smoothing / classes * other_terms
     return (_mean(losses, known & (labels == 0)) + _mean(losses, known & (labels > 0))) / 2
 
 
 def activation_maps(logits: Array, classes: Array, seed: Array, *, epsilon: float = 1e-5) -> Array:
-    """Probabilities of some classes, stretched to [0, 1] except where the seed is certainly background.
+    """Class probabilities, stretched to [0, 1] except where the seed is certain background.
 
         p = softmax(logits)          A_n(x) = (p_n(x) - min p_n) / (max p_n - min p_n + e)    where seed(x) is not 0
-                                     A_n(x) = p_n(x)                                          where it is
+                                     A_n(x) = p_n(x)                                          elsewhere
 
-    Follows the namespace of the logits: NumPy in, NumPy out; JAX in (also inside `jax.jit`), JAX out.
+    NumPy in, NumPy out; JAX in (also inside `jax.jit`), JAX out.
 
     Args:
         logits: float (*b, H, W, c + 1), background first; the mean over scales and mirror images, at the size of the
             picture.
         classes: int (n,), the classes to map: the labels of the picture. The softmax is over all classes.
-        seed: int (*b, H, W), 0 where the picture is certainly background.
-        epsilon: e, for flat maps, whose range is 0.
+        seed: int (*b, H, W), 0 for certain background.
+        epsilon: e, guards against constant maps.
 
     Returns:
         float (*b, H, W, n), in [0, 1].
 
-    Source: AMN, the step that makes its maps; minimum and maximum are taken over the whole picture.
+    Source: AMN's map generation; minimum and maximum are taken over the whole picture.
     """
     xp = logits.__array_namespace__()
-    powers = xp.exp(logits - logits.max(axis=-1, keepdims=True))
-    p = powers[..., 1 + classes] / powers.sum(axis=-1, keepdims=True)
+    exponentials = xp.exp(logits - logits.max(axis=-1, keepdims=True))
+    p = exponentials[..., 1 + classes] / exponentials.sum(axis=-1, keepdims=True)
     low, high = (extreme(p, axis=(-3, -2), keepdims=True) for extreme in (xp.min, xp.max))
     return xp.where((seed != 0)[..., None], (p - low) / (high - low + epsilon), p)
 

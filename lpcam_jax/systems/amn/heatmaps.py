@@ -1,8 +1,8 @@
-"""Heat maps of AMN, in a folder (`heatmap_results`), beside those that they start from.
+"""AMN's heat maps, written to a folder (`results.heatmaps`) next to the input heat maps.
 
-    maps = probabilities of AMN, which is told the labels, stretched where the other maps are not sure of background
+    maps = AMN's class probabilities, stretched where the sure labels of the input maps are not background
 
-The labels of a picture are the classes of its other maps.
+The labels of a picture, an input of AMN, are the classes of its input maps.
 """
 
 from pathlib import Path
@@ -31,28 +31,28 @@ METHOD = "amn"
 def make_amn_heatmaps(
     run: Run, state: TrainState, source: RecordSource, maps: str | Path, out: str | Path, *, refinement: Refinement
 ) -> dict[str, Any] | None:
-    """Map every picture that is not mapped yet, then score all of them.
+    """Compute the missing heat maps, then score all pictures.
 
     Args:
-        run: of AMN, with the settings of inference, and its labels.
-        state: its parameters and statistics.
-        source: the pictures; those without maps to start from are left out, and counted.
-        maps: the folder of the heat maps to start from.
-        out: the folder.
+        run: a run of AMN, with the inference settings.
+        state: its parameters and batch statistics.
+        source: the pictures; those without input maps are left out and reported.
+        maps: folder of the input heat maps.
+        out: output folder.
         refinement: how pseudo masks are made.
 
     Returns:
-        What was written to metrics.json; None in all processes but the first.
+        The contents of metrics.json; None in every process but the first.
 
     Raises:
-        UserError: there are no such maps, they do not fit, or the folder cannot be written.
+        UserError: there are no such maps, they do not match the pictures, or the folder cannot be written.
     """
     config, classes = run.config, len(run.class_names)
     inference, settings = config.inference, config.labels
-    before = open_method(maps, inference.method or settings.method, ids=source.ids)
-    [method] = before.methods
-    source = with_maps(source, before)
-    label_protocol = labels_protocol(settings, before, maps)
+    input_maps = open_method(maps, inference.method or settings.method, ids=source.ids)
+    [method] = input_maps.methods
+    source = with_maps(source, input_maps)
+    label_protocol = labels_protocol(settings, input_maps, maps)
     protocol = model_protocol(
         run,
         state,
@@ -64,22 +64,22 @@ def make_amn_heatmaps(
         crf=False,
         background=inference.background,
     )
-    methods = tuple(dict.fromkeys((method, METHOD)))  # a single one, where AMN starts from maps of AMN
+    methods = tuple(dict.fromkeys((method, METHOD)))  # only one if the input maps are AMN's too
     folder = HeatMapFolder(out, run.class_names, methods, protocol, refinement=refinement)
-    kept = kept_labels(run, label_protocol)
+    stored_labels = kept_labels(run, label_protocol)
 
     def labels_of(record: Record) -> np.ndarray:
         labels = np.zeros(classes, np.float32)
-        labels[before.read_classes(record.id, classes=classes)] = 1
+        labels[input_maps.read_classes(record.id, classes=classes)] = 1
         return labels
 
     def write(_: int, record: Record, logits: np.ndarray) -> None:
-        mapped, start = before.read_for(record, method, classes=classes)
-        if kept and kept.file(record.id).exists():
-            seed, _ = kept.read(record.id, classes=classes)
+        mapped, before = input_maps.read_for(record, method, classes=classes)
+        if stored_labels and stored_labels.file(record.id).exists():
+            seed, _ = stored_labels.read(record.id, classes=classes)
         else:
-            seed = sure_labels(record.image, start, foreground=settings.foreground, background=settings.background)
-        by_method = {method: start, METHOD: activation_maps(logits, mapped, seed)}
+            seed = sure_labels(record.image, before, foreground=settings.foreground, background=settings.background)
+        by_method = {method: before, METHOD: activation_maps(logits, mapped, seed)}
         folder.write(record, PictureMaps(mapped, by_method))
 
     skipped = []

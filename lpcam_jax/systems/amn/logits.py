@@ -1,4 +1,4 @@
-"""From pictures and their labels to AMN's logits: several scales and mirror images, of any size.
+"""AMN's logits of pictures of any size, averaged over scales and mirror images.
 
 g(x) = mean over scales of  (logits + logits of the mirror image, mirrored back)(x) / 2,  resized to the picture
 """
@@ -19,7 +19,7 @@ from .network import AMN
 
 
 def logits_of_both(model: AMN, pictures: jax.Array, sizes: jax.Array, labels: jax.Array) -> Outputs:
-    """Logits of padded pictures, the mean over them and their mirror images, the latter mirrored back.
+    """Logits of padded pictures, averaged with the mirrored-back logits of their mirror images.
 
     Args:
         model: AMN.
@@ -45,24 +45,24 @@ def activate_pictures(
     only: Sequence[int] | None = None,
     description: str | None = "heat maps",
 ) -> Iterator[tuple[int, Record | UserError, np.ndarray | None]]:
-    """AMN's logits of every picture.
+    """Compute AMN's logits of every picture.
 
     Args:
         network: AMN.
         source: the pictures.
-        labels_of: of a record, float32 (c,), 1 for its classes, else 0.
-        inference: scales and limits.
+        labels_of: record -> float32 (c,), 1 for the classes of the picture, else 0.
+        inference: scales and batch limits.
         only: indices to compute; None: all.
-        description: of the progress bar; None: there is none.
+        description: label of the progress bar; None: no progress bar.
 
     Yields:
-        (index, record, logits float32 (H, W, c + 1), background first), each picture once, in the order they finish; of
-        one that cannot be read (index, the error, None).
+        (index, record, logits float32 (H, W, c + 1), background first), each picture once, in order of completion;
+        (index, error, None) for a picture that cannot be read.
 
     Raises:
         UserError: the network's output is not finite.
 
-    Source: AMN, the step that makes its maps; there the dropout of training is left on.
+    Source: AMN's map generation, which leaves training's dropout switched on.
     """
 
     def finish(record: Record, outputs: list[Outputs]) -> np.ndarray:

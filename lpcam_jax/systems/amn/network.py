@@ -1,9 +1,9 @@
-"""AMN, the activation manipulation network: a segmentation network that is told which classes are in the picture.
+"""AMN, the activation manipulation network: a segmentation network conditioned on the classes of the picture.
 
     g(x) = sum_r  conv3x3_r( f(x) * (E y + b) ),  r = 6, 12, 18, 24          y: 1 for the classes of the picture
 
-The labels weigh the channels of the features, so the convolutions have only to tell where the classes are. The logits,
-the background first, are on the grid of the features, 16 pixels a position. Exact on padded pictures.
+The labels weight the channels of the features, so the convolutions only have to locate the classes. The logits,
+background first, are on the feature grid, 16 pixels per position. Exact on padded pictures.
 """
 
 import jax
@@ -26,19 +26,20 @@ class LabelEncoder(nnx.Module):
         self.bias = nnx.Param(jax.random.uniform(rngs.params(), (features,), jnp.float32, -bound, bound))
 
     def __call__(self, labels: jax.Array) -> jax.Array:
-        """Weights float32 (b, d) of labels float (b, c)."""
+        """Channel weights float32 (b, d) for labels float (b, c)."""
         return jnp.matmul(labels, self.kernel[...], precision="highest") + self.bias[...].reshape(1, -1)
 
 
 class AMN(nnx.Module):
-    """Features weighted by the labels, sum of four dilated convolutions.
+    """Features weighted by the labels, followed by a sum of four dilated convolutions.
 
     Args:
-        backbone: with output stride 16 to be AMN's.
+        backbone: the feature extractor; AMN's has output stride 16.
         classes: c, without the background.
-        preprocessing: what the backbone's weights expect.
-        rates: dilations of the convolutions at output stride 16; at another they reach as many pixels.
-        rngs: of the initialization.
+        preprocessing: matches the backbone's weights.
+        rates: dilations of the convolutions at output stride 16; rescaled for other strides to the same reach in
+            pixels.
+        rngs: random streams for the initialization.
 
     Source: Lee et al., Threshold matters in WSSS: manipulating the activation for the robust and accurate segmentation
     model against thresholds (CVPR 2022), as in the authors' code.
@@ -69,7 +70,7 @@ class AMN(nnx.Module):
             images: float (b, h, w, 3), preprocessed, zero outside the valid region.
             labels: float (b, c), 1 for the classes of each picture, else 0.
             sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
-            dropout_key: of the dropout while training; None: no dropout.
+            dropout_key: random key of the dropout in training; None: no dropout.
 
         Returns:
             float32 (b, h', w', c + 1), the background first, zero outside the valid region.
@@ -79,20 +80,19 @@ class AMN(nnx.Module):
         return self.activation(features, self.grid_sizes(sizes))
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
-        """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
+        """Valid sizes of the logits for pictures of these sizes; both int32 (b, 2)."""
         return self.backbone.grids(sizes)[-1]
 
 
 def build_amn(model: AMNModel, classes: int, *, seed: int = 0) -> AMN:
-    """The AMN a config describes, randomly initialized.
+    """Build AMN from its config, randomly initialized.
+
+    Call it inside `jax.jit` or `nnx.eval_shape`: run eagerly, it compiles hundreds of tiny programs.
 
     Args:
-        model: its description; `weights` is not read here.
+        model: the config; its `weights` are not loaded here.
         classes: c, without the background.
-        seed: of the initialization.
-
-    Returns:
-        AMN. Call it inside `jax.jit` or `nnx.eval_shape`: eagerly, hundreds of tiny programs are compiled.
+        seed: random seed of the initialization.
     """
     rngs = nnx.Rngs(seed)
     options = {"rates": model.rates} if model.rates else {}

@@ -1,12 +1,12 @@
-"""AMN to train.py and infer.py."""
+"""AMN as a system of train.py and infer.py."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from ...data.records import RecordSource
 from ...training.run import Job
-from ..base import InferFlags, Metrics, Preparation, System
+from ..base import HeatMapFlags, HeatMapSystem, Metrics, Preparation
 from .config import AMNConfig, AMNInference
 
 if TYPE_CHECKING:
@@ -16,20 +16,16 @@ LABELS, AMN_STAGE = "labels", "amn"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AMNFlags(InferFlags):
-    """What to map, from which heat maps, and where to."""
+class AMNFlags(HeatMapFlags):
+    """Pictures to map, input heat maps, and output folder."""
 
     maps: str = ""
-    """a folder of heat maps to start from; empty: the maps that AMN was trained on"""
-    refine: Literal["crf", "none"] = "crf"
-    """crf: a dense CRF moves the seeds to the edges of the photograph, which makes pseudo masks; none"""
-    saliency: str = ""
-    """with crf: a folder of 8-bit saliency maps, ID.png; then EDAM's rule makes the masks of maps, CRF and saliency"""
+    """folder of the input heat maps; empty: the maps that AMN was trained on"""
     inference: AMNInference = field(default_factory=AMNInference)
 
 
-class AMNSystem(System[AMNConfig]):
-    """Sure labels of heat maps, AMN, heat maps by it."""
+class AMNSystem(HeatMapSystem[AMNConfig]):
+    """Sure labels from heat maps, AMN trained on them, and AMN's heat maps."""
 
     config: ClassVar = AMNConfig
     flags: ClassVar = AMNFlags
@@ -64,14 +60,6 @@ class AMNSystem(System[AMNConfig]):
         refined = refinement(flags.refine, background=flags.inference.background, saliency=flags.saliency)
         state, maps = trained_state(job.run, devices=job.devices), flags.maps or job.run.config.data.maps
         return lambda: make_amn_heatmaps(job.run, state, pictures, maps, flags.out, refinement=refined)
-
-    def describe(self, metrics: Metrics) -> Iterator[str]:
-        from ...results.heatmaps import describe
-
-        return describe(metrics)
-
-    def results(self, flags: AMNFlags) -> str:
-        return f"{'seeds/' if flags.refine == 'none' else 'pseudo_masks/'} and maps/"
 
     def next_command(self, config: AMNConfig, workdir: str) -> str:
         return f"{super().next_command(config, workdir)} --maps {config.data.maps}"

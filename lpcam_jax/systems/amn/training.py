@@ -1,4 +1,4 @@
-"""Training AMN from sure labels: it is told which classes are in a picture, and learns where they are.
+"""Training AMN on sure labels: given the classes of a picture, it learns where they are.
 
 loss = balanced, smoothed cross entropy over the sure pixels of the batch         (`systems/amn/activation.py`)
 """
@@ -22,17 +22,17 @@ from .network import AMN
 
 
 def train_amn(job: Job, pictures: RecordSource) -> TrainState:
-    """Train, or go on training, the AMN of a run; its last checkpoint is the result.
+    """Train the AMN of a run, or resume its training; the last checkpoint is the result.
 
     Args:
-        job: the run, and the mesh.
-        pictures: with sure labels as their masks (`sure_labels`).
+        job: the run and the mesh.
+        pictures: pictures with sure labels as masks (`sure_labels`).
 
     Returns:
         TrainState after the last step.
 
     Raises:
-        UserError: as `training.loop.train`.
+        UserError: see `training.loop.train`.
     """
     config, training = job.run.config, job.run.config.training
     network = network_of(config, len(job.run.class_names))
@@ -50,13 +50,13 @@ def train_amn(job: Job, pictures: RecordSource) -> TrainState:
 
 
 def amn_loss(training: AMNTraining) -> Loss:
-    """The loss.
+    """The training loss.
 
     Args:
-        training: the smoothing.
+        training: holds the label smoothing.
 
     Returns:
-        (AMN, batch of `sure_crops`, key of the dropout) -> float32 ().
+        (AMN, batch of `sure_crops`, dropout key) -> float32 ().
     """
 
     def loss(model: AMN, batch: Batch, key: jax.Array) -> jax.Array:
@@ -68,20 +68,20 @@ def amn_loss(training: AMNTraining) -> Loss:
 
 
 def amn_optimizer(training: AMNTraining, network: nnx.Module) -> optax.GradientTransformation:
-    """The optimizer of AMN: Adam at constant rates, larger for label encoder and convolutions.
+    """AMN's optimizer: Adam at constant learning rates, higher for label encoder and convolutions.
 
     Args:
-        training: rates, groups, decay.
-        network: AMN, with or without memory.
+        training: learning rates, decay, frozen parts.
+        network: AMN, abstract (shapes only) or concrete.
 
     Returns:
         optax.GradientTransformation of its parameters.
 
     Raises:
-        UserError: a frozen part is none of the backbone.
+        UserError: the backbone has no part with the name of a frozen one.
 
-    Source: AMN's, torch's Adam: the decay is added to the gradient, and so divided by its running size (not as in
-    AdamW, which decouples it).
+    Source: AMN, with torch's Adam: the decay is added to the gradient before its normalization (unlike AdamW, which
+    decouples it).
     """
     decay = training.weight_decay
     groups = {"head": Group(training.head_multiplier, decay), "backbone": Group(1.0, decay)}

@@ -1,1 +1,1 @@
-"""DeepLab: segmentation networks, trained from masks."""
+"""DeepLab: segmentation networks, trained on masks."""

@@ -1,9 +1,9 @@
-"""What a segmentation network is trained with: cross entropy a pixel, where the mask says something.
+"""Losses of the segmentation networks: cross entropy over the labelled pixels.
 
-    loss = mean over pixels with a label of  -log softmax(logits)[label]
+    loss = mean over labelled pixels of  -log softmax(logits)[label]
 
-V2 is trained at the sizes of its logits, with smaller masks; V3+ at the size of the mask, with larger logits. Both
-take whole canvases: what is padding has the label 255.
+V2's is computed at the sizes of its logits, with shrunken masks; V3+'s at the size of the mask, with enlarged logits.
+Both take whole canvases: padding has the label 255.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from ...data.masks import IGNORE
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean over the pixels that have a label.
+    """Mean cross entropy over the labelled pixels.
 
     Args:
         logits: float (b, h, w, c).
         labels: int (b, h, w), 0 .. c - 1, or 255: no label.
 
     Returns:
-        float32 (); 0 if no pixel has a label.
+        float32 (); 0 if no pixel is labelled.
 
-    Source: torch's `cross_entropy(ignore_index=255)`, which is NaN without any label.
+    Source: torch's `cross_entropy(ignore_index=255)`, which is NaN if no pixel is labelled.
     """
     labels = labels.astype(jnp.int32)
     labelled = labels != IGNORE
@@ -36,7 +36,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def shrink_labels(labels: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Nearest resize by PIL's rule: row i of h comes from the centre, row floor((i + 1/2) H / h) of H.
+    """Nearest-neighbour resize by PIL's rule: row i of h is the centre one, row floor((i + 1/2) H / h) of H.
 
     Args:
         labels: int (b, H, W).
@@ -45,7 +45,7 @@ def shrink_labels(labels: jax.Array, shape: tuple[int, int]) -> jax.Array:
     Returns:
         int (b, h, w), of the same dtype.
 
-    Source: PIL's `resize(..., NEAREST)`, which adds H / h up row by row; so does this, to round as it does.
+    Source: PIL's `resize(..., NEAREST)`, which accumulates H / h row by row; done likewise here, for equal rounding.
     """
     rows, columns = (
         np.cumsum([source / target / 2] + [source / target] * (target - 1)).astype(int)
@@ -55,20 +55,20 @@ def shrink_labels(labels: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 def multi_scale_loss(logits: Sequence[jax.Array], labels: jax.Array) -> jax.Array:
-    """DeepLabV2's: the sum over scales of the cross entropy with labels at the size of the logits.
+    """DeepLabV2's loss: sum over scales of the cross entropy, with labels shrunk to the size of the logits.
 
     Args:
-        logits: float (b, h_s, w_s, c) each, from `DeepLabV2.pyramid`.
+        logits: float (b, h_s, w_s, c) for each scale, from `DeepLabV2.pyramid`.
         labels: int (b, H, W), 0 .. c - 1, or 255: no label; at the size of the picture.
 
     Returns:
         float32 ().
     """
-    return sum(cross_entropy(one, shrink_labels(labels, one.shape[1:3])) for one in logits)
+    return sum(cross_entropy(at_scale, shrink_labels(labels, at_scale.shape[1:3])) for at_scale in logits)
 
 
 def full_size_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """DeepLabV3+'s: cross entropy of the logits, resized bilinearly to the picture.
+    """DeepLabV3+'s loss: cross entropy of the logits, resized bilinearly to the picture.
 
     Args:
         logits: float (b, h, w, c), from `DeepLabV3Plus`.

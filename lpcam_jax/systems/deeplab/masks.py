@@ -1,4 +1,4 @@
-"""Masks of a segmentation network, in a folder (`mask_results`)."""
+"""Masks of a segmentation network, written to a folder (`results.masks`)."""
 
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,16 @@ from .segment import segment_pictures
 
 
 def make_masks(run: Run, state: TrainState, source: RecordSource, out: str | Path) -> dict[str, Any] | None:
-    """Segment every picture that has no mask yet, then score all of them.
+    """Segment every picture that has no mask yet, then score all pictures.
 
     Args:
-        run: of the segmentation network, with the settings of inference.
-        state: its parameters and statistics.
+        run: a run of the segmentation network, with the inference settings.
+        state: its parameters and batch statistics.
         source: the pictures.
-        out: the folder.
+        out: output folder.
 
     Returns:
-        What was written to metrics.json; None in all processes but the first.
+        The contents of metrics.json; None in every process but the first.
 
     Raises:
         UserError: the folder cannot be written, or no picture could be read.

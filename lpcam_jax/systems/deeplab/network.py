@@ -1,9 +1,9 @@
-"""DeepLabV2 and DeepLabV3+: segmentation networks on any backbone of the house, exact on padded pictures.
+"""DeepLabV2 and DeepLabV3+: segmentation networks on any `backbones.base.Backbone`, exact on padded pictures.
 
     V2:   g(x) = sum_r  conv3x3_r(f(x)),  r = 6, 12, 18, 24          logits = max over scales s of  g(x at scale s)
-    V3+:  f -> 1x1, 3x3 at three rates, picture mean -> concat, 1x1 -> beside a finer stage -> two 3x3 -> 1x1
+    V3+:  f -> 1x1, 3x3 at three rates, picture mean -> concat, 1x1 -> concat with a finer stage -> two 3x3 -> 1x1
 
-The logits are on a grid, 8 (V2) or 4 (V3+) pixels a position; `layers.resize` brings them to the picture.
+The logits are on a grid of 8 (V2) or 4 (V3+) pixels per position; `layers.resize` brings them to the picture.
 """
 
 from functools import reduce
@@ -25,13 +25,13 @@ class DeepLabV2(nnx.Module):
     """Sum of four dilated convolutions, maximum over three scales of the picture.
 
     Args:
-        backbone: with output stride 8 and `dilation="atrous"` to be DeepLab's.
-        classes: c, with the background.
-        preprocessing: what the backbone's weights expect.
-        rates: dilations of the head at output stride 8; at another they reach as many pixels.
-        rngs: of the initialization.
+        backbone: the feature extractor; DeepLab's has output stride 8 and `dilation="atrous"`.
+        classes: c, including the background.
+        preprocessing: matches the backbone's weights.
+        rates: dilations of the head at output stride 8; rescaled for other strides to the same reach in pixels.
+        rngs: random streams for the initialization.
 
-    Source: Chen et al., DeepLab (TPAMI 2018), as trained by the multi-scale recipe that the papers' numbers come from.
+    Source: Chen et al., DeepLab (TPAMI 2018), as trained by the multi-scale recipe behind the papers' numbers.
     """
 
     smaller_scales = (0.75, 0.5)
@@ -50,39 +50,39 @@ class DeepLabV2(nnx.Module):
         self.head = AtrousSum(backbone.channels[-1], classes, self.rates, rngs=rngs)
 
     def __call__(self, images: jax.Array, sizes: Sizes = None) -> jax.Array:
-        """Logits of pictures: the last of `pyramid`."""
+        """Logits of pictures: the last element of `pyramid`."""
         return self.pyramid(images, sizes)[-1]
 
     def pyramid(self, images: jax.Array, sizes: Sizes = None, *, train_backbone: bool = False) -> list[jax.Array]:
-        """Logits of every scale, and their maximum: what is trained.
+        """Logits of every scale, and their maximum; the loss is computed on all of them.
 
         Args:
             images: float (b, h, w, 3), preprocessed, zero outside the valid region.
             sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
-            train_backbone: whether its batch norm uses and updates with the statistics of each scale's batch; the
-                source never does.
+            train_backbone: whether the backbone's batch norm uses the statistics of each scale's batch and updates the
+                stored ones; the source never does.
 
         Returns:
-            Four float32 (b, h_s, w_s, c), zero outside the valid region: of scales 1, 0.75 and 0.5, each on its own
-            grid, and the element-wise maximum of the three on the grid of scale 1, the smaller ones resized to it.
+            Four float32 (b, h_s, w_s, c), zero outside the valid region: scales 1, 0.75 and 0.5, each on its own grid,
+            and the element-wise maximum of the three on the grid of scale 1, the smaller ones resized to it.
         """
         pictures = [(images, sizes), *(rescale(images, sizes, scale) for scale in self.smaller_scales)]
         logits = [self._logits_of_one_scale(*picture, train_backbone) for picture in pictures]
         grids = [self.grid_sizes(valid) for _, valid in pictures]
         shape = logits[0].shape[1:3]
-        smaller = [resize_valid(one, grid, shape, grids[0]) for one, grid in zip(logits[1:], grids[1:], strict=True)]
-        return [*logits, reduce(jnp.maximum, smaller, logits[0])]
+        resized = [resize_valid(x, grid, shape, grids[0]) for x, grid in zip(logits[1:], grids[1:], strict=True)]
+        return [*logits, reduce(jnp.maximum, resized, logits[0])]
 
     def loss(
         self, images: jax.Array, labels: jax.Array, *, train_backbone: bool, dropout_key: jax.Array | None
     ) -> jax.Array:
-        """What it is trained with: `losses.multi_scale_loss` of its pyramid. It has no dropout.
+        """Training loss: `losses.multi_scale_loss` of the pyramid. There is no dropout.
 
         Args:
             images: float (b, H, W, 3), preprocessed.
             labels: int (b, H, W), 0 .. c - 1, or 255: no label.
-            train_backbone: as `pyramid`.
-            dropout_key: not used.
+            train_backbone: see `pyramid`.
+            dropout_key: unused.
 
         Returns:
             float32 ().
@@ -94,12 +94,12 @@ class DeepLabV2(nnx.Module):
         return self.head(features, self.grid_sizes(sizes))
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
-        """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
+        """Valid sizes of the logits for pictures of these sizes; both int32 (b, 2)."""
         return self.backbone.grids(sizes)[-1]
 
 
 class ConvNormRelu(nnx.Module):
-    """Convolution, batch norm, ReLU, and zeros outside the valid region."""
+    """Convolution, batch norm, ReLU, then zeros outside the valid region."""
 
     folds: ClassVar = (("conv", "bn"),)
 
@@ -112,12 +112,12 @@ class ConvNormRelu(nnx.Module):
 
 
 class AtrousPyramid(nnx.Module):
-    """Features at several reaches, from one position to the whole picture, mixed by a 1x1 convolution."""
+    """Features with receptive fields from one position to the whole picture, mixed by a 1x1 convolution."""
 
     def __init__(self, inputs: int, outputs: int, *, rates: tuple[int, ...], dtype: jnp.dtype, rngs: nnx.Rngs):
-        layer = [ConvNormRelu(inputs, outputs, 1, dtype=dtype, rngs=rngs)]
-        layer += [ConvNormRelu(inputs, outputs, 3, dilation=rate, dtype=dtype, rngs=rngs) for rate in rates]
-        self.local = nnx.List(layer)
+        branches = [ConvNormRelu(inputs, outputs, 1, dtype=dtype, rngs=rngs)]
+        branches += [ConvNormRelu(inputs, outputs, 3, dilation=rate, dtype=dtype, rngs=rngs) for rate in rates]
+        self.local = nnx.List(branches)
         self.picture = ConvNormRelu(inputs, outputs, 1, dtype=dtype, rngs=rngs)
         self.mix = ConvNormRelu((2 + len(rates)) * outputs, outputs, 1, dtype=dtype, rngs=rngs)
 
@@ -132,19 +132,19 @@ class AtrousPyramid(nnx.Module):
 
 
 class DeepLabV3Plus(nnx.Module):
-    """Atrous pyramid on the last stage, decoder with a finer one, 4 pixels a position.
+    """Atrous pyramid on the last stage, decoder on a finer stage with 4 pixels per position.
 
     Args:
-        backbone: with output stride 16 or 8 and `dilation="atrous"`.
-        classes: c, with the background.
-        preprocessing: what the backbone's weights expect.
-        rates: dilations of the pyramid at output stride 16; at another they reach as many pixels.
+        backbone: the feature extractor, with output stride 16 or 8 and `dilation="atrous"`.
+        classes: c, including the background.
+        preprocessing: matches the backbone's weights.
+        rates: dilations of the pyramid at output stride 16; rescaled for other strides to the same reach in pixels.
         width: channels of pyramid and decoder.
-        dtype: of the convolutions but the last; parameters, norms and logits stay float32.
-        rngs: of the initialization.
+        dtype: dtype of all convolutions but the last; parameters, norms and logits stay float32.
+        rngs: random streams for the initialization.
 
-    Source: Chen et al., Encoder-Decoder with Atrous Separable Convolution (ECCV 2018), without the separable ones;
-    dropout of 0.1 after the pyramid, none in the decoder, as in the authors' code.
+    Source: Chen et al., Encoder-Decoder with Atrous Separable Convolution (ECCV 2018), with plain convolutions in
+    place of separable ones; dropout of 0.1 after the pyramid, none in the decoder, as in the authors' code.
     """
 
     finer_width, dropout = 48, 0.1
@@ -183,12 +183,12 @@ class DeepLabV3Plus(nnx.Module):
         Args:
             images: float (b, h, w, 3), preprocessed, zero outside the valid region.
             sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
-            train: whether the batch norm of the head uses and updates with the statistics of this batch.
-            train_backbone: whether that of the backbone does.
-            dropout_key: of the dropout while training; None: no dropout.
+            train: whether the head's batch norm uses the statistics of this batch and updates the stored ones.
+            train_backbone: the same for the backbone's batch norm.
+            dropout_key: random key of the dropout in training; None: no dropout.
 
         Returns:
-            float32 (b, h / 4, w / 4, c), rounded up as the finer stage is, zero outside the valid region.
+            float32 (b, h / 4, w / 4, c), on the grid of the finer stage (rounded up), zero outside the valid region.
         """
         features = self.backbone(images, sizes, train=train_backbone)
         coarse, fine = self.backbone.grids(sizes)[-1], self.grid_sizes(sizes)
@@ -203,13 +203,13 @@ class DeepLabV3Plus(nnx.Module):
     def loss(
         self, images: jax.Array, labels: jax.Array, *, train_backbone: bool, dropout_key: jax.Array | None
     ) -> jax.Array:
-        """What it is trained with: `losses.full_size_loss` of its logits.
+        """Training loss: `losses.full_size_loss` of the logits.
 
         Args:
             images: float (b, H, W, 3), preprocessed.
             labels: int (b, H, W), 0 .. c - 1, or 255: no label.
-            train_backbone: whether the batch norm of the backbone uses and updates with the statistics of this batch.
-            dropout_key: of the dropout.
+            train_backbone: see `__call__`.
+            dropout_key: random key of the dropout; None: no dropout.
 
         Returns:
             float32 ().
@@ -217,21 +217,19 @@ class DeepLabV3Plus(nnx.Module):
         return full_size_loss(self(images, train=True, train_backbone=train_backbone, dropout_key=dropout_key), labels)
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
-        """Valid sizes of the logits for pictures of these sizes, int32 (b, 2) each."""
+        """Valid sizes of the logits for pictures of these sizes; both int32 (b, 2)."""
         return self.backbone.grids(sizes)[self.finer_stage]
 
 
 def build_deeplab(model: DeepLabModel, classes: int, *, seed: int = 0) -> DeepLabV2 | DeepLabV3Plus:
-    """The segmentation network a config describes, randomly initialized.
+    """Build the segmentation network from its config, randomly initialized.
+
+    Call it inside `jax.jit` or `nnx.eval_shape`: run eagerly, it compiles hundreds of tiny programs.
 
     Args:
-        model: its description; `weights` is not read here.
-        classes: c, with the background.
-        seed: of the initialization.
-
-    Returns:
-        DeepLabV2 or DeepLabV3Plus. Call it inside `jax.jit` or `nnx.eval_shape`: eagerly, hundreds of tiny programs are
-        compiled.
+        model: the config; its `weights` are not loaded here.
+        classes: c, including the background.
+        seed: random seed of the initialization.
     """
     rngs = nnx.Rngs(seed)
     backbone = model.build(dilation="atrous", rngs=rngs)
@@ -244,5 +242,5 @@ def build_deeplab(model: DeepLabModel, classes: int, *, seed: int = 0) -> DeepLa
 
 
 def _last_of_stride(stride: int, backbone: Backbone) -> int:
-    """Number of the last stage with this stride; ValueError where there is none."""
+    """Index of the last stage with this stride; ValueError if there is none."""
     return len(backbone.strides) - 1 - backbone.strides[::-1].index(stride)

@@ -1,4 +1,4 @@
-"""From pictures to segmentation masks: the whole picture, at several scales and mirrored, of any size.
+"""Segmentation of whole pictures of any size, averaged over scales and mirror images.
 
 p(x) = mean over scales and mirror images of  softmax( logits, resized bilinearly to the picture )(x)
 mask = argmax p
@@ -27,18 +27,18 @@ def segment_pictures(
     description: str | None = "masks",
     only: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Record | UserError, np.ndarray | None]]:
-    """The masks of a network.
+    """Segment every picture.
 
     Args:
         network: DeepLabV2 or DeepLabV3Plus.
         source: the pictures.
-        inference: scales, mirror images, limits of batches.
-        description: of the progress bar; None: there is none.
+        inference: scales, mirror images, batch limits.
+        description: label of the progress bar; None: no progress bar.
         only: indices to compute; None: all.
 
     Yields:
-        (index, record, uint8 (H, W), 0 background, n + 1 class n), each picture once, in the order they finish; of one
-        that cannot be read (index, the error, None).
+        (index, record, mask uint8 (H, W), 0 background, n + 1 class n), each picture once, in order of completion;
+        (index, error, None) for a picture that cannot be read.
 
     Raises:
         UserError: the network's output is not finite.
@@ -61,28 +61,28 @@ def segment_pictures(
 
 
 def logits(model: DeepLabV2 | DeepLabV3Plus, pictures: jax.Array, sizes: jax.Array) -> Outputs:
-    """Logits float32 (b, h', w', c) of padded pictures uint8 (b, h, w, 3), valid int32 (b, 2)."""
+    """Logits float32 (b, h', w', c) of padded pictures uint8 (b, h, w, 3) with valid sizes int32 (b, 2)."""
     return {"logits": model(as_they_are(model, pictures, sizes), sizes)}
 
 
 def logits_of_both(model: DeepLabV2 | DeepLabV3Plus, pictures: jax.Array, sizes: jax.Array) -> Outputs:
-    """The same, and "mirrored" those of the mirror images, mirrored back."""
+    """`logits` of the pictures and, as "mirrored", of their mirror images, mirrored back."""
     images, extents = with_mirror_images(model, pictures, sizes)
     straight, mirrored = mirrored_back(model(images, extents), model.grid_sizes(sizes))
     return {"logits": straight, "mirrored": mirrored}
 
 
 def mask_of(logits: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """The most probable class of each pixel, on average over the logits.
+    """Most probable class of each pixel, with probabilities averaged over several logits.
 
     Args:
-        logits: float (h_i, w_i, c) each, of the whole picture at any size.
+        logits: float (h_i, w_i, c) each, of the whole picture at any resolution.
         size: (H, W) of the picture.
 
     Returns:
         uint8 (H, W).
     """
-    if len(logits) == 1:  # the softmax keeps the order
+    if len(logits) == 1:  # softmax is monotonic
         return resize_bilinear(logits[0], size).argmax(axis=-1).astype(np.uint8)
-    total = sum(softmax(resize_bilinear(of_view, size), axis=-1) for of_view in logits)
+    total = sum(softmax(resize_bilinear(view, size), axis=-1) for view in logits)
     return total.argmax(axis=-1).astype(np.uint8)

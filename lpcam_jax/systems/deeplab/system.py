@@ -1,4 +1,4 @@
-"""DeepLab to train.py and infer.py."""
+"""DeepLab as a system of train.py and infer.py."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ SEGMENTATION = "segmentation"
 
 @dataclass(frozen=True, kw_only=True)
 class DeepLabFlags(InferFlags):
-    """What to segment, and where to."""
+    """Pictures to segment, and output folder."""
 
     inference: DeepLabInference = field(default_factory=DeepLabInference)
 
 
 class DeepLab(System[DeepLabConfig]):
-    """A segmentation network, trained from masks."""
+    """A segmentation network, trained on masks."""
 
     config: ClassVar = DeepLabConfig
     flags: ClassVar = DeepLabFlags

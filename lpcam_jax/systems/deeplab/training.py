@@ -1,6 +1,6 @@
-"""Training a segmentation network from masks: true ones, or seeds and pseudo masks made without a pixel label.
+"""Training a segmentation network on masks: true ones, or seeds and pseudo masks made without pixel labels.
 
-loss = mean over labelled pixels of the cross entropy (`segmentation_losses`)
+loss = mean over labelled pixels of the cross entropy (`losses`)
 """
 
 import math
@@ -32,18 +32,18 @@ from .segment import segment_pictures
 
 
 def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSource) -> TrainState:
-    """Train, or go on training, the segmentation network of a run; its last checkpoint is the result.
+    """Train the segmentation network of a run, or resume its training; the last checkpoint is the result.
 
     Args:
-        job: the run, and the mesh.
-        pictures: with the masks to train on.
-        validation: with true masks, for the validation mIoU; may be none.
+        job: the run and the mesh.
+        pictures: pictures with the masks to train on.
+        validation: pictures with true masks, for the validation mIoU; may be empty.
 
     Returns:
         TrainState after the last step.
 
     Raises:
-        UserError: as `training.loop.train`.
+        UserError: see `training.loop.train`.
     """
     config, training = job.run.config, job.run.config.training
     network = network_of(config, len(job.run.class_names))
@@ -63,13 +63,13 @@ def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSourc
 
 
 def segmentation_loss(*, train_backbone: bool) -> Loss:
-    """The loss.
+    """The training loss.
 
     Args:
-        train_backbone: whether the backbone's batch norm uses and updates with the statistics of the batch.
+        train_backbone: whether the backbone's batch norm uses the statistics of the batch and updates the stored ones.
 
     Returns:
-        (network, batch of `masked_crops`, key of the dropout) -> float32 ().
+        (network, batch of `masked_crops`, dropout key) -> float32 ().
     """
 
     def loss(model: DeepLabV2 | DeepLabV3Plus, batch: Batch, key: jax.Array) -> jax.Array:
@@ -80,19 +80,19 @@ def segmentation_loss(*, train_backbone: bool) -> Loss:
 
 
 def segmentation_optimizer(training: DeepLabTraining, network: nnx.Module) -> optax.GradientTransformation:
-    """The optimizer of a segmentation network: the head learns faster, the biases of its convolutions faster still.
+    """The optimizer of a segmentation network: a higher learning rate for the head, a still higher one for its biases.
 
     Args:
-        training: rates, groups, decay, steps.
-        network: the network, with or without memory.
+        training: learning rates, decay, frozen parts, steps.
+        network: the network, abstract (shapes only) or concrete.
 
     Returns:
         optax.GradientTransformation of its parameters.
 
     Raises:
-        UserError: a frozen part is none of the backbone.
+        UserError: the backbone has no part with the name of a frozen one.
 
-    Source: DeepLabV2's recipe, in which the norms are in no group.
+    Source: DeepLabV2's recipe, where the norms are in no parameter group.
     """
     decay = training.weight_decay
     groups = {
@@ -112,16 +112,21 @@ def segmentation_optimizer(training: DeepLabTraining, network: nnx.Module) -> op
 
 
 def masked_crops(training: DeepLabTraining) -> Augmentation:
-    """Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; mask uint8 (crop, crop).
+    """Random crops with masks.
 
-    Where a record has no mask, no pixel has a label.
+    Args:
+        training: scales and crop size.
+
+    Returns:
+        Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; mask uint8 (crop, crop), all
+        255 if the record has no mask.
     """
 
     def augmented(record: Record, rng: np.random.Generator) -> Batch:
         mask = np.full(record.image.shape[:2], IGNORE, np.uint8) if record.mask is None else record.mask
         image, mask = random_scale(rng, record.image, mask, scales=training.scales)
         canvas, labels, box = random_window(rng, image, mask, crop=training.crop)
-        if rng.random() < 0.5:  # the window, not only the picture in it: as the recipe does, the padding moves along
+        if rng.random() < 0.5:  # mirror the whole window including its padding, as the recipe does
             canvas, labels = canvas[:, ::-1], labels[:, ::-1]
             box = np.int32([box[0], training.crop - box[3], box[2], training.crop - box[1]])
         return {"image": canvas, "box": box, "mask": labels}
@@ -130,21 +135,21 @@ def masked_crops(training: DeepLabTraining) -> Augmentation:
 
 
 def make_validation(config: DeepLabConfig, validation: RecordSource) -> Validation:
-    """The validation of a state: mIoU with the background, at the settings of inference, compiled once.
+    """Validation by mIoU, including the background, with the inference settings; compiled once.
 
     Args:
-        config: of the run.
-        validation: pictures with true masks, seen whole; those that cannot be read are left out.
+        config: the run's config.
+        validation: pictures with true masks, segmented whole; those that cannot be read are left out.
 
     Returns:
-        Validation, whose measure is the mIoU; NaN when no pixel has a label. Each process computes its share.
+        Validation that measures the mIoU; NaN if no pixel is labelled. Each process computes its share.
     """
     devices, classes = local_mesh(), len(validation.class_names) + 1
     graph, *_ = graph_of(config, len(validation.class_names))
 
     def measure(state: TrainState) -> float:
-        used, matrix = in_use(state), np.zeros((classes, classes))
-        network = Network(graph, replicate((used.parameters, used.batch_stats), devices), devices)
+        effective, matrix = in_use(state), np.zeros((classes, classes))
+        network = Network(graph, replicate((effective.parameters, effective.batch_stats), devices), devices)
         results = segment_pictures(
             network,
             validation,

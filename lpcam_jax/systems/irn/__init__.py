@@ -1,1 +1,1 @@
-"""IRN: edges learned from heat maps, and the pseudo masks that a random walk makes with them."""
+"""IRN: object edges learned from heat maps, and pseudo masks by a random walk that respects them."""

@@ -1,6 +1,6 @@
-"""From pictures to edge maps: the whole picture and its mirror image, of any size.
+"""IRNet's edge maps of whole pictures of any size, averaged with their mirror images.
 
-edge(x) = sigmoid( mean over picture and mirror image of IRNet's edge logits at x ),   on a grid of 4 pixels a position
+edge(x) = sigmoid( mean over picture and mirror image of IRNet's edge logits at x ),   on a grid, 4 pixels per position
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from .network import IRNet
 
 
 def edge_logits(model: IRNet, pictures: jax.Array, sizes: jax.Array) -> Outputs:
-    """Edge logits of padded pictures, the mean over them and their mirror images, the latter mirrored back.
+    """Edge logits of padded pictures, averaged with the mirrored-back logits of their mirror images.
 
     Args:
         model: IRNet.
@@ -42,24 +42,24 @@ def detect_edges(
     description: str | None = "edges",
     only: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Record | UserError, np.ndarray | None]]:
-    """The edges IRNet sees.
+    """Compute IRNet's edge maps.
 
     Args:
         network: IRNet.
         source: the pictures.
-        batches: limits of batches.
-        description: of the progress bar; None: there is none.
+        batches: batch limits.
+        description: label of the progress bar; None: no progress bar.
         only: indices to compute; None: all.
 
     Yields:
-        (index, record, float32 (h, w) probabilities), for most backbones h, w = H / 4, W / 4, rounded up; of a picture
-        that cannot be read (index, the error, None).
+        (index, record, probabilities float32 (h, w)), for most backbones h, w = H / 4, W / 4, rounded up;
+        (index, error, None) for a picture that cannot be read.
 
     Raises:
         UserError: the network's output is not finite.
 
-    Source: IRN's step "make_sem_seg", whose logits are averaged, not probabilities; and without the padding to 512x512
-    that some of its descendants took out.
+    Source: IRN's step "make_sem_seg", which averages logits, not probabilities; without its padding to 512x512, which
+    some of its descendants removed as well.
     """
     results = network.run(edge_logits, source, scales=[1.0], batches=batches, description=description, only=only)
     return finish_each(results, lambda _, outputs: expit(outputs[0]["logits"][..., 0]))

@@ -1,4 +1,4 @@
-"""IRN's losses: they learn edges from labels that are known at some pixels only.
+"""IRN's losses, which learn edges and displacements from sparse labels.
 
 Two nearby pixels with the same confident label should have no edge between them, two with different labels should have
 one; and displacements, which point to the centre of a pixel's object, should differ by the offset of the pixels. The
@@ -18,7 +18,7 @@ EPSILON = 1e-5
 
 
 class PairTargets(NamedTuple):
-    """How the labels of two pixels relate; a pair with an unsure pixel is in none of the three.
+    """Relation between the labels of two pixels; a pair with an unsure pixel belongs to none of the three kinds.
 
     Attributes:
         background: bool (*b, h, w), both pixels are background.
@@ -50,12 +50,12 @@ def pair_targets(source: jax.Array, partner: jax.Array, *, classes: int) -> Pair
 
 
 def affinity_loss(edges: jax.Array, labels: jax.Array, paths: tuple[Path, ...], *, classes: int) -> jax.Array:
-    """Cross entropy of the affinities; background, foreground and different pairs have fixed weights.
+    """Cross entropy of the affinities, with fixed weights for background, foreground and different pairs.
 
         1/2 (1/2 mean_background -log(a + e) + 1/2 mean_foreground -log(a + e) + mean_different -log(1 + e - a))
 
-    with e = 1e-5, which is also added to the number of pairs in each mean, so that a mean of no pairs is 0. Means are
-    over the whole batch.
+    with e = 1e-5, which is also added to the number of pairs in each mean, so that a mean over no pairs is 0. Means
+    are over the whole batch.
 
     Args:
         edges: float (*b, h, w), probabilities of an edge in [0, 1].
@@ -75,7 +75,7 @@ def affinity_loss(edges: jax.Array, labels: jax.Array, paths: tuple[Path, ...], 
         targets = pair_targets(source, window(labels, direction, r), classes=classes)
         a = along(edges)
         losses = -jnp.log(jnp.where(targets.different, 1 + EPSILON - a, a + EPSILON))
-        return [_sum(losses, kind) for kind in targets]
+        return [_sum(losses, pairs) for pairs in targets]
 
     background, foreground, different = _means(over_paths(measure, paths))
     return (background / 2 + foreground / 2 + different) / 2
@@ -84,12 +84,12 @@ def affinity_loss(edges: jax.Array, labels: jax.Array, paths: tuple[Path, ...], 
 def displacement_loss(
     displacements: jax.Array, labels: jax.Array, paths: tuple[Path, ...], *, classes: int
 ) -> jax.Array:
-    """L1 loss: the displacements of an object's pixels point to one place, those of the background are all equal.
+    """L1 loss: the displacements of an object's pixels point to one place, those of the background are equal.
 
         1/2 mean_foreground |D(i) - D(j) - (j - i)| + 1/2 mean_background |D(i) - D(j)|
 
-    Means are over the pairs of the whole batch and over rows and columns, with 1e-5 added to their number: a mean of
-    no pairs is 0.
+    Means are over the pairs of the whole batch and over rows and columns, with 1e-5 added to their number, so that a
+    mean over no pairs is 0.
 
     Args:
         displacements: float (*b, h, w, 2), D, in rows and columns.
@@ -118,7 +118,7 @@ def displacement_loss(
 
 
 def _sum(losses, pairs, values=1):
-    """The sum of the losses of these pairs, and their number times `values`, the values that each loss sums."""
+    """Sum of the losses of these pairs, and their number times `values`, the number of values summed in each loss."""
     return jnp.where(pairs, losses, 0).sum(), values * pairs.sum()
 
 

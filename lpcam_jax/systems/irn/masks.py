@@ -1,4 +1,4 @@
-"""Pseudo masks of IRN: heat maps spread by a random walk that its edges hold back, in a folder (`mask_results`).
+"""IRN's pseudo masks: heat maps spread by a random walk up to IRNet's edges, written to a folder (`results.masks`).
 
     maps/ID.npz   classes (n,) and their names; irn, float16 (n, H, W): the maps after the walk, in [0, 1]
 
@@ -33,20 +33,20 @@ BACKGROUND = 0.35
 def make_pseudo_masks(
     run: Run, state: TrainState, source: RecordSource, maps: str | Path, out: str | Path
 ) -> dict[str, Any] | None:
-    """Refine the maps of every picture that has no mask yet, then score all of them.
+    """Refine the maps of every picture that has no mask yet, then score all pictures.
 
     Args:
-        run: of IRNet, with the settings of inference.
-        state: its parameters and statistics.
-        source: the pictures; those without maps are left out, and counted.
-        maps: the folder of their heat maps.
-        out: the folder of the masks.
+        run: a run of IRNet, with the inference settings.
+        state: its parameters and batch statistics.
+        source: the pictures; those without maps are left out and reported.
+        maps: folder of their heat maps.
+        out: output folder.
 
     Returns:
-        What was written to metrics.json; None in all processes but the first.
+        The contents of metrics.json; None in every process but the first.
 
     Raises:
-        UserError: there are no such maps, they do not fit, or the folder cannot be written.
+        UserError: there are no such maps, they do not match the pictures, or the folder cannot be written.
     """
     inference, classes = run.config.inference, len(run.class_names)
     heatmaps = open_method(maps, inference.method or run.config.labels.method, ids=source.ids)
@@ -81,16 +81,16 @@ def make_pseudo_masks(
         results = detect_edges(network, source, batches=inference, description="pseudo masks", only=missing)
         skipped = write_all(results, write)
 
-    def more() -> dict[str, Any]:
-        """The maps after the walk, at every threshold: which one is best only true masks can tell."""
+    def map_scores() -> dict[str, Any]:
+        """Scores of the walked maps at every threshold, since the best one is known only with true masks."""
         scores = score_maps(walked, source)[0] if source.has_masks else {}
         return {"maps": {key: scores[key] for key in ("empty_maps", "scores")}} if "scores" in scores else {}
 
-    return folder.finish(source, skipped, more=more)
+    return folder.finish(source, skipped, more=map_scores)
 
 
 def describe(metrics: dict[str, Any]) -> Iterator[str]:
-    """What a person wants to read of the metrics, line by line."""
+    """Summarize the metrics for the terminal, line by line."""
     if "maps" in metrics:
         yield "The maps after the random walk:"
         yield from seed_tables(metrics["maps"]["scores"], metrics["protocol"]["class_names"])

@@ -1,11 +1,11 @@
-"""IRNet: where one thing ends and another begins, on the features of a backbone that stays as it is.
+"""IRNet: object edges and displacements, from the features of a frozen backbone.
 
-    edge           five stages -> 1x1, group norm, upsample, ReLU -> concat -> 1x1         edge logit a position
+    edge           five stages -> 1x1, group norm, upsample, ReLU -> concat -> 1x1         edge logit per position
     displacement   five stages -> 1x1, group norm, upsample, ReLU, coarse to fine -> 1x1   towards the object's centre
 
-Both are on the grid of the stages with 4 pixels a position. Only the edges make semantic masks; the displacements share
-no parameter with them and tell objects of one class apart. (At test the original takes their mean over a data set away,
-which changes no edge: it is left to whoever makes instances.)
+Both are on a grid of 4 pixels per position. Semantic masks need only the edges; the displacements, which separate
+objects of one class, share no trained parameter with them. (At test time the original subtracts the displacements'
+mean over the data set. That affects instance masks only and is not done here.)
 """
 
 from typing import NamedTuple
@@ -20,14 +20,15 @@ from ...backbones.layers import TORCH_UNIFORM, Conv, GroupNorm, Sizes, keep_vali
 from ...backbones.preprocessing import Preprocessing
 
 STRIDE = 4
-"""Pixels a position of edges and displacements."""
+"""Pixels per position of edges and displacements."""
 
 
 class Tap(NamedTuple):
-    """What a stage hands on.
+    """Output of a backbone stage.
 
-    features: float32 (b, h, w, d), zero outside the valid region
-    sizes:    int32 (b, 2), valid rows and columns; None: all
+    Attributes:
+        features: float32 (b, h, w, d), zero outside the valid region.
+        sizes: int32 (b, 2), valid rows and columns; None: all.
     """
 
     features: jax.Array
@@ -35,7 +36,7 @@ class Tap(NamedTuple):
 
 
 class Projection(nnx.Module):
-    """1x1 convolution without bias, group norm, bilinear enlargement by a factor, ReLU: in this order."""
+    """1x1 convolution without bias, group norm, bilinear upsampling by a factor, ReLU, in this order."""
 
     def __init__(self, inputs: int, outputs: int, *, groups: int, enlarge: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.conv = Conv(inputs, outputs, 1, kernel_init=TORCH_UNIFORM, dtype=dtype, rngs=rngs)
@@ -43,7 +44,7 @@ class Projection(nnx.Module):
         self.enlarge = enlarge
 
     def __call__(self, tap: Tap, onto: Tap) -> jax.Array:
-        """Of a tap, cut to the grid of another: float32 (b, h, w, outputs), zero outside the valid region."""
+        """Project a tap onto the grid of another: float32 (b, h, w, outputs), zero outside the valid region."""
         y = self.gn(self.conv(tap.features), tap.sizes)
         if self.enlarge > 1:
             height, width = onto.features.shape[1:3]
@@ -52,7 +53,7 @@ class Projection(nnx.Module):
 
 
 class EdgeBranch(nnx.Module):
-    """Every stage, enlarged to the finest grid, side by side."""
+    """All stages, upsampled to the finest grid and concatenated."""
 
     width, groups = 32, 4
 
@@ -70,7 +71,7 @@ class EdgeBranch(nnx.Module):
 
 
 class DisplacementBranch(nnx.Module):
-    """The coarse stages on a grid of 8 pixels a position, then with the fine ones on one of 4."""
+    """The coarse stages, combined at 8 pixels per position, then with the fine ones at 4."""
 
     def __init__(self, backbone: Backbone, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         options = {"groups": 16, "dtype": dtype, "rngs": rngs}
@@ -99,15 +100,15 @@ class DisplacementBranch(nnx.Module):
 
 
 class IRNet(nnx.Module):
-    """Edges and displacements; the backbone is frozen, its batch norm too.
+    """Edges and displacements on a frozen backbone, including its batch norm.
 
-    `taps` runs the backbone, once for both branches; `edges` and `displacements` are functions of what it returns.
+    `taps` runs the backbone once for both branches; `edges` and `displacements` take its result.
 
     Args:
-        backbone: with output stride 16 to be IRN's, ImageNet's parameters, and any width.
-        preprocessing: what the backbone's weights expect.
-        dtype: of the branches' convolutions but the last; parameters, norms and results stay float32.
-        rngs: of the initialization.
+        backbone: an ImageNet-pretrained feature extractor of any width; IRN's has output stride 16.
+        preprocessing: matches the backbone's weights.
+        dtype: dtype of the branches' convolutions but the last; parameters, norms and results stay float32.
+        rngs: random streams for the initialization.
 
     Source: Ahn, Cho and Kwak, Weakly supervised learning of instance segmentation with inter-pixel relations (CVPR
     2019), as in the authors' code.
@@ -124,41 +125,40 @@ class IRNet(nnx.Module):
         self.displacement = DisplacementBranch(backbone, dtype=dtype, rngs=rngs)
 
     def taps(self, images: jax.Array, sizes: Sizes = None) -> dict[str, Tap]:
-        """What both branches see of pictures; no gradient flows back.
+        """Backbone features for both branches, without gradient.
 
         Args:
             images: float (b, h, w, 3), preprocessed, zero outside the valid region.
             sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
 
         Returns:
-            A Tap of every stage of the backbone.
+            The Tap of every stage, by name.
         """
         features, grids = jax.lax.stop_gradient(self.backbone(images, sizes)), self.backbone.grids(sizes)
         return dict(zip(self.backbone.stages, map(Tap, features, grids), strict=True))
 
     def edges(self, taps: dict[str, Tap]) -> jax.Array:
-        """Edge logits float32 (b, h / 4, w / 4), rounded up as layer1 is, zero outside the valid region."""
+        """Edge logits float32 (b, h / 4, w / 4), on layer1's grid (rounded up), zero outside the valid region."""
         return self.edge(taps)[..., 0]
 
     def displacements(self, taps: dict[str, Tap]) -> jax.Array:
-        """Rows and columns to the object's centre, on the grid of the edges: float32 (b, h / 4, w / 4, 2), zero outside
-        the valid region."""
+        """Rows and columns to the object's centre, on the grid of the edges: float32 (b, h / 4, w / 4, 2), zero
+        outside the valid region."""
         return self.displacement(taps)
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
-        """Valid sizes of edges and displacements for pictures of these sizes, int32 (b, 2) each."""
+        """Valid sizes of edges and displacements for pictures of these sizes; both int32 (b, 2)."""
         return self.backbone.grids(sizes)[0]
 
 
 def build_irnet(model: BackboneConfig, *, seed: int = 0) -> IRNet:
-    """The IRNet a config describes, randomly initialized.
+    """Build IRNet from its config, randomly initialized.
+
+    Call it inside `jax.jit` or `nnx.eval_shape`: run eagerly, it compiles hundreds of tiny programs.
 
     Args:
-        model: the description of its backbone; `weights` is not read here.
-        seed: of the initialization.
-
-    Returns:
-        IRNet. Call it inside `jax.jit` or `nnx.eval_shape`: eagerly, hundreds of tiny programs are compiled.
+        model: the backbone's config; its `weights` are not loaded here.
+        seed: random seed of the initialization.
     """
     rngs = nnx.Rngs(seed)
     return IRNet(

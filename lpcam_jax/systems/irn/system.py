@@ -1,4 +1,4 @@
-"""IRN to train.py and infer.py."""
+"""IRN as a system of train.py and infer.py."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ LABELS, IRNET = "labels", "irnet"
 
 @dataclass(frozen=True, kw_only=True)
 class IRNFlags(InferFlags):
-    """Which heat maps to refine by the random walk, and where to."""
+    """Heat maps to refine by the random walk, and output folder."""
 
     maps: str = ""
-    """a folder of heat maps; empty: the maps that IRNet was trained on"""
+    """folder of the heat maps; empty: the maps that IRNet was trained on"""
     inference: IRNInference = field(default_factory=IRNInference)
 
 
 class IRN(System[IRNConfig]):
-    """Sure labels of heat maps, IRNet, pseudo masks by its random walk."""
+    """Sure labels from heat maps, IRNet trained on them, and pseudo masks by the random walk."""
 
     config: ClassVar = IRNConfig
     flags: ClassVar = IRNFlags

@@ -1,6 +1,6 @@
-"""Training IRNet from sure labels: pairs of pixels of one label are to be joined, pairs of two to be parted by an edge.
+"""Training IRNet on sure labels: an edge should separate pairs of pixels with different labels, and only those.
 
-loss = affinity loss + displacement loss         (`losses`; without the latter where its branch is not wanted)
+loss = affinity loss + displacement loss         (`losses`; the latter only if its branch is trained)
 """
 
 import jax
@@ -21,24 +21,24 @@ from .network import STRIDE, IRNet
 
 
 def train_irn(job: Job, pictures: RecordSource) -> TrainState:
-    """Train, or go on training, the IRNet of a run; its last checkpoint is the result.
+    """Train the IRNet of a run, or resume its training; the last checkpoint is the result.
 
     Args:
-        job: the run, and the mesh.
-        pictures: with sure labels as their masks (`sure_labels`).
+        job: the run and the mesh.
+        pictures: pictures with sure labels as masks (`sure_labels`).
 
     Returns:
         TrainState after the last step.
 
     Raises:
-        UserError: as `training.loop.train`, or the crop does not fit the radius.
+        UserError: see `training.loop.train`; or the crop is no multiple of 4, or too small for the radius.
     """
     training = job.run.config.training
     least = 2 * STRIDE * training.radius
     if training.crop % STRIDE or training.crop < least:
         raise UserError(
-            f"--training.crop {training.crop}: IRNet's edges are on every fourth pixel, and pairs {training.radius} of "
-            f"these apart; give a multiple of 4 that is at least {least}."
+            f"--training.crop {training.crop}: IRNet compares positions up to {training.radius} apart on a grid of 4 "
+            f"pixels; give a multiple of 4 that is at least {least}."
         )
     steps = steps_of(training, len(pictures))
     plan = Plan(
@@ -53,10 +53,10 @@ def train_irn(job: Job, pictures: RecordSource) -> TrainState:
 
 
 def irn_loss(training: IRNTraining, *, classes: int) -> Loss:
-    """The loss.
+    """The training loss.
 
     Args:
-        training: radius, and which branches are trained.
+        training: holds the radius, and whether the displacement branch is trained.
         classes: c, without the background.
 
     Returns:
@@ -75,11 +75,11 @@ def irn_loss(training: IRNTraining, *, classes: int) -> Loss:
 
 
 def irn_optimizer(training: IRNTraining, *, steps: int) -> optax.GradientTransformation:
-    """The optimizer of IRNet: the displacement branch learns faster, the backbone not at all.
+    """IRNet's optimizer: a higher learning rate for the displacement branch, and a frozen backbone.
 
     Args:
-        training: rates, decay, whether the displacement branch is trained.
-        steps: after which the rate is 0.
+        training: learning rates, decay, whether the displacement branch is trained.
+        steps: number of steps after which the learning rate is 0.
 
     Returns:
         optax.GradientTransformation of its parameters.

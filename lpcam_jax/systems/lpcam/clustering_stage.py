@@ -1,8 +1,8 @@
-"""After the classifier: its local features, clustered, selected, stored with the run.
+"""The prototype stage: the trained classifier's local features are clustered, selected and stored with the run.
 
 bounded sample (`feature_sampling`) -> spherical k-means of every class and every context
-         -> selection by the classifier -> patches of the pictures that show what each centre is (`prototype_patches`)
-         -> directions taught by the CRF (`teaching_stage`), where they are wanted
+         -> selection by the classifier -> picture patches that illustrate each centre (`prototype_patches`)
+         -> directions taught by the CRF (`teaching_stage`), if requested
 """
 
 from collections.abc import Iterator
@@ -27,16 +27,16 @@ from .teaching_stage import teach_directions
 
 
 def make_prototypes(job: Job, source: RecordSource) -> None:
-    """Cluster the features of a run's pictures and add the prototypes, and what they look like, to the run.
+    """Cluster the features of a run's pictures and add the prototypes, and the patches that show them, to the run.
 
-    What was selected is printed, a line a class. Prototypes that are there already stay.
+    Prints the selection, one line per class. Does nothing if the run has its prototypes already.
 
     Args:
         job: the run, with its trained classifier, and the mesh.
         source: labelled pictures.
 
     Raises:
-        UserError: there is no classifier yet, or no picture could be read.
+        UserError: there is no trained classifier, or no picture could be read.
 
     Source: paper section 3.2; reference step "make_lpcam".
     """
@@ -55,13 +55,13 @@ def make_prototypes(job: Job, source: RecordSource) -> None:
             positions = sample.positions(context=context)
             groups = []
             for group, clusters in cluster_in_groups(keys[int(context)], points, point_weights, devices, **options):
-                shown = nearest_features(points[group], point_weights[group], positions[group], clusters)
-                groups.append((clusters.means, clusters.counts, *shown))
+                members = nearest_features(points[group], point_weights[group], positions[group], clusters)
+                groups.append((clusters.means, clusters.counts, *members))
                 bar.update(len(clusters.counts))
-            of_means, of_counts, *shown = map(np.concatenate, zip(*groups, strict=True))
-            means.append(of_means)
-            counts.append(of_counts)
-            nearest.append(Nearest(*shown))
+            set_means, set_counts, *members = map(np.concatenate, zip(*groups, strict=True))
+            means.append(set_means)
+            counts.append(set_counts)
+            nearest.append(Nearest(*members))
     prototypes = select_prototypes(*means, weights, mu_f=settings.mu_f, context=settings.context)
     for line in selection_report(source.class_names, prototypes, weights, mu_f=settings.mu_f):
         tqdm.write(line)
@@ -77,17 +77,17 @@ def make_prototypes(job: Job, source: RecordSource) -> None:
 def cluster_in_groups(
     key: jax.Array, points: np.ndarray, weights: np.ndarray, devices: Mesh, **options
 ) -> Iterator[tuple[slice, KMeans]]:
-    """`cluster_classes` of some classes at a time, split over the devices: only their points are there.
+    """Run `cluster_classes` on groups of classes, split over the devices; one group's points at a time are on them.
 
     Args:
         key: random key.
         points: float32 (c, n, d), on the host.
         weights: float32 (c, n).
         devices: the mesh.
-        options: of `cluster_classes`.
+        options: keyword arguments of `cluster_classes`.
 
     Yields:
-        (which classes, KMeans of them, NumPy arrays). The numbers do not depend on the groups.
+        (slice of the classes, their KMeans as NumPy arrays). The numbers do not depend on the grouping.
     """
     keys = np.asarray(jax.random.key_data(jax.random.split(key, len(points))))
     size = classes_at_once(devices, points[0].nbytes)
@@ -95,9 +95,9 @@ def cluster_in_groups(
     for start in range(0, len(points), size):
         group = slice(start, min(start + size, len(points)))
         count = group.stop - start
-        missing = size - count  # of the last group, filled up with classes of weight 0
-        full = [np.pad(x[group], [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in (keys, points, weights)]
-        result = cluster(*split_over(full, devices))
+        missing = size - count  # the last group is padded with classes of weight 0
+        padded = [np.pad(x[group], [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in (keys, points, weights)]
+        result = cluster(*split_over(padded, devices))
         yield group, jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], result)
 
 
@@ -112,13 +112,13 @@ def _on_shards(devices: Mesh, options: tuple):
 def selection_report(
     class_names: tuple[str, ...], prototypes: Prototypes, weights: np.ndarray, *, mu_f: float
 ) -> list[str]:
-    """What was selected, a line a class; a class that had to fall back, or has nothing, says so.
+    """Describe the selection in one line per class, including fallbacks and classes without any prototype.
 
     Args:
         class_names: c names.
-        prototypes: of the classes.
+        prototypes: the prototypes of the classes.
         weights: float (d, c), the classifier's head.
-        mu_f: score a class prototype should have passed.
+        mu_f: lower bound on the score of a class prototype.
 
     Returns:
         c lines.
@@ -126,11 +126,11 @@ def selection_report(
     scores = np.asarray(class_scores(prototypes.class_centres, weights))
     lines = []
     for n, name in enumerate(class_names):
-        kept, context = np.asarray(prototypes.class_mask[n]), np.asarray(prototypes.context_mask[n])
-        line = f"{name}: {kept.sum()} class and {context.sum()} context prototypes"
-        if not kept.any():
+        selected, context = np.asarray(prototypes.class_mask[n]), np.asarray(prototypes.context_mask[n])
+        line = f"{name}: {selected.sum()} class and {context.sum()} context prototypes"
+        if not selected.any():
             line += "; no feature belongs to this class: its LPCAM will be empty (is it in any picture?)"
-        elif not (scores[n, kept, n] > mu_f).any():
-            line += f"; none scored above {mu_f:g}, the best ({scores[n, kept, n].max():.2f}) is used"
+        elif not (scores[n, selected, n] > mu_f).any():
+            line += f"; none scored above {mu_f:g}, the best ({scores[n, selected, n].max():.2f}) is used"
         lines.append(line)
     return lines

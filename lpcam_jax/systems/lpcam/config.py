@@ -1,11 +1,11 @@
-"""A classifier, its prototypes, and the heat maps made with them. The defaults are LPCAM's for VOC 2012."""
+"""Config of the classifier, its prototypes and its inference. The defaults are LPCAM's for VOC 2012."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from ...backbones.config import BackboneConfig, ResNetConfig
-from ...config.common import Batches, Data
-from ...config.numbers import MAY_CHANGE, Count, OptionalCount, PixelRange, Scales, Seed
+from ...config.common import Batches, RunConfig
+from ...config.numbers import MAY_CHANGE, Count, OptionalCount, PixelRange, Scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,27 +14,28 @@ class LPCAMTraining:
 
     epochs: Count = 5
     least_steps: Count = 1
-    """of a small data set there are more epochs, until there are so many steps"""
+    """minimum number of steps; a small data set is trained on for more epochs to reach it"""
     batch_size: Count = 16
     crop: Count = 512
     """side of the square crop; smaller pictures are padded with zeros after normalisation"""
     long_side: PixelRange = (320, 640)
-    """the long side is resized to a uniform integer of this range before cropping"""
+    """the long side is resized to a uniform random integer from this range before cropping"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """sgd is the family's "PolyOptimizer": no momentum worth the name"""
+    """sgd is the references' "PolyOptimizer", with practically no momentum"""
     learning_rate: float = 0.1
-    """of the backbone"""
+    """learning rate of the backbone"""
     head_multiplier: float = 10.0
-    """the head learns this many times faster"""
+    """factor on the learning rate of the head"""
     weight_decay: float = 1e-4
     momentum: float = 1e-4
-    """sgd only. The reference passes its weight decay in this place; 0.9 would be ten times too hot"""
+    """sgd only. The reference passes its weight decay here; 0.9 would make the effective learning rate ten times
+    higher"""
     power: float = 0.9
     """learning rate = initial * (1 - step / steps) ** power"""
     frozen: tuple[str, ...] = ("conv1", "bn1")
-    """parts of the backbone that are not trained; of a ResNet: conv1, bn1, layer1 .. layer4"""
+    """frozen parts of the backbone; in a ResNet among conv1, bn1, layer1 .. layer4"""
     batch_norm: Literal["frozen", "train"] = "frozen"
-    """frozen: the stored statistics are used and kept; train: batch statistics over the global batch"""
+    """frozen: uses the stored statistics and leaves them unchanged; train: uses statistics of the global batch"""
     head_init: Literal["random", "zero"] = "random"
     checkpoint_every: Annotated[Count, MAY_CHANGE] = 500
     """steps between checkpoints; the last step is always kept"""
@@ -47,50 +48,45 @@ class Clustering:
     cam_scales: Scales = (1.0, 0.5, 1.5, 2.0)
     """picture scales, each with its mirror image, of the CAM that splits the features"""
     threshold: float = 0.1
-    """tau: features where the CAM of a class is above belong to the class, below to its context"""
+    """tau: features belong to a class where its CAM is above this, to its context elsewhere"""
     clusters: Count = 12
-    """K, for the class and for the context each"""
+    """K, number of clusters for each class and for each context"""
     update: Literal["spherical", "mean"] = "spherical"
-    """centre of a cluster: unit mean of unit features, or the reference's raw mean"""
+    """cluster centres: spherical, the normalized mean of unit features; or mean, the reference's raw mean"""
     restarts: Count = 1
-    """k-means++ starts; the best objective is kept"""
+    """k-means++ restarts; the result with the best objective is kept"""
     pictures: OptionalCount = None
-    """pictures drawn a class, with replacement; none: all that have the class"""
+    """pictures drawn per class, with replacement; none: all pictures of the class"""
     sample: Count = 8192
-    """features kept a class and set, drawn uniformly: bounds the memory"""
+    """features kept for each class and for each context, drawn uniformly; bounds the memory"""
     mu_f: float = 0.9
-    """a class prototype's score is above this"""
+    """lower bound on the score of a class prototype"""
     context: tuple[float, float] = (0.05, 0.9)
-    """a context prototype's score is between these"""
+    """lower and upper bound on the score of a context prototype; the upper one is mu_b"""
     taught: OptionalCount = None
-    """beyond the paper, LPCAM-T: pictures from whose refined seeds one direction a class is taught; bounds the memory.
-    None: the prototypes alone"""
+    """beyond the paper, LPCAM-T: number of pictures from whose refined seeds one direction per class is learned; bounds
+    the memory. none: no LPCAM-T"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LPCAMInference(Batches):
-    """How pictures become maps and maps become seeds."""
+    """How pictures are mapped, and how seeds are cut from the maps."""
 
     scales: Scales = (1.0, 0.5, 1.5, 2.0)
-    """picture scales, each with its mirror image; at the first one classes are predicted and validated"""
+    """picture scales, each with its mirror image; the first one is used for predicting classes and for validation"""
     background: float = 0.3
-    """seed threshold: where no map is above it there is background"""
+    """seed threshold: pixels where no map is above it are background"""
     probability: float = 0.5
-    """pictures without labels: classes at least this probable are mapped; the best one always is"""
+    """pictures without labels: classes with at least this probability are mapped, or else the most probable one"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LPCAMConfig:
-    """A classifier, its prototypes, and the heat maps made with them."""
+class LPCAMConfig(RunConfig):
+    """A classifier, its prototypes, and the heat maps they make."""
 
     kind: ClassVar[str] = "classifier"
 
-    data: Data = field(default_factory=Data)
     model: BackboneConfig = field(default_factory=ResNetConfig)
     training: LPCAMTraining = field(default_factory=LPCAMTraining)
     prototypes: Clustering = field(default_factory=Clustering)
     inference: LPCAMInference = field(default_factory=LPCAMInference)
-    seed: Seed = 0
-    """of everything random: initialisation, order, crops, feature sample, clustering"""
-    limit: int | None = None
-    """use only the first pictures, for a dry run"""

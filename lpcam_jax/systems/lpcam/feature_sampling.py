@@ -1,9 +1,9 @@
-"""The bounded sample of the local features of every class and of every context, over all pictures.
+"""Bounded samples of the local features of every class and every context, over all pictures.
 
 pictures -> CAM (several scales) -> split of the features (scale 1, no mirror image) -> `FeatureSample`
 
-Only the pictures of a few batches and the sample are in memory, however many pictures there are. Of several processes
-each samples the features of its share of the pictures; together these are the sample of all.
+Memory holds only the sample and the pictures of a few batches, however many pictures there are. With several processes
+each samples its share of the pictures, and their samples are merged.
 """
 
 from collections.abc import Sequence
@@ -30,17 +30,17 @@ from .network import Classifier
 def sample_features(
     config: LPCAMConfig, state: TrainState, source: RecordSource, *, thresholds: Sequence[float], devices: Mesh
 ) -> list[FeatureSample]:
-    """The bounded sample of every class's features and its context's (`local_features`), at each threshold.
+    """Sample the features of every class and every context (`local_features`), at each threshold.
 
     Args:
-        config: of the run.
+        config: the run's config.
         state: the trained classifier.
-        source: labelled pictures; those that cannot be read are left out and named.
-        thresholds: tau, one for each sample.
+        source: labelled pictures; those that cannot be read are left out and reported.
+        thresholds: values of tau.
         devices: the mesh of this process.
 
     Returns:
-        A FeatureSample for each threshold, of the pictures of all processes.
+        A FeatureSample for each threshold, over the pictures of all processes.
 
     Raises:
         UserError: no picture has a class, or none with one could be read.
@@ -81,42 +81,42 @@ def sample_features(
         features = outputs[scales.index(1.0)]["features"]
         for n in np.flatnonzero(drawn[index]):
             maps = [
-                of_scale["cam"][..., n : n + 1]
-                for of_scale, scale in zip(outputs, scales, strict=True)
+                output["cam"][..., n : n + 1]
+                for output, scale in zip(outputs, scales, strict=True)
                 if scale in settings.cam_scales
             ]
             picture_map = on_picture(maps, record.image.shape[:2], stride=stride)
             on_grid = resize_nearest(picture_map, features.shape[:2])[..., 0]
             for sample, threshold in zip(samples, thresholds, strict=True):
-                for context, chosen in enumerate(split(on_grid, threshold=threshold)):
+                for context, selected in enumerate(split(on_grid, threshold=threshold)):
                     for _ in range(drawn[index, n]):
-                        sample.add(index, features, int(n), chosen, context=bool(context))
+                        sample.add(index, features, int(n), selected, context=bool(context))
     for line in chain(*processes.gather_values(skipped)):
         tqdm.write(f"skipped: {line}")
     if not sum(processes.gather_values(read)):
         raise UserError(f"none of the {len(only)} pictures with a class could be read; see the lines above.")
     if processes.are_several():
         for sample in samples:
-            _unite(sample)
+            _merge_processes(sample)
     return samples
 
 
 def cam_of_both(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
-    """The CAM of padded pictures and of their mirror images, added: float32 (b, h', w', c)."""
+    """Sum of the CAMs of padded pictures and of their mirror images: float32 (b, h', w', c)."""
     straight, mirrored, _ = features_of_both(model, pictures, sizes)
     weights = model.head[...]
     return {"cam": cam(straight, weights) + cam(mirrored, weights)}
 
 
 def cam_and_features(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
-    """The same, and the features of the pictures, float32 (b, h', w', d)."""
+    """`cam_of_both`, and the features of the pictures, float32 (b, h', w', d)."""
     straight, mirrored, _ = features_of_both(model, pictures, sizes)
     weights = model.head[...]
     return {"cam": cam(straight, weights) + cam(mirrored, weights), "features": straight}
 
 
-def _unite(sample: FeatureSample) -> None:
-    """Make every process's sample that of all processes."""
+def _merge_processes(sample: FeatureSample) -> None:
+    """Merge the samples of all processes, on every process."""
     for n in range(sample.classes):
         for context in (False, True):
             parts = zip(*map(processes.gather, sample.part(n, context=context)), strict=True)
@@ -131,13 +131,13 @@ def draw_pictures(labels: np.ndarray, count: int | None, *, seed: int) -> np.nda
 
     Args:
         labels: 0/1 (n, c).
-        count: pictures drawn for each class among those that have it, with replacement; None: each once.
-        seed: of the draw.
+        count: pictures to draw for each class among those that have it, with replacement; None: each picture once.
+        seed: random seed.
 
     Returns:
         int (n, c).
 
-    Source: reference step "make_lpcam" on COCO: 100 pictures a class, and one drawn twice counts twice.
+    Source: reference step "make_lpcam" on COCO, with 100 pictures per class; a picture drawn twice counts twice.
     """
     if count is None:
         return labels.astype(int)

@@ -1,6 +1,6 @@
-"""Heat maps of a classifier and its prototypes, in a folder (`heatmap_results`).
+"""Heat maps of a classifier and its prototypes, written to a folder (`results.heatmaps`).
 
-prototypes.html   what each class is made of (`prototype_gallery`)
+prototypes.html   the prototypes of each class (`prototype_gallery`)
 """
 
 from pathlib import Path
@@ -29,18 +29,18 @@ def make_heatmaps(
     *,
     refinement: Refinement,
 ) -> dict[str, Any] | None:
-    """Map every picture that is not mapped yet, then score all of them.
+    """Compute the missing heat maps, then score all pictures.
 
     Args:
-        run: the run, with the settings of inference.
+        run: the run, with the inference settings.
         state: its classifier.
         prototypes: its prototypes.
         source: the pictures.
-        out: the folder.
+        out: output folder.
         refinement: how pseudo masks are made.
 
     Returns:
-        What was written to metrics.json; None in all processes but the first.
+        The contents of metrics.json; None in every process but the first.
 
     Raises:
         UserError: the folder cannot be written, or no picture could be read.
@@ -68,7 +68,7 @@ def make_heatmaps(
 
 
 def heatmap_protocol(run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource) -> dict[str, Any]:
-    """How the maps of this model are made, as plain JSON values."""
+    """Describe how the maps of this model are made, as plain JSON values."""
     inference = run.config.inference
     return model_protocol(
         run,

@@ -1,4 +1,4 @@
-"""From pictures to maps: CAM, LPCAM-F and LPCAM over several scales and mirror images (paper, Eq. 1, 5 and 6)."""
+"""CAM, LPCAM-F and LPCAM of pictures, over several scales and mirror images (paper, Eq. 1, 5 and 6)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,14 +18,14 @@ from ...results.picture_maps import PictureMaps
 from .config import LPCAMInference
 from .network import Classifier
 
-# Added to a map's maximum, as in the reference: to that of the CAM, and none to that of LPCAM.
+# Added to a map's maximum when normalizing; the reference does so for CAM only.
 EPSILON = {"cam": 1e-5, "lpcam_f": 0.0, "lpcam": 0.0, "taught": 0.0}
-# The paper's, and those of a run that was taught more (`teaching`).
+# The paper's methods, and those of a run with LPCAM-T (`teaching`).
 METHODS, TAUGHT_METHODS = tuple(EPSILON)[:3], tuple(EPSILON)
 
 
 def methods_of(prototypes: Prototypes) -> tuple[str, ...]:
-    """The maps that are made with these prototypes; seeds are cut from the last."""
+    """Names of the maps made with these prototypes; seeds are cut from the last."""
     return METHODS if prototypes.taught is None else TAUGHT_METHODS
 
 
@@ -40,7 +40,8 @@ def features_of_both(
         sizes: int32 (b, 2), valid rows and columns.
 
     Returns:
-        features float32 (b, h', w', d), of the mirror images (b, h', w', d), logits (b, c), mean of both.
+        Features of the pictures and of the mirror images, float32 (b, h', w', d) each; logits float32 (b, c), the mean
+        over both.
     """
     images, extents = with_mirror_images(model, pictures, sizes)
     features = model.features(images, extents)
@@ -58,29 +59,29 @@ def map_pictures(
     only: Sequence[int] | None = None,
     description: str | None = "heat maps",
 ) -> Iterator[tuple[int, Record | UserError, PictureMaps | None]]:
-    """CAM, LPCAM-F and LPCAM of every picture, for its labels or else for the classes that are predicted.
+    """Compute CAM, LPCAM-F and LPCAM of every picture, for its labels or, without labels, its predicted classes.
 
     Args:
         network: the classifier.
-        prototypes: of its classes.
+        prototypes: the prototypes of its classes.
         source: the pictures.
-        stride: pixels a feature position.
-        inference: scales and limits.
+        stride: pixels per feature position.
+        inference: scales, batch limits, class threshold.
         only: indices to map; None: all.
-        description: of the progress bar; None: there is none.
+        description: label of the progress bar; None: no progress bar.
 
     Yields:
-        (index, record, PictureMaps), each picture once, in the order they finish; of one that cannot be read (index,
-        the error, None).
+        (index, record, PictureMaps), each picture once, in order of completion; (index, error, None) for a picture that
+        cannot be read.
 
     Raises:
         UserError: the network's output is not finite.
 
-    Source: paper Eq. 1, 5, 6; reference steps "make_cam" and "make_lpcam": features of the mirror image are added
-    before the cosine; for CAM the maps are, after the ReLU.
+    Source: paper Eq. 1, 5, 6; reference steps "make_cam" and "make_lpcam". For LPCAM the features of the mirror image
+    are added before the cosine; for CAM its map is added after the ReLU.
     """
     methods = methods_of(prototypes)
-    # LPCAM-F's directions beside LPCAM's and those that were taught: all are one product with the features.
+    # Directions of LPCAM-F, LPCAM and LPCAM-T, stacked for a single product with the features.
     stacked = [directions(without_context(prototypes)), directions(prototypes)]
     stacked += [] if prototypes.taught is None else [prototypes.taught]
 
@@ -109,16 +110,16 @@ def map_pictures(
 
 
 def grid_maps(model: Classifier, pictures: jax.Array, sizes: jax.Array, stacked: jax.Array) -> Outputs:
-    """The maps of one scale on the grid of the features, pictures and mirror images added, and logits.
+    """Maps of one scale on the feature grid, summed over pictures and mirror images, and logits.
 
     Args:
         model: the classifier.
         pictures: uint8 (b, h, w, 3), RGB, padded right and bottom.
         sizes: int32 (b, 2), valid rows and columns.
-        stacked: float32 (m c, d), directions of the methods behind "cam" in `EPSILON`.
+        stacked: float32 (m c, d), directions of the first m methods after "cam" in `EPSILON`.
 
     Returns:
-        By method float32 (b, h', w', c); "logits" float32 (b, c).
+        The maps of each method, float32 (b, h', w', c), by its name; "logits" float32 (b, c).
     """
     straight, mirrored, logits = features_of_both(model, pictures, sizes)
     weights = model.head[...]
@@ -133,24 +134,25 @@ def grid_maps(model: Classifier, pictures: jax.Array, sizes: jax.Array, stacked:
 def on_picture(
     maps: Sequence[np.ndarray], size: tuple[int, int], *, stride: int, epsilon: float = EPSILON["cam"]
 ) -> np.ndarray:
-    """The maps of all scales as one normalized map on the picture.
+    """Fuse the maps of all scales into normalized maps at the size of the picture.
 
     Args:
-        maps: one float (h_s, w_s, n) for each scale s.
+        maps: float (h_s, w_s, n) for each scale s.
         size: (H, W) of the picture.
-        stride: pixels a feature position.
-        epsilon: added to the maximum of the sum over scales; the default is the CAM's.
+        stride: pixels per feature position.
+        epsilon: added to the maximum of the sum over scales; the default is CAM's.
 
     Returns:
         float32 (H, W, n) in [0, 1].
 
-    Source: reference steps "make_cam" and "make_lpcam" (the former sums, and so adds epsilon to, all scales).
+    Source: reference steps "make_cam" and "make_lpcam" (the former adds epsilon to the sum over scales).
     """
     return normalize(fuse(maps, size, stride=stride), epsilon=epsilon / len(maps))
 
 
 def mapped_classes(record: Record, probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """The labels of a picture; without labels, the classes at least this probable, or else the most probable one.
+    """The classes to map: the picture's labels; without labels, the classes with at least this probability, or else
+    the most probable one.
 
     Args:
         record: the picture.
@@ -158,7 +160,7 @@ def mapped_classes(record: Record, probabilities: np.ndarray, threshold: float) 
         threshold: in [0, 1].
 
     Returns:
-        int (n,), ascending; empty for a picture that is labelled with none.
+        int (n,), ascending; empty for a picture labelled as having no class.
     """
     if record.labels is not None:
         return np.flatnonzero(record.labels)

@@ -2,7 +2,7 @@
 
     logits_n = mean_x w_n . f(x)
 
-Because the head has no bias and the mean is linear, the head applied at every position (`lpcam_jax.cam`) averages to
+Because the head has no bias and the mean is linear, the head's output at every position (`lpcam_jax.cam`) averages to
 exactly these logits.
 """
 
@@ -19,7 +19,7 @@ from ...backbones.preprocessing import Preprocessing
 
 
 class Classifier(nnx.Module):
-    """Features, head and what pictures must look like."""
+    """Backbone, head and preprocessing of the classifier."""
 
     def __init__(
         self,
@@ -37,12 +37,12 @@ class Classifier(nnx.Module):
         self.preprocessing = preprocessing
 
     def features(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> jax.Array:
-        """The feature block f that is averaged, and mapped.
+        """The feature block f, from which logits and maps are computed.
 
         Args:
             images: float (b, h, w, 3), preprocessed.
             sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
-            train: batch norm's mode.
+            train: whether batch norm uses the statistics of this batch and updates the stored ones.
 
         Returns:
             float32 (b, h', w', d), zero outside the valid region.
@@ -54,7 +54,7 @@ class Classifier(nnx.Module):
 
         Args:
             features: float (b, h', w', d), from `features` with the same sizes.
-            sizes: int32 (b, 2), of the pictures.
+            sizes: int32 (b, 2), valid sizes of the pictures; None: all valid.
 
         Returns:
             float32 (b, c).
@@ -66,7 +66,7 @@ class Classifier(nnx.Module):
         return jnp.matmul(mean, self.head[...], precision="highest")
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
-        """Valid sizes of the features for pictures of these sizes, int32 (b, 2) each."""
+        """Valid sizes of the features for pictures of these sizes; both int32 (b, 2)."""
         return self.backbone.grids(sizes)[-1]
 
     def __call__(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> jax.Array:
@@ -75,16 +75,15 @@ class Classifier(nnx.Module):
 
 
 def build_classifier(model: BackboneConfig, classes: int, *, head_init: str = "random", seed: int = 0) -> Classifier:
-    """The classifier a config describes, randomly initialized.
+    """Build the classifier from its config, randomly initialized.
+
+    Call it inside `jax.jit` or `nnx.eval_shape`: run eagerly, it compiles hundreds of tiny programs.
 
     Args:
-        model: its description; `weights` is not read here.
+        model: the backbone's config; its `weights` are not loaded here.
         classes: c.
         head_init: "random" (uniform, within 1 / sqrt(d)) or "zero".
-        seed: of the initialization.
-
-    Returns:
-        Classifier. Call it inside `jax.jit` or `nnx.eval_shape`: eagerly, hundreds of tiny programs are compiled.
+        seed: random seed of the initialization.
     """
     rngs = nnx.Rngs(seed)
     backbone = model.build(rngs=rngs)

@@ -1,10 +1,10 @@
-"""The page of prototypes in a folder of heat maps: what each looks like, where it is, and the heat maps made of them.
+"""The prototype page of a folder of heat maps: what each looks like, where it is found, and the resulting maps.
 
 prototypes.html                      the page
-prototypes/patches/STRIP.jpg         copies from the run, so that the folder can be sent as it is
-prototypes/similarity/CLASS/ID.png   8-bit grey, one map below the other, of the 2 k clusters of the class and its
-                                     context: 255 is a cosine of 1, 0 one of 0, or of -1 where features may be negative;
-                                     each on the feature grid, with an edge of one position repeated around it
+prototypes/patches/STRIP.jpg         copies from the run, so that the folder is self-contained
+prototypes/similarity/CLASS/ID.png   8-bit grey, the similarity maps of the 2 k clusters of a class and its context
+                                     stacked vertically: 255 is a cosine of 1, 0 a cosine of 0 (-1 if features may be
+                                     negative); on the feature grid, each with its border repeated once around it
 """
 
 from collections import defaultdict
@@ -39,24 +39,24 @@ from .maps import features_of_both, methods_of
 from .network import Classifier
 from .prototype_patches import read_patches, strip_file, strip_name
 
-_PICTURES = 6  # a class
+_PICTURES = 6  # per class
 
 
 def write_prototype_page(
     run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource, out: str | Path, *, devices: Mesh
 ) -> bool:
-    """Write the page and its files; what is there already is not made again. Nothing when the run has no patches.
+    """Write the page and its missing files; without patches in the run, write nothing.
 
     Args:
         run: the run.
         state: its classifier.
         prototypes: its prototypes.
-        source: the pictures; up to six of each class, of those mapped in `out`, are shown.
-        out: the folder of heat maps, of this model.
+        source: the pictures; the page shows up to six of each class that are mapped in `out`.
+        out: folder of this model's heat maps.
         devices: the mesh.
 
     Returns:
-        Whether there is a page.
+        Whether the page was written.
 
     Raises:
         UserError: a file cannot be written, or the maps of a picture cannot be read.
@@ -72,8 +72,8 @@ def write_prototype_page(
     sizes = _sizes(source, files, chosen)
     backbone = network_of(run.config, len(run.class_names)).backbone
     grid = {"stride": backbone.strides[-1], "floor": floor_of(backbone)}
-    for n, one in enumerate(patches["classes"]):
-        clusters = len(one["class"]) + len(one["context"])
+    for n, class_patches in enumerate(patches["classes"]):
+        clusters = len(class_patches["class"]) + len(class_patches["context"])
         pictures = [
             _picture(files, maps, source.ids[index], size, n, clusters=clusters, **grid)
             for index, size in sizes.items()
@@ -88,7 +88,7 @@ def write_prototype_page(
                     strip=files.copy_strip(run.directory, n, number, context=context) if cluster["patches"] else "",
                     patches=tuple(patch["id"] for patch in cluster["patches"]),
                 )
-                for number, cluster in enumerate(one[kind])
+                for number, cluster in enumerate(class_patches[kind])
             ]
             for context, kind in ((False, "class"), (True, "context"))
         ]
@@ -98,7 +98,7 @@ def write_prototype_page(
 
 
 class _Files:
-    """Where everything is in the folder of heat maps."""
+    """Paths and links in the folder of heat maps."""
 
     def __init__(self, out: Path):
         self.out, self.page = out, out / "prototypes.html"
@@ -107,14 +107,14 @@ class _Files:
         return self.out / "prototypes" / "similarity" / f"{class_index:04}" / f"{name}.png"
 
     def complete(self, name: str, classes: list[int]) -> bool:
-        """Whether all maps of a picture are there."""
+        """Whether a picture's similarity maps of these classes exist."""
         return all(self.similarity(n, name).exists() for n in classes)
 
     def link(self, file: Path) -> str:
         return url(file.relative_to(self.out).as_posix())
 
     def copy_strip(self, run: Path, class_index: int, cluster: int, *, context: bool) -> str:
-        """Copy a strip from the run if it is not there yet; returns its URL."""
+        """Copy a strip from the run unless it exists; returns its URL."""
         copy = self.out / "prototypes" / "patches" / strip_name(class_index, cluster, context=context)
         if not copy.exists():
             original = strip_file(run, class_index, cluster, context=context)
@@ -129,20 +129,20 @@ class _Files:
 
 
 def choose_pictures(mapped: np.ndarray, *, count: int = _PICTURES) -> dict[int, list[int]]:
-    """The pictures to show: of each class some that lie evenly in the data set, the first and the last among them.
+    """Choose pictures of each class, evenly spaced over its pictures and including the first and the last.
 
     Args:
         mapped: bool (n, c), which classes of each picture are mapped.
-        count: pictures of a class.
+        count: pictures per class.
 
     Returns:
-        {picture: its classes that show it}, pictures ascending.
+        {picture index: classes it is shown for}, ascending.
     """
     chosen = defaultdict(list)
     for n in range(mapped.shape[1]):
-        having = np.flatnonzero(mapped[:, n])
-        for place in np.unique(np.linspace(0, len(having) - 1, min(count, len(having))).round().astype(int)):
-            chosen[int(having[place])].append(n)
+        members = np.flatnonzero(mapped[:, n])
+        for place in np.unique(np.linspace(0, len(members) - 1, min(count, len(members))).round().astype(int)):
+            chosen[int(members[place])].append(n)
     return dict(sorted(chosen.items()))
 
 
@@ -165,12 +165,12 @@ def _write_similarities(
     *,
     devices: Mesh,
 ) -> None:
-    """Similarity maps of the pictures that lack any, in one small pass at scale 1."""
-    shown = Subset(source, list(chosen))
+    """Compute missing similarity maps in one small pass at scale 1."""
+    subset = Subset(source, list(chosen))
     missing = [
         number
-        for number, (name, of_picture) in enumerate(zip(shown.ids, chosen.values(), strict=True))
-        if not files.complete(name, of_picture)
+        for number, (name, classes) in enumerate(zip(subset.ids, chosen.values(), strict=True))
+        if not files.complete(name, classes)
     ]
     if not missing:
         return
@@ -179,7 +179,7 @@ def _write_similarities(
     centres = jnp.concatenate([prototypes.class_centres, prototypes.context_centres], axis=1)
     results = network.run(
         similarities,
-        shown,
+        subset,
         scales=[1.0],
         batches=replace(run.config.inference, max_shapes=2),
         constants=[centres],
@@ -188,7 +188,7 @@ def _write_similarities(
     )
     with closing(results):
         for number, record, outputs in results:
-            if isinstance(record, UserError):  # mapped before, and not shown now
+            if isinstance(record, UserError):  # mapped earlier but unreadable now: leave it out
                 continue
             for n in chosen[list(chosen)[number]]:
                 write_atomically(
@@ -197,36 +197,36 @@ def _write_similarities(
 
 
 def similarities(model: Classifier, pictures: jax.Array, sizes: jax.Array, centres: jax.Array) -> Outputs:
-    """Cosines float32 (b, h', w', c, k) with centres (c, k, d), of the features that LPCAM sees."""
+    """Cosines float32 (b, h', w', c, k) between LPCAM's input features and centres (c, k, d)."""
     straight, mirrored, _ = features_of_both(model, pictures, sizes)
     return {"similarity": similarity_maps(straight + mirrored, centres)}
 
 
 def floor_of(backbone: Backbone) -> float:
-    """The least cosine that two features of a backbone can have."""
+    """Smallest possible cosine between two features of a backbone."""
     return 0.0 if backbone.nonnegative else -1.0
 
 
 def atlas(maps: np.ndarray, *, floor: float = 0.0) -> np.ndarray:
-    """Maps below each other in one grey picture.
+    """Stack maps vertically in one grey picture.
 
     Args:
         maps: float (h, w, m), cosines; clipped to [floor, 1].
-        floor: the cosine that becomes black.
+        floor: the cosine that is mapped to black.
 
     Returns:
-        uint8 (m (h + 2), w + 2): each map with its edge repeated once around it, so that a browser that enlarges it
-        does not mix it with its neighbours.
+        uint8 (m (h + 2), w + 2): each map with its border repeated once around it, so that enlarging in the browser
+        does not blend it with its neighbours.
     """
     grey = np.rint(255 * (np.clip(maps, floor, 1) - floor) / (1 - floor)).astype(np.uint8)
-    return np.concatenate([np.pad(one, 1, mode="edge") for one in np.moveaxis(grey, -1, 0)])
+    return np.concatenate([np.pad(layer, 1, mode="edge") for layer in np.moveaxis(grey, -1, 0)])
 
 
 def _sizes(source: RecordSource, files: _Files, chosen: dict[int, list[int]]) -> dict[int, tuple[int, int]]:
-    """(H, W) of the chosen pictures that can be shown; one that was mapped may be gone by now."""
+    """(H, W) of the chosen pictures that can be shown; a picture may have vanished since it was mapped."""
     sizes = {}
-    for index, of_picture in chosen.items():
-        if files.complete(source.ids[index], of_picture):
+    for index, classes in chosen.items():
+        if files.complete(source.ids[index], classes):
             with suppress(UserError):
                 sizes[index] = source.size(index)
     return sizes
@@ -243,7 +243,7 @@ def _picture(
     stride: int,
     floor: float,
 ) -> MappedPicture:
-    """A picture as the page wants it."""
+    """A picture's entry for the page."""
     file = files.similarity(class_index, name)
     try:
         with Image.open(file) as picture:

@@ -1,9 +1,9 @@
-"""What a prototype looks like: the patches of the training pictures around the features nearest to it.
+"""Picture patches that illustrate each prototype, around the features nearest to it.
 
-    prototypes.json        of every cluster: score, whether it was kept, share, and where its patches are from
-    prototypes/STRIP.jpg   its patches side by side, the nearest first; see `strip_name`
+    prototypes.json        for every cluster: score, whether it was selected, share, and the origin of its patches
+    prototypes/STRIP.jpg   its patches side by side, nearest first; see `strip_name`
 
-Both lie in the run's directory. A run without them, or with those of other prototypes, is a whole run all the same.
+Both are in the run's directory. They are optional: a run without them, or with those of other prototypes, is valid.
 """
 
 import io
@@ -28,17 +28,18 @@ from ...prototypes import Prototypes, class_scores
 from ...results.folder import fingerprint
 from .config import Clustering
 
-PATCHES = 8  # a prototype
-SIDE = 96  # pixels of a patch in its strip
-_CELLS = 6  # feature positions that a patch is wide
+PATCHES = 8  # per prototype
+SIDE = 96  # pixels along a side of a patch in its strip
+_CELLS = 6  # feature positions along a side of a patch
 _KINDS = ("class", "context")
 
 
 class Nearest(NamedTuple):
-    """The members of every cluster that are nearest to its centre, the nearest first.
+    """The members of every cluster that are nearest to its centre, nearest first.
 
-    positions: int32 (c, k, m, 3), picture, row and column as in `FeatureSample.positions`; -1 where there are fewer
-    cosines:   float32 (c, k, m), to the centre
+    Attributes:
+        positions: int32 (c, k, m, 3), picture, row and column as in `FeatureSample.positions`; -1 in unused slots.
+        cosines: float32 (c, k, m), cosine to the centre.
     """
 
     positions: np.ndarray
@@ -48,16 +49,16 @@ class Nearest(NamedTuple):
 def nearest_features(
     points: jax.Array, weights: jax.Array, positions: np.ndarray, clusters: KMeans, *, count: int = PATCHES
 ) -> Nearest:
-    """The features that show what a cluster is: at most one a picture, so that they show it in many.
+    """Find the features that represent each cluster, at most one per picture for variety.
 
-    Members of the cluster only: a small cluster would else be shown by features of its neighbours.
+    Only members of the cluster count: otherwise a small cluster would be represented by its neighbours' features.
 
     Args:
         points: float (c, n, d), the clustered features.
-        weights: float (c, n), 0: the point does not exist.
-        positions: int (c, n, 3), where they come from.
-        clusters: of the points, with a leading axis c.
-        count: m.
+        weights: float (c, n), 0 for padding points.
+        positions: int (c, n, 3), their positions.
+        clusters: the clusters of the points, with a leading axis c.
+        count: m, features per cluster.
 
     Returns:
         Nearest.
@@ -65,39 +66,39 @@ def nearest_features(
     cosines = np.asarray(_cosine_to_own_mean(points, weights, clusters.means, clusters.assignment))
     assignment = np.asarray(clusters.assignment)
     classes, k, _ = clusters.means.shape
-    found = Nearest(np.full((classes, k, count, 3), -1, np.int32), np.zeros((classes, k, count), np.float32))
+    nearest = Nearest(np.full((classes, k, count, 3), -1, np.int32), np.zeros((classes, k, count), np.float32))
     for n, cluster in np.ndindex(classes, k):
         members = np.flatnonzero((assignment[n] == cluster) & np.isfinite(cosines[n]))
         members = members[np.argsort(-cosines[n, members], kind="stable")]
-        _, first = np.unique(positions[n, members, 0], return_index=True)  # of each picture its nearest
+        _, first = np.unique(positions[n, members, 0], return_index=True)  # the nearest of each picture
         members = members[np.sort(first)[:count]]
-        found.positions[n, cluster, : len(members)] = positions[n, members]
-        found.cosines[n, cluster, : len(members)] = cosines[n, members]
-    return found
+        nearest.positions[n, cluster, : len(members)] = positions[n, members]
+        nearest.cosines[n, cluster, : len(members)] = cosines[n, members]
+    return nearest
 
 
 @jax.jit
 def _cosine_to_own_mean(points, weights, means, assignment):
-    """Cosine of every point to the mean of its cluster, (c, n); -inf for points that do not exist."""
+    """Cosine of every point to the mean of its cluster, (c, n); -inf for padding points and zero vectors."""
     inverse = inverse_length(points)
-    # The product with all means needs less memory than a gathered mean a point.
+    # The product with all means needs less memory than gathering a mean for every point.
     products = jnp.einsum("cnd,ckd->cnk", points, unit(means), precision="highest")
     own = jnp.take_along_axis(products, assignment[..., None], axis=2)[..., 0]
     return jnp.where((weights > 0) & (inverse > 0), own * inverse, -jnp.inf)
 
 
 def patch_box(size: tuple[int, int], row: int, column: int, *, stride: int) -> tuple[int, int, int, int]:
-    """The square of a picture around a feature.
+    """The square crop of a picture around a feature.
 
     Args:
         size: (H, W) of the picture.
-        row: of the feature on its grid.
-        column: likewise.
-        stride: pixels a feature position.
+        row: row of the feature on its grid.
+        column: column of the feature on its grid.
+        stride: pixels per feature position.
 
     Returns:
-        (left, top, right, bottom) in pixels, within the picture: six feature positions wide, but at most half of the
-        picture's shorter side, for a part is to be seen and not the whole; shifted where it would leave the picture.
+        (left, top, right, bottom) in pixels: six feature positions wide, but at most half of the picture's shorter
+        side, to show a part and not the whole; shifted where needed to stay within the picture.
     """
     side = min(_CELLS * stride, max(min(size) // 2, 1))
     top, left = (
@@ -108,12 +109,12 @@ def patch_box(size: tuple[int, int], row: int, column: int, *, stride: int) -> t
 
 
 def strip_name(class_index: int, cluster: int, *, context: bool) -> str:
-    """Name of the file with a prototype's patches; of numbers, for a class may have any name."""
+    """Name of the file with a prototype's patches; made of numbers, since class names may not be valid file names."""
     return f"{class_index:04}_{_KINDS[context]}_{cluster:02}.jpg"
 
 
 def strip_file(directory: Path, class_index: int, cluster: int, *, context: bool) -> Path:
-    """Where in a run the patches of a prototype are, or would be."""
+    """Path of a prototype's strip of patches in a run, whether or not it exists."""
     return directory / "prototypes" / strip_name(class_index, cluster, context=context)
 
 
@@ -128,36 +129,36 @@ def write_patches(
     *,
     stride: int,
 ) -> None:
-    """Cut the patches out of their pictures and write the files of this module.
+    """Crop the patches from their pictures and write the files of this module.
 
     Args:
-        directory: of the run.
-        settings: how they were selected.
-        source: the pictures that were clustered; one that cannot be read again is left out and named.
+        directory: directory of the run.
+        settings: selection bounds.
+        source: the pictures that were clustered; those that cannot be read any more are left out and reported.
         prototypes: of c classes, with k clusters each.
         weights: float (d, c), the classifier's head.
-        counts: features of the clusters, float (c, k), of the classes and of the contexts.
-        nearest: of the clusters of the classes and of the contexts.
-        stride: pixels a feature position.
+        counts: number of features of each cluster, float (c, k), for the classes and for the contexts.
+        nearest: nearest features, for the classes and for the contexts.
+        stride: pixels per feature position.
 
     Raises:
         UserError: the files cannot be written.
     """
     index = directory / "prototypes.json"
-    index.unlink(missing_ok=True)  # it never speaks of strips of other prototypes
+    index.unlink(missing_ok=True)  # so that it never refers to strips of other prototypes
     patches = _cut(source, nearest, stride=stride)
     centres = prototypes.class_centres, prototypes.context_centres
     masks = prototypes.class_mask, prototypes.context_mask
     classes = [{"name": name} for name in source.class_names]
     for context, kind in enumerate(_KINDS):
-        scores, kept = np.asarray(class_scores(centres[context], weights)), np.asarray(masks[context])
+        scores, selected = np.asarray(class_scores(centres[context], weights)), np.asarray(masks[context])
         total = np.maximum(np.asarray(counts[context]).sum(axis=1, keepdims=True), 1)
         shares = np.asarray(counts[context]) / total
-        for n, one in enumerate(classes):
-            one[kind] = [
+        for n, entry in enumerate(classes):
+            entry[kind] = [
                 {
                     "score": float(scores[n, cluster, n]),
-                    "kept": bool(kept[n, cluster]),
+                    "kept": bool(selected[n, cluster]),
                     "share": float(shares[n, cluster]),
                     "patches": [
                         {
@@ -169,9 +170,9 @@ def write_patches(
                         if (context, n, cluster, slot) in patches
                     ],
                 }
-                for cluster in range(kept.shape[1])
+                for cluster in range(selected.shape[1])
             ]
-            for cluster in range(kept.shape[1]):
+            for cluster in range(selected.shape[1]):
                 places = [(context, n, cluster, slot) for slot in range(PATCHES)]
                 strip = [patches[place][1] for place in places if place in patches]
                 if strip:
@@ -187,15 +188,15 @@ def write_patches(
 
 
 def read_patches(directory: Path, prototypes: Prototypes) -> dict[str, Any] | None:
-    """What `write_patches` wrote of these prototypes.
+    """Read what `write_patches` wrote for these prototypes.
 
     Args:
-        directory: of the run.
-        prototypes: of the run.
+        directory: directory of the run.
+        prototypes: the run's prototypes.
 
     Returns:
         {"mu_f", "context": [low, mu_b], "classes": [{"name", "class": [P for every cluster], "context": [P]}]}, P is
-        {"score", "kept", "share", "patches": [{"id", "box", "cosine"}]}; None where nothing is known of them.
+        {"score", "kept", "share", "patches": [{"id", "box", "cosine"}]}; None if nothing is stored for them.
     """
     try:
         values = json.loads((directory / "prototypes.json").read_bytes())
@@ -213,24 +214,24 @@ def jpeg(image: np.ndarray) -> bytes:
 
 def _cut(source: RecordSource, nearest: Sequence[Nearest], *, stride: int) -> dict[tuple, tuple]:
     """(context, class, cluster, slot) -> (box, patch uint8 (SIDE, SIDE, 3)); every picture is read once."""
-    wanted = defaultdict(list)
-    for context, one in enumerate(nearest):
-        for place in np.argwhere(one.positions[..., 0] >= 0):
-            picture, row, column = one.positions[tuple(place)].tolist()
-            wanted[picture].append(((context, *place.tolist()), row, column))
+    requests = defaultdict(list)
+    for context, features in enumerate(nearest):
+        for place in np.argwhere(features.positions[..., 0] >= 0):
+            picture, row, column = features.positions[tuple(place)].tolist()
+            requests[picture].append(((context, *place.tolist()), row, column))
 
     def cut(picture):
         try:
             image = source[picture].image
         except UserError as error:
             return error
-        boxes = [patch_box(image.shape[:2], row, column, stride=stride) for _, row, column in wanted[picture]]
+        boxes = [patch_box(image.shape[:2], row, column, stride=stride) for _, row, column in requests[picture]]
         return [(box, _square(image, box)) for box in boxes]
 
     patches = {}
     with ThreadPoolExecutor(4) as pool:
-        results = tqdm(pool.map(cut, wanted), total=len(wanted), desc="patches", unit="img")
-        for of_picture, result in zip(wanted.values(), results, strict=True):
+        results = tqdm(pool.map(cut, requests), total=len(requests), desc="patches", unit="img")
+        for of_picture, result in zip(requests.values(), results, strict=True):
             if isinstance(result, UserError):
                 tqdm.write(f"skipped: {result}")
                 continue

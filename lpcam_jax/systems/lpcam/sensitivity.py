@@ -1,9 +1,9 @@
-"""Seed quality over the method's parameters (paper, Figure 5): one is varied at a time, the others stay the run's own.
+"""Seed quality over the method's parameters (paper, Figure 5), varied one at a time around the run's own values.
 
-Two passes over the pictures, however many settings: one keeps a sample of local features for every tau; then each
-(tau, K, seed) is clustered once; and because LPCAM is one direction a class, the second pass computes the maps of all
-settings at once. mu_f and mu_b select among centres that are there, and the seed threshold is counted at all its
-values: these cost nothing.
+Any number of settings takes two passes over the pictures. The first samples local features for every tau; then each
+(tau, K, seed) is clustered once. Because LPCAM is one direction per class, the second pass computes the maps of all
+settings at once. Other values of mu_f and mu_b cost nothing, since they select among existing centres, nor do seed
+thresholds, which are all scored together.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,12 +42,13 @@ GRIDS = {
 
 
 class Setting(NamedTuple):
-    """The parameters of Figure 5; the seed threshold is none of them, every setting is scored at all.
+    """The parameters of Figure 5, except the seed threshold: every setting is scored at all its values.
 
-    threshold: tau
-    mu_f:      score a class prototype is above
-    mu_b:      score a context prototype is below
-    clusters:  K
+    Attributes:
+        threshold: tau.
+        mu_f: lower bound on the score of a class prototype.
+        mu_b: upper bound on the score of a context prototype.
+        clusters: K.
     """
 
     threshold: float
@@ -57,12 +58,12 @@ class Setting(NamedTuple):
 
 
 def own_setting(prototypes: Clustering) -> Setting:
-    """What a config has of the parameters."""
+    """The setting of a run's config."""
     return Setting(prototypes.threshold, prototypes.mu_f, prototypes.context[1], prototypes.clusters)
 
 
 def settings_around(own: Setting) -> dict[str, list[Setting]]:
-    """The settings that differ from `own` in one parameter, and itself: a list, ascending, for each of GRIDS."""
+    """For each parameter in GRIDS, `own` and the settings that differ from it in that parameter, ascending."""
     return {
         parameter: [own._replace(**{parameter: value}) for value in sorted({*grid, getattr(own, parameter)})]
         for parameter, grid in GRIDS.items()
@@ -72,20 +73,20 @@ def settings_around(own: Setting) -> dict[str, list[Setting]]:
 def sweep_parameters(
     config: LPCAMConfig, state: TrainState, source: RecordSource, *, seeds: Sequence[int], devices: Mesh
 ) -> dict[str, Any]:
-    """Score LPCAM at the grid of every parameter, and CAM.
+    """Score CAM, and LPCAM over the grid of every parameter.
 
     Args:
-        config: of the run; its prototypes say the own values, and how features are sampled and clustered.
+        config: the run's config; `prototypes` has its own values and how features are sampled and clustered.
         state: the trained classifier.
-        source: labelled pictures with masks: clustered and scored.
-        seeds: of the clustering; the run's own seed gives its own prototypes.
+        source: labelled pictures with masks, which are clustered and scored.
+        seeds: random seeds of the clustering; the run's own seed reproduces its prototypes.
         devices: the mesh.
 
     Returns:
         {"scored": pictures, "skipped": [lines], "cam": S, "lpcam": [S for every seed, at the own values], "settings":
         {parameter: [{"value", "own": whether it is the run's, "seeds": [S for every seed]}]}}, plain JSON values. S is
-        `SeedScoring.report` without "confusion"; for LPCAM it has "class_prototypes" and "context_prototypes" too, how
-        many each class kept.
+        `SeedScoring.report` without "confusion"; for LPCAM it also has "class_prototypes" and "context_prototypes",
+        the number selected for each class.
 
     Raises:
         UserError: no picture could be read.
@@ -104,16 +105,16 @@ def sweep_parameters(
         devices=devices,
     )
     scored, reports, skipped = score_directions(
-        config, state, source, [directions(of_setting) for of_setting in prototypes.values()], devices=devices
+        config, state, source, [directions(selected) for selected in prototypes.values()], devices=devices
     )
     cam_report, *reports = ({key: report[key] for key in report if key != "confusion"} for report in reports)
     scores = {
         key: {
             **report,
-            "class_prototypes": np.asarray(of_setting.class_mask).sum(axis=1).tolist(),
-            "context_prototypes": np.asarray(of_setting.context_mask).sum(axis=1).tolist(),
+            "class_prototypes": np.asarray(selected.class_mask).sum(axis=1).tolist(),
+            "context_prototypes": np.asarray(selected.context_mask).sum(axis=1).tolist(),
         }
-        for (key, of_setting), report in zip(prototypes.items(), reports, strict=True)
+        for (key, selected), report in zip(prototypes.items(), reports, strict=True)
     }
     return {
         "scored": scored,
@@ -143,14 +144,14 @@ def make_all(
     prototypes: Clustering,
     devices: Mesh,
 ) -> dict[tuple[Setting, int], Prototypes]:
-    """The prototypes of every setting and seed; settings of the same tau and K share their centres.
+    """Make the prototypes of every setting and seed; settings with the same tau and K share their centres.
 
     Args:
-        settings: what to make.
-        seeds: of the clustering.
-        samples: tau -> the sample of its features; emptied as they are clustered, to bound the memory.
+        settings: the settings.
+        seeds: random seeds of the clustering.
+        samples: tau -> its feature sample; each is removed once clustered, to bound the memory.
         weights: float (d, c), the classifier's head.
-        prototypes: how to cluster, and the lower bound of a context prototype's score.
+        prototypes: how to cluster, and the lower bound on the score of a context prototype.
         devices: the mesh.
 
     Returns:
@@ -159,7 +160,7 @@ def make_all(
     groups: dict[float, dict[int, list[Setting]]] = {}
     for setting in settings:
         groups.setdefault(setting.threshold, {}).setdefault(setting.clusters, []).append(setting)
-    made = {}
+    by_setting = {}
     with tqdm(total=len(seeds) * sum(map(len, groups.values())), desc="clustering", unit="clustering") as bar:
         for threshold, by_clusters in groups.items():
             sample = samples.pop(threshold)
@@ -177,9 +178,9 @@ def make_all(
                     )
                     for setting in group:
                         bounds = {"mu_f": setting.mu_f, "context": (prototypes.context[0], setting.mu_b)}
-                        made[setting, seed] = select_prototypes(*means, weights, **bounds)
+                        by_setting[setting, seed] = select_prototypes(*means, weights, **bounds)
                     bar.update()
-    return made
+    return by_setting
 
 
 def cluster_sets(
@@ -191,11 +192,11 @@ def cluster_sets(
     restarts: int,
     devices: Mesh,
 ) -> list[np.ndarray]:
-    """Cluster the features of the classes and those of their contexts, as `make_prototypes` does with the same seed.
+    """Cluster the features of classes and contexts exactly as `make_prototypes` does with the same seed.
 
     Args:
         sets: (points float32 (c, n, d), weights float32 (c, n)) of the classes, then of the contexts.
-        seed: of the clustering.
+        seed: random seed.
         clusters: K.
         update: see `kmeans`.
         restarts: see `cluster_classes`.
@@ -207,8 +208,8 @@ def cluster_sets(
     keys = jax.random.split(jax.random.key(seed))
     options = {"k": clusters, "update": update, "restarts": restarts}
     return [
-        np.concatenate([found.means for _, found in cluster_in_groups(key, *one, devices, **options)])
-        for key, one in zip(keys, sets, strict=True)
+        np.concatenate([group.means for _, group in cluster_in_groups(key, *points, devices, **options)])
+        for key, points in zip(keys, sets, strict=True)
     ]
 
 
@@ -220,23 +221,23 @@ def score_directions(
     *,
     devices: Mesh,
 ) -> tuple[int, list[dict[str, Any]], list[str]]:
-    """Score CAM, and LPCAM with each of many sets of directions, in one pass over the pictures.
+    """Score CAM, and LPCAM with many sets of directions, in one pass over the pictures.
 
     Args:
-        config: of the run.
+        config: the run's config.
         state: the trained classifier.
-        source: labelled pictures; those without a mask, or with nothing but ignored pixels in it, are left out.
+        source: labelled pictures; those without a mask, or with only ignored pixels in it, are left out.
         all_directions: float (c, d) each, see `prototype_activation.directions`.
         devices: the mesh.
 
     Returns:
-        (how many pictures were scored, [`SeedScoring.report` of CAM, then of each of all_directions], one line for
-        every picture that could not be read).
+        (number of scored pictures, [`SeedScoring.report` of CAM, then of each of all_directions], one line for every
+        picture that could not be read).
     """
     classes = len(source.class_names)
     network = inference_network(config, state, classes, devices=devices)
     stride = network_of(config, classes).backbone.strides[-1]
-    stacked = jnp.concatenate([jnp.asarray(of_set) for of_set in all_directions])
+    stacked = jnp.concatenate([jnp.asarray(array) for array in all_directions])
     scoring = [SeedScoring(classes) for _ in range(1 + len(all_directions))]
     epsilons = [EPSILON["cam"], *[EPSILON["lpcam"]] * len(all_directions)]
     scored, skipped = 0, []
@@ -260,17 +261,17 @@ def score_directions(
 
             def count(number, record=record, outputs=outputs, present=present):
                 columns = number * classes + present
-                scales = [of_scale["maps"][..., columns] for of_scale in outputs]
+                scales = [output["maps"][..., columns] for output in outputs]
                 maps = on_picture(scales, record.image.shape[:2], stride=stride, epsilon=epsilons[number])
-                # Rounded as infer.py stores them, so that the scores are the same.
+                # Rounded as in the files of infer.py, for identical scores.
                 scoring[number].add(maps.astype(np.float16), present, record.mask)
 
             list(pool.map(count, range(len(scoring))))
-    return scored, [of_set.report() for of_set in scoring], skipped
+    return scored, [accumulator.report() for accumulator in scoring], skipped
 
 
 def maps_of_all(model: Classifier, pictures: jax.Array, sizes: jax.Array, stacked: jax.Array) -> Outputs:
-    """CAM of c classes, then LPCAM of m sets of directions (m c, d): float32 (b, h', w', c + m c)."""
+    """CAM of c classes, then LPCAM with m sets of directions (m c, d): float32 (b, h', w', c + m c)."""
     straight, mirrored, _ = features_of_both(model, pictures, sizes)
     weights = model.head[...]
     maps = [cam(straight, weights) + cam(mirrored, weights), lpcam(straight + mirrored, stacked)]

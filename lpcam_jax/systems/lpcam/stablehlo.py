@@ -1,10 +1,10 @@
-"""Classifier and LPCAM as one StableHLO program that runs where jax runs, without this package and without the run.
+"""Classifier and LPCAM as one StableHLO program that runs wherever jax runs, without this package or the run.
 
     pictures uint8 (b, H, W, 3)  ->  cam, lpcam float32 (b, H, W, c),  probabilities float32 (b, c)
 
-and, of a run that was taught, LPCAM-T's maps as `taught`. Parameters, prototypes, mean and std are in it; b is free, H
-and W are not. The maps are those of `inference` at scale 1, mirror image added, of all classes: which of them a picture
-has is for the caller to choose, by its labels or by the probabilities.
+and, for a run with LPCAM-T, its maps as `taught`. The program contains parameters, prototypes, mean and std; b is
+free, H and W are fixed. The maps are those of `maps` at scale 1, mirror image added, for all classes: the caller
+chooses the classes of each picture, by its labels or by the probabilities.
 """
 
 from typing import Any
@@ -30,22 +30,22 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export_classifier(run: Run, state: TrainState, prototypes: Prototypes, size: tuple[int, int]) -> export.Exported:
-    """The program.
+    """Export the program.
 
     Args:
-        run: of a classifier, for its config.
+        run: a classifier's run, for its config.
         state: its parameters and batch statistics.
-        prototypes: of its classes.
+        prototypes: the prototypes of its classes.
         size: (H, W) of the pictures.
 
     Returns:
-        Exported, for all of PLATFORMS; `.call(pictures)` gives {"cam", "lpcam", "probabilities"}, and "taught"
-        where the prototypes have it.
+        Exported, for all of PLATFORMS; `.call(pictures)` returns {"cam", "lpcam", "probabilities"}, and "taught" if
+        the prototypes have it.
     """
     config, classes = at_precision(run.config), len(run.class_names)
     graph, *_ = graph_of(config, classes)
     stride = network_of(config, classes).backbone.strides[-1]
-    # From the devices to the host: a program must not ask for as many devices as there are here.
+    # Host arrays, so that the program does not depend on the number of devices here.
     arrays = jax.tree.map(np.asarray, (state.parameters, state.batch_stats, prototypes))
 
     def classify_and_map(pictures):
@@ -69,7 +69,7 @@ def export_classifier(run: Run, state: TrainState, prototypes: Prototypes, size:
         }
 
     shape = export.symbolic_shape(f"b, {size[0]}, {size[1]}, 3")
-    # Not `devices.jit_forward`: its compiler options are of this machine.
+    # Not `devices.jit_forward`, whose compiler options are specific to this machine.
     with portable():
         return export.export(jax.jit(classify_and_map), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
 
@@ -77,7 +77,7 @@ def export_classifier(run: Run, state: TrainState, prototypes: Prototypes, size:
 def description(
     run: Run, state: TrainState, prototypes: Prototypes, size: tuple[int, int], file_name: str
 ) -> dict[str, Any]:
-    """What to know of the program in a file of this name, as plain JSON values."""
+    """Describe the program in a file of this name, as plain JSON values."""
     height, width = size
     count = len(run.class_names)
     maps = f"float32 (b, {height}, {width}, {count}), each in [0, 1]"

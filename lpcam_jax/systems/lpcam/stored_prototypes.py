@@ -1,4 +1,4 @@
-"""The prototypes of a run on disk: prototypes.npz in its folder, no pickle; keys as in `Prototypes`, and `step`."""
+"""The stored prototypes of a run: prototypes.npz in its folder, without pickle; keys as in `Prototypes`, and `step`."""
 
 import json
 from pathlib import Path
@@ -14,16 +14,16 @@ from ...training.run import Run
 
 
 def save_prototypes(run: Run, prototypes: Prototypes, *, step: int) -> None:
-    """Add the prototypes to a run; `step` is that of the checkpoint they were clustered from."""
+    """Add the prototypes to a run; `step` is the step of the checkpoint they were clustered with."""
     arrays = {name: np.asarray(value) for name, value in prototypes._asdict().items() if value is not None}
     write_arrays(prototypes_file(run), step=step, settings=_settings(run), **arrays)
 
 
 def load_prototypes(run: Run) -> Prototypes:
-    """A run's prototypes.
+    """Load a run's prototypes.
 
     Raises:
-        UserError: none are there yet, they cannot be read, or they belong to another checkpoint.
+        UserError: there are none yet, they cannot be read, or they belong to another checkpoint.
     """
     file, again = prototypes_file(run), f"run train.py with --workdir {run.directory} --stages prototypes."
     try:
@@ -34,7 +34,7 @@ def load_prototypes(run: Run) -> Prototypes:
             raise ValueError("values that are not finite")
     except FileNotFoundError:
         raise UserError(f"{run.directory} has no prototypes yet; {again}") from None
-    except Exception as error:  # a damaged zip raises whatever its damage makes of it
+    except Exception as error:  # a damaged zip file may raise anything
         raise UserError(f"{file} cannot be read ({error}); delete it and {again}") from None
     if step not in run.steps()[-1:]:
         raise UserError(f"the prototypes of {run.directory} are of step {step}, not of its checkpoint; {again}")
@@ -42,20 +42,20 @@ def load_prototypes(run: Run) -> Prototypes:
 
 
 def has_prototypes(run: Run) -> bool:
-    """Whether the prototypes are there, made from the newest checkpoint with the settings of the run's config."""
+    """Whether the run has prototypes made from its newest checkpoint with the settings of its config."""
     try:
         values = read_arrays(prototypes_file(run))
         return int(values["step"]) in run.steps()[-1:] and str(values["settings"]) == _settings(run)
-    except Exception:  # absent or damaged: then they are made again
+    except Exception:  # missing or damaged: they are made again
         return False
 
 
 def prototypes_file(run: Run) -> Path:
-    """Where a run's prototypes are, or would be."""
+    """Path of a run's prototypes, whether or not they exist."""
     return run.directory / "prototypes.npz"
 
 
 def _settings(run: Run) -> str:
-    """What they depend on beside the checkpoint."""
+    """What they depend on besides the checkpoint."""
     values = to_json(run.config)
     return json.dumps({"seed": values["seed"], **values["prototypes"]})

@@ -24,7 +24,7 @@ from ...class_activation import normalize, resize_bilinear
 from ...clustering import unit
 from ...data.augment import scaled_size
 
-# The threshold is close to that of the seeds in `config.Inference`; the learning rate suits directions of length 1.
+# The threshold is close to the seed threshold in `LPCAMInference`; the learning rate suits directions of length 1.
 _THETA, _TEMPERATURE, _LEARNING_RATE = 0.35, 0.08, 0.002
 _OPTIMIZER = optax.adam(_LEARNING_RATE)
 
@@ -83,7 +83,7 @@ def blank_lesson(
     )
 
     def resize_matrices(grid: np.ndarray, axis: int) -> np.ndarray:
-        """The resize matrix of every picture: a resized identity."""
+        """The resize matrix of every picture, a resized identity matrix."""
         matrices = np.zeros((len(sizes), own[:, axis].max(), grid[:, axis].max()), np.float32)
         for matrix, rows, columns in zip(matrices, own[:, axis], grid[:, axis], strict=True):
             resized = resize_bilinear(np.eye(columns, dtype=np.float32)[..., None], (int(rows), int(columns)))
@@ -118,7 +118,7 @@ def soft_seeds(directions: jax.Array, lesson: Lesson) -> jax.Array:
 
 
 def teaching_loss(directions: jax.Array, lesson: Lesson) -> jax.Array:
-    """1 - soft mIoU of the seeds and the targets; a class (or background) that is in neither has an IoU of 0.
+    """1 - soft mIoU of the seeds and the targets; a class (or background) present in neither has an IoU of 0.
 
     Args:
         directions: float (c, d).

@@ -1,8 +1,8 @@
-"""After the prototypes: one direction a class is taught by the CRF, from some of the pictures.
+"""The teaching stage after the prototypes: one direction per class is learned from CRF-refined seeds of some pictures.
 
 features of all scales -> LPCAM -> seeds -> CRF -> `Lesson` -> `teach`
 
-The features of the pictures that are learned from are in memory together, which bounds how many there can be.
+The features of these pictures are in memory together, which limits their number.
 """
 
 from contextlib import suppress
@@ -35,17 +35,17 @@ _STEPS = 60
 def teach_directions(
     run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource, *, devices: Mesh
 ) -> np.ndarray:
-    """The directions of `teaching`, starting from LPCAM's; every process finds the same.
+    """Train directions with `teaching`, starting from LPCAM's; the result is the same on every process.
 
     Args:
-        run: for its config.
+        run: the run, for its config.
         state: the trained classifier.
-        prototypes: LPCAM's.
-        source: labelled pictures, of which `prototypes.taught` are learned from.
+        prototypes: LPCAM's prototypes.
+        source: labelled pictures, of which `config.prototypes.taught` are used.
         devices: the mesh of this process.
 
     Returns:
-        float32 (c, d), of length 1, or 0 where LPCAM's is.
+        float32 (c, d), of length 1, or 0 where LPCAM's direction is 0.
 
     Raises:
         UserError: none of these pictures could be read.
@@ -53,11 +53,11 @@ def teach_directions(
     config, start = run.config, np.asarray(directions(prototypes))
     sizes = {}
     for index in choose_pictures(source.labels, config.prototypes.taught, seed=config.seed):
-        with suppress(UserError):  # the feature sample has named those that cannot be read
+        with suppress(UserError):  # feature sampling has reported the unreadable ones
             sizes[index] = source.size(index)
-    nothing = "none of the pictures to learn from could be read; see the lines above, or give --prototypes.taught more."
+    unreadable = "none of the pictures to learn from could be read; see the lines above, or raise --prototypes.taught."
     if not sizes:
-        raise UserError(nothing)
+        raise UserError(unreadable)
     slots = {index: slot for slot, index in enumerate(sizes)}
     stride = network_of(config, len(start)).backbone.strides[-1]
     options = {"stride": stride, "classes": len(start), "dimension": start.shape[1]}
@@ -66,7 +66,7 @@ def teach_directions(
     tqdm.write(f"teaching: {len(slots)} pictures, {mebibytes:,.0f} MiB of memory (--prototypes.taught)")
     _fill(lesson, slots, config, state, start, source, stride=stride, devices=devices)
     if not lesson.present.any():
-        raise UserError(nothing)
+        raise UserError(unreadable)
     with tqdm(total=_STEPS, desc="teaching", unit="step") as bar:
 
         def report(loss: float) -> None:
@@ -87,7 +87,7 @@ def _fill(
     stride: int,
     devices: Mesh,
 ) -> None:
-    """Write into the slot of each picture its features, and what the CRF makes of the seeds of LPCAM's directions."""
+    """Fill the slot of each picture with its features and the CRF-refined seed of LPCAM's directions."""
     network = inference_network(config, state, len(source.class_names), devices=devices)
     results = network.run(
         unit_features_and_maps,
@@ -111,43 +111,52 @@ def _fill(
 
 
 def unit_features_and_maps(model: Classifier, pictures: jax.Array, sizes: jax.Array, start: jax.Array) -> Outputs:
-    """Features of both mirror images, added, of unit length: float16 (b, h', w', d); LPCAM of directions (c, d):
-    float32 (b, h', w', c)."""
+    """Features and LPCAM of padded pictures, with the features of their mirror images added.
+
+    Args:
+        model: the classifier.
+        pictures: uint8 (b, h, w, 3), RGB, padded right and bottom.
+        sizes: int32 (b, 2), valid rows and columns.
+        start: float32 (c, d), directions.
+
+    Returns:
+        "features" float16 (b, h', w', d), of unit length; "lpcam" float32 (b, h', w', c).
+    """
     straight, mirrored, _ = features_of_both(model, pictures, sizes)
-    both = straight + mirrored
-    return {"features": unit(both).astype(jnp.float16), "lpcam": lpcam(both, start)}
+    summed = straight + mirrored
+    return {"features": unit(summed).astype(jnp.float16), "lpcam": lpcam(summed, start)}
 
 
 def choose_pictures(labels: np.ndarray, count: int, *, seed: int) -> list[int]:
-    """Pictures of every class in turn, so that a rare class is learned from as well.
+    """Choose pictures class by class in turn, so that rare classes are represented.
 
     Args:
         labels: 0/1 (n, c).
-        count: how many.
-        seed: of the choice.
+        count: maximum number of pictures.
+        seed: random seed.
 
     Returns:
-        At most `count` indices, ascending; none without a class.
+        At most `count` indices, ascending; never of pictures without a class.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
-    having = labels[order] > 0
-    # Every class has its queue; a picture comes when it is first in turn in any of them.
-    turns = np.where(having, having.cumsum(axis=0), np.inf).min(axis=1)
-    first = np.argsort(turns, kind="stable")[: min(count, having.any(axis=1).sum())]
+    present = labels[order] > 0
+    # Every class has a queue of its pictures; a picture's turn is its best place in any queue.
+    turns = np.where(present, present.cumsum(axis=0), np.inf).min(axis=1)
+    first = np.argsort(turns, kind="stable")[: min(count, present.any(axis=1).sum())]
     return sorted(order[first].tolist())
 
 
 def target_of(labels: np.ndarray, count: int, *, stride: int) -> np.ndarray:
-    """Which part of every feature position has each label.
+    """Fraction of each feature position covered by each label.
 
     Args:
         labels: int (H, W), 0 .. count - 1.
-        count: of labels.
-        stride: pixels a feature position.
+        count: number of labels.
+        stride: pixels per feature position.
 
     Returns:
-        float32 (ceil(H / stride), ceil(W / stride), count), in [0, 1]; positions at the edge, which the picture ends
-        in, sum to less than 1.
+        float32 (ceil(H / stride), ceil(W / stride), count), in [0, 1]; positions that extend beyond the picture sum to
+        less than 1.
     """
     height, width = (-(-length // stride) for length in labels.shape)
     canvas = np.full((height * stride, width * stride), count)

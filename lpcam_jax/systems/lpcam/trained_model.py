@@ -1,6 +1,6 @@
 """A finished run as a function from pictures to maps: `lpcam_jax.load` for notebooks and other programs.
 
-The pictures take the way of infer.py: the same scales, mirror images and batches.
+Pictures are processed as by infer.py, with the same scales, mirror images and batches.
 """
 
 from collections.abc import Sequence
@@ -29,18 +29,19 @@ from .stored_prototypes import load_prototypes
 
 Picture = str | Path | np.ndarray | Image.Image
 
-_FEW = 16  # pictures that need no progress bar
+_FEW = 16  # up to this many pictures no progress bar is shown
 
 
 class NamedMaps(NamedTuple):
     """The maps of a picture.
 
-    image:         uint8 (H, W, 3), the picture as it was read: upright, RGB
-    classes:       int (n,), the classes that are mapped, ascending
-    names:         of these n classes
-    probabilities: by name, of all classes, in [0, 1]
-    maps:          by method ("cam", "lpcam_f", "lpcam", and "taught" of a run that has it), float32 (H, W, n),
-                   normalized, in [0, 1]
+    Attributes:
+        image: uint8 (H, W, 3), the picture as it was read: upright, RGB.
+        classes: int (n,), the mapped classes, ascending.
+        names: names of these n classes.
+        probabilities: probability of every class, in [0, 1], by name.
+        maps: float32 (H, W, n), normalized, in [0, 1], by method: "cam", "lpcam_f", "lpcam", and "taught" if the run
+            has it.
     """
 
     image: np.ndarray
@@ -51,13 +52,14 @@ class NamedMaps(NamedTuple):
 
 
 class TrainedModel:
-    """The classifier and the prototypes of a run; `lpcam_jax.load` opens one.
+    """The classifier and the prototypes of a run, as returned by `lpcam_jax.load`.
 
-    config:      of the run
-    class_names: c names
-    head:        float32 (d, c), the classifier's bias-free weights
-    stride:      pixels a feature position
-    prototypes:  Prototypes of the c classes
+    Attributes:
+        config: the run's config.
+        class_names: c names.
+        head: float32 (d, c), the classifier's bias-free weights.
+        stride: pixels per feature position.
+        prototypes: Prototypes of the c classes.
     """
 
     def __init__(self, run: Run):
@@ -72,29 +74,31 @@ class TrainedModel:
 
     @classmethod
     def open(cls, directory: str | Path) -> "TrainedModel":
-        """The model of a run's directory; UserError as `lpcam_jax.load`."""
+        """Load the model from a run's directory; raises UserError as `lpcam_jax.load` does."""
         return cls(Run.open(directory).expect("classifier"))
 
     def __call__(
         self, pictures: Picture | Sequence[Picture], *, classes: str | Sequence[str] | None = None
     ) -> NamedMaps | list[NamedMaps]:
-        """CAM, LPCAM-F and LPCAM of one picture or of several.
+        """CAM, LPCAM-F and LPCAM of one picture or several.
 
-        Pictures of few sizes are fast: each shape (in steps of 32 pixels) is compiled once.
+        Each shape (in steps of 32 pixels) is compiled once, so pictures of few different sizes are fastest.
 
         Args:
             pictures: one picture or a sequence of them, each a path, a PIL image, or uint8 (H, W, 3) RGB.
-            classes: names of the classes to map, of every picture; None: those that are predicted.
+            classes: names of the classes to map in every picture; None: the predicted ones.
 
         Returns:
-            NamedMaps of the picture, or a list with those of each.
+            NamedMaps of the picture, or a list with the NamedMaps of each.
 
         Raises:
-            UserError: a picture cannot be read or is none, or a class is not one of the run's.
+            UserError: a picture cannot be read or is invalid, or a class is not one of the run's.
         """
-        if _is_one(pictures):
+        if _is_single_picture(pictures):
             return self([pictures], classes=classes)[0]
-        source = _Given([_image_of(one) for one in pictures], self.class_names, self._labels(classes))
+        source = _PicturesInMemory(
+            [_image_of(picture) for picture in pictures], self.class_names, self._labels(classes)
+        )
         results: list[Any] = [None] * len(source)
         for index, record, mapped in map_pictures(
             self._network,
@@ -110,25 +114,25 @@ class TrainedModel:
         return results
 
     def features(self, picture: Picture) -> np.ndarray:
-        """The feature block f of a picture at scale 1, what `lpcam_jax.cam` and `lpcam_jax.lpcam` map.
+        """The feature block f of a picture at scale 1, an input of `lpcam_jax.cam` and `lpcam_jax.lpcam`.
 
         Args:
             picture: a path, a PIL image, or uint8 (H, W, 3) RGB.
 
         Returns:
-            float32 (h, w, d), >= 0 where the backbone ends in a ReLU; h is H / `stride`, rounded up, as is w.
+            float32 (h, w, d), >= 0 if the backbone ends in a ReLU; h, w = H / `stride`, W / `stride`, rounded up.
 
         Raises:
-            UserError: the picture cannot be read or is none.
+            UserError: the picture cannot be read or is invalid.
         """
-        source = _Given([_image_of(picture)], self.class_names, None)
+        source = _PicturesInMemory([_image_of(picture)], self.class_names, None)
         batches = self.config.inference
         results = self._network.run(features_of, source, scales=[1.0], batches=batches, description=None)
         ((_, _, (outputs,)),) = results
         return outputs["features"]
 
     def probabilities(self, pictures: jax.Array | np.ndarray) -> jax.Array:
-        """What the classifier says of pictures of one size, at that size.
+        """Class probabilities of pictures of equal size, at that size.
 
         Args:
             pictures: uint8 or float (b, H, W, 3), RGB, in [0, 255]. Each shape is compiled once.
@@ -152,10 +156,10 @@ class TrainedModel:
         """float32 (c,), 1 for the named classes."""
         if classes is None:
             return None
-        wanted = [classes] if isinstance(classes, str) else list(classes)
-        if unknown := [name for name in wanted if name not in self.class_names]:
+        names = [classes] if isinstance(classes, str) else list(classes)
+        if unknown := [name for name in names if name not in self.class_names]:
             raise UserError(f"there is no class {unknown[0]!r}; the run has {', '.join(self.class_names)}.")
-        return np.float32([name in wanted for name in self.class_names])
+        return np.float32([name in names for name in self.class_names])
 
 
 def features_of(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
@@ -163,8 +167,8 @@ def features_of(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Out
     return {"features": model.features(as_they_are(model, pictures, sizes), sizes)}
 
 
-class _Given:
-    """Pictures in memory, all with the same labels or none."""
+class _PicturesInMemory:
+    """A RecordSource of pictures in memory, all with the same labels or without labels."""
 
     has_masks = False
 
@@ -183,8 +187,8 @@ class _Given:
         return self._images[index].shape[:2]
 
 
-def _is_one(pictures: Any) -> bool:
-    """Whether it is meant as one picture; an array of four axes is several."""
+def _is_single_picture(pictures: Any) -> bool:
+    """Whether the argument is one picture; an array with four axes is several."""
     return isinstance(pictures, str | Path | Image.Image) or getattr(pictures, "ndim", 4) != 4
 
 
@@ -203,7 +207,7 @@ def _image_of(picture: Picture) -> np.ndarray:
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-    """As `read_picture`: transparent parts become white."""
+    """Convert to RGB as `read_picture` does, with transparent parts in white."""
     if image.mode.startswith("I") or image.mode in ("F", "LAB"):
         raise UserError(f"a PIL image of kind {image.mode} has no certain range; convert it to 8-bit RGB.")
     if image.has_transparency_data:

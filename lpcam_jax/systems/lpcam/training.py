@@ -32,18 +32,18 @@ from .network import Classifier
 
 
 def train_classifier(job: Job, pictures: RecordSource, validation: RecordSource) -> TrainState:
-    """Train, or go on training, the classifier of a run; its last checkpoint is the result.
+    """Train the classifier of a run, or resume its training; the last checkpoint is the result.
 
     Args:
-        job: the run, and the mesh.
+        job: the run and the mesh.
         pictures: labelled pictures to train on.
-        validation: labelled pictures of the validation mAP; may be none.
+        validation: labelled pictures for the validation mAP; may be empty.
 
     Returns:
         TrainState after the last step.
 
     Raises:
-        UserError: as `training.loop.train`.
+        UserError: see `training.loop.train`.
     """
     config, training = job.run.config, job.run.config.training
     steps = steps_of(training, len(pictures))
@@ -61,10 +61,11 @@ def train_classifier(job: Job, pictures: RecordSource, validation: RecordSource)
 
 
 def classification_loss(*, train_batch_norm: bool) -> Loss:
-    """The loss.
+    """The training loss.
 
     Args:
-        train_batch_norm: use and update with batch statistics, which are those of the global batch over all devices.
+        train_batch_norm: whether batch norm uses the statistics of the batch, global over all devices, and updates the
+            stored ones.
 
     Returns:
         (classifier, batch of `labelled_crops`, key) -> float32 ().
@@ -79,18 +80,18 @@ def classification_loss(*, train_batch_norm: bool) -> Loss:
 
 
 def classifier_optimizer(training: LPCAMTraining, network: nnx.Module, *, steps: int) -> optax.GradientTransformation:
-    """The optimizer: the head learns faster, frozen parts of the backbone not at all.
+    """The classifier's optimizer: a higher learning rate for the head, none for frozen parts of the backbone.
 
     Args:
-        training: rates, groups, decay.
-        network: the classifier, with or without memory.
-        steps: after which the rate is 0.
+        training: learning rates, decay, frozen parts.
+        network: the classifier, abstract (shapes only) or concrete.
+        steps: number of steps after which the learning rate is 0.
 
     Returns:
         optax.GradientTransformation of its parameters.
 
     Raises:
-        UserError: a frozen part is none of the backbone.
+        UserError: the backbone has no part with the name of a frozen one.
     """
     decay = training.weight_decay
     groups = {"head": Group(training.head_multiplier, decay), "backbone": Group(1.0, decay)}
@@ -98,7 +99,14 @@ def classifier_optimizer(training: LPCAMTraining, network: nnx.Module, *, steps:
 
 
 def labelled_crops(training: LPCAMTraining) -> Augmentation:
-    """Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; labels float32 (c,)."""
+    """Random crops with image labels.
+
+    Args:
+        training: sizes of pictures and crops.
+
+    Returns:
+        Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; labels float32 (c,).
+    """
 
     def augmented(record: Record, rng: np.random.Generator) -> Batch:
         image = random_long_side(rng, record.image, low=training.long_side[0], high=training.long_side[1])
@@ -109,15 +117,15 @@ def labelled_crops(training: LPCAMTraining) -> Augmentation:
 
 
 def make_validation(config: LPCAMConfig, validation: RecordSource, *, every: int) -> Validation:
-    """The validation of a state: mean over classes of the average precision, compiled once.
+    """Validation by mAP, the mean over classes of the average precision; compiled once.
 
     Args:
-        config: of the run.
-        validation: labelled pictures, seen whole, at the first inference scale; those that cannot be read are left out.
-        every: steps between two.
+        config: the run's config.
+        validation: labelled pictures, used whole at the first inference scale; those that cannot be read are left out.
+        every: steps between validations.
 
     Returns:
-        Validation, whose measure is the mAP; NaN when no class occurs. Each process computes its share of the pictures.
+        Validation that measures the mAP; NaN if no class occurs. Each process computes its share of the pictures.
     """
     devices, classes = local_mesh(), len(validation.class_names)
     graph, *_ = graph_of(config, classes)
@@ -132,21 +140,21 @@ def make_validation(config: LPCAMConfig, validation: RecordSource, *, every: int
             description="validation",
             only=processes.share(range(len(validation))),
         )
-        seen = [
+        rows = [
             np.concatenate([record.labels, logits])
             for _, record, logits in finish_each(results, lambda _, outputs: outputs[0]["logits"])
             if not isinstance(record, UserError)
         ]
-        seen = np.concatenate(processes.gather(np.array(seen, np.float32).reshape(-1, 2 * classes)))
-        if not len(seen):
+        rows = np.concatenate(processes.gather(np.array(rows, np.float32).reshape(-1, 2 * classes)))
+        if not len(rows):
             return math.nan
-        labels, logits = np.split(seen, 2, axis=1)
+        labels, logits = np.split(rows, 2, axis=1)
         return float(jnp.nanmean(jax.vmap(average_precision, in_axes=1)(labels, logits)))
 
     return Validation(every, measure, "mAP")
 
 
 def logits_of_both(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
-    """The classifier's logits (b, c), mean over pictures and their mirror images."""
+    """The classifier's logits (b, c), averaged over pictures and their mirror images."""
     *_, logits = features_of_both(model, pictures, sizes)
     return {"logits": logits}
