@@ -59,8 +59,8 @@ def refined(method: str, seed: dict, arguments: argparse.Namespace, more: list[s
 def after_crf(method: str, threshold: float, arguments: argparse.Namespace) -> dict:
     """The scores of a method's seeds at a threshold, after the CRF."""
     out = Path(arguments.workdir, f"{method}_crf_{threshold:g}")
-    cut = ("--inference.method", method, "--inference.background", threshold)
-    run("infer.py", "--ckpt", arguments.ckpt, "--maps", arguments.maps, "--out", out, "--refine", "crf", *cut)
+    cut = ("--method", method, "--background", threshold)
+    run("-m", "lpcam_jax", "refine", "--ckpt", arguments.ckpt, "--maps", arguments.maps, "--out", out, *cut)
     return json.loads((out / "metrics.json").read_text())["scores"] | {"threshold": threshold}
 
 

@@ -21,6 +21,7 @@ from .seeds import (
     otsu_threshold,
     percentile_threshold,
     seed_mask,
+    with_class_values,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ __all__ = [
     "split",
     "threshold_sweep",
     "unit",
+    "with_class_values",
     "without_context",
 ]
 

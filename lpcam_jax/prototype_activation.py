@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from .clustering import inverse_length, unit
 from .prototypes import Prototypes
 
+_ROUNDING = 1e-6
+
 
 @jax.jit
 def directions(prototypes: Prototypes) -> jax.Array:
@@ -35,9 +37,11 @@ def directions(prototypes: Prototypes) -> jax.Array:
         weights = jnp.where(mask, inverse_length(centres), 0) / count[:, None]
         return jnp.einsum("ckd,ck->cd", centres, weights, precision="highest")
 
-    return mean_unit(prototypes.class_centres, prototypes.class_mask) - mean_unit(
+    difference = mean_unit(prototypes.class_centres, prototypes.class_mask) - mean_unit(
         prototypes.context_centres, prototypes.context_mask
     )
+    # What is left of two means that are equal is rounding, which the division by a map's maximum would blow up.
+    return jnp.where(jnp.linalg.norm(difference, axis=1, keepdims=True) > _ROUNDING, difference, 0)
 
 
 @jax.jit

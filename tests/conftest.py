@@ -16,11 +16,18 @@ os.environ.setdefault(
 )
 
 import jax
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from etils import epath
+from filelock import FileLock
+from tiny_recipes import TINY
 
 from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.machine import devices
+from lpcam_jax.machine.files import write_atomically
 from lpcam_jax.machine.programs import run_program
+from lpcam_jax.training import loop
 
 # Traced programs are millions of objects that stay: looking through them again and again takes a twentieth of the time.
 gc.set_threshold(100_000, 20, 100)
@@ -35,62 +42,6 @@ OPTIMIZED = bool(os.environ.get("LPCAM_TEST_OPTIMIZED"))
 # long, and nothing else here depends on time.
 HANGS = 1800
 
-# Six training steps, checkpoints at 2, 4 and 6, of which the last two stay.
-TINY_RECIPE = """
-from lpcam_jax.backbones.config import ResNetConfig
-from lpcam_jax.config import Data
-from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMInference, Clustering, LPCAMTraining
-
-def get_config():
-    return LPCAMConfig(
-        data=Data(source="shapes", scenes=24),
-        model=ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=4, output_stride=16),
-        training=LPCAMTraining(
-            epochs=3, batch_size=8, crop=64, long_side=(64, 96), learning_rate=0.01, frozen=(), batch_norm="train",
-            checkpoint_every=2,
-        ),
-        prototypes=Clustering(cam_scales=(1.0, 0.5), clusters=3, sample=256),
-        inference=LPCAMInference(scales=(1.0, 0.5), max_shapes=2),
-    )
-"""
-
-# Six training steps, checkpoints at 2, 4 and 6, of which the last two stay, validations at 3 and 6.
-TINY_SEGMENTATION_RECIPE = """
-from lpcam_jax.config import Data
-from lpcam_jax.systems.deeplab.config import DeepLabModel, DeepLabConfig, DeepLabInference, DeepLabTraining
-
-def get_config():
-    return DeepLabConfig(
-        data=Data(source="shapes", scenes=12, held_out=0.25),
-        model=DeepLabModel(
-            head="deeplabv3plus", head_width=8, blocks=(1, 1, 1, 1), width=4, stem_width=4, layout="torchvision",
-            stem_pool="symmetric", output_stride=16,
-        ),
-        training=DeepLabTraining(
-            steps=6, batch_size=4, accumulate=1, crop=48, scales=(0.5, 0.75), learning_rate=0.01, batch_norm="train",
-            hold=1, average=0.5, validate_every=3, checkpoint_every=2,
-        ),
-        inference=DeepLabInference(max_shapes=1),
-    )
-"""
-
-
-# Six training steps, checkpoints at 2, 4 and 6, of which the last two stay.
-TINY_IRN_RECIPE = """
-from lpcam_jax.backbones.config import ResNetConfig
-from lpcam_jax.config import Data
-from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
-
-def get_config():
-    return IRNConfig(
-        data=Data(source="shapes", scenes=24),
-        model=ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=4),
-        training=IRNTraining(
-            epochs=2, batch_size=8, crop=64, scale_range=(1.0, 1.5), radius=4, learning_rate=0.01, checkpoint_every=2
-        ),
-    )
-"""
-
 
 class Finished(NamedTuple):
     """How a program ended, and what it printed."""
@@ -100,11 +51,17 @@ class Finished(NamedTuple):
     err: str
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_programs(tmp_path_factory):
-    """Everything is compiled once a session, also for the programs that tests start, and for all its workers."""
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder of this session, the same for all its workers."""
     own = tmp_path_factory.getbasetemp()
-    folder = str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled")
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(shared):
+    """Everything is compiled once a session, also for the programs that tests start, and for all its workers."""
+    folder = str(shared / "compiled")
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
@@ -114,33 +71,6 @@ def compiled_programs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def mesh():
     return devices.mesh()
-
-
-@pytest.fixture(scope="session")
-def recipe(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("recipe") / "tiny.py"
-    path.write_text(TINY_RECIPE)
-    return str(path)
-
-
-@pytest.fixture(scope="session")
-def tiny(recipe):
-    """The Config of the tiny recipe."""
-    return load_recipe(recipe)
-
-
-@pytest.fixture(scope="session")
-def segmentation_recipe(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("recipe") / "tiny_segmentation.py"
-    path.write_text(TINY_SEGMENTATION_RECIPE)
-    return str(path)
-
-
-@pytest.fixture(scope="session")
-def irn_recipe(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("recipe") / "tiny_irn.py"
-    path.write_text(TINY_IRN_RECIPE)
-    return str(path)
 
 
 @pytest.fixture(scope="session")
@@ -187,33 +117,129 @@ def start_program():
         process.communicate()
 
 
-@pytest.fixture(scope="session")
-def trained(program, recipe, tmp_path_factory) -> Path:
-    """A finished run of the tiny recipe; look, do not touch."""
-    workdir = tmp_path_factory.mktemp("runs") / "trained"
-    finished = program("train.py", recipe, "--workdir", workdir)
-    assert finished.code == 0, finished.err
-    return workdir
+class Made(NamedTuple):
+    """A folder that a program wrote, and what it printed."""
+
+    directory: Path
+    out: str
+
+
+class TinyRuns:
+    """The tiny run of every kind, and its results: made once for all tests; look, do not touch.
+
+    Args:
+        folder: where they are, for all workers of the session.
+        recipes: where the recipes are, for this one.
+        program: the fixture.
+    """
+
+    def __init__(self, folder: Path, recipes: Path, program):
+        self._folder, self._recipes, self._program = folder, recipes, program
+        self._steps = {}
+
+    def recipe(self, kind: str) -> str:
+        """The recipe file."""
+        path = self._recipes / f"{kind}.py"
+        path.write_text(TINY[kind].recipe)
+        return str(path)
+
+    def words(self, kind: str) -> list[str]:
+        """Of train.py; --workdir is missing."""
+        needs, where = TINY[kind].needs, {}
+        if needs:
+            where = {"run": self.run("classifier").directory, "maps": self.results("classifier").directory}
+        return ["train.py", self.recipe(kind), *(word.format(**where) for word in needs)]
+
+    def train(self, kind: str, workdir: Path) -> Finished:
+        """Run train.py. A kind's step is traced and compiled once: that takes longer than all that is computed."""
+        real = loop.make_train_step
+
+        def once(graph, *arguments, **options):
+            key = (kind, graph, *sorted(options.items()))
+            if key not in self._steps:
+                self._steps[key] = real(graph, *arguments, **options)
+            return self._steps[key]
+
+        words = self.words(kind)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "make_train_step", once)
+            return self._program(*words, "--workdir", workdir)
+
+    def run(self, kind: str) -> Made:
+        """The finished run."""
+        if TINY[kind].needs:
+            self.results("classifier")  # whose lock is another
+        return self._made(f"{kind}_run", lambda directory: self.train(kind, directory))
+
+    def results(self, kind: str) -> Made:
+        """What infer.py made with it, of all pictures."""
+        run = self.run(kind).directory
+        infer = ("infer.py", "--ckpt", run, "--out")
+        return self._made(f"{kind}_results", lambda directory: self._program(*infer, directory))
+
+    def _made(self, name: str, make) -> Made:
+        directory, said = self._folder / name, self._folder / f"{name}.txt"
+        if not said.exists():
+            with FileLock(self._folder / f"{name}.lock"):
+                if not said.exists():
+                    finished = make(directory)
+                    assert finished.code == 0, finished.err
+                    write_atomically(said, finished.out.encode())
+        return Made(directory, said.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
-def mapped(program, trained, tmp_path_factory) -> tuple[Path, str]:
-    """The heat maps of the finished run, and what infer.py printed; look, do not touch."""
-    out = tmp_path_factory.mktemp("heatmaps") / "mapped"
-    finished = program("infer.py", "--ckpt", trained, "--out", out)
-    assert finished.code == 0, finished.err
-    return out, finished.out
+def tiny_runs(shared, program, tmp_path_factory) -> TinyRuns:
+    """The tiny run of every kind, and its results."""
+    return TinyRuns(shared, tmp_path_factory.mktemp("recipes"), program)
 
 
 @pytest.fixture(scope="session")
-def irn_trained(program, irn_recipe, mapped, trained, tmp_path_factory) -> Path:
-    """A finished run of the tiny recipe of IRNet, on the backbone of `trained`; look, do not touch."""
-    workdir = tmp_path_factory.mktemp("runs") / "irn"
-    finished = program(
-        "train.py", irn_recipe, "--data.maps", mapped[0], "--model.weights", trained, "--workdir", workdir
-    )
-    assert finished.code == 0, finished.err
-    return workdir
+def recipe(tiny_runs) -> str:
+    return tiny_runs.recipe("classifier")
+
+
+@pytest.fixture(scope="session")
+def segmentation_recipe(tiny_runs) -> str:
+    return tiny_runs.recipe("segmentation")
+
+
+@pytest.fixture(scope="session")
+def irn_recipe(tiny_runs) -> str:
+    return tiny_runs.recipe("irn")
+
+
+@pytest.fixture(scope="session")
+def tiny(recipe):
+    """The config of the tiny classifier."""
+    return load_recipe(recipe)
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_runs) -> Path:
+    """A finished run of the tiny classifier; look, do not touch."""
+    return tiny_runs.run("classifier").directory
+
+
+@pytest.fixture(scope="session")
+def mapped(tiny_runs) -> Made:
+    """Its heat maps, and what infer.py printed; look, do not touch."""
+    return tiny_runs.results("classifier")
+
+
+@pytest.fixture(scope="session")
+def irn_trained(tiny_runs) -> Path:
+    """A finished run of IRNet, on the backbone of `trained`; look, do not touch."""
+    return tiny_runs.run("irn").directory
+
+
+def stored_checkpoint(directory: Path, step: int) -> dict:
+    """All arrays of a checkpoint, optimizer and running mean included, whatever system it is of."""
+    place = directory / "checkpoints" / str(step) / "default"
+    tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(place)).tree
+    as_arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(place, args=ocp.args.PyTreeRestore(restore_args=as_arrays))
 
 
 @pytest.fixture(scope="session")

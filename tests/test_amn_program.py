@@ -1,4 +1,4 @@
-"""AMN by the command line: training from heat maps, better heat maps, and what is made of those."""
+"""AMN by the command line: what it learns, what its heat maps are, what is made of those, what it refuses."""
 
 import json
 import shutil
@@ -14,83 +14,44 @@ from lpcam_jax.machine.files import read_arrays
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
-# Six training steps, checkpoints at 2, 4 and 6, of which the last two stay.
-RECIPE = """
-from lpcam_jax.config import Data
-from lpcam_jax.systems.amn.config import AMNConfig, AMNInference, AMNModel, AMNTraining
-
-def get_config():
-    return AMNConfig(
-        data=Data(source="shapes", scenes=24),
-        model=AMNModel(blocks=(1, 1, 1, 1), width=4, stem_width=4, rates=(1, 2)),
-        training=AMNTraining(
-            epochs=2, batch_size=8, crop=64, scale_range=(1.0, 1.5), learning_rate=1e-3, head_multiplier=10.0,
-            checkpoint_every=2,
-        ),
-        inference=AMNInference(scales=(1.0, 0.5), max_shapes=2),
-    )
-"""
 # The first scenes that `mapped` has maps of.
 FEW = ("--limit", "4")
 
 
 @pytest.fixture(scope="module")
-def amn_recipe(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("recipe") / "tiny_amn.py"
-    path.write_text(RECIPE)
-    return str(path)
+def amn_recipe(tiny_runs) -> str:
+    return tiny_runs.recipe("amn")
 
 
 @pytest.fixture(scope="module")
-def words(amn_recipe, mapped, trained) -> tuple:
+def words(tiny_runs) -> list[str]:
     """Of train.py; --workdir is missing."""
-    return "train.py", amn_recipe, "--data.maps", mapped[0], "--model.weights", trained
+    return tiny_runs.words("amn")
 
 
 @pytest.fixture(scope="module")
-def amn_trained(program, words, tmp_path_factory) -> Path:
+def amn_trained(tiny_runs) -> Path:
     """A finished run on the backbone of `trained`; look, do not touch."""
-    workdir = tmp_path_factory.mktemp("runs") / "amn"
-    finished = program(*words, "--workdir", workdir)
-    assert finished.code == 0, finished.err
-    return workdir
+    return tiny_runs.run("amn").directory
 
 
 @pytest.fixture(scope="module")
-def activated(program, amn_trained, tmp_path_factory) -> tuple[Path, str]:
+def activated(tiny_runs):
     """AMN's heat maps of all pictures, and what infer.py printed; look, do not touch."""
-    out = tmp_path_factory.mktemp("heatmaps") / "amn"
-    finished = program("infer.py", "--ckpt", amn_trained, "--out", out)
-    assert finished.code == 0, finished.err
-    return out, finished.out
+    return tiny_runs.results("amn")
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_amn_trains_and_does_nothing_when_it_is_done(program, amn_trained, words, mapped):
-    run = Run.open(amn_trained)
-    assert run.kind == "amn"
-    assert run.steps() == [4, 6]
-    log = run.metrics_file.read_bytes()
-    losses = [json.loads(line)["loss"] for line in log.splitlines()]
-    assert np.isfinite(losses).all()
-    assert np.mean(losses[-2:]) < np.mean(losses[:2])
+def test_every_picture_with_maps_has_a_label(amn_trained, mapped):
     assert files_of(amn_trained / "labels").keys() == files_of(mapped[0] / "seeds").keys() | {"protocol.json"}
-    again = program(*words, "--workdir", amn_trained)
-    assert again.code == 0, again.err
-    assert f"--ckpt {amn_trained} --out heatmaps_amn/ --maps {mapped[0]}" in again.out
-    assert run.metrics_file.read_bytes() == log
 
 
-def test_a_resumed_run_ends_with_the_same_bits(program, amn_trained, words, mesh, tmp_path):
-    resumed = shutil.copytree(amn_trained, tmp_path / "run")
-    shutil.rmtree(resumed / "checkpoints" / "6")
-    assert program(*words, "--workdir", resumed).code == 0
-    one, other = (trained_state(Run.open(folder), devices=mesh) for folder in (amn_trained, resumed))
-    jax.tree.map(np.testing.assert_array_equal, one, other)
-    assert (resumed / "metrics.jsonl").read_bytes() == (amn_trained / "metrics.jsonl").read_bytes()
+def test_train_says_how_to_use_it(tiny_runs, mapped):
+    run = tiny_runs.run("amn")
+    assert f"--ckpt {run.directory} --out heatmaps_amn/ --maps {mapped[0]}" in run.out
 
 
 def test_the_stem_stays_and_everything_else_learns(amn_trained, trained, mesh):
@@ -137,17 +98,6 @@ def test_a_folder_has_what_a_classifier_s_has_but_its_prototypes(activated, mapp
     assert '"rank": "amn", "against": "lpcam"' in page.replace('","', '", "')
 
 
-def test_a_stop_loses_nothing_and_a_map_is_made_again(program, amn_trained, activated, mapped, tmp_path):
-    copy = shutil.copytree(activated[0], tmp_path / "copy")
-    first, *others = sorted((copy / "maps").iterdir())
-    before, times = files_of(copy / "maps"), [path.stat().st_mtime_ns for path in others]
-    first.unlink()
-    finished = program("infer.py", "--ckpt", amn_trained, "--maps", mapped[0], "--out", copy)
-    assert finished.code == 0, finished.err
-    assert [path.stat().st_mtime_ns for path in others] == times
-    assert files_of(copy / "maps") == before
-
-
 def test_labels_that_the_run_did_not_keep_are_made_again(program, amn_trained, activated, mapped, tmp_path):
     run = shutil.copytree(amn_trained, tmp_path / "run")
     shutil.rmtree(run / "labels")
@@ -161,21 +111,15 @@ def test_labels_that_the_run_did_not_keep_are_made_again(program, amn_trained, a
         assert content == expected[name]
 
 
-def test_other_programs_take_the_heat_maps(program, activated, amn_recipe, irn_recipe, trained, tmp_path):
-    words = (amn_recipe, "--predictions", activated[0], "--out", tmp_path / "scores")
-    finished = program("lpcam_jax.__main__", "evaluate", *words)
-    assert finished.code == 0, finished.err
-    scores = [json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "scores", activated[0])]
-    assert scores[0]["scores"] == scores[1]["scores"]
-
+def test_other_programs_take_the_heat_maps(program, activated, irn_recipe, trained, tmp_path):
     words = ("--maps", activated[0], "--threshold", "0.25", "--out", tmp_path / "seeds")
     assert program("lpcam_jax.__main__", "seeds", *words).code == 0
     for name in ("scene_00000.png", "scene_00001.png"):
         seeds = [read_mask(folder / name) for folder in (tmp_path / "seeds", activated[0] / "seeds")]
         assert np.mean(seeds[0] != seeds[1]) < 5e-3
 
-    words = ("--ckpt", trained, "--maps", activated[0], "--out", tmp_path / "crf", *FEW)
-    assert program("infer.py", *words).code == 0
+    words = ("--ckpt", trained, "--maps", activated[0], "--out", tmp_path / "crf", "--refine", "none", *FEW)
+    assert program("lpcam_jax.__main__", "refine", *words).code == 0
     assert json.loads((tmp_path / "crf" / "protocol.json").read_text())["method"] == "amn"
 
     words = ("--data.maps", activated[0], "--labels.method", "amn", "--labels.background", "0.15", "--stages", "labels")
@@ -201,20 +145,16 @@ def test_pictures_without_labels_have_the_classes_of_their_maps(program, amn_tra
     assert "look at index.html, use seeds/ and maps/." in finished.out
 
 
-def test_what_cannot_be_done_ends_with_one_line(program, amn_recipe, amn_trained, words, mapped, tmp_path):
+def test_what_cannot_be_done_ends_with_one_line(program, amn_recipe, amn_trained, words, tmp_path):
     run, out = ("--workdir", tmp_path / "run"), ("--out", tmp_path / "out")
     line = "AMN is trained from heat maps; name the folder that infer.py wrote with --data.maps DIR"
     assert_one_line_error(program("train.py", amn_recipe, *run), line)
-    assert_one_line_error(program(*words, *run, "--stages", "irnet"), "no stage 'irnet'; it has labels, amn")
     assert_one_line_error(program(*words, *run, "--training.smoothing", "1"), "smoothing is 1; give a share")
     assert_one_line_error(program(*words, *run, "--labels.method", "grad"), "has no maps 'grad'; it has cam, lpcam_f")
     infer = ("infer.py", "--ckpt", amn_trained, *out)
-    assert_one_line_error(program(*infer, "--refine", "irn"), "is no run of IRNet; train IRNet on its heat maps")
     assert_one_line_error(program(*infer, "--maps", tmp_path / "none"), "no such folder of predictions")
     assert_one_line_error(program(*infer, "--inference.scales"), "give at least one scale")
     assert not (tmp_path / "out" / "maps").exists()
-    other = ("infer.py", "--ckpt", amn_trained, "--out", mapped[0])
-    assert_one_line_error(program(*other), "holds heat maps of another model or protocol")
 
 
 def test_maps_of_other_pictures_are_told_by_their_size_and_their_classes(program, amn_trained, mapped, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from test_commands import assert_one_line_error
 
 from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
 from lpcam_jax.training.checksums import NAME, find_damage, write_checksums
 from lpcam_jax.training.run import Run
 
@@ -90,12 +91,12 @@ def test_the_checksums_are_those_of_sha256sum(tmp_path):
 def test_one_bit_of_the_prototypes_is_found_or_does_not_matter(trained, tmp_path):
     """The archive has checksums of its own, but not of every byte of its headers."""
     run = Run.open(shutil.copytree(trained, tmp_path / "run"))
-    file, whole = run.directory / "prototypes.npz", run.load_prototypes()
+    file, whole = run.directory / "prototypes.npz", load_prototypes(run)
     content, rng, refused = file.read_bytes(), np.random.default_rng(0), 0
     for _ in range(200):
         file.write_bytes(flip_one_bit(content, rng))
         try:
-            read = run.load_prototypes()
+            read = load_prototypes(run)
         except UserError:
             refused += 1
             continue

@@ -23,11 +23,12 @@ from conftest import HANGS, Finished
 from PIL import Image
 from test_commands import assert_one_line_error, picture
 
-from lpcam_jax.config import Config, Data
+from lpcam_jax.config import Data
 from lpcam_jax.data.records import Record
 from lpcam_jax.data.sources import training_source
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.machine.files import read_arrays
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
 
 
 @pytest.fixture(autouse=True)
@@ -180,7 +181,7 @@ class Read(NamedTuple):
 
 
 def read(data: Data) -> Read:
-    source = training_source(Config(data=data))
+    source = training_source(LPCAMConfig(data=data))
     records = [source[index] for index in range(len(source))]
     np.testing.assert_array_equal(source.labels, [record.labels for record in records])
     assert list(source.ids) == [record.id for record in records]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lpcam_jax import config
 from lpcam_jax.__main__ import COMMANDS
+from lpcam_jax.config import registry
 from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.training.run import Run
 
@@ -139,7 +139,8 @@ def flags_in(text: str) -> set[str]:
 def runs(tmp_path_factory) -> dict[str, Path]:
     """An empty run of each kind: which flags infer.py has, says the run."""
     folder = tmp_path_factory.mktemp("runs")
-    return {kind: Run.create(folder / kind, its(), ("cat",)).directory for kind, its in config.KINDS.items()}
+    configs = {kind: registry.load_system(kind).config() for kind in registry.kinds()}
+    return {kind: Run.create(folder / kind, its, ("cat",)).directory for kind, its in configs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +159,10 @@ def flags_of(program, runs):
     def of_command(words: list[str]) -> frozenset[str]:
         match words:
             case ["infer.py", *_]:
-                maps = ["--maps", "heatmaps/"] if "--maps" in words else []
-                return frozenset().union(*(flags("infer.py", "--ckpt", str(run), *maps) for run in runs.values()))
+                return frozenset().union(*(flags("infer.py", "--ckpt", str(run)) for run in runs.values()))
             case ["train.py", *rest]:
                 recipe = next((word for word in rest if word.endswith(".py")), "configs/folder.py")
-                kind = config.kind_of(load_recipe(str(REPOSITORY / recipe)))
+                kind = load_recipe(str(REPOSITORY / recipe)).kind
                 return flags("train.py", str(REPOSITORY / EXAMPLES[kind]))
             case ["-m", "lpcam_jax", "export", "--format", kind, *_]:
                 return flags("lpcam_jax.__main__", "export", "--format", kind)

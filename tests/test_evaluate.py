@@ -304,12 +304,6 @@ def test_the_predictions_are_not_written_into(program, recipe, mapped):
     assert_one_line_error(finished, "is the folder of the predictions; choose another")
 
 
-def test_help_shows_an_example(program):
-    finished = program("lpcam_jax.__main__", "evaluate", "--help")
-    assert finished.code == 0
-    assert "python -m lpcam_jax evaluate configs/" in finished.out
-
-
 def test_scoring_eighty_classes_counts_the_few_of_a_picture():
     """COCO: classes far apart, as many matrices; equal to a count over the whole table."""
     rng, scoring = np.random.default_rng(0), SeedScoring(80)

@@ -23,8 +23,9 @@ from lpcam_jax.data.masks import read_mask
 from lpcam_jax.data.pictures import Pictures, read_picture
 from lpcam_jax.prototype_activation import directions
 from lpcam_jax.systems.lpcam.maps import map_pictures
+from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes, save_prototypes
 from lpcam_jax.training.run import Run
-from lpcam_jax.training.state import graph_of, trained_state
+from lpcam_jax.training.state import inference_network, network_of, trained_state
 
 # A ring and a pixel that touches it, whole, nothing, and ignored pixels inside and around.
 MASKS = {
@@ -234,25 +235,22 @@ def test_the_program_maps_as_infer_does(export, trained, mesh, tmp_path):
     paths = sorted((tmp_path / "pictures").iterdir())
     np.save(tmp_path / "pictures.npy", np.stack([read_picture(path) for path in paths]))
     run = Run.open(shutil.copytree(trained, tmp_path / "run"))
-    state, plain = trained_state(run, devices=mesh), run.load_prototypes()
+    state, plain = trained_state(run, devices=mesh), load_prototypes(run)
     taught = directions(plain)[::-1]  # anything but LPCAM's
-    run.save_prototypes(plain._replace(taught=taught), step=int(state.step))
+    save_prototypes(run, plain._replace(taught=taught), step=int(state.step))
     finished = export("stablehlo", "--ckpt", run.directory, tmp_path / "model.hlo", "--side", *SIDE)
     assert finished.code == 0, finished.err
     loaded = subprocess.run([sys.executable, "-c", LOAD], cwd=tmp_path, capture_output=True, text=True)
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout.split() == ["cpu", "cuda", "tpu"]
 
-    graph, *_ = graph_of(run.config, len(run.class_names))
+    classes = len(run.class_names)
     results = map_pictures(
-        graph,
-        (state.parameters, state.batch_stats),
-        run.load_prototypes(),
+        inference_network(run.config, state, classes, devices=mesh),
+        load_prototypes(run),
         Pictures(paths, run.class_names),
-        stride=run.config.model.output_stride,
+        stride=network_of(run.config, classes).backbone.strides[-1],
         inference=replace(run.config.inference, scales=(1.0,), probability=0.0),
-        devices=mesh,
-        skipped=[],
     )
     found = arrays_of(tmp_path / "maps_3.npz")
     assert found["lpcam"].dtype == np.float32

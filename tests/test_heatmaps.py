@@ -12,16 +12,17 @@ from test_gallery import curve_in, embedded
 from lpcam_jax.data.records import Record
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine.errors import UserError
-from lpcam_jax.refine.pictures import refiner
+from lpcam_jax.refine.pictures import refinement
 from lpcam_jax.report.gallery import layer_file
 from lpcam_jax.results.heatmaps import HeatMapFolder
+from lpcam_jax.results.picture_maps import PictureMaps
 from lpcam_jax.results.predictions import MapFolder
 from lpcam_jax.results.scoring import THRESHOLDS, SeedScoring, score_maps
 from lpcam_jax.seeds import seed_mask
-from lpcam_jax.systems.lpcam.config import LPCAMInference
-from lpcam_jax.systems.lpcam.maps import METHODS, PictureMaps
+from lpcam_jax.systems.lpcam.maps import METHODS
 from lpcam_jax.training.run import Run
 
+SEEDS_ONLY = refinement("none", background=0.3)
 KINDS = {"maps": "npz", "overlays": "png", "seeds": "png", "pseudo_masks": "png"}
 
 
@@ -195,14 +196,6 @@ def test_masks_with_nothing_but_ignored_pixels_are_not_scored(copy, source):
     assert (result["scored"], result["without_truth"]) == (1, 23)
 
 
-def test_running_again_writes_no_picture_and_prints_the_same(program, trained, copy, mapped):
-    before = times_of(copy)
-    finished = program("infer.py", "--ckpt", trained, "--out", copy)
-    assert finished.code == 0, finished.err
-    assert times_of(copy) == before
-    assert finished.out.splitlines()[:-1] == mapped[1].splitlines()[:-1]
-
-
 def test_the_page_lists_every_picture_with_its_classes_and_scores(mapped, source):
     out, page = mapped[0], (mapped[0] / "index.html").read_text()
     data, metrics = embedded(page), strictly_parsed(mapped[0] / "metrics.json")
@@ -235,16 +228,6 @@ def test_the_page_works_in_a_browser(driver, mapped):
     browser.until("[...document.querySelectorAll('#panes img')].filter((one) => !one.naturalWidth).length", 0)
     assert [text.partition(" ·")[0] for text in browser.texts("figcaption")][:3] == ["photograph", "CAM", "LPCAM"]
     assert driver.get_log("browser") == []
-
-
-def test_missing_pictures_are_made_again_and_only_they(program, trained, copy, mapped, source):
-    for name in source.ids[::2]:
-        (copy / "maps" / f"{name}.npz").unlink()
-    kept = [copy / "maps" / f"{name}.npz" for name in source.ids[1::2]]
-    before = [path.stat().st_mtime_ns for path in kept]
-    assert program("infer.py", "--ckpt", trained, "--out", copy).code == 0
-    assert [path.stat().st_mtime_ns for path in kept] == before
-    assert_same_folder(copy, mapped[0])
 
 
 def test_a_folder_without_a_gallery_gets_one(program, trained, copy, mapped):
@@ -299,12 +282,12 @@ def test_a_damaged_map_is_named(program, trained, copy, source):
 
 @pytest.mark.parametrize("classes", [[1], []])
 def test_folders_in_ids_become_folders_inside_the_output(tmp_path, classes):
-    folder = HeatMapFolder(tmp_path, ("cat", "dog"), METHODS, {}, refined=refiner("none", background=0.3))
+    folder = HeatMapFolder(tmp_path, ("cat", "dog"), METHODS, {}, refinement=SEEDS_ONLY)
     image = np.zeros((20, 30, 3), np.uint8)
     maps = {method: np.ones((20, 30, len(classes)), np.float32) for method in METHODS}
     record = Record("holiday/day 1/IMG.1", image, None, None)
     result = PictureMaps(np.array(classes, int), maps, np.array([0.2, 0.9], np.float32))
-    folder.write(record, result, background=LPCAMInference().background)
+    folder.write(record, result)
     assert folder.is_done(record.id)
     for kind, suffix in KINDS.items():
         assert (tmp_path / kind / "holiday" / "day 1" / f"IMG.1.{suffix}").is_file()
@@ -317,7 +300,7 @@ def test_folders_in_ids_become_folders_inside_the_output(tmp_path, classes):
 def test_a_folder_that_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "protocol.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"protocol.json cannot be read"):
-        HeatMapFolder(tmp_path, ("cat",), METHODS, {})
+        HeatMapFolder(tmp_path, ("cat",), METHODS, {}, refinement=SEEDS_ONLY)
 
 
 def test_bfloat16_is_an_option_of_the_maps_and_says_so(program, trained, mapped, tmp_path):

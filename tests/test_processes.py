@@ -9,6 +9,7 @@ import pytest
 from conftest import HANGS
 
 from lpcam_jax.machine import processes
+from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
@@ -45,7 +46,7 @@ def test_two_processes_train_cluster_and_map_as_one(together, trained, mapped, r
     # Not to the bit: each process sums its part of a batch first.
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(trained), rtol=1e-5)
     one, two = Run.open(trained), Run.open(tmp_path / "run")
-    for found, expected in zip(two.load_prototypes()[:4], one.load_prototypes()[:4], strict=True):
+    for found, expected in zip(load_prototypes(two)[:4], load_prototypes(one)[:4], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     # What two processes wrote, one reads.
     heads = [trained_state(run, devices=mesh).parameters["head"] for run in (one, two)]

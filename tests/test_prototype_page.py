@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote, unquote
 
 import jax
@@ -20,8 +21,9 @@ from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.report.prototype_page import HeatMap, MappedPicture, Prototype, PrototypeClass, write_prototypes
 from lpcam_jax.systems.lpcam.maps import features_of_both
-from lpcam_jax.systems.lpcam.prototype_gallery import atlas, choose_pictures, write_prototype_page
+from lpcam_jax.systems.lpcam.prototype_gallery import atlas, choose_pictures, floor_of, write_prototype_page
 from lpcam_jax.systems.lpcam.prototype_patches import read_patches
+from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import graph_of, trained_state
 
@@ -37,7 +39,7 @@ def prototype(score=0.95, kept=True, share=0.5, strip=STRIP, patches=("t1", "t2"
 
 def picture(name, photo):
     maps = [HeatMap(method, HEAT, 1, 3) for method in ("CAM", "LPCAM")]
-    return MappedPicture(name, f"prototypes/photos/{photo}.jpg", (40, 60), MAPS, GRID, 16, (0.25, 0.75), maps)
+    return MappedPicture(name, f"prototypes/photos/{photo}.jpg", (40, 60), MAPS, GRID, 16, 0.0, (0.25, 0.75), maps)
 
 
 EMPTY = prototype(1 / 3, False, 0, "", ())
@@ -118,12 +120,18 @@ def test_an_atlas_holds_every_map_with_its_edge_around_it():
         np.testing.assert_array_equal(cell, np.pad(cell[1:-1, 1:-1], 1, mode="edge"))
 
 
+def test_black_is_the_least_cosine_that_features_can_have():
+    cosines = np.float64([-1, -0.5, 0, 1]).reshape(1, 4, 1)
+    assert atlas(cosines, floor=-1)[1, 1:-1].tolist() == [0, 64, 128, 255]
+    assert [floor_of(SimpleNamespace(nonnegative=known)) for known in (True, False)] == [0, -1]
+
+
 def test_the_page_of_a_run_holds_all_it_shows(mapped, trained):
     out, _ = mapped
     run = Run.open(trained)
     source = seed_source(run.config)
     data = embedded((out / "prototypes.html").read_text(encoding="utf-8"))
-    known = read_patches(trained, run.load_prototypes())["classes"]
+    known = read_patches(trained, load_prototypes(run))["classes"]
     linked = set()
     for n, (found, one) in enumerate(zip(data["classes"], known, strict=True)):
         assert found["name"] == run.class_names[n] == one["name"]
@@ -159,7 +167,7 @@ def test_the_page_of_a_run_holds_all_it_shows(mapped, trained):
 
 def test_maps_are_the_cosines_of_the_pictures_features(mapped, trained, mesh):
     run = Run.open(trained)
-    state, source, prototypes = trained_state(run, devices=mesh), seed_source(run.config), run.load_prototypes()
+    state, source, prototypes = trained_state(run, devices=mesh), seed_source(run.config), load_prototypes(run)
     shown = embedded((mapped[0] / "prototypes.html").read_text(encoding="utf-8"))["classes"][1]["pictures"][0]
     image = source[source.ids.index(shown["id"])].image
     graph, *_ = graph_of(run.config, len(run.class_names))
@@ -182,7 +190,7 @@ def test_maps_are_the_cosines_of_the_pictures_features(mapped, trained, mesh):
 def test_nothing_is_made_twice_and_what_is_lost_is_made_again(mapped, trained, mesh, tmp_path):
     out = shutil.copytree(mapped[0], tmp_path / "out")
     run = Run.open(trained)
-    state, source, prototypes = trained_state(run, devices=mesh), seed_source(run.config), run.load_prototypes()
+    state, source, prototypes = trained_state(run, devices=mesh), seed_source(run.config), load_prototypes(run)
 
     def files():
         return [path for path in (out / "prototypes").rglob("*") if path.is_file()]
@@ -207,7 +215,7 @@ def test_pictures_without_labels_are_shown_for_the_classes_they_were_mapped_for(
     source = seed_source(run.config)
     unlabelled = Subset(source, range(len(source)))
     unlabelled.labels = None
-    write_prototype_page(run, trained_state(run, devices=mesh), run.load_prototypes(), unlabelled, out, devices=mesh)
+    write_prototype_page(run, trained_state(run, devices=mesh), load_prototypes(run), unlabelled, out, devices=mesh)
     assert (out / "prototypes.html").read_bytes() == page
 
 

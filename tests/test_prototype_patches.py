@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 from lpcam_jax import class_scores, cluster_classes, select_prototypes
-from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.data.records import Record
 from lpcam_jax.machine.errors import UserError
-from lpcam_jax.systems.lpcam.config import LPCAMConfig
+from lpcam_jax.systems.lpcam.config import Clustering
 from lpcam_jax.systems.lpcam.prototype_patches import (
     SIDE,
     Nearest,
@@ -22,10 +21,10 @@ from lpcam_jax.systems.lpcam.prototype_patches import (
     strip_file,
     write_patches,
 )
+from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
-CONFIG = LPCAMConfig(model=ResNetConfig(output_stride=16))
 GREEN, GREY = (0, 200, 0), (90, 90, 90)
 
 
@@ -110,7 +109,7 @@ def written(tmp_path):
     nearest[1].positions[1, 1, 0] = (0, *Squares.cells[0])
     counts = np.zeros((2, 2, 2))
     counts[0, 0, 1], counts[1, 1, 1] = 30, 10
-    write_patches(tmp_path, CONFIG, Squares(), prototypes, weights, counts, nearest)
+    write_patches(tmp_path, Clustering(), Squares(), prototypes, weights, counts, nearest, stride=16)
     return SimpleNamespace(directory=tmp_path, prototypes=prototypes, weights=weights)
 
 
@@ -156,7 +155,7 @@ def test_patches_of_other_prototypes_are_none(written):
 
 def test_a_trained_run_has_patches_of_its_prototypes(trained):
     run = Run.open(trained)
-    prototypes = run.load_prototypes()
+    prototypes = load_prototypes(run)
     values = read_patches(trained, prototypes)
     assert [one["name"] for one in values["classes"]] == list(run.class_names)
     for kind, mask in (("class", prototypes.class_mask), ("context", prototypes.context_mask)):
@@ -176,7 +175,7 @@ def test_a_trained_run_has_patches_of_its_prototypes(trained):
 
 def test_scores_are_those_of_the_centres(trained, mesh):
     run = Run.open(trained)
-    prototypes = run.load_prototypes()
+    prototypes = load_prototypes(run)
     weights = np.asarray(trained_state(run, devices=mesh).parameters["head"])
     for n, one in enumerate(read_patches(trained, prototypes)["classes"]):
         expected = class_scores(prototypes.context_centres[n], weights)[:, n]

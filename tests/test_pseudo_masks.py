@@ -1,26 +1,26 @@
-"""From heat maps to pseudo masks by the command line: CRF, random walk, saliency; and IRNet's training before it."""
+"""Pseudo masks that come with heat maps, and those of IRN: its labels, its random walk, what it refuses.
+
+Those that python -m lpcam_jax refine makes: test_refine_command.py.
+"""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+from test_commands import assert_one_line_error
 
 from lpcam_jax.data.masks import read_mask
 from lpcam_jax.machine.files import read_arrays
-from lpcam_jax.training.run import Run
 
 # The first scenes that `mapped` has maps of.
 FEW = ("--limit", "6")
 
 
 @pytest.fixture(scope="module")
-def walked(program, irn_trained, mapped, tmp_path_factory):
-    """Pseudo masks by the random walk, and what infer.py printed."""
-    out = tmp_path_factory.mktemp("pseudo") / "walked"
-    finished = program("infer.py", "--ckpt", irn_trained, "--maps", mapped[0], "--out", out)
-    assert finished.code == 0, finished.err
-    return out, finished.out
+def walked(tiny_runs):
+    """Pseudo masks by the random walk, and what infer.py printed; look, do not touch."""
+    return tiny_runs.results("irn")
 
 
 def masks_in(directory):
@@ -53,21 +53,6 @@ def test_without_refinement_there_are_only_seeds(program, trained, mapped, tmp_p
         np.testing.assert_array_equal(seed, masks_in(mapped[0] / "seeds")[name])
 
 
-@pytest.mark.parametrize(("refine", "folder"), [("crf", "pseudo_masks"), ("none", "seeds")])
-def test_maps_that_are_there_are_refined_to_the_same_masks(program, trained, mapped, tmp_path, refine, folder):
-    words = ("--ckpt", trained, "--maps", mapped[0], "--out", tmp_path / "out", "--refine", refine)
-    finished = program("infer.py", *words)
-    assert finished.code == 0, finished.err
-    found, expected = masks_in(tmp_path / "out" / "masks"), masks_in(mapped[0] / folder)
-    assert found.keys() == expected.keys()
-    differ = np.mean([np.mean(found[name] != expected[name]) for name in expected])
-    assert differ < 2e-3  # the maps are stored as float16
-    before = (tmp_path / "out" / "metrics.json").read_bytes()
-    again = program("infer.py", *words)
-    assert "pseudo masks:" not in again.err  # no picture is done twice
-    assert (tmp_path / "out" / "metrics.json").read_bytes() == before
-
-
 def test_sure_labels_are_classes_of_the_picture_background_or_unsure(irn_trained, mapped):
     labels = masks_in(irn_trained / "labels")
     assert labels.keys() == masks_in(mapped[0] / "seeds").keys()
@@ -76,21 +61,6 @@ def test_sure_labels_are_classes_of_the_picture_background_or_unsure(irn_trained
     counts = sum(np.bincount(label.reshape(-1), minlength=256) for label in labels.values())
     assert counts[0]
     assert counts[255]
-
-
-def test_irnet_trains_and_does_nothing_when_it_is_done(program, irn_trained, irn_recipe, mapped, trained):
-    run = Run.open(irn_trained)
-    assert run.kind == "irn"
-    assert run.steps() == [4, 6]
-    log = run.metrics_file.read_bytes()
-    losses = [json.loads(line)["loss"] for line in log.splitlines()]
-    assert np.isfinite(losses).all()
-    assert np.mean(losses[-2:]) < np.mean(losses[:2])
-    words = ("--data.maps", mapped[0], "--model.weights", trained, "--workdir", irn_trained)
-    again = program("train.py", irn_recipe, *words)
-    assert again.code == 0, again.err
-    assert f"--ckpt {irn_trained} --out pseudo_masks/ --maps {mapped[0]}" in again.out
-    assert run.metrics_file.read_bytes() == log
 
 
 def test_random_walk_writes_masks_maps_scores_and_a_page(walked, mapped):
@@ -119,64 +89,30 @@ def test_random_walk_writes_masks_maps_scores_and_a_page(walked, mapped):
 
 def test_maps_after_the_walk_are_maps_for_every_other_tool(program, walked, tmp_path):
     words = ("seeds", "--maps", walked[0], "--method", "irn", "--threshold", "0.35", "--out", tmp_path / "seeds")
-    from lpcam_jax.commands import seeds
-
-    seeds.main([str(word) for word in words[1:]])
+    assert program("lpcam_jax.__main__", *words).code == 0
     for name, mask in masks_in(walked[0] / "masks").items():
         assert np.mean(read_mask(tmp_path / "seeds" / f"{name}.png") != mask) < 5e-3
 
 
-def test_saliency_decides_where_no_class_is_certain(program, trained, mapped, tmp_path):
-    saliency, seeds = tmp_path / "saliency", masks_in(mapped[0] / "seeds")
-    saliency.mkdir()
-    for name, seed in seeds.items():
-        grey = np.zeros(seed.shape, np.uint8)
-        grey[: seed.shape[0] // 2] = 255
-        Image.fromarray(grey).save(saliency / f"{name}.png")
-    words = ("--ckpt", trained, "--maps", mapped[0], "--out", tmp_path / "out", "--saliency", saliency, *FEW)
-    finished = program("infer.py", *words)
+def test_heat_maps_of_another_folder_are_walked_too(program, irn_trained, mapped, tmp_path):
+    maps = shutil.copytree(mapped[0], tmp_path / "maps")
+    words = ("--maps", maps, "--out", tmp_path / "out", "--inference.method", "cam", "--inference.background", 0.5)
+    finished = program("infer.py", "--ckpt", irn_trained, *words, "--limit", 2)
     assert finished.code == 0, finished.err
-    masks = masks_in(tmp_path / "out" / "masks")
-    assert len(masks) == 6
-    objects = []
-    for name, mask in masks.items():
-        assert set(np.unique(mask)) <= {0} | classes_of(mapped[0], name)
-        objects.append([(half != 0).mean() for half in np.split(mask, [mask.shape[0] // 2])])
-    above, below = np.mean(objects, axis=0)  # where all is salient, and where only a certain class is shown
-    assert below < above - 0.1
     protocol = json.loads((tmp_path / "out" / "protocol.json").read_text())
-    assert protocol["saliency"] is True
-    assert protocol["background"] is None
+    assert (protocol["method"], protocol["background"]) == ("cam", 0.5)
+    assert len(masks_in(tmp_path / "out" / "masks")) == 2
 
 
-def test_what_cannot_be_refined_ends_with_one_line(program, trained, irn_trained, mapped, irn_recipe, tmp_path):
-    def line_of(*words):
-        finished = program(*words)
-        assert finished.code == 2, finished.err
-        return finished.err.strip().splitlines()[-1]
-
-    out = ("--out", tmp_path / "out")
-    assert "is no run of IRNet; train IRNet" in line_of("infer.py", "--ckpt", trained, *out, "--refine", "irn")
-    line = line_of("infer.py", "--ckpt", irn_trained, *out, "--saliency", tmp_path)
-    assert "goes with --refine crf, not with irn" in line
-    words = ("infer.py", "--ckpt", trained, "--maps", mapped[0], *out)
-    assert "no such folder of saliency maps" in line_of(*words, "--saliency", tmp_path / "none")
-    assert "no such folder of predictions" in line_of("infer.py", "--ckpt", trained, "--maps", tmp_path / "no", *out)
-    assert "has no maps 'grad'" in line_of(*words, "--inference.method", "grad")
+def test_what_irn_refuses_ends_with_one_line(program, irn_trained, mapped, irn_recipe, tmp_path):
+    infer = ("infer.py", "--ckpt", irn_trained, "--out", tmp_path / "out")
+    assert_one_line_error(program(*infer, "--maps", tmp_path / "no"), "no such folder of predictions")
+    assert_one_line_error(program(*infer, "--inference.method", "grad"), "has no maps 'grad'")
     train = ("train.py", irn_recipe, "--workdir", tmp_path / "run")
-    assert "name the folder that infer.py wrote with --data.maps" in line_of(*train)
+    line = "IRNet is trained from heat maps; name the folder that infer.py wrote with --data.maps"
+    assert_one_line_error(program(*train), line)
     train += ("--data.maps", mapped[0])
-    assert "give a multiple of 4 that is at least 32" in line_of(*train, "--training.crop", "30")
+    assert_one_line_error(program(*train, "--training.crop", "30"), "give a multiple of 4 that is at least 32")
     # The labels of that attempt are kept, and are not mixed with others.
-    assert "holds labels of another model or protocol" in line_of(*train, "--labels.foreground", "0.5")
-
-
-def test_maps_of_other_pictures_are_told_by_their_size(program, trained, mapped, tmp_path):
-    (tmp_path / "maps").mkdir()
-    source = read_arrays(sorted((mapped[0] / "maps").glob("*.npz"))[0])
-    name = sorted((mapped[0] / "maps").glob("*.npz"))[0].name
-    np.savez(tmp_path / "maps" / name, classes=source["classes"], lpcam=source["lpcam"][:, :-3])
-    finished = program("infer.py", "--ckpt", trained, "--maps", tmp_path / "maps", "--out", tmp_path / "out")
-    assert finished.code == 2
-    assert "the maps are" in finished.err
-    assert "Traceback" not in finished.err
+    line = "holds labels of another model or protocol"
+    assert_one_line_error(program(*train, "--labels.foreground", "0.5"), line)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import OPTIMIZED
 from reference import numpy_lpcam as reference
 
 from lpcam_jax import (
@@ -280,11 +279,6 @@ def test_lpcam_at_every_scale_fused_and_normalized(with_context, size):
     np.testing.assert_allclose(channels_first(normalize(at_stride_4, epsilon=0)), strided, atol=2e-6)
 
 
-@pytest.mark.xfail(
-    OPTIMIZED,
-    strict=True,
-    reason="optimized, the directions of equal prototypes are 1e-8, not 0, and become a map of noise",
-)
 def test_a_map_that_is_zero_everywhere_is_zeros_where_the_reference_has_nan():
     rng = np.random.default_rng(0)
     pairs, same = random_pairs(rng, (47, 63)), rng.random((1, 1, D)).astype(np.float32)

@@ -173,9 +173,3 @@ def damaged(folder):
 def test_folders_without_maps_that_can_be_used(seeds, maps, change, pattern):
     change(maps)
     assert_one_line_error(seeds(maps, "--method", "mine"), pattern)
-
-
-def test_help_shows_an_example(program):
-    finished = program("lpcam_jax.__main__", "seeds", "--help")
-    assert finished.code == 0
-    assert "python -m lpcam_jax seeds --maps" in finished.out

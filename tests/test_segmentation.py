@@ -6,15 +6,15 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from test_deeplab import CLASSES, network
-from test_inference import SIZES, Noise
+from noise import SIZES, Mirrored, Noise, found_in
+from tiny_networks import CLASSES, network
 
 from lpcam_jax.data.augment import resize_bicubic, scaled_size
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.deeplab.config import DeepLabInference
 from lpcam_jax.systems.deeplab.segment import mask_of, segment_pictures
 
-NETWORKS = ("v2", "v3plus-16")
+V2, V3PLUS = "segmentation", "segmentation, v3plus"
 ORDER = (1, 3)  # of Noise: 37x50, 5x7
 PLAIN = DeepLabInference(max_shapes=1)
 ALL_OF_IT = DeepLabInference(scales=(1.0, 0.5), mirror=True, max_shapes=2)
@@ -79,15 +79,15 @@ def test_huge_logits_are_no_overflow():
 
 
 @cache
-def state_of(name: str) -> tuple[dict, dict]:
-    """Parameters under which every class is somewhere the best one, and statistics."""
-    net = network(name)
-    if name == "v2":
-        return net.parameters, net.batch_stats
-    kernel, bias = (20 * net.parameters["classifier"][part] for part in ("kernel", "bias"))
-    raw = of_one_picture(name)(net.parameters | {"classifier": {"kernel": kernel, "bias": bias}}, pixels_of(1, 1.0))
-    balanced = {"kernel": kernel, "bias": bias - np.asarray(raw).mean(axis=(0, 1, 2))}
-    return net.parameters | {"classifier": balanced}, net.batch_stats
+def parameters_of(name: str) -> dict:
+    """Parameters under which every class is somewhere the best one, and none is sure."""
+    parameters, head = network(name).parameters, "head" if name == V2 else "classifier"
+    raw = np.asarray(of_one_picture(name)(parameters, pixels_of(name, 1, 1.0)))
+    factor = 3 / raw.std(axis=(0, 1, 2)).mean()
+    scaled = jax.tree.map(lambda leaf: factor * leaf, parameters[head])
+    last = scaled[3] if name == V2 else scaled
+    last["bias"] = last["bias"] - factor * raw.mean(axis=(0, 1, 2))
+    return parameters | {head: scaled}
 
 
 @cache
@@ -96,76 +96,62 @@ def of_one_picture(name: str):
     return jax.jit(lambda parameters, images: nnx.merge(net.graph, parameters, net.batch_stats)(images))
 
 
-def pixels_of(number: int, scale: float) -> np.ndarray:
+def pixels_of(name: str, number: int, scale: float) -> np.ndarray:
     image = Noise((number,))[0].image
-    scaled = resize_bicubic(image, scaled_size(image.shape[:2], scale)).astype(np.float32)
-    return ((scaled - np.float32([[123.675, 116.28, 103.53]])) / np.float32([[58.395, 57.12, 57.375]]))[None]
+    return network(name).preprocessed(resize_bicubic(image, scaled_size(image.shape[:2], scale)))
 
 
 @cache
 def alone(name: str, number: int, scale: float, *, mirrored: bool) -> np.ndarray:
     """Logits of one picture, not padded, in a batch of its own; those of its mirror image are mirrored back."""
-    pixels = pixels_of(number, scale)
-    result = np.asarray(of_one_picture(name)(state_of(name)[0], pixels[:, :, ::-1] if mirrored else pixels))[0]
+    pixels = pixels_of(name, number, scale)
+    result = np.asarray(of_one_picture(name)(parameters_of(name), pixels[:, :, ::-1] if mirrored else pixels))[0]
     return result[:, ::-1] if mirrored else result
 
 
-def masks_of(name, source, mesh, inference, **options) -> dict[str, np.ndarray]:
-    segment = segment_pictures(network(name).graph, inference=inference, devices=mesh)
-    options = {"skipped": [], **options}
-    found = [(record.id, mask) for _, record, mask in segment(state_of(name), source, **options)]
-    assert len(dict(found)) == len(found)
-    return dict(found)
+def segmented(name, source, inference, **options) -> tuple[dict[str, np.ndarray], list[str]]:
+    on_devices = network(name).on_devices(**parameters_of(name))
+    return found_in(segment_pictures(on_devices, source, inference=inference, description=None, **options))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_mask_is_that_of_the_picture_alone_without_padding(name, mesh):
-    found = masks_of(name, Noise(ORDER), mesh, PLAIN)
+@pytest.mark.parametrize("name", [V2, V3PLUS])
+def test_a_mask_is_that_of_the_picture_alone_without_padding(name):
+    found, _ = segmented(name, Noise(ORDER), PLAIN)
     assert set(found) == {str(number) for number in ORDER}
     for number in ORDER:
         scores = enlarged(alone(name, number, 1.0, mirrored=False), SIZES[number])
         assert_is_the_best(found[str(number)], scores, share=0.98)
-    assert set(np.unique(found["1"])) == set(range(CLASSES))  # all of them: an empty mask would not be one
+    assert set(np.unique(found["1"])) == set(range(1 + CLASSES))  # all of them: an empty mask would not be one
 
 
-@pytest.mark.parametrize("name", [pytest.param("v2", marks=pytest.mark.slow), "v3plus-16"])
-def test_scales_and_mirror_images_are_averaged(name, mesh):
-    found = masks_of(name, Noise(ORDER), mesh, ALL_OF_IT)
-    plain = masks_of(name, Noise(ORDER), mesh, PLAIN)
+@pytest.mark.parametrize("name", [pytest.param(V2, marks=pytest.mark.rest), V3PLUS])
+def test_scales_and_mirror_images_are_averaged(name):
+    (found, _), (plain, _) = (segmented(name, Noise(ORDER), inference) for inference in (ALL_OF_IT, PLAIN))
     for number in ORDER:
         all_of_it = [alone(name, number, scale, mirrored=m) for scale in ALL_OF_IT.scales for m in (False, True)]
         assert_is_the_best(found[str(number)], mean_of(all_of_it, SIZES[number]), share=0.98)
     assert (found["1"] != plain["1"]).mean() > 0.05
 
 
-class Mirrored(Noise):
-    def __getitem__(self, index):
-        record = super().__getitem__(index)
-        return record._replace(image=record.image[:, ::-1])
-
-
 @pytest.mark.parametrize("mirror", [True, False])
-def test_with_mirror_images_the_mask_of_a_mirror_image_is_mirrored(mesh, mirror):
+def test_with_mirror_images_the_mask_of_a_mirror_image_is_mirrored(mirror):
     inference = DeepLabInference(mirror=mirror, max_shapes=1)
-    straight, mirrored = (masks_of("v3plus-16", kind((1, 4)), mesh, inference) for kind in (Noise, Mirrored))
+    (straight, _), (mirrored, _) = (segmented(V3PLUS, kind((1, 4)), inference) for kind in (Noise, Mirrored))
     agreement = np.mean([(straight[name] == mirrored[name][:, ::-1]).mean() for name in straight])
     assert (agreement > 0.995) == mirror
 
 
-def test_only_some_of_the_pictures_and_none_that_cannot_be_read(mesh):
-    skipped = []
-    whole = masks_of("v3plus-16", Noise(ORDER), mesh, PLAIN)
-    found = masks_of("v3plus-16", Noise((4, 3, 1), unreadable=[3]), mesh, PLAIN, only=[1, 2], skipped=skipped)
+def test_only_some_of_the_pictures_and_none_that_cannot_be_read():
+    whole, _ = segmented(V3PLUS, Noise(ORDER), PLAIN)
+    found, errors = segmented(V3PLUS, Noise((4, 3, 1), unreadable=[3]), PLAIN, only=[1, 2])
     assert set(found) == {"1"}
     np.testing.assert_array_equal(found["1"], whole["1"])
-    assert skipped == ["3.jpg: damaged picture; get it again"]
+    assert errors == ["3.jpg: damaged picture; get it again"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_output_that_is_not_finite_names_the_picture(mesh, value):
-    net = network("v3plus-16")
+def test_output_that_is_not_finite_names_the_picture(value):
+    net = network(V3PLUS)
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, value), net.parameters["classifier"])
-    segment = segment_pictures(net.graph, inference=PLAIN, devices=mesh)
-    state = ({**net.parameters, "classifier": broken}, net.batch_stats)
     with pytest.raises(UserError, match=r"^4: the network's output is not finite; .*train again\.$"):
-        list(segment(state, Noise((4,)), skipped=[]))
+        list(segment_pictures(net.on_devices(classifier=broken), Noise((4,)), inference=PLAIN, description=None))

@@ -1,34 +1,30 @@
-"""Training a segmentation network: what a step does, and that stopping and continuing never change a result.
+"""Training a segmentation network: what a step does, and what a run keeps.
 
 test_deeplab_parity.py compares ten steps with torch.
 """
 
 from dataclasses import replace
-from functools import cache, partial
-from itertools import count
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import stored_checkpoint
 from flax import nnx
-from test_training import Stop, any_differs, assert_same_bits, stop
+from test_training import any_differs
 
 from lpcam_jax.backbones.preprocessing import Preprocessing
 from lpcam_jax.config.recipes import load_recipe
-from lpcam_jax.data.sources import masked_source, training_sources
 from lpcam_jax.machine import devices
-from lpcam_jax.machine.devices import abstract_on
-from lpcam_jax.machine.errors import UserError
-from lpcam_jax.systems.deeplab import training as segmentation
 from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabTraining
 from lpcam_jax.systems.deeplab.losses import cross_entropy
-from lpcam_jax.systems.lpcam.config import LPCAMConfig
-from lpcam_jax.training.checkpoints import TrainState, restore
-from lpcam_jax.training.optimizers import segmentation_optimizer
+from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
+from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.run import Run
-from lpcam_jax.training.state import graph_of, initial_state, trained_state
+from lpcam_jax.training.state import graph_of, network_of, trained_state
+from lpcam_jax.training.step import make_train_step
 
 CLASSES = 6  # of the data set that the package draws
 
@@ -60,12 +56,24 @@ FIXED = (STAYS, (1, 0.5), STAYS, STAYS, STAYS, STAYS, (20, 0), (10, 0.5), (10, 0
 FROZEN = (STAYS, (1, 0.5), (1, 0.5), (1, 0.5), (1, 0.5), (1, 0.5), *FIXED[6:])
 
 
+@pytest.fixture(scope="module")
+def tiny(segmentation_recipe) -> DeepLabConfig:
+    config = load_recipe(segmentation_recipe)
+    return replace(config, training=replace(config.training, learning_rate=0.01))
+
+
+@pytest.fixture(scope="module")
+def without_memory(tiny):
+    """The network, which knows its parts and norms."""
+    return network_of(tiny, CLASSES)
+
+
 @pytest.mark.parametrize(("batch_norm", "groups"), [("fixed", FIXED), ("frozen", FROZEN), ("train", FROZEN)])
-def test_three_sgd_steps_by_hand(batch_norm, groups):
+def test_three_sgd_steps_by_hand(without_memory, batch_norm, groups):
     training = DeepLabTraining(
         steps=5, hold=2, learning_rate=0.01, weight_decay=0.5, momentum=0.9, frozen=("conv1",), batch_norm=batch_norm
     )
-    rng, optimizer = np.random.default_rng(0), segmentation_optimizer(training)
+    rng, optimizer = np.random.default_rng(0), segmentation_optimizer(training, without_memory)
     values, gradients = rng.normal(size=11), rng.normal(size=(3, 11))
     parameters = parameters_of(*values)
     state = optimizer.init(parameters)
@@ -81,9 +89,9 @@ def test_three_sgd_steps_by_hand(batch_norm, groups):
     np.testing.assert_allclose(np.concatenate(jax.tree.leaves(parameters)), values, rtol=1e-5)
 
 
-def test_adamw_decays_apart_from_the_gradients_and_no_bias():
+def test_adamw_decays_apart_from_the_gradients_and_no_bias(without_memory):
     training = DeepLabTraining(steps=4, hold=1, learning_rate=0.01, weight_decay=0.5, optimizer="adamw")
-    optimizer, parameters = segmentation_optimizer(training), parameters_of(*[2.0] * 11)
+    optimizer, parameters = segmentation_optimizer(training, without_memory), parameters_of(*[2.0] * 11)
     updates, _ = optimizer.update(parameters_of(*[0.0] * 11), optimizer.init(parameters), parameters)
     multipliers = np.array([1, *[multiplier for multiplier, _ in FIXED[1:]]])
     decays = np.array([0.5, *[decay for _, decay in FIXED[1:]]])
@@ -108,20 +116,19 @@ class ThreeNumbers(nnx.Module):
         return cross_entropy(images[..., :1] * self.numbers[...].reshape(1, 1, 1, 3), labels)
 
 
-@pytest.fixture
-def three_numbers(monkeypatch):
-    """`three_numbers(training, seed=0)`: the step and the first state of the network of three numbers."""
-    monkeypatch.setattr(segmentation, "segmentation_loss", ThreeNumbers.loss)
+def three_numbers(training, seed=0):
+    """The step and the first state of the network of three numbers."""
+    graph, *trees = nnx.split(ThreeNumbers(), nnx.Param, nnx.BatchStat)
+    parameters, batch_stats = map(nnx.to_pure_dict, trees)
+    optimizer = optax.sgd(0.125)
+    average = jax.tree.map(jnp.copy, parameters) if training.average else None
+    state = TrainState(jnp.int32(0), parameters, batch_stats, optimizer.init(parameters), average)
+    return step_with(graph, optimizer, training, seed=seed), state
 
-    def make(training, seed=0):
-        graph, *trees = nnx.split(ThreeNumbers(), nnx.Param, nnx.BatchStat)
-        parameters, batch_stats = map(nnx.to_pure_dict, trees)
-        optimizer = optax.sgd(0.125)
-        average = jax.tree.map(jnp.copy, parameters) if training.average else None
-        state = TrainState(jnp.int32(0), parameters, batch_stats, optimizer.init(parameters), average)
-        return segmentation.make_train_step(graph, optimizer, training, seed=seed), state
 
-    return make
+def step_with(graph, optimizer, training, *, seed):
+    loss = segmentation_loss(train_backbone=training.batch_norm == "train")
+    return make_train_step(graph, optimizer, loss, seed=seed, accumulate=training.accumulate, average=training.average)
 
 
 def batch_of_six() -> dict[str, np.ndarray]:
@@ -143,7 +150,7 @@ def loss_by_hand(numbers: jax.Array, batch: dict[str, np.ndarray]) -> jax.Array:
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
-def test_a_step_takes_the_mean_gradient_of_its_parts(three_numbers, parts):
+def test_a_step_takes_the_mean_gradient_of_its_parts(parts):
     step, state = three_numbers(DeepLabTraining(accumulate=parts))
     batch, start = batch_of_six(), np.float32([0.5, -0.25, 1.0])
     pieces = [{name: values[part::parts] for name, values in batch.items()} for part in range(parts)]
@@ -156,13 +163,13 @@ def test_a_step_takes_the_mean_gradient_of_its_parts(three_numbers, parts):
 
 
 @pytest.mark.parametrize(("parts", "firsts"), [(1, 1), (2, 12), (3, 123)])
-def test_each_part_continues_from_the_statistics_of_the_one_before(three_numbers, parts, firsts):
+def test_each_part_continues_from_the_statistics_of_the_one_before(parts, firsts):
     step, state = three_numbers(DeepLabTraining(accumulate=parts))
     state, _ = step(state, batch_of_six())
     assert float(state.batch_stats["firsts"]) == firsts
 
 
-def test_every_part_of_every_step_has_a_dropout_of_its_own(three_numbers):
+def test_every_part_of_every_step_has_a_dropout_of_its_own():
     def drawn(seed):
         step, state = three_numbers(DeepLabTraining(accumulate=2), seed)
         found = []
@@ -175,7 +182,7 @@ def test_every_part_of_every_step_has_a_dropout_of_its_own(three_numbers):
     assert drawn(0) == drawn(0)
 
 
-def test_the_running_mean_follows_the_parameters(three_numbers):
+def test_the_running_mean_follows_the_parameters():
     step, state = three_numbers(DeepLabTraining(accumulate=1, average=0.75))
     expected = np.array(state.parameters["numbers"])
     for _ in range(3):
@@ -186,11 +193,6 @@ def test_the_running_mean_follows_the_parameters(three_numbers):
 
 
 # A step of the networks.
-
-
-@pytest.fixture(scope="module")
-def tiny(segmentation_recipe) -> DeepLabConfig:
-    return load_recipe(segmentation_recipe)
 
 
 @pytest.fixture(scope="module")
@@ -230,8 +232,8 @@ def batch() -> dict[str, np.ndarray]:
 def step_of(config: DeepLabConfig):
     """The step of a config's network, and a function that gives a first state."""
     graph, parameters, batch_stats = network(config)
-    optimizer, mesh = segmentation_optimizer(config.training), devices.mesh()
-    step = segmentation.make_train_step(graph, optimizer, config.training, seed=config.seed)
+    optimizer, mesh = segmentation_optimizer(config.training, network_of(config, CLASSES)), devices.mesh()
+    step = step_with(graph, optimizer, config.training, seed=config.seed)
 
     @jax.jit
     def build():
@@ -281,7 +283,7 @@ def test_bfloat16_computes_nearly_the_same(name, request):
     assert 1e-4 < difference < 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_bfloat16_trains_float32(tiny):
     (step, first), (rough_step, rough_first) = step_of(tiny), step_of(rough(tiny))
     start, (_, expected), (end, metrics) = first(), step(first()), rough_step(rough_first())
@@ -297,14 +299,14 @@ def test_the_step_exports_for_every_platform(name, request, monkeypatch):
     config = request.getfixturevalue(name)
     training = replace(config.training, accumulate=2)
     graph, parameters, batch_stats = network(config)
-    optimizer = segmentation_optimizer(training)
+    optimizer = segmentation_optimizer(training, network_of(config, CLASSES))
     state = TrainState(np.int32(0), parameters, batch_stats, optimizer.init(parameters), parameters)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch()))
     convolutions = []
     for backend, platforms in (("cpu", ("cpu",)), ("tpu", ("cuda", "tpu"))):
         # A 1x1 convolution is written otherwise on a CPU.
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        step = segmentation.make_train_step(graph, optimizer, training, seed=0)
+        step = step_with(graph, optimizer, training, seed=0)
         exported = jax.export.export(step, platforms=platforms)(*shapes)
         assert exported.platforms == platforms
         convolutions.append(exported.mlir_module().count("stablehlo.convolution"))
@@ -319,98 +321,24 @@ def test_the_step_exports_for_every_platform(name, request, monkeypatch):
 # Runs.
 
 
-def train(directory, config: DeepLabConfig, mesh) -> TrainState:
-    pictures, validation = training_sources(config)
-    pictures = masked_source(pictures, config.data)
-    run = Run.create(directory, config, pictures.class_names)
-    return segmentation.train_segmentation(run, pictures, validation, devices=mesh)
-
-
 @pytest.fixture(scope="module")
-def finished(tiny, mesh, tmp_path_factory):
+def finished(tiny_runs):
     """A finished run of the tiny recipe; look, do not touch."""
-    directory = tmp_path_factory.mktemp("runs") / "segmentation"
-    train(directory, tiny, mesh)
-    return directory
+    return tiny_runs.run("segmentation").directory
 
 
-def checkpoint(directory, step: int, mesh) -> TrainState:
-    """The whole checkpoint of a step, with optimizer and running mean."""
-    run = Run.open(directory)
-    optimizer = segmentation_optimizer(run.config.training)
-    abstract = jax.eval_shape(partial(initial_state, run.config, len(run.class_names), optimizer))
-    run.steps = lambda: [step]
-    return restore(run, abstract_on(abstract, mesh))
-
-
-def assert_same_run(directory, finished, mesh):
-    for step in (4, 6):
-        assert_same_bits(checkpoint(directory, step, mesh), checkpoint(finished, step, mesh))
-    assert (directory / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
-
-
-def test_a_run_keeps_two_checkpoints_a_log_and_what_moved(finished, mesh):
-    run = Run.open(finished)
-    assert run.steps() == [4, 6]
+def test_a_run_keeps_a_log_with_validations_and_what_moved(finished):
     lines = (finished / "metrics.jsonl").read_text().splitlines()
     assert [line.split(",")[0].removeprefix('{"step": ') for line in lines] == list("12334566")
     assert [number for number, line in enumerate(lines) if "validation_miou" in line] == [3, 7]
-    before, after = (checkpoint(finished, step, mesh) for step in (4, 6))
-    assert int(after.step) == 6
+    before, after = (stored_checkpoint(finished, step) for step in (4, 6))
+    assert int(after["step"]) == 6
     for tree in ("parameters", "average", "batch_stats", "opt_state"):
-        assert any_differs(getattr(before, tree), getattr(after, tree)), tree
+        assert any_differs(before[tree], after[tree]), tree
 
 
 def test_what_is_used_is_the_running_mean(finished, mesh):
-    last, used = checkpoint(finished, 6, mesh), trained_state(Run.open(finished), devices=mesh)
-    assert_same_bits(used.parameters, last.average)
-    assert_same_bits(used.batch_stats, last.batch_stats)
-    assert any_differs(last.average, last.parameters)
-
-
-def test_a_run_that_was_stopped_ends_with_the_same_bits(tiny, finished, mesh, monkeypatch, tmp_path):
-    real = segmentation.training_batches
-
-    def stopping(*arguments, start, **options):
-        for step, batch in zip(count(start + 1), real(*arguments, start=start, **options)):
-            yield stop(batch) if step == 4 else batch
-
-    with monkeypatch.context() as patch:
-        patch.setattr(segmentation, "training_batches", stopping)
-        with pytest.raises(Stop):
-            train(tmp_path, tiny, mesh)
-    assert Run.open(tmp_path).steps() == [2]
-    assert '"step": 3, "validation_miou"' in (tmp_path / "metrics.jsonl").read_text()  # and will be there once
-    train(tmp_path, tiny, mesh)
-    assert_same_run(tmp_path, finished, mesh)
-
-
-def test_a_loss_that_is_not_finite_names_its_step(program, segmentation_recipe, monkeypatch, tmp_path):
-    def square(model, images, labels, **_):  # in place of one that takes seconds to compile
-        return (model.classifier.kernel[...] ** 2).sum()
-
-    monkeypatch.setattr(segmentation, "segmentation_loss", square)
-    flags = ("--training.learning-rate", "1e30")
-    ended = program("train.py", segmentation_recipe, "--workdir", tmp_path, *flags)
-    assert ended.code == 2
-    message = ended.err.splitlines()[-1]
-    assert message.startswith("error: the loss is inf at step 2; lower --training.learning-rate")
-    assert message.endswith("(checkpoints up to step 0 are intact).")
-
-
-def test_a_batch_that_does_not_divide_over_its_parts_is_named(program, segmentation_recipe, tmp_path):
-    ended = program(
-        "train.py", segmentation_recipe, "--workdir", tmp_path, "--training.batch-size", 5, "--training.accumulate", 2
-    )
-    assert ended.code == 2
-    assert "error: a batch of 5 does not divide over 2 parts; choose another" in ended.err
-
-
-def test_a_run_of_another_kind_is_refused(tmp_path):
-    for one, other in ((LPCAMConfig(), DeepLabConfig()), (DeepLabConfig(), LPCAMConfig())):
-        kinds = [type(config).__name__.removesuffix("Config").lower() or "classifier" for config in (one, other)]
-        Run.create(tmp_path / kinds[0], one, ("cat",))
-        (tmp_path / kinds[0] / "checkpoints" / "1").mkdir(parents=True)
-        with pytest.raises(UserError, match=rf"\({kinds[0]} -> {kinds[1]}\)"):
-            Run.create(tmp_path / kinds[0], other, ("cat",))
-        assert Run.open(tmp_path / kinds[0]).config == one
+    last, used = stored_checkpoint(finished, 6), trained_state(Run.open(finished), devices=mesh)
+    for name, found in (("average", used.parameters), ("batch_stats", used.batch_stats)):
+        assert not any_differs(last[name], found), name
+    assert any_differs(last["average"], last["parameters"])

@@ -14,6 +14,7 @@ from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.lpcam.maps import METHODS, TAUGHT_METHODS
+from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
 from lpcam_jax.systems.lpcam.teaching_stage import teach_directions
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
@@ -45,7 +46,7 @@ def test_the_prototypes_are_those_of_the_paper_and_the_classifier_is_not_trained
     workdir, said = taught_run
     assert "teaching: 8 pictures" in said
     assert "classifier" not in said
-    taught, plain = (Run.open(folder).load_prototypes() for folder in (workdir, trained))
+    taught, plain = (load_prototypes(Run.open(folder)) for folder in (workdir, trained))
     for found, expected in zip(taught[:4], plain[:4], strict=True):
         np.testing.assert_array_equal(found, expected)
     assert plain.taught is None
@@ -104,7 +105,7 @@ def test_where_none_of_the_chosen_pictures_can_be_read_that_is_said(trained, mes
     source = seed_source(run.config)
     gone, state = Gone(source, range(len(source))), trained_state(run, devices=mesh)
     with pytest.raises(UserError, match="none of the pictures to learn from could be read"):
-        teach_directions(run, state, run.load_prototypes(), gone, devices=mesh)
+        teach_directions(run, state, load_prototypes(run), gone, devices=mesh)
 
 
 def test_a_notebook_gets_them_too(taught_run, taught_maps):
@@ -112,9 +113,3 @@ def test_a_notebook_gets_them_too(taught_run, taught_maps):
     result = model(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8), classes=model.class_names[0])
     assert list(result.maps) == list(TAUGHT_METHODS)
     assert result.maps["taught"].shape == (60, 80, 1)
-
-
-def test_no_picture_at_all_is_refused(program, recipe, tmp_path):
-    finished = program("train.py", recipe, "--workdir", tmp_path, "--prototypes.taught", 0)
-    assert finished.code == 2
-    assert "--prototypes.taught is 0; use at least 1" in finished.err

@@ -1,4 +1,7 @@
-"""Training: what a step does, and that stopping, continuing and damage never change or lose a result."""
+"""Training the classifier: what a step does, and that damage never changes or loses a result.
+
+That a run which was stopped ends with the same bits: test_program_contract.py.
+"""
 
 import contextlib
 import gc
@@ -7,25 +10,29 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import stored_checkpoint
 from flax import nnx
 
 from lpcam_jax.data.sources import seed_source, training_sources
-from lpcam_jax.machine.devices import abstract_on
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.lpcam import training as classification
 from lpcam_jax.systems.lpcam.clustering_stage import make_prototypes
 from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
-from lpcam_jax.training.checkpoints import TrainState, restore
+from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
+from lpcam_jax.systems.lpcam.training import classification_loss, classifier_optimizer
+from lpcam_jax.training import loop
+from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.log import MetricsLog
-from lpcam_jax.training.optimizers import classifier_optimizer
-from lpcam_jax.training.run import Run
-from lpcam_jax.training.state import graph_of, initial_state, trained_state
+from lpcam_jax.training.run import Job, Run
+from lpcam_jax.training.state import graph_of, initial_state, network_of, trained_state
+from lpcam_jax.training.step import make_train_step
 
 CLASSES = 6
 
@@ -36,18 +43,14 @@ class Stop(Exception):
 
 def train(directory, config: LPCAMConfig, mesh) -> TrainState:
     sources = training_sources(config)
-    return classification.train_classifier(
-        Run.create(directory, config, sources[0].class_names), *sources, devices=mesh
-    )
+    return classification.train_classifier(Job(Run.create(directory, config, sources[0].class_names), mesh), *sources)
 
 
-def checkpoint(directory, step: int, mesh) -> TrainState:
-    """The whole checkpoint of a step, optimizer included."""
+def used_at(directory, step: int, mesh) -> TrainState:
+    """What the checkpoint of a step computes with."""
     run = Run.open(directory)
-    optimizer = classifier_optimizer(run.config.training, steps=1)
-    abstract = jax.eval_shape(partial(initial_state, run.config, len(run.class_names), optimizer))
     run.steps = lambda: [step]
-    return restore(run, abstract_on(abstract, mesh))
+    return trained_state(run, devices=mesh)
 
 
 def assert_same_bits(one, other):
@@ -73,14 +76,14 @@ def batches(monkeypatch):
     class Changed:
         change = (0, None)
 
-    real = classification.training_batches
+    real = loop.training_batches
 
     def changed(*arguments, start, **options):
         for step, batch in zip(count(start + 1), real(*arguments, start=start, **options)):
             at, function = Changed.change
             yield function(batch) if step == at else batch
 
-    monkeypatch.setattr(classification, "training_batches", changed)
+    monkeypatch.setattr(loop, "training_batches", changed)
     return Changed
 
 
@@ -97,28 +100,6 @@ def copy(trained, tmp_path):
 # Continuing.
 
 
-@pytest.mark.parametrize("stopped_at", [2, 5])
-def test_a_run_that_was_stopped_ends_with_the_same_bits(tiny, trained, mesh, batches, tmp_path, stopped_at):
-    batches.change = (stopped_at, stop)
-    with pytest.raises(Stop):
-        train(tmp_path, tiny, mesh)
-    assert Run.open(tmp_path).steps() == ([] if stopped_at == 2 else [2, 4])
-    batches.change = (0, None)
-    train(tmp_path, tiny, mesh)
-    for step in (4, 6):
-        assert_same_bits(checkpoint(tmp_path, step, mesh), checkpoint(trained, step, mesh))
-    assert (tmp_path / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
-
-
-def test_a_finished_run_is_not_trained_again(program, recipe, copy):
-    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
-    finished = program("train.py", recipe, "--workdir", copy)
-    assert finished.code == 0
-    assert "is ready" in finished.out
-    changed = {path.name for path, time in before.items() if path.stat().st_mtime_ns != time}
-    assert changed <= {"config.json"}
-
-
 def test_a_run_that_was_stopped_in_its_last_validation_has_the_whole_log(tiny, trained, mesh, monkeypatch, tmp_path):
     real, numbers = classification.run_passes, count(1)
     monkeypatch.setattr(classification, "run_passes", lambda *a, **k: stop(a) if next(numbers) == 3 else real(*a, **k))
@@ -130,10 +111,11 @@ def test_a_run_that_was_stopped_in_its_last_validation_has_the_whole_log(tiny, t
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_seed_decides_the_prototypes(tiny, trained, mesh, tmp_path, seed):
-    run = Run.create(tmp_path, replace(tiny, seed=seed), Run.open(trained).class_names)
-    make_prototypes(run, checkpoint(trained, 6, mesh), seed_source(tiny), devices=mesh)
-    centres, other = prototypes_of(tmp_path)["class_centres"], prototypes_of(trained)["class_centres"]
+def test_the_seed_decides_the_prototypes(tiny, trained, copy, mesh, seed):
+    (copy / "prototypes.npz").unlink()
+    run = Run(copy, replace(tiny, seed=seed), Run.open(trained).class_names)
+    make_prototypes(Job(run, mesh), seed_source(tiny))
+    centres, other = prototypes_of(copy)["class_centres"], prototypes_of(trained)["class_centres"]
     assert np.array_equal(centres, other) == (seed == 0)
 
 
@@ -148,7 +130,8 @@ def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_checkpoints(
     assert message.endswith("(checkpoints up to step 2 are intact).")
     assert Run.open(tmp_path).steps() == [2]
     batches.change = (0, None)
-    assert_same_bits(train(tmp_path, tiny, mesh), checkpoint(trained, 6, mesh))
+    train(tmp_path, tiny, mesh)
+    assert_same_bits(stored_checkpoint(tmp_path, 6), stored_checkpoint(trained, 6))
 
 
 def test_other_settings_in_the_same_workdir_are_named(tiny, copy):
@@ -199,7 +182,7 @@ def test_a_damaged_checkpoint_is_one_line_and_the_one_before_still_works(trained
         trained_state(Run.open(copy), devices=mesh)
     assert "\n" not in str(error.value)
     shutil.rmtree(newest)
-    assert_same_bits(trained_state(Run.open(copy), devices=mesh).parameters, checkpoint(trained, 4, mesh).parameters)
+    assert_same_bits(trained_state(Run.open(copy), devices=mesh), used_at(trained, 4, mesh))
 
 
 def test_no_damage_that_matters_goes_unnoticed_without_checksums(trained, copy, mesh, no_loose_ends):
@@ -219,7 +202,7 @@ def test_damaged_prototypes_are_one_line_and_are_made_again(program, recipe, tra
     file = copy / "prototypes.npz"
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"prototypes.npz cannot be read .* --stages prototypes") as error:
-        Run.open(copy).load_prototypes()
+        load_prototypes(Run.open(copy))
     assert "\n" not in str(error.value)
     assert program("train.py", recipe, "--workdir", copy, "--stages", "prototypes").code == 0
     assert_same_bits(prototypes_of(copy), prototypes_of(trained))
@@ -228,7 +211,7 @@ def test_damaged_prototypes_are_one_line_and_are_made_again(program, recipe, tra
 def test_prototypes_of_an_older_checkpoint_are_refused(copy):
     shutil.rmtree(copy / "checkpoints" / "6")
     with pytest.raises(UserError, match="are of step 6, not of its checkpoint"):
-        Run.open(copy).load_prototypes()
+        load_prototypes(Run.open(copy))
 
 
 # The log.
@@ -248,7 +231,8 @@ def test_the_log_drops_what_came_after_the_checkpoint_and_a_cut_line(tmp_path):
 
 def test_two_sgd_steps_by_hand():
     training = LPCAMTraining(learning_rate=0.1, head_multiplier=10, weight_decay=0.01, momentum=0.5, power=0.9)
-    optimizer = classifier_optimizer(replace(training, frozen=("conv1",)), steps=4)
+    network = SimpleNamespace(backbone=SimpleNamespace(parts=("conv1", "layer1")))
+    optimizer = classifier_optimizer(replace(training, frozen=("conv1",)), network, steps=4)
     parameters = {"backbone": {"conv1": jnp.array([1.0]), "layer1": jnp.array([2.0])}, "head": jnp.array([3.0])}
     gradients = [[0.5, 0.5, 0.5], [-1.0, -1.0, 0.25]]
 
@@ -282,7 +266,8 @@ def start(tiny) -> TrainState:
 def one_step(tiny, start):
     """A batch, the state after one step with frozen parts and statistics, and the step's metrics."""
     graph, *_ = graph_of(tiny, CLASSES)
-    optimizer = classifier_optimizer(replace(tiny.training, frozen=FROZEN), steps=10)
+    optimizer = classifier_optimizer(replace(tiny.training, frozen=FROZEN), network_of(tiny, CLASSES), steps=10)
+    step = make_train_step(graph, optimizer, classification_loss(train_batch_norm=False), seed=0)
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
@@ -290,7 +275,7 @@ def one_step(tiny, start):
         "labels": rng.integers(0, 2, (4, CLASSES)).astype(np.float32),
     }
     state = jax.tree.map(jnp.copy, start)._replace(opt_state=optimizer.init(start.parameters))
-    return batch, *classification.make_train_step(graph, optimizer, train_batch_norm=False)(state, batch)
+    return batch, *step(state, batch)
 
 
 def test_frozen_parts_and_statistics_do_not_change_and_the_others_do(start, one_step):
@@ -304,7 +289,7 @@ def test_frozen_parts_and_statistics_do_not_change_and_the_others_do(start, one_
 
 
 def test_training_batch_norm_changes_the_statistics(start, trained, mesh):
-    before, after = start.batch_stats["backbone"], checkpoint(trained, 6, mesh).batch_stats["backbone"]
+    before, after = start.batch_stats["backbone"], used_at(trained, 6, mesh).batch_stats["backbone"]
     for part in before:
         assert any_differs(after[part], before[part]), part
 

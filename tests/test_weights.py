@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
+from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.backbones.layers import BatchNorm
 from lpcam_jax.backbones.resnet import ResNet
 from lpcam_jax.backbones.weights.fill import load_backbone
@@ -204,7 +205,8 @@ def test_the_state_gets_the_weights_and_says_so(tmp_path, whole, mesh, capsys):
     model = nnx.merge(graph, backbone()[1])
     _, parameters, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     trees = [{"backbone": nnx.to_pure_dict(tree), "head": "kept"} for tree in (parameters, statistics)]
-    state = with_weights(TrainState(0, *trees, None), str(tmp_path / "w.npz"), devices=mesh)
+    model = ResNetConfig(weights=str(tmp_path / "w.npz"))
+    state = with_weights(TrainState(0, *trees, None), model, devices=mesh)
     assert state.parameters["head"] == "kept"
     np.testing.assert_array_equal(state.parameters["backbone"]["bn1"]["scale"], whole["bn1.weight"])
     np.testing.assert_array_equal(state.batch_stats["backbone"]["bn1"]["mean"], whole["bn1.running_mean"])

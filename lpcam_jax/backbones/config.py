@@ -38,6 +38,8 @@ class BackboneConfig:
 
     fixed: ClassVar[tuple[str, ...]] = ("channel_order", "mean", "std")
     """names of the fields determined by stored parameters"""
+    example_weights: ClassVar[str] = ""
+    """a public value for `weights`; empty: none is known"""
 
     @classmethod
     def class_for(cls, values: dict[str, Any]) -> type[Self]:
@@ -105,6 +107,7 @@ class ResNetConfig(BackboneConfig):
     output_stride: Literal[32, 16, 8] = 16
     """pixels per feature position; strides of the last stages are removed to reach it"""
 
+    example_weights: ClassVar[str] = "hf:timm/resnet50.tv_in1k"
     fixed: ClassVar[tuple[str, ...]] = (
         *("blocks", "width", "stem_width", "layout", "stem_pool"),
         *BackboneConfig.fixed,

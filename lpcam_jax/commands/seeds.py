@@ -24,7 +24,7 @@ from ..machine.errors import UserError
 from ..machine.files import write_atomically
 from ..report.palette import mask_png
 from ..results.predictions import ids_in, open_method
-from ..seeds import confident_labels, otsu_threshold, seed_mask
+from ..seeds import confident_labels, otsu_threshold, seed_mask, with_class_values
 
 _MOST_CLASSES = 254
 
@@ -109,6 +109,4 @@ def _mask(maps: np.ndarray, classes: np.ndarray, size: tuple[int, int], mask_of:
     """uint8 (H, W) of maps (n, H, W)."""
     if not len(classes):
         return np.zeros(size, np.uint8)
-    values = np.arange(256, dtype=np.uint8)
-    values[: len(classes) + 1] = [0, *(classes + 1)]
-    return values[mask_of(np.moveaxis(maps, 0, -1), np.ones(len(classes)))]
+    return with_class_values(mask_of(np.moveaxis(maps, 0, -1), np.ones(len(classes))), classes)

@@ -1,9 +1,9 @@
 """What recipes of several systems share: the pictures, what is learned from heat maps, how pictures share batches."""
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal
 
-from .numbers import MAY_CHANGE, Count, Share
+from .numbers import MAY_CHANGE, Count, Seed, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,20 @@ class Batches:
     """at most this many picture shapes are compiled"""
     precision: Literal["", "float32", "bfloat16"] = ""
     """of the convolutions, where results are written; empty: the model's. bfloat16 is for GPUs and TPUs"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What the config of every system has; a system adds `model`, `training` and `inference`."""
+
+    kind: ClassVar[str]
+    """name of the system in config.json and in the registry"""
+
+    data: Data = field(default_factory=Data)
+    seed: Seed = 0
+    """random seed of everything: initialisation, order, crops, dropout, feature sample, clustering"""
+    limit: int | None = None
+    """use only the first LIMIT pictures, for a dry run"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,8 @@ def read_config(directory: str | Path) -> tuple[Any, tuple[str, ...]]:
         return from_json(values["config"], system.config), tuple(values["class_names"])
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{directory} holds no run (no config.json); train.py --workdir makes one.") from None
+    except UserError as error:  # a system or a backbone that is not installed here
+        raise UserError(f"{path}: {error}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); train again into another --workdir.") from None
 

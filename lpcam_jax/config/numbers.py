@@ -63,7 +63,7 @@ def check_numbers(values: Any, prefix: str = "") -> None:
         for limit in annotations:
             if isinstance(limit, Limit) and not limit.holds(value):
                 is_several = isinstance(value, tuple)
-                shown = f" {' '.join(f'{number:g}' for number in value)}:" if is_several else f" is {value:g};"
+                shown = "".join(f" {number:g}" for number in value) + ":" if is_several else f" is {value:g};"
                 raise UserError(f"{flag}{shown} {limit.advice}.")
 
 

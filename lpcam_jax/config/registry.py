@@ -95,6 +95,11 @@ def kinds() -> list[str]:
     return list(_SYSTEMS)
 
 
+def backbones() -> list[str]:
+    """The kinds of the backbones that are registered."""
+    return list(_BACKBONES)
+
+
 def title(method: str) -> str:
     """A map's method as people read it; one that nobody registered keeps the name it has."""
     return next((place.titles[method] for place in _SYSTEMS.values() if method in place.titles), method)

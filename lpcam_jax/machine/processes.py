@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from .errors import UserError
 
@@ -115,6 +114,8 @@ def gather(array: np.ndarray) -> list[np.ndarray]:
     """
     if not are_several():
         return [array]
+    from jax.experimental import multihost_utils  # here: it takes as long to import as a tenth of JAX
+
     counts = multihost_utils.process_allgather(np.int32(len(array)))
     # As bytes, because JAX would convert float64 to float32.
     padded = np.zeros((counts.max(), *array.shape[1:]), array.dtype)

@@ -7,7 +7,7 @@ heavy: the methods import the network, its training and its results when they ne
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from ..data.records import RecordSource
 from ..training.run import Job
@@ -38,6 +38,17 @@ class InferFlags:
     """use only the first LIMIT pictures"""
     distributed: bool = False
     """run as one of several processes, each with its share of the pictures: see docs/many_devices.md"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMapFlags(InferFlags):
+    """The flags of infer.py of all systems that make heat maps."""
+
+    refine: Literal["crf", "none"] = "crf"
+    """crf: also write pseudo masks, the seeds aligned with the edges of the picture by a dense CRF; none: seeds only"""
+    saliency: str = ""
+    """with crf: folder of 8-bit saliency maps, ID.png; pseudo masks then follow EDAM's rule, from maps, CRF and
+    saliency"""
 
 
 class Preparation(NamedTuple):
@@ -131,3 +142,17 @@ class System(ABC, Generic[C]):
     def next_command(self, config: C, workdir: str) -> str:
         """The command that train.py suggests after a finished run."""
         return f"python infer.py --ckpt {workdir} --out {self.makes}"
+
+
+class HeatMapSystem(System[C]):
+    """A system whose results are heat maps, in a `results.heatmaps.HeatMapFolder`."""
+
+    flags: ClassVar[type[HeatMapFlags]]
+
+    def describe(self, metrics: Metrics) -> Iterator[str]:
+        from ..results.heatmaps import describe
+
+        return describe(metrics)
+
+    def results(self, flags: HeatMapFlags) -> str:
+        return f"{'seeds/' if flags.refine == 'none' else 'pseudo_masks/'} and maps/"

@@ -128,8 +128,8 @@ def first_state(run: Run, optimizer: optax.GradientTransformation, *, devices: M
         return restore(run, abstract_on(jax.eval_shape(initialize), devices))
     if starts_blind(config):
         tqdm.write(
-            "note: without --model.weights, and with frozen batch norm, this is a dry run: expect no model; "
-            "--model.weights hf:timm/resnet50.tv_in1k downloads some"
+            "note: without --model.weights, and with frozen batch norm, this is a dry run: expect no model"
+            + (f"; --model.weights {example} downloads some" if (example := config.model.example_weights) else "")
         )
     state = jax.jit(initialize)()
     if config.model.weights:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from lpcam_jax.backbones.config import BackboneConfig, ResNetConfig
-from lpcam_jax.config import Batches, Data
+from lpcam_jax.config import Batches, RunConfig
 from lpcam_jax.config.numbers import Count, Scales, Share
 from lpcam_jax.systems.base import InferFlags, Preparation, System
 
@@ -31,17 +31,14 @@ class PeakInference(Batches):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeakConfig:
+class PeakConfig(RunConfig):
     """A classifier by its best position."""
 
     kind: ClassVar[str] = "peak"
 
-    data: Data = field(default_factory=Data)
     model: BackboneConfig = field(default_factory=ResNetConfig)
     training: PeakTraining = field(default_factory=PeakTraining)
     inference: PeakInference = field(default_factory=PeakInference)
-    seed: int = 0
-    limit: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

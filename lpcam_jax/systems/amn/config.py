@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from ...backbones.config import ResNetConfig
-from ...config.common import Batches, Data, SureLabels
-from ...config.numbers import MAY_CHANGE, Count, ScaleRange, Scales, Seed, Share
+from ...config.common import Batches, RunConfig, SureLabels
+from ...config.numbers import MAY_CHANGE, Count, ScaleRange, Scales, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +56,12 @@ class AMNInference(Batches):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AMNConfig:
+class AMNConfig(RunConfig):
     """AMN: a network trained from heat maps, and the improved heat maps it makes."""
 
     kind: ClassVar[str] = "amn"
 
-    data: Data = field(default_factory=Data)
     model: AMNModel = field(default_factory=AMNModel)
     labels: SureLabels = field(default_factory=SureLabels)
     training: AMNTraining = field(default_factory=AMNTraining)
     inference: AMNInference = field(default_factory=AMNInference)
-    seed: Seed = 0
-    """random seed of initialisation, order, crops and dropout"""
-    limit: int | None = None
-    """use only the first LIMIT pictures, for a dry run"""

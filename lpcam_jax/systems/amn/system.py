@@ -1,12 +1,12 @@
 """AMN as a system of train.py and infer.py."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from ...data.records import RecordSource
 from ...training.run import Job
-from ..base import InferFlags, Metrics, Preparation, System
+from ..base import HeatMapFlags, HeatMapSystem, Metrics, Preparation
 from .config import AMNConfig, AMNInference
 
 if TYPE_CHECKING:
@@ -16,20 +16,15 @@ LABELS, AMN_STAGE = "labels", "amn"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AMNFlags(InferFlags):
+class AMNFlags(HeatMapFlags):
     """Pictures to map, input heat maps, and output folder."""
 
     maps: str = ""
     """folder of the input heat maps; empty: the maps that AMN was trained on"""
-    refine: Literal["crf", "none"] = "crf"
-    """crf: also write pseudo masks, the seeds aligned with the edges of the picture by a dense CRF; none: seeds only"""
-    saliency: str = ""
-    """with crf: folder of 8-bit saliency maps, ID.png; pseudo masks then follow EDAM's rule, from maps, CRF and
-    saliency"""
     inference: AMNInference = field(default_factory=AMNInference)
 
 
-class AMNSystem(System[AMNConfig]):
+class AMNSystem(HeatMapSystem[AMNConfig]):
     """Sure labels from heat maps, AMN trained on them, and AMN's heat maps."""
 
     config: ClassVar = AMNConfig
@@ -65,14 +60,6 @@ class AMNSystem(System[AMNConfig]):
         refined = refinement(flags.refine, background=flags.inference.background, saliency=flags.saliency)
         state, maps = trained_state(job.run, devices=job.devices), flags.maps or job.run.config.data.maps
         return lambda: make_amn_heatmaps(job.run, state, pictures, maps, flags.out, refinement=refined)
-
-    def describe(self, metrics: Metrics) -> Iterator[str]:
-        from ...results.heatmaps import describe
-
-        return describe(metrics)
-
-    def results(self, flags: AMNFlags) -> str:
-        return f"{'seeds/' if flags.refine == 'none' else 'pseudo_masks/'} and maps/"
 
     def next_command(self, config: AMNConfig, workdir: str) -> str:
         return f"{super().next_command(config, workdir)} --maps {config.data.maps}"

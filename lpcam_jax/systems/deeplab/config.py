@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from ...backbones.config import ResNetConfig
-from ...config.common import Batches, Data
-from ...config.numbers import MAY_CHANGE, Count, Scales, Seed
+from ...config.common import Batches, RunConfig
+from ...config.numbers import MAY_CHANGE, Count, Scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +83,11 @@ class DeepLabInference(Batches):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLabConfig:
+class DeepLabConfig(RunConfig):
     """A segmentation network, trained on masks, and the masks it predicts."""
 
     kind: ClassVar[str] = "segmentation"
 
-    data: Data = field(default_factory=Data)
     model: DeepLabModel = field(default_factory=DeepLabModel)
     training: DeepLabTraining = field(default_factory=DeepLabTraining)
     inference: DeepLabInference = field(default_factory=DeepLabInference)
-    seed: Seed = 0
-    """random seed of initialisation, order, crops and dropout"""
-    limit: int | None = None
-    """use only the first LIMIT pictures, for a dry run"""

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from ...backbones.config import BackboneConfig, ResNetConfig
-from ...config.common import Batches, Data, SureLabels
-from ...config.numbers import MAY_CHANGE, Count, ScaleRange, Seed
+from ...config.common import Batches, RunConfig, SureLabels
+from ...config.numbers import MAY_CHANGE, Count, ScaleRange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +60,12 @@ class IRNInference(Batches):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IRNConfig:
+class IRNConfig(RunConfig):
     """IRNet, trained from heat maps, and the pseudo masks it makes."""
 
     kind: ClassVar[str] = "irn"
 
-    data: Data = field(default_factory=Data)
     model: BackboneConfig = field(default_factory=ResNetConfig)
     labels: SureLabels = field(default_factory=SureLabels)
     training: IRNTraining = field(default_factory=IRNTraining)
     inference: IRNInference = field(default_factory=IRNInference)
-    seed: Seed = 0
-    """random seed of initialisation, order and crops"""
-    limit: int | None = None
-    """use only the first LIMIT pictures, for a dry run"""

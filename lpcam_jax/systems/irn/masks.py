@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ... import __version__
 from ...data.records import Record, RecordSource
 from ...machine.devices import local_mesh
 from ...refine.pictures import cut, walked_maps
 from ...report.table import seed_tables
-from ...results.folder import fingerprint, write_all
+from ...results.folder import write_all
 from ...results.masks import MaskResults
 from ...results.masks import describe as describe_masks
 from ...results.predictions import MapFolder, open_method, read_protocol, with_maps
@@ -25,7 +24,7 @@ from ...seeds import with_class_values
 from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import inference_network
-from ..protocol import precision_of
+from ..protocol import model_protocol, precision_of
 from .edges import detect_edges
 
 BACKGROUND = 0.35
@@ -55,20 +54,18 @@ def make_pseudo_masks(
     source = with_maps(source, heatmaps)
     background = BACKGROUND if inference.background is None else inference.background
     walk = {name: getattr(inference, name) for name in ("radius", "power", "beta", "steps")}
-    protocol = {
-        "version": __version__,
-        "class_names": list(run.class_names),
-        "maps": read_protocol(heatmaps) or Path(maps).name,
-        "method": method,
-        "background": background,
-        "crf": False,
-        "refine": "irn",
-        "saliency": False,
-        "model": fingerprint(state.parameters),
-        "step": int(state.step),
-        "precision": precision_of(run),
+    protocol = model_protocol(
+        run,
+        state,
+        maps=read_protocol(heatmaps) or Path(maps).name,
+        method=method,
+        background=background,
+        crf=False,
+        refine="irn",
+        saliency=False,
+        precision=precision_of(run),
         **walk,
-    }
+    )
     folder = MaskResults(out, protocol, title="Pseudo masks", caption="pseudo mask")
     walked = MapFolder(folder.directory / "maps", ("irn",))
 

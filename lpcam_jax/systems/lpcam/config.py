@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from ...backbones.config import BackboneConfig, ResNetConfig
-from ...config.common import Batches, Data
-from ...config.numbers import MAY_CHANGE, Count, OptionalCount, PixelRange, Scales, Seed
+from ...config.common import Batches, RunConfig
+from ...config.numbers import MAY_CHANGE, Count, OptionalCount, PixelRange, Scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,17 +81,12 @@ class LPCAMInference(Batches):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LPCAMConfig:
+class LPCAMConfig(RunConfig):
     """A classifier, its prototypes, and the heat maps they make."""
 
     kind: ClassVar[str] = "classifier"
 
-    data: Data = field(default_factory=Data)
     model: BackboneConfig = field(default_factory=ResNetConfig)
     training: LPCAMTraining = field(default_factory=LPCAMTraining)
     prototypes: Clustering = field(default_factory=Clustering)
     inference: LPCAMInference = field(default_factory=LPCAMInference)
-    seed: Seed = 0
-    """random seed of initialisation, order, crops, feature sample and clustering"""
-    limit: int | None = None
-    """use only the first LIMIT pictures, for a dry run"""

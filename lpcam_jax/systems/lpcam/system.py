@@ -1,12 +1,12 @@
 """LPCAM as a system of train.py and infer.py."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from ...data.records import RecordSource
 from ...training.run import Job
-from ..base import InferFlags, Metrics, Preparation, System
+from ..base import HeatMapFlags, HeatMapSystem, Metrics, Preparation
 from .config import LPCAMConfig, LPCAMInference
 
 if TYPE_CHECKING:
@@ -16,18 +16,13 @@ CLASSIFIER, PROTOTYPES = "classifier", "prototypes"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LPCAMFlags(InferFlags):
+class LPCAMFlags(HeatMapFlags):
     """Pictures to map, and output folder."""
 
-    refine: Literal["crf", "none"] = "crf"
-    """crf: also write pseudo masks, the seeds aligned with the edges of the picture by a dense CRF; none: seeds only"""
-    saliency: str = ""
-    """with crf: folder of 8-bit saliency maps, ID.png; pseudo masks then follow EDAM's rule, from maps, CRF and
-    saliency"""
     inference: LPCAMInference = field(default_factory=LPCAMInference)
 
 
-class LPCAM(System[LPCAMConfig]):
+class LPCAM(HeatMapSystem[LPCAMConfig]):
     """A classifier, its prototypes, and heat maps."""
 
     config: ClassVar = LPCAMConfig
@@ -70,14 +65,6 @@ class LPCAM(System[LPCAMConfig]):
         prototypes = load_prototypes(job.run)
         state = trained_state(job.run, devices=job.devices)
         return lambda: make_heatmaps(job.run, state, prototypes, pictures, flags.out, refinement=refined)
-
-    def describe(self, metrics: Metrics) -> Iterator[str]:
-        from ...results.heatmaps import describe
-
-        return describe(metrics)
-
-    def results(self, flags: LPCAMFlags) -> str:
-        return f"{'seeds/' if flags.refine == 'none' else 'pseudo_masks/'} and maps/"
 
 
 system = LPCAM()

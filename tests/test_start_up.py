@@ -1,0 +1,35 @@
+"""What starting a program imports: a person who asks for --help waits for JAX at the most."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"flax", "optax", "orbax", "grain", "tensorflow_datasets", "matplotlib", "scipy", "torch", "pycocotools"}
+# Runs a program with --help, whatever it prints, and then names the heavy packages that it has imported.
+PROBE = """
+import contextlib, io, runpy, sys
+sys.argv = {words!r}
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    {run}
+print(*sorted({heavy!r} & sys.modules.keys()))
+print(*sorted(name for name in sys.modules if name.startswith("lpcam_jax.systems.")))
+"""
+PROGRAMS = {
+    "train.py": "runpy.run_path('train.py', run_name='__main__')",
+    "infer.py": "runpy.run_path('infer.py', run_name='__main__')",
+    "lpcam_jax": "runpy.run_module('lpcam_jax', run_name='__main__')",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_imports_neither_heavy_packages_nor_other_systems(program):
+    code = PROBE.format(words=[program, "--help"], run=PROGRAMS[program], heavy=HEAVY)
+    repository = Path(__file__).parents[1]
+    finished = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
+    heavy, systems, _ = finished.stdout.split("\n")
+    assert not heavy
+    assert not any(
+        name.startswith(f"lpcam_jax.systems.{kind}") for kind in ("irn", "amn", "deeplab") for name in systems.split()
+    )

@@ -1,0 +1,101 @@
+"""A tiny recipe of every kind of system: what tests of the programs train and use in seconds.
+
+All take six training steps, with checkpoints at 2, 4 and 6, of which the last two stay. A new system needs an entry.
+"""
+
+from typing import NamedTuple
+
+
+class Tiny(NamedTuple):
+    """How a kind is tried.
+
+    Attributes:
+        recipe: text of the recipe file.
+        result: file of a picture in the folder of infer.py, the last to be written.
+        needs: words of train.py beside the recipe; {run} is the finished classifier, {maps} its heat maps.
+        pictures: how many infer.py is about.
+    """
+
+    recipe: str
+    result: str
+    needs: tuple[str, ...] = ()
+    pictures: int = 24
+
+
+CLASSIFIER = """
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.lpcam.config import Clustering, LPCAMConfig, LPCAMInference, LPCAMTraining
+
+def get_config():
+    return LPCAMConfig(
+        data=Data(source="shapes", scenes=24),
+        model=ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=4, output_stride=16),
+        training=LPCAMTraining(
+            epochs=3, batch_size=8, crop=64, long_side=(64, 96), learning_rate=0.01, frozen=(), batch_norm="train",
+            checkpoint_every=2,
+        ),
+        prototypes=Clustering(cam_scales=(1.0, 0.5), clusters=3, sample=256),
+        inference=LPCAMInference(scales=(1.0, 0.5), max_shapes=2),
+    )
+"""
+
+IRN = """
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
+
+def get_config():
+    return IRNConfig(
+        data=Data(source="shapes", scenes=24),
+        model=ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=4),
+        training=IRNTraining(
+            epochs=2, batch_size=8, crop=64, scale_range=(1.0, 1.5), radius=4, learning_rate=0.01, checkpoint_every=2
+        ),
+    )
+"""
+
+AMN = """
+from lpcam_jax.config import Data
+from lpcam_jax.systems.amn.config import AMNConfig, AMNInference, AMNModel, AMNTraining
+
+def get_config():
+    return AMNConfig(
+        data=Data(source="shapes", scenes=24),
+        model=AMNModel(blocks=(1, 1, 1, 1), width=4, stem_width=4, rates=(1, 2)),
+        training=AMNTraining(
+            epochs=2, batch_size=8, crop=64, scale_range=(1.0, 1.5), learning_rate=1e-3, head_multiplier=10.0,
+            checkpoint_every=2,
+        ),
+        inference=AMNInference(scales=(1.0, 0.5), max_shapes=2),
+    )
+"""
+
+# Validations at 3 and 6. A learning rate so low that the random network still sees several classes.
+SEGMENTATION = """
+from lpcam_jax.config import Data
+from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabInference, DeepLabModel, DeepLabTraining
+
+def get_config():
+    return DeepLabConfig(
+        data=Data(source="shapes", scenes=16, train="all[:12]", validation="all[12:]", seeds="all[10:]"),
+        model=DeepLabModel(
+            head="deeplabv3plus", head_width=8, blocks=(1, 1, 1, 1), width=4, stem_width=4, layout="torchvision",
+            stem_pool="symmetric", output_stride=16,
+        ),
+        training=DeepLabTraining(
+            steps=6, batch_size=4, accumulate=1, crop=48, scales=(0.5, 0.75), learning_rate=1e-4, batch_norm="train",
+            hold=1, average=0.5, validate_every=3, checkpoint_every=2,
+        ),
+        inference=DeepLabInference(max_shapes=1),
+    )
+"""
+
+FROM_MAPS = ("--data.maps", "{maps}", "--model.weights", "{run}")
+
+TINY = {
+    "classifier": Tiny(CLASSIFIER, "maps/{}.npz"),
+    "irn": Tiny(IRN, "masks/{}.png", FROM_MAPS),
+    "amn": Tiny(AMN, "maps/{}.npz", FROM_MAPS),
+    "segmentation": Tiny(SEGMENTATION, "masks/{}.png", ("--data.masks", "{maps}/pseudo_masks"), pictures=6),
+}
