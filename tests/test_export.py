@@ -288,7 +288,10 @@ def test_the_program_maps_as_infer_does(export, trained, mesh, tmp_path):
         (("coco", "--masks", "segmented/masks", "segmented/protocol.json"), r"is in the input folder segmented"),
         (("coco", "--masks", "segmented", "mine"), r"cannot write 'mine'"),
         (("coco", "--masks", "segmented", "a.json", "--images", "none"), r"--images none: no such folder"),
-        (("labelme", "--masks", "segmented", "a", "--images", "other"), r"--images other has no picture a, of which"),
+        (
+            ("labelme", "--masks", "segmented", "a", "--images", "other"),
+            r"--images other has no picture for the mask a",
+        ),
         (("labelme", "--masks", "segmented", "file"), r"cannot write 'file/a.json'"),
         (("stablehlo", "--ckpt", "none", "a"), r"none holds no run"),
         (

@@ -50,8 +50,8 @@ class BackboneConfig:
         """Build the network, randomly initialized.
 
         Args:
-            dilation: of stages with a removed stride: "reference" as in LPCAM's classifier, "atrous" as in segmentation
-                networks.
+            dilation: dilation of stages with a removed stride, as in LPCAM's classifier ("reference") or in
+                segmentation networks ("atrous").
             rngs: random streams for the initialization.
         """
         raise NotImplementedError

@@ -96,7 +96,7 @@ def kinds() -> list[str]:
 
 
 def backbones() -> list[str]:
-    """The kinds of the backbones that are registered."""
+    """Kinds of the registered backbones."""
     return list(_BACKBONES)
 
 

@@ -135,7 +135,7 @@ def write_patches(
         directory: directory of the run.
         settings: selection bounds.
         source: the pictures that were clustered; those that cannot be read any more are left out and reported.
-        prototypes: of c classes, with k clusters each.
+        prototypes: the prototypes of c classes, with k clusters each.
         weights: float (d, c), the classifier's head.
         counts: number of features of each cluster, float (c, k), for the classes and for the contexts.
         nearest: nearest features, for the classes and for the contexts.

@@ -69,7 +69,7 @@ def blank_lesson(
 
     Args:
         sizes: (H, W) of each of the n pictures in pixels.
-        scales: of their features.
+        scales: picture scales of their features.
         stride: pixels per feature position.
         classes: c.
         dimension: d.
@@ -157,9 +157,9 @@ def teach(
         directions: float (c, d), the initial directions, such as LPCAM's; their lengths have no influence. A class that
             is in no picture, or whose direction is 0, keeps its direction.
         lesson: the pictures, on the host; one batch at a time is moved to a device.
-        steps: of Adam; few, because the targets are not the ground truth.
+        steps: number of Adam steps; few, because the targets are not the ground truth.
         batch: pictures per step, or all if there are fewer.
-        seed: of their order.
+        seed: random seed of their order.
         report: called with the loss of every step.
 
     Returns:
