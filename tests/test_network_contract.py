@@ -27,7 +27,7 @@ from tiny_networks import (
 )
 
 from lpcam_jax.backbones.folding import fold_batch_norm
-from lpcam_jax.backbones.layers import BatchNorm
+from lpcam_jax.backbones.layers import BatchNorm, Shift
 from lpcam_jax.backbones.preprocessing import Preprocessing
 from lpcam_jax.config.registry import backbones, kinds, load_backbone_config
 from lpcam_jax.data.records import Record
@@ -66,6 +66,14 @@ def assert_about_the_same(values: np.ndarray, expected: np.ndarray) -> None:
     """As close as bfloat16 is to float32, and not equal."""
     assert values.dtype == np.float32
     assert 0 < np.abs(values - expected).mean() < 0.05 * expected.std()
+
+
+def assert_is_folded(graph: nnx.GraphDef, parameters: dict, batch_stats: dict) -> None:
+    """Every norm that its module declares, and there are some; others, as before the first convolution, are kept."""
+    modules = [module for _, module in nnx.iter_modules(nnx.merge(graph, parameters, batch_stats))]
+    norms = [getattr(module, norm) for module in modules for _, norm in getattr(module, "folds", ())]
+    assert norms
+    assert all(isinstance(norm, Shift) for norm in norms)
 
 
 def test_every_system_and_every_backbone_has_a_tiny_one():
@@ -122,7 +130,7 @@ class TestSystem:
     def test_a_folded_network_is_the_same_function(self, name):
         net = network(name)
         folded = fold_batch_norm(net.graph, *net.arrays)
-        assert not jax.tree.leaves(folded[2])
+        assert_is_folded(*folded)
         outputs = net.with_graph(*folded)(*padded(SIZES, BUCKET), LABELS[: len(SIZES)], None)
         for output, expected in of_padded(name).items():
             assert relative_difference(outputs[output], expected) < 1e-5, output
@@ -166,7 +174,7 @@ class TestSystem:
 
 
 @pytest.mark.parametrize("name", [name for name, system in SYSTEMS.items() if system.has_dropout])
-def test_dropout_is_of_the_key_and_keeps_the_mean(self, name):
+def test_dropout_is_of_the_key_and_keeps_the_mean(name):
     net = network(name)
     images = image_of(SIZES[BIG])[None]
     drawn = [net(images, None, LABELS[:1], jax.random.key(seed))["logits"] for seed in (*range(40), 0)]
@@ -241,8 +249,10 @@ class TestBackbone:
     def test_a_folded_backbone_is_the_same_function(self, name):
         net = backbone(name)
         folded = fold_batch_norm(net.graph, *net.arrays)
-        assert not jax.tree.leaves(folded[2])
-        assert fold_batch_norm(*folded) == folded
+        assert_is_folded(*folded)
+        graph, *again = fold_batch_norm(*folded)
+        assert graph == folded[0]
+        jax.tree.map(np.testing.assert_array_equal, again, list(folded[1:]))
         outputs = net.with_graph(*folded)(*padded(BACKBONES[name].sizes, CANVAS))
         for values, expected in zip(outputs, stages_of_padded(name), strict=True):
             assert relative_difference(values, expected) < 1e-5
