@@ -71,6 +71,10 @@ class HeatMapFolder(PictureResults):
         """Whether the picture's outputs are all there."""
         return self.maps.file(name).exists() and layer_file(self.directory, "photo", name).exists()
 
+    def marker(self, name: str) -> Path:
+        """Its maps."""
+        return self.maps.file(name)
+
     def write(self, record: Record, result: PictureMaps) -> None:
         """Write one picture's outputs.
 
@@ -103,6 +107,7 @@ class HeatMapFolder(PictureResults):
         write_atomically(self.file("seeds", record.id, "png"), mask_png(seed))
         if refined is not None:
             write_atomically(self.pseudo_masks.file(record.id), mask_png(refined))
+        self.note_origin(record.id)
         self.maps.write(record.id, result.classes, self.class_names, stored, **arrays)
 
     def finish(

@@ -52,6 +52,10 @@ class MaskResults(PictureResults):
         """Whether the picture's outputs are all there."""
         return self.masks.file(name).exists() and layer_file(self.directory, "photo", name).exists()
 
+    def marker(self, name: str) -> Path:
+        """Its mask."""
+        return self.masks.file(name)
+
     def write(self, record: Record, mask: np.ndarray) -> None:
         """Write one picture's outputs.
 
@@ -63,6 +67,7 @@ class MaskResults(PictureResults):
         for key, layer in _layers(record, mask):
             write_layer(self.directory, key, record.id, layer)
         write_atomically(self.file("overlays", record.id, "png"), png(picture))
+        self.note_origin(record.id)
         write_atomically(self.masks.file(record.id), mask_png(mask))
 
     def finish(
