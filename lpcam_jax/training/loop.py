@@ -159,8 +159,8 @@ def check_pictures(run: Run, pictures: RecordSource) -> None:
             raise UserError(f"{file} cannot be read ({error}); delete it if the pictures are the same.") from None
         if not same:
             raise UserError(
-                f"{run.directory} was trained on {count} pictures; now there are {len(pictures)}, or other names or labels. "
-                "Choose another --workdir to train on them (a classifier's --stages prototypes clusters them as it is)."
+                f"{run.directory} was trained on {count} pictures; now there are {len(pictures)}, or their names or labels "
+                "are others. Choose another --workdir to train on them (a classifier's --stages prototypes clusters them as it is)."
             )
     elif processes.is_first():
         write_json(file, now)
