@@ -160,7 +160,8 @@ def check_pictures(run: Run, pictures: RecordSource) -> None:
         if not same:
             raise UserError(
                 f"{run.directory} was trained on {count} pictures; now there are {len(pictures)}, or their names or labels "
-                "are others. Choose another --workdir to train on them (a classifier's --stages prototypes clusters them as it is)."
+                "are others. Choose another --workdir to train on them, or, of a classifier, cluster them with what it has "
+                "learned: --stages prototypes."
             )
     elif processes.is_first():
         write_json(file, now)
