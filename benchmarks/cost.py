@@ -28,12 +28,12 @@ from lpcam_jax import cam, kmeans, lpcam
 from lpcam_jax.backbones.folding import fold_batch_norm
 from lpcam_jax.machine.devices import portable
 from lpcam_jax.systems.deeplab.config import DeepLabConfig
-from lpcam_jax.systems.deeplab.training import make_train_step as make_segmentation_step
+from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.systems.lpcam.maps import features_of_both
-from lpcam_jax.systems.lpcam.training import make_train_step
-from lpcam_jax.training.optimizers import classifier_optimizer, segmentation_optimizer
-from lpcam_jax.training.state import graph_of, initial_state
+from lpcam_jax.systems.lpcam.training import classification_loss, classifier_optimizer
+from lpcam_jax.training.state import graph_of, initial_state, network_of
+from lpcam_jax.training.step import make_train_step
 
 CLASSES, PLATFORMS = 20, ("cpu", "cuda", "tpu")
 # Flops and bytes a second. By JAX's default a float32 convolution is multiplied in bfloat16 on a TPU and in TF32
@@ -158,22 +158,24 @@ def _maps(graph, parameters, batch_stats, directions, pictures, sizes):
 def _classifier_step(precision: str) -> Program:
     config = LPCAMConfig()
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, precision=precision))
-    optimizer, graph = classifier_optimizer(config.training, steps=1000), graph_of(config, CLASSES)[0]
+    optimizer = classifier_optimizer(config.training, network_of(config, CLASSES), steps=1000)
+    graph, *_ = graph_of(config, CLASSES)
     state = jax.eval_shape(partial(initial_state, config, CLASSES, optimizer))
     b, side = config.training.batch_size, config.training.crop
     batch = {"image": _bytes(b, side, side, 3), "box": _integers(b, 4), "labels": _floats(b, CLASSES)}
-    step = make_train_step(graph, optimizer, train_batch_norm=False)
+    step = make_train_step(graph, optimizer, classification_loss(train_batch_norm=False), seed=0)
     return Program(f"classifier step, {b} pictures of {side}x{side}, {precision}", step, (state, batch), 1, precision)
 
 
 def _segmentation_step() -> Program:
     config = DeepLabConfig()
     training, graph = config.training, graph_of(config, CLASSES)[0]
-    optimizer = segmentation_optimizer(training)
+    optimizer = segmentation_optimizer(training, network_of(config, CLASSES))
     state = jax.eval_shape(partial(initial_state, config, CLASSES, optimizer))
     b, side = training.batch_size, training.crop
     batch = {"image": _bytes(b, side, side, 3), "box": _integers(b, 4), "mask": _bytes(b, side, side)}
-    step = make_segmentation_step(graph, optimizer, training, seed=0)
+    loss = segmentation_loss(train_backbone=training.batch_norm == "train")
+    step = make_train_step(graph, optimizer, loss, seed=0, accumulate=training.accumulate)
     name = f"DeepLabV2 step, ResNet-101, {b} pictures of {side}x{side} in {training.accumulate} parts, float32"
     return Program(name, step, (state, batch), 1, "float32")
 

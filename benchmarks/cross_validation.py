@@ -21,7 +21,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -30,19 +29,20 @@ from lpcam_jax import cam, directions, select_prototypes
 from lpcam_jax.class_activation import resize_nearest
 from lpcam_jax.clustering import unit
 from lpcam_jax.data.sources import seed_source
-from lpcam_jax.inference.passes import Pass, run_passes
+from lpcam_jax.inference.passes import Outputs, Pass, run_passes
 from lpcam_jax.local_features import FeatureSample, split
 from lpcam_jax.machine import devices as machine
-from lpcam_jax.machine.devices import jit_forward
+from lpcam_jax.machine.errors import UserError
 from lpcam_jax.refine.pictures import crf_labels, cut
 from lpcam_jax.results.scoring import SeedScoring
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.systems.lpcam.maps import features_of_both, on_picture
+from lpcam_jax.systems.lpcam.network import Classifier
 from lpcam_jax.systems.lpcam.sensitivity import cluster_sets
 from lpcam_jax.systems.lpcam.teaching import Lesson, blank_lesson, teach
 from lpcam_jax.systems.lpcam.teaching_stage import target_of
 from lpcam_jax.training.run import Run
-from lpcam_jax.training.state import folded_network, trained_state
+from lpcam_jax.training.state import inference_network, network_of, trained_state
 
 FOLDS = 5
 # What limits it: taught by these, of all pictures, with the first seed.
@@ -76,8 +76,8 @@ class Study:
         state = trained_state(run, devices=devices)
         self.config, self.devices, self.class_names = config, devices, run.class_names
         self.head = np.asarray(state.parameters["head"])
-        self.stride = config.model.output_stride
-        self.pictures = _gather(config, state, devices, len(self.class_names))
+        self.stride = network_of(config, len(run.class_names)).backbone.strides[-1]
+        self.pictures = _gather(config, state, devices, len(self.class_names), stride=self.stride)
         classes, dimension = len(self.class_names), self.head.shape[0]
         sizes = [one.truth.shape for one in self.pictures]
         options = {"stride": self.stride, "classes": classes, "dimension": dimension}
@@ -139,24 +139,22 @@ class Study:
         return np.stack(_in_threads(count, range(len(self.pictures)), "scoring"))
 
 
-def _gather(config: LPCAMConfig, state, devices: Mesh, classes: int) -> list[Picture]:
+def features_and_cam(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+    """What is kept of padded pictures: see `Picture`."""
+    straight, mirrored, _ = features_of_both(model, pictures, sizes)
+    weights = model.head[...]
+    return {
+        "features": unit(straight + mirrored).astype(jnp.float16),
+        "straight": straight.astype(jnp.float16),
+        "cam": cam(straight, weights) + cam(mirrored, weights),
+    }
+
+
+def _gather(config: LPCAMConfig, state, devices: Mesh, classes: int, *, stride: int) -> list[Picture]:
     """Features and CAMs of the pictures that have a mask and a label."""
     source = seed_source(config)
-    graph, folded = folded_network(config, state, classes, devices=devices)
-
-    @jit_forward
-    def network(parameters, batch_stats, pictures, sizes):
-        model = nnx.merge(graph, parameters, batch_stats)
-        straight, mirrored, _ = features_of_both(model, pictures, sizes)
-        weights = model.head[...]
-        return {
-            "features": unit(straight + mirrored).astype(jnp.float16),
-            "straight": straight.astype(jnp.float16),
-            "cam": cam(straight, weights) + cam(mirrored, weights),
-            "grid": model.backbone.grid_sizes(sizes),
-        }
-
-    at_scale = partial(network, *folded)  # one for all: scales share batches
+    # One for all: scales share batches.
+    at_scale = inference_network(config, state, classes, devices=devices).forward(features_and_cam)
     scales = sorted({1.0, *config.prototypes.cam_scales, *config.inference.scales})
     results = run_passes(
         [Pass(scale, at_scale) for scale in scales],
@@ -164,10 +162,11 @@ def _gather(config: LPCAMConfig, state, devices: Mesh, classes: int) -> list[Pic
         batches=config.inference,
         devices=devices,
         description="features",
-        skipped=[],
     )
     found = {}
     for index, record, outputs in results:
+        if isinstance(record, UserError):
+            continue
         labels = np.flatnonzero(record.labels)
         if record.mask is None or not len(labels):
             continue
@@ -176,7 +175,7 @@ def _gather(config: LPCAMConfig, state, devices: Mesh, classes: int) -> list[Pic
             on_picture(
                 [of_scale[scale]["cam"][..., labels] for scale in chosen],
                 record.image.shape[:2],
-                stride=config.model.output_stride,
+                stride=stride,
             )
             for chosen in (config.prototypes.cam_scales, config.inference.scales)
         )

@@ -20,8 +20,8 @@ from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine import devices
 from lpcam_jax.systems.lpcam.config import Clustering, LPCAMConfig, LPCAMInference, LPCAMTraining
 from lpcam_jax.systems.lpcam.feature_sampling import sample_features
-from lpcam_jax.training.optimizers import classifier_optimizer
-from lpcam_jax.training.state import initial_state
+from lpcam_jax.systems.lpcam.training import classifier_optimizer
+from lpcam_jax.training.state import initial_state, network_of
 
 CONFIG = LPCAMConfig(
     data=Data(source="shapes"),
@@ -50,8 +50,9 @@ def sample(count: int) -> None:
     """Sample the features of so many scenes; prints peak memory in MB, and seconds."""
     config = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, scenes=count))
     source, mesh = seed_source(config), devices.mesh()
-    optimizer = classifier_optimizer(config.training, steps=1)
-    state = jax.jit(lambda: initial_state(config, len(source.class_names), optimizer))()
+    classes = len(source.class_names)
+    optimizer = classifier_optimizer(config.training, network_of(config, classes), steps=1)
+    state = jax.jit(lambda: initial_state(config, classes, optimizer))()
     start = time.perf_counter()
     sample_features(config, state, source, thresholds=(config.prototypes.threshold,), devices=mesh)
     seconds = time.perf_counter() - start

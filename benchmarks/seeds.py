@@ -79,7 +79,7 @@ def main() -> None:
         make(setting, seed, features, state.parameters["head"], mesh) for setting, seed in tqdm(jobs, desc="clustering")
     ]
     del features
-    _, scores = score_directions(config, state, source, [directions(one) for one in made], devices=mesh, skipped=[])
+    _, scores, _ = score_directions(config, state, source, [directions(one) for one in made], devices=mesh)
     report(run.class_names, made, scores, arguments.seeds)
 
 

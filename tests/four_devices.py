@@ -14,20 +14,22 @@ from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import training_sources
+from lpcam_jax.inference.forward import Network
 from lpcam_jax.machine import devices
 from lpcam_jax.systems.amn.config import AMNConfig, AMNModel, AMNTraining
-from lpcam_jax.systems.amn.training import make_train_step as make_amn_step
+from lpcam_jax.systems.amn.training import amn_loss, amn_optimizer
 from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabModel, DeepLabTraining
-from lpcam_jax.systems.deeplab.training import make_train_step
+from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
 from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
-from lpcam_jax.systems.irn.training import make_train_step as make_irn_step
+from lpcam_jax.systems.irn.training import irn_loss, irn_optimizer
 from lpcam_jax.systems.lpcam.clustering_stage import make_prototypes
 from lpcam_jax.systems.lpcam.maps import map_pictures
+from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
 from lpcam_jax.systems.lpcam.training import train_classifier
 from lpcam_jax.training.checkpoints import TrainState
-from lpcam_jax.training.optimizers import amn_optimizer, irn_optimizer, segmentation_optimizer
-from lpcam_jax.training.run import Run
-from lpcam_jax.training.state import graph_of
+from lpcam_jax.training.run import Job, Run
+from lpcam_jax.training.state import graph_of, network_of
+from lpcam_jax.training.step import make_train_step
 
 CLASSES = 2
 SEGMENTATION = DeepLabConfig(
@@ -67,21 +69,19 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
         inference=replace(config.inference, scales=(1.0,), max_shapes=1),
     )
     source, validation = training_sources(config)
-    run = Run.create(workdir, config, source.class_names)
-    state = train_classifier(run, source, validation, devices=mesh)
-    prototypes = make_prototypes(run, state, source, devices=mesh)
+    job = Job(Run.create(workdir, config, source.class_names), mesh)
+    state = train_classifier(job, source, validation)
+    make_prototypes(job, source)
+    prototypes = load_prototypes(job.run)
     made = {name: value for name, value in prototypes._asdict().items() if value is not None}
     numbers = {"head": state.parameters["head"], **made}
     graph, *_ = graph_of(config, len(source.class_names))
     results = map_pictures(
-        graph,
-        (state.parameters, state.batch_stats),
+        Network(graph, devices.replicate((state.parameters, state.batch_stats), mesh), mesh),
         prototypes,
         Subset(source, range(4)),
         stride=config.model.output_stride,
         inference=config.inference,
-        devices=mesh,
-        skipped=[],
     )
     for index, _, result in results:
         numbers |= {f"{method} of picture {index}": maps for method, maps in result.maps.items()}
@@ -92,26 +92,23 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
 def segmentation() -> dict[str, np.ndarray]:
     """Losses, parameters and statistics of two steps of DeepLabV2, of pictures with more and less labels."""
     training, batch = SEGMENTATION.training, labelled_batch(33, grid=33)
-    optimizer = segmentation_optimizer(training)
-    graph, *trees = graph_of(SEGMENTATION, CLASSES)
-    return two_steps("segmentation", make_train_step(graph, optimizer, training, seed=0), optimizer, trees, batch)
+    loss = segmentation_loss(train_backbone=True)
+    optimizer = segmentation_optimizer(training, network_of(SEGMENTATION, CLASSES))
+    return two_steps("segmentation", SEGMENTATION, loss, optimizer, batch, accumulate=training.accumulate)
 
 
 def irnet() -> dict[str, np.ndarray]:
     """The same of IRNet; which of the pictures the pairs are in makes no difference."""
     training, batch = IRN.training, labelled_batch(32, grid=8)
-    optimizer = irn_optimizer(training, steps=2)
-    graph, *trees = graph_of(IRN, CLASSES)
-    return two_steps("IRNet", make_irn_step(graph, optimizer, training, classes=CLASSES), optimizer, trees, batch)
+    return two_steps("IRNet", IRN, irn_loss(training, classes=CLASSES), irn_optimizer(training, steps=2), batch)
 
 
 def amn() -> dict[str, np.ndarray]:
     """The same of AMN, whose means are over the pixels of the whole batch."""
     training, batch = AMN.training, labelled_batch(32, grid=2)
     batch["labels"] = np.float32([[1, number % 2] for number in range(8)])
-    optimizer = amn_optimizer(training)
-    graph, *trees = graph_of(AMN, CLASSES)
-    return two_steps("AMN", make_amn_step(graph, optimizer, training, seed=0), optimizer, trees, batch)
+    optimizer = amn_optimizer(training, network_of(AMN, CLASSES))
+    return two_steps("AMN", AMN, amn_loss(training), optimizer, batch)
 
 
 def labelled_batch(side: int, *, grid: int) -> dict[str, np.ndarray]:
@@ -127,9 +124,13 @@ def labelled_batch(side: int, *, grid: int) -> dict[str, np.ndarray]:
     }
 
 
-def two_steps(name: str, step, optimizer, trees: list[dict], batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Losses of two steps from random parameters and statistics of these shapes, and what becomes of them."""
+def two_steps(
+    name: str, config, loss, optimizer, batch: dict[str, np.ndarray], *, accumulate: int = 1
+) -> dict[str, np.ndarray]:
+    """Losses of two steps from random parameters and statistics, and what becomes of them."""
     mesh, rng = devices.mesh(), np.random.default_rng(1)
+    graph, *trees = graph_of(config, CLASSES)
+    step = make_train_step(graph, optimizer, loss, seed=0, accumulate=accumulate)
     parameters, batch_stats = jax.tree.map(  # `initial_state` takes as long to compile as the step
         lambda leaf: rng.normal(0.1, 0.2, leaf.shape).astype(np.float32), trees
     )

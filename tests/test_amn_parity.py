@@ -15,7 +15,7 @@ from lpcam_jax.systems.amn.activation import activation_maps, balanced_loss
 from lpcam_jax.systems.amn.config import AMNModel, AMNTraining
 from lpcam_jax.systems.amn.logits import logits_of_both
 from lpcam_jax.systems.amn.network import build_amn
-from lpcam_jax.training.optimizers import amn_optimizer
+from lpcam_jax.systems.amn.training import amn_optimizer
 
 torch = pytest.importorskip("torch")
 
@@ -92,7 +92,7 @@ def test_loss_and_gradients_of_the_network():
 
 def test_five_updates_are_those_of_torch_s_adam_with_its_decay():
     one, training = pair(), AMNTraining(learning_rate=2e-3, head_multiplier=5.0, weight_decay=0.3)
-    optimizer = amn_optimizer(training)
+    optimizer = amn_optimizer(training, nnx.merge(one.graph, one.parameters, one.batch_stats))
     network = torch_amn.AMN(torch_resnet.ResNet(1, **TINY), 32 * TINY["width"], CLASSES).double()
     network.load_state_dict(one.network.state_dict())
     theirs = torch_amn.adam(network, backbone_rate=2e-3, head_rate=1e-2, decay=0.3)
@@ -132,7 +132,7 @@ def test_maps_of_a_picture_and_its_mirror_image():
 
     @jax.jit
     def logits(parameters, batch_stats, pictures, sizes, labels):
-        return logits_of_both(nnx.merge(one.graph, parameters, batch_stats), pictures, sizes, labels)
+        return logits_of_both(nnx.merge(one.graph, parameters, batch_stats), pictures, sizes, labels)["logits"]
 
     grid = logits(one.parameters, one.batch_stats, pictures, np.int32([[height, width]]), LABELS[:1])
     grid = np.asarray(grid)[0, : -(-height // 16), : -(-width // 16)]

@@ -41,7 +41,7 @@ def outputs(*, with_sizes: bool) -> tuple[np.ndarray, ...]:
     def run(state):
         model = nnx.merge(graph, state)
         images = model.preprocessing(pictures, boxes)
-        return model.features(images, sizes), model(images, sizes), model.backbone.grid_sizes(sizes), model.head[...]
+        return model.features(images, sizes), model(images, sizes), model.grid_sizes(sizes), model.head[...]
 
     return jax.device_get(run(state))
 

@@ -3,14 +3,13 @@
 What a picture alone gives is computed here in plain NumPy, on its own size and without any padding to a bucket.
 """
 
-from typing import NamedTuple
-
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 from numpy.lib.stride_tricks import sliding_window_view
 from reference.numpy_lpcam import scale_cam, scale_lpcam
+from tiny_networks import Random, split
 
 from lpcam_jax import Prototypes, cam, lpcam
 from lpcam_jax.backbones.config import ResNetConfig
@@ -45,30 +44,19 @@ class Noise:
         return SIZES[index]
 
 
-class RandomClassifier(NamedTuple):
-    graph: nnx.GraphDef
-    parameters: dict
-    batch_stats: dict
-    prototypes: Prototypes
+@pytest.fixture(scope="module")
+def classifier() -> Random:
+    """Its batch norms shift, so that padding which is not masked would be seen."""
+    return Random(*split(nnx.eval_shape(lambda: build_classifier(MODEL, CLASSES))), lambda model: None)
 
 
 @pytest.fixture(scope="module")
-def classifier() -> RandomClassifier:
-    """Its batch norms shift, so that padding which is not masked would be seen; all prototypes are kept."""
-    model = nnx.eval_shape(lambda: build_classifier(MODEL, CLASSES))
-    graph, *state = nnx.split(model, nnx.Param, nnx.BatchStat)
+def prototypes(classifier) -> Prototypes:
+    """Random ones, all kept."""
     rng = np.random.default_rng(0)
-
-    def random(path, leaf):
-        if path[-1].key in ("kernel", "head"):
-            return rng.normal(scale=np.prod(leaf.shape[:-1]) ** -0.5, size=leaf.shape).astype(np.float32)
-        low, high = (0.5, 1.5) if path[-1].key in ("scale", "var") else (-0.5, 0.8)
-        return rng.uniform(low, high, leaf.shape).astype(np.float32)
-
-    parameters, batch_stats = (jax.tree_util.tree_map_with_path(random, nnx.to_pure_dict(one)) for one in state)
-    centres = rng.gamma(1.0, size=(2, CLASSES, 4, len(parameters["head"]))).astype(np.float32)
+    centres = rng.gamma(1.0, size=(2, CLASSES, 4, len(classifier.parameters["head"]))).astype(np.float32)
     mask = np.ones((CLASSES, 4), bool)
-    return RandomClassifier(graph, parameters, batch_stats, Prototypes(centres[0], mask, centres[1], mask))
+    return Prototypes(centres[0], mask, centres[1], mask)
 
 
 def convolution(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
@@ -103,9 +91,9 @@ def features_alone(images: np.ndarray, parameters: dict, stats: dict) -> np.ndar
     return x
 
 
-def test_every_picture_gets_what_it_gets_alone(classifier, mesh):
-    graph, parameters, batch_stats, prototypes = classifier
-    folded_graph, *folded = fold_batch_norm(graph, parameters, batch_stats)  # as inference has it
+def test_every_picture_gets_what_it_gets_alone(classifier, prototypes, mesh):
+    parameters, batch_stats = classifier.arrays
+    folded_graph, *folded = fold_batch_norm(classifier.graph, parameters, batch_stats)  # as inference has it
     compiled, batches = [], []
 
     @jax.jit
@@ -118,19 +106,18 @@ def test_every_picture_gets_what_it_gets_alone(classifier, mesh):
             "mirrored": mirrored,
             "cam": cam(straight, model.head[...]) + cam(mirrored, model.head[...]),
             "lpcam": lpcam(straight + mirrored, prototypes),
-            "grid": model.backbone.grid_sizes(sizes),
+            "grid": model.grid_sizes(sizes),
         }
 
     def network(pictures, sizes):
         batches.append({tuple(size) for size in np.asarray(sizes).tolist()})
         return forward(*folded, pictures, sizes)
 
-    skipped, passes = [], [Pass(scale, network) for scale in INFERENCE.scales]
-    results = list(run_passes(passes, Noise(), batches=INFERENCE, devices=mesh, description=None, skipped=skipped))
+    passes = [Pass(scale, network) for scale in INFERENCE.scales]
+    results = list(run_passes(passes, Noise(), batches=INFERENCE, devices=mesh, description=None))
     assert len(compiled) <= INFERENCE.max_shapes
     assert max(map(len, batches)) > 10  # pictures of many sizes at once
     assert sorted(index for index, *_ in results) == list(range(len(SIZES)))
-    assert not skipped
 
     kept = list(zip(prototypes.class_centres, prototypes.context_centres, strict=True))
     for index, record, outputs in results:

@@ -289,8 +289,8 @@ def test_folders_in_ids_become_folders_inside_the_output(tmp_path, classes):
     result = PictureMaps(np.array(classes, int), maps, np.array([0.2, 0.9], np.float32))
     folder.write(record, result)
     assert folder.is_done(record.id)
-    for kind, suffix in KINDS.items():
-        assert (tmp_path / kind / "holiday" / "day 1" / f"IMG.1.{suffix}").is_file()
+    for file in ("maps/{}.npz", "overlays/{}.png", "seeds/{}.png"):
+        assert (tmp_path / file.format("holiday/day 1/IMG.1")).is_file()
     (_, maps), size = folder.maps.read(record.id, classes=2)
     assert (maps["lpcam"].shape, size) == ((len(classes), 20, 30), (20, 30))
     with Image.open(tmp_path / "seeds" / "holiday" / "day 1" / "IMG.1.png") as seed:

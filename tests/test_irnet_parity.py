@@ -118,7 +118,7 @@ def test_probabilities_of_a_picture_and_its_mirror_image():
 
     @jax.jit
     def logits(parameters, batch_stats, pictures, sizes):
-        return edge_logits(nnx.merge(one.graph, parameters, batch_stats), pictures, sizes)
+        return edge_logits(nnx.merge(one.graph, parameters, batch_stats), pictures, sizes)["logits"][..., 0]
 
     probabilities = jax.nn.sigmoid(logits(one.parameters, one.batch_stats, pictures, np.int32(sizes)))
     for picture, values, (height, width) in zip(pictures, probabilities, sizes, strict=True):

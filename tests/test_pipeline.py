@@ -5,12 +5,14 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from lpcam_jax.data.pipeline import labelled_crops, masked_crops, sure_crops, training_batches
+from lpcam_jax.data.pipeline import training_batches
 from lpcam_jax.data.records import Record
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.deeplab.config import DeepLabTraining
-from lpcam_jax.systems.irn.config import IRNTraining
+from lpcam_jax.systems.deeplab.training import masked_crops
 from lpcam_jax.systems.lpcam.config import LPCAMTraining
+from lpcam_jax.systems.lpcam.training import labelled_crops
+from lpcam_jax.systems.sure_labels import sure_crops
 
 
 class Numbered:
@@ -215,7 +217,7 @@ def test_the_parts_of_several_processes_are_the_batches_of_one(count, parts):
 
 
 def test_pairs_have_the_label_of_every_fourth_pixel_and_none_beyond_the_picture():
-    augmented = sure_crops(IRNTraining(crop=20, scale_range=(1.0, 1.0)), grid=5)
+    augmented = sure_crops(20, (1.0, 1.0), grid=5)
     rng, source = np.random.default_rng(0), Numbered(3, has_masks=True)
     mirrored = set()
     for record in [source[index % 3] for index in range(30)]:
@@ -234,7 +236,7 @@ def test_pairs_have_the_label_of_every_fourth_pixel_and_none_beyond_the_picture(
 
 
 def test_pairs_are_resized_between_the_two_scales():
-    augmented = sure_crops(IRNTraining(crop=64, scale_range=(0.5, 1.5)), grid=16)
+    augmented = sure_crops(64, (0.5, 1.5), grid=16)
     rng, record = np.random.default_rng(0), Numbered(3, has_masks=True)[2]
     boxes = np.array([augmented(record, rng)["box"] for _ in range(40)])
     sides = boxes[:, 2] - boxes[:, 0]

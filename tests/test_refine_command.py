@@ -139,13 +139,11 @@ def test_what_cannot_be_refined_ends_with_one_line(refine, trained, pictures, tm
 @pytest.mark.parametrize("words", [("--maps", "heatmaps/"), ("--maps=heatmaps/", "--refine", "crf")])
 def test_infer_names_the_command_for_maps_that_its_run_has_nothing_to_do_with(program, trained, tmp_path, words):
     finished = program("infer.py", "--ckpt", trained, "--out", tmp_path / "out", *words)
-    line = (
-        f"--maps heatmaps/: a run of kind classifier has no such flag; .* python -m lpcam_jax refine --ckpt {trained}"
-    )
+    line = f"--maps heatmaps/: a run of kind classifier has no flag --maps; .* refine --ckpt {trained} --maps DIR"
     assert_one_line_error(finished, line)
     assert not (tmp_path / "out").exists()
 
 
 def test_infer_names_the_command_for_a_refinement_that_its_run_does_not_have(program, irn_trained, tmp_path):
     finished = program("infer.py", "--ckpt", irn_trained, "--out", tmp_path / "out", "--refine", "crf")
-    assert_one_line_error(finished, "--refine crf: a run of kind irn has no such flag; .* python -m lpcam_jax refine")
+    assert_one_line_error(finished, "--refine crf: a run of kind irn has no flag --refine; .* -m lpcam_jax refine")

@@ -245,7 +245,7 @@ def step_of(config: DeepLabConfig):
     return lambda state: step(state, devices.shard(batch(), mesh)), lambda: devices.replicate(build(), mesh)
 
 
-@pytest.mark.parametrize("batch_norm", ["fixed", "train"])  # "frozen" is compared with torch
+@pytest.mark.parametrize("batch_norm", ["fixed", pytest.param("train", marks=pytest.mark.rest)])  # "frozen": as torch
 def test_what_of_the_batch_norms_is_trained(tiny, batch_norm):
     step, first = step_of(replace(tiny, training=replace(tiny.training, batch_norm=batch_norm)))
     start, (end, _) = first(), step(first())
@@ -272,6 +272,7 @@ def rough(config: DeepLabConfig) -> DeepLabConfig:
     return replace(config, model=replace(config.model, precision="bfloat16"))
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("name", ["tiny", "tiny_v2"])
 def test_bfloat16_computes_nearly_the_same(name, request):
     config, logits = request.getfixturevalue(name), []
@@ -294,6 +295,7 @@ def test_bfloat16_trains_float32(tiny):
     )
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("name", ["tiny", "tiny_v2"])
 def test_the_step_exports_for_every_platform(name, request, monkeypatch):
     config = request.getfixturevalue(name)

@@ -17,6 +17,7 @@ from lpcam_jax.systems.lpcam import sensitivity
 from lpcam_jax.systems.lpcam.config import Clustering
 from lpcam_jax.systems.lpcam.feature_sampling import sample_features
 from lpcam_jax.systems.lpcam.sensitivity import GRIDS, Setting, cluster_sets, make_all, own_setting, settings_around
+from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
@@ -130,7 +131,7 @@ def test_the_runs_seed_gives_the_prototypes_of_the_run(trained, mesh):
         prototypes=run.config.prototypes,
         devices=mesh,
     )
-    for found, expected in zip(made[own, run.config.seed][:4], run.load_prototypes()[:4], strict=True):
+    for found, expected in zip(made[own, run.config.seed][:4], load_prototypes(run)[:4], strict=True):
         np.testing.assert_array_equal(found, expected)
 
 

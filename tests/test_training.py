@@ -21,6 +21,7 @@ from conftest import stored_checkpoint
 from flax import nnx
 
 from lpcam_jax.data.sources import seed_source, training_sources
+from lpcam_jax.inference.forward import Network
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.lpcam import training as classification
 from lpcam_jax.systems.lpcam.clustering_stage import make_prototypes
@@ -101,8 +102,8 @@ def copy(trained, tmp_path):
 
 
 def test_a_run_that_was_stopped_in_its_last_validation_has_the_whole_log(tiny, trained, mesh, monkeypatch, tmp_path):
-    real, numbers = classification.run_passes, count(1)
-    monkeypatch.setattr(classification, "run_passes", lambda *a, **k: stop(a) if next(numbers) == 3 else real(*a, **k))
+    real, numbers = Network.run, count(1)
+    monkeypatch.setattr(Network, "run", lambda *a, **k: stop(a) if next(numbers) == 3 else real(*a, **k))
     with pytest.raises(Stop):
         train(tmp_path, tiny, mesh)
     monkeypatch.undo()

@@ -43,7 +43,7 @@ def get_config():
 IRN = """
 from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.config import Data
-from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
+from lpcam_jax.systems.irn.config import IRNConfig, IRNInference, IRNTraining
 
 def get_config():
     return IRNConfig(
@@ -52,6 +52,7 @@ def get_config():
         training=IRNTraining(
             epochs=2, batch_size=8, crop=64, scale_range=(1.0, 1.5), radius=4, learning_rate=0.01, checkpoint_every=2
         ),
+        inference=IRNInference(max_shapes=1),
     )
 """
 
@@ -67,7 +68,7 @@ def get_config():
             epochs=2, batch_size=8, crop=64, scale_range=(1.0, 1.5), learning_rate=1e-3, head_multiplier=10.0,
             checkpoint_every=2,
         ),
-        inference=AMNInference(scales=(1.0, 0.5), max_shapes=2),
+        inference=AMNInference(scales=(1.0, 0.5), max_shapes=1),
     )
 """
 

@@ -11,8 +11,8 @@ from lpcam_jax import cluster_classes
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine import devices
 from lpcam_jax.systems.lpcam.feature_sampling import sample_features
-from lpcam_jax.training.optimizers import classifier_optimizer
-from lpcam_jax.training.state import initial_state
+from lpcam_jax.systems.lpcam.training import classifier_optimizer
+from lpcam_jax.training.state import initial_state, network_of
 
 
 def stage(pictures: int) -> Ready:
@@ -20,8 +20,9 @@ def stage(pictures: int) -> Ready:
     config = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, scenes=pictures))
     source, mesh = seed_source(config), devices.mesh()
     devices.remember_compilations()
-    optimizer = classifier_optimizer(config.training, steps=1)
-    state = jax.jit(lambda: initial_state(config, len(source.class_names), optimizer))()
+    classes = len(source.class_names)
+    optimizer = classifier_optimizer(config.training, network_of(config, classes), steps=1)
+    state = jax.jit(lambda: initial_state(config, classes, optimizer))()
     facts = {}
 
     def run():

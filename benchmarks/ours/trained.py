@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,10 +15,16 @@ from lpcam_jax import Prototypes
 from lpcam_jax.config import Data
 from lpcam_jax.machine import devices
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
+from lpcam_jax.systems.lpcam.stored_prototypes import save_prototypes
+from lpcam_jax.systems.lpcam.training import classifier_optimizer
 from lpcam_jax.training.checkpoints import CheckpointWriter, TrainState
-from lpcam_jax.training.optimizers import classifier_optimizer
 from lpcam_jax.training.run import Run
-from lpcam_jax.training.state import initial_state, with_weights
+from lpcam_jax.training.state import initial_state, network_of, with_weights
+
+
+def optimizer_of(config: LPCAMConfig, *, steps: int) -> optax.GradientTransformation:
+    """The optimizer of a classifier."""
+    return classifier_optimizer(config.training, network_of(config, draws.CLASSES), steps=steps)
 
 
 def with_drawn_weights(config: LPCAMConfig, optimizer: optax.GradientTransformation) -> TrainState:
@@ -27,7 +34,7 @@ def with_drawn_weights(config: LPCAMConfig, optimizer: optax.GradientTransformat
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.npz"
         np.savez(file, **arrays)
-        state = with_weights(state, str(file), devices=devices.mesh())
+        state = with_weights(state, replace(config.model, weights=str(file)), devices=devices.mesh())
     return state._replace(parameters={**state.parameters, "head": jnp.asarray(arrays["fc.weight"].T)})
 
 
@@ -35,10 +42,10 @@ def write_run(folder: Path, pictures: Path) -> None:
     """The run's folder, anew, with `pictures` as its data set."""
     shutil.rmtree(folder, ignore_errors=True)
     config = LPCAMConfig(data=Data(source="folder", root=str(pictures)))
-    state = with_drawn_weights(config, classifier_optimizer(config.training, steps=1))
+    state = with_drawn_weights(config, optimizer_of(config, steps=1))
     run = Run.create(folder, config, draws.CLASS_NAMES)
     with CheckpointWriter(run) as checkpoints:
         checkpoints.save(1, state._replace(step=jnp.int32(1)))
     of_class, of_context = draws.prototypes()
     all_of_them = np.ones(of_class.shape[:2], bool)
-    run.save_prototypes(Prototypes(of_class, all_of_them, of_context, all_of_them), step=1)
+    save_prototypes(run, Prototypes(of_class, all_of_them, of_context, all_of_them), step=1)

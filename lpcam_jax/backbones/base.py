@@ -1,4 +1,4 @@
-"""What a backbone is to everything else: pictures in, features of every stage out, exact on padded pictures."""
+"""The interface of a backbone: pictures in, features of every stage out, exact on padded pictures."""
 
 from typing import ClassVar, Protocol
 
@@ -8,22 +8,21 @@ from .layers import Sizes
 
 
 class Backbone(Protocol):
-    """An `nnx.Module` that turns pictures into features; the valid region equals that of the picture alone.
+    """An `nnx.Module` that turns pictures into features; padding has no influence on the valid region.
 
     Attributes:
         stages: names of the stages, fine to coarse.
         channels: d_s of each stage.
-        strides: pixels a position of each stage.
-        parts: what `--training.frozen` may name, first to last layer; attributes of the module.
+        strides: pixels per position of each stage.
+        parts: names that `--training.frozen` accepts, first to last layer; attributes of the module.
         nonnegative: whether the last features come from a ReLU.
 
-    Modules say themselves what others have to know of them, where there is something to know:
+    Its submodules may declare two more attributes:
 
         folds: ClassVar[tuple[tuple[str, str], ...]]
-            (convolution, batch norm that is applied to its output and to nothing else), attributes of the module:
-            what `folding` may fold.
+            (convolution, batch norm applied only to its output) attribute names: pairs that `folding` may fold.
         branch_end: ClassVar[tuple[str, str]]
-            (layer, parameter) that, if it is zero, makes a residual block its shortcut.
+            (layer, parameter) of a residual block that reduces the block to its shortcut if zero.
     """
 
     stages: ClassVar[tuple[str, ...]]
@@ -38,7 +37,7 @@ class Backbone(Protocol):
         Args:
             images: float (b, h, w, 3), preprocessed, zero outside the valid region.
             sizes: int32 (b, 2), valid rows and columns of each picture; None: all.
-            train: whether batch norm uses and updates with the statistics of this batch.
+            train: whether batch norm uses the statistics of this batch and updates the stored ones.
 
         Returns:
             float32 (b, h_s, w_s, d_s) of each stage, zero outside the valid region of `grids`.
@@ -46,5 +45,5 @@ class Backbone(Protocol):
         ...
 
     def grids(self, sizes: Sizes) -> tuple[Sizes, ...]:
-        """Valid sizes of every stage for pictures of these sizes, int32 (b, 2) each."""
+        """Valid sizes of every stage for pictures of these sizes; all int32 (b, 2)."""
         ...

@@ -1,4 +1,4 @@
-"""What a recipe can say of a backbone: one dataclass each, told apart by its field `backbone`."""
+"""Configs of backbones: one dataclass each, distinguished by the field `backbone`."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,58 +19,66 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """What every backbone has: pretrained parameters, and the pictures that they expect."""
+    """Fields of every backbone: pretrained parameters, and the preprocessing they expect."""
 
     backbone: str
-    """which network turns pictures into features"""
+    """the network that extracts features"""
     weights: str = ""
-    """the backbone's pretrained parameters, with torchvision's names: an .npz, .pth, .pt, .bin or .safetensors file, or
+    """pretrained parameters of the backbone: an .npz, .pth, .pt, .bin or .safetensors file with torchvision's names;
     hf:OWNER/NAME[/FILE] on the Hugging Face Hub; or the --workdir of another run, whose network is then the default of
-    the flags here; empty: random initialisation"""
+    the flags here. Empty: random initialisation"""
     channel_order: Literal["rgb", "bgr"] = "rgb"
-    """order of the channels the weights expect"""
+    """channel order that the weights expect"""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """subtracted from the 0..255 picture, in `channel_order`"""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    """divides after the mean is subtracted"""
+    """divisor after subtracting the mean"""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """of the convolutions; parameters, batch norm and the head stay float32"""
+    """precision of the convolutions; parameters, batch norm and the head stay float32"""
 
     fixed: ClassVar[tuple[str, ...]] = ("channel_order", "mean", "std")
-    """names of the fields that stored parameters fix"""
+    """names of the fields determined by stored parameters"""
     example_weights: ClassVar[str] = ""
-    """a value of `weights` that anybody can download; empty: none is known"""
+    """a public value for `weights`; empty: none is known"""
 
     @classmethod
     def class_for(cls, values: dict[str, Any]) -> type[Self]:
-        """The dataclass that plain JSON values are of: what `backbone` names, or a ResNet where nothing does."""
+        """The dataclass for plain JSON values: the one their `backbone` names; by default a ResNet's."""
         return load_backbone_config(values.get("backbone", "resnet")) if cls is BackboneConfig else cls
 
     def build(self, *, dilation: Literal["reference", "atrous"] = "reference", rngs: "nnx.Rngs") -> "Backbone":
-        """The network, randomly initialized.
+        """Build the network, randomly initialized.
 
         Args:
-            dilation: of stages whose stride was taken out: as LPCAM's classifier has it, or as a segmentation network.
-            rngs: of the initialization.
+            dilation: of stages with a removed stride: "reference" as in LPCAM's classifier, "atrous" as in segmentation
+                networks.
+            rngs: random streams for the initialization.
         """
         raise NotImplementedError
 
     def load(self, path: "str | Path", network: dict[str, Any]) -> "Loaded":
-        """Pretrained parameters from a file, as `models.weights.load_deeplab`; of most backbones none can be read."""
+        """Load pretrained parameters, see `backbones.weights.fill.load_deeplab`; most backbones do not support files.
+
+        Raises:
+            UserError: the file cannot be read, or files are not supported.
+        """
         raise UserError(
             f"--model.weights {path}: files of weights are not known for a backbone {self.backbone!r}; name the "
             "--workdir of another run with this backbone."
         )
 
     def flags(self) -> str:
-        """The flags of train.py that describe this network."""
+        """The flags of train.py that select this network."""
         return f"--model.backbone {self.backbone}"
 
     def like(self, other: "BackboneConfig") -> Self:
-        """The same recipe for the network of another, stored one: what its parameters fix is taken over.
+        """This config with the fields that another run's parameters determine taken from that run's config.
+
+        Args:
+            other: the other run's config.
 
         Raises:
-            UserError: it is a backbone of another kind.
+            UserError: the other backbone is of another kind.
         """
         if other.backbone != self.backbone:
             raise UserError(
@@ -82,22 +90,22 @@ class BackboneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig(BackboneConfig):
-    """A ResNet of bottlenecks; with a linear head it is the classifier whose features are mapped."""
+    """A ResNet with bottleneck blocks."""
 
     backbone: Literal["resnet"] = "resnet"
     blocks: tuple[int, ...] = (3, 4, 6, 3)
-    """bottlenecks a stage: (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101"""
+    """bottlenecks per stage: (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101"""
     width: Count = 64
     """bottleneck width of the first stage; the last stage has 32 times as many channels"""
     stem_width: Count = 64
     """channels after the first convolution"""
     layout: Literal["torchvision", "caffe"] = "torchvision"
-    """where a stage's stride sits: on the 3x3 (torchvision) or on the first 1x1 (caffe, MSRA)"""
+    """position of a stage's stride: on the 3x3 (torchvision) or on the first 1x1 (caffe, MSRA)"""
     stem_pool: Literal["symmetric", "ceil", "symmetric_ceil"] = "symmetric"
-    """padding of the stem's max pool: one on each side, bottom and right only (Caffe's ceil mode), or both
-    (DeepLabV2's)"""
+    """padding of the stem's max pool: one on each side (symmetric), bottom and right only (ceil, as in Caffe), or both
+    (symmetric_ceil, as in DeepLabV2)"""
     output_stride: Literal[32, 16, 8] = 16
-    """pixels a feature position; strides are taken out of the last stages to reach it"""
+    """pixels per feature position; strides of the last stages are removed to reach it"""
 
     example_weights: ClassVar[str] = "hf:timm/resnet50.tv_in1k"
     fixed: ClassVar[tuple[str, ...]] = (
@@ -106,7 +114,7 @@ class ResNetConfig(BackboneConfig):
     )
 
     def build(self, *, dilation: Literal["reference", "atrous"] = "reference", rngs: "nnx.Rngs") -> "Backbone":
-        """A `models.resnet.ResNet`; its arguments as there."""
+        """Build a `backbones.resnet.ResNet`; arguments as in `BackboneConfig.build`."""
         import jax.numpy as jnp
 
         from .resnet import ResNet
@@ -124,12 +132,12 @@ class ResNetConfig(BackboneConfig):
         )
 
     def load(self, path: "str | Path", network: dict[str, Any]) -> "Loaded":
-        """Torchvision's names, and those of DeepLabs that began as Caffe's: `models.weights.load_deeplab`."""
+        """Load a file with torchvision's names, or those of DeepLabs converted from Caffe (`load_deeplab`)."""
         from .weights.fill import load_deeplab
 
         return load_deeplab(path, network)
 
     def flags(self) -> str:
-        """Depth and widths."""
+        """The flags for depth and widths."""
         blocks = " ".join(map(str, self.blocks))
         return f"--model.blocks {blocks} --model.width {self.width} --model.stem-width {self.stem_width}"

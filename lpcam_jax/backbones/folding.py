@@ -1,4 +1,4 @@
-"""A trained network made ready for inference, once: batch norms folded into the convolutions before them.
+"""Preparation of a trained network for inference: batch norms are folded into the preceding convolutions.
 
 (conv(x, K) - mean) s + bias  =  conv(x, s K) + (bias - s mean),      s = scale / sqrt(var + 1e-5)
 """
@@ -15,17 +15,17 @@ from .layers import BatchNorm, Shift
 def fold_batch_norm(
     graph: nnx.GraphDef, parameters: dict[str, Any], batch_stats: dict[str, Any]
 ) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
-    """The same function of pictures, in fewer steps; it cannot be trained.
+    """Fold batch norms into convolutions; the network computes the same in fewer steps, but cannot be trained.
 
     Args:
-        graph: of any network. Its modules say in `folds` which norms follow which convolutions; a norm that none names,
+        graph: graph of any network. `folds` of its modules lists the norms and their convolutions; a norm not listed,
             such as one before the first convolution of a block, is kept.
         parameters: its parameters.
         batch_stats: its batch statistics.
 
     Returns:
-        Graph, parameters and batch statistics of the folded network: scaled kernels, and one bias in place of a norm.
-        What is folded already stays as it is.
+        Graph, parameters and batch statistics of the folded network: scaled kernels, and a bias in place of each norm.
+        A folded network is returned unchanged.
     """
     if not batch_stats:
         return graph, parameters, batch_stats
@@ -36,7 +36,7 @@ def fold_batch_norm(
 
 
 class _Folding:
-    """The fold of a network's arrays, compiled once for all parameters it has in its life."""
+    """The folding of a network, compiled once for all its parameters over time."""
 
     def __init__(self, graph: nnx.GraphDef):
         self._graph = graph
@@ -61,7 +61,7 @@ def _folding(graph: nnx.GraphDef) -> _Folding:
 
 
 def _fold(module: nnx.Module, conv: str, norm: str) -> None:
-    """Fold a norm of a module into its convolution, unless it is folded."""
+    """Fold a norm of a module into its convolution, unless already done."""
     before, after = getattr(module, conv), getattr(module, norm)
     if isinstance(after, BatchNorm):
         factor, bias = after.factor_and_bias()

@@ -1,4 +1,4 @@
-"""Heads that several systems have on their backbones."""
+"""Heads shared by several systems."""
 
 import jax
 from flax import nnx
@@ -10,13 +10,13 @@ CLASSIFIER_INIT = nnx.initializers.normal(0.01)
 
 
 class AtrousSum(nnx.List):
-    """DeepLabV2's head: 3x3 convolutions of several dilations, whose outputs are added.
+    """DeepLabV2's head: the sum of 3x3 convolutions with several dilations.
 
     Args:
         inputs: channels of the features.
         outputs: channels of the logits.
         rates: the dilations.
-        rngs: of the initialization, N(0, 0.01) for the weights and 0 for the biases.
+        rngs: random streams for the initialization: N(0, 0.01) for the weights, 0 for the biases.
     """
 
     def __init__(self, inputs: int, outputs: int, rates: tuple[int, ...], *, rngs: nnx.Rngs):
@@ -24,10 +24,10 @@ class AtrousSum(nnx.List):
         super().__init__([Conv(inputs, outputs, 3, dilation=rate, **options) for rate in rates])
 
     def __call__(self, features: jax.Array, sizes: Sizes = None) -> jax.Array:
-        """Logits float32 (b, h, w, outputs) of features on the grid of these valid sizes, zero outside."""
+        """Logits float32 (b, h, w, outputs), zero outside the valid sizes int32 (b, 2) of the features; None: all."""
         return keep_valid(sum(conv(features) for conv in self), sizes)
 
 
 def scaled_rates(rates: tuple[int, ...], stride: int, backbone: Backbone) -> tuple[int, ...]:
-    """Rates at the stride of the backbone's last stage for those at another."""
+    """Rescale dilations given for one output stride to the stride of the backbone's last stage."""
     return tuple(max(rate * stride // backbone.strides[-1], 1) for rate in rates)

@@ -1,4 +1,4 @@
-"""From uint8 pictures to what pretrained weights expect; on the device, so that only bytes travel."""
+"""Preprocessing of uint8 pictures for pretrained weights; on the device, so that only bytes are transferred."""
 
 from typing import Literal, NamedTuple, Self
 
@@ -9,7 +9,13 @@ from .config import BackboneConfig
 
 
 class Preprocessing(NamedTuple):
-    """(picture - mean) / std in the channel order of the weights; part of a model, stored with it."""
+    """(picture - mean) / std in the channel order of the weights; part of a network and stored with it.
+
+    Attributes:
+        channel_order: channel order that the weights expect.
+        mean: subtracted from the 0..255 picture, in `channel_order`.
+        std: divisor after subtracting the mean.
+    """
 
     channel_order: Literal["rgb", "bgr"] = "rgb"
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
@@ -17,15 +23,15 @@ class Preprocessing(NamedTuple):
 
     @classmethod
     def of(cls, model: BackboneConfig) -> Self:
-        """What the weights that a config names expect."""
+        """The preprocessing described by a backbone's config."""
         return cls(model.channel_order, model.mean, model.std)
 
     def __call__(self, pictures: jax.Array, boxes: jax.Array) -> jax.Array:
-        """Normalize canvases; outside the picture they are zero, which is the mean colour.
+        """Normalize canvases; outside the picture they become zero, which is the mean colour.
 
         Args:
             pictures: uint8 (b, h, w, 3), RGB, 0..255.
-            boxes: int32 (b, 4), where the picture lies on its canvas: top, left, bottom, right (exclusive).
+            boxes: int32 (b, 4), box of the picture on its canvas: top, left, bottom, right (exclusive).
 
         Returns:
             float32 (b, h, w, 3).

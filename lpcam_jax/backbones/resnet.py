@@ -18,8 +18,8 @@ from .layers import BatchNorm, Conv, PoolPadding, Sizes, keep_valid, max_pool, p
 
 # Strides of layer2..4.
 STRIDES = {32: (2, 2, 2), 16: (2, 2, 1), 8: (2, 1, 1)}
-# Dilations of layer1..4. A stage whose stride is taken out is dilated by the reference at output stride 8, but not at
-# 16: there its 3x3 convolutions simply see half as far.
+# Dilations of layer1..4. The reference dilates stages with a removed stride at output stride 8, but not at 16, where
+# the reach of their 3x3 convolutions is simply halved.
 DILATIONS = {
     "reference": {32: (1, 1, 1, 1), 16: (1, 1, 1, 1), 8: (1, 1, 2, 2)},
     "atrous": {32: (1, 1, 1, 1), 16: (1, 1, 1, 2), 8: (1, 1, 2, 4)},
@@ -27,7 +27,7 @@ DILATIONS = {
 
 
 class Shortcut(nnx.Module):
-    """The 1x1 convolution and norm that bring a block's input to its output's shape."""
+    """1x1 convolution and norm that match a block's input to the shape of its output."""
 
     folds: ClassVar = (("conv", "bn"),)
 
@@ -78,7 +78,7 @@ class Bottleneck(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """The backbone, a `models.backbone.Backbone`.
+    """The backbone, a `backbones.base.Backbone`.
 
     Args:
         blocks: bottlenecks of layer1..4; (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101.
@@ -86,14 +86,16 @@ class ResNet(nnx.Module):
         stem_width: channels of the first convolution.
         layout: stride on the 3x3 ("torchvision") or on the first 1x1 ("caffe").
         stem_pool: see `layers.max_pool`.
-        output_stride: 32, 16 or 8 pixels a position of layer4.
-        dilation: "reference": as LPCAM's classifier is, its first blocks never. "atrous": every 3x3 after a stride that
-            was taken out sees as far as with it, so that each position of output stride 32 is found again, unchanged.
-            In the Caffe layout these are all blocks of the stage (DeepLabV2); in torchvision's, where the stride is on
-            the first 3x3 itself, all but the first, which has the dilation of the stage before (DeepLabV3+).
-        dtype: of the convolutions; parameters and norms stay float32.
+        output_stride: 32, 16 or 8 pixels per position of layer4.
+        dilation: "reference": as in LPCAM's classifier, which never dilates the first block of a stage. "atrous": every
+            3x3 after a removed stride keeps its reach, so that the features contain those of output stride 32
+            unchanged. In the Caffe layout these are all blocks of the stage (DeepLabV2); in torchvision's, where the
+            stride is on the first 3x3 itself, all but the first, which has the dilation of the previous stage
+            (DeepLabV3+).
+        dtype: dtype of the convolutions; parameters and norms stay float32.
+        rngs: random streams for the initialization.
 
-    The stages are the stem, after its pool, and layer1 to layer4.
+    The stages are the stem, including its pool, and layer1 to layer4.
     """
 
     stages: ClassVar = ("stem", "layer1", "layer2", "layer3", "layer4")
@@ -150,7 +152,7 @@ class ResNet(nnx.Module):
         Args:
             images: float (b, h, w, 3), preprocessed, zero outside the valid region.
             sizes: int32 (b, 2), valid rows and columns of each picture; None: all.
-            train: whether batch norm uses and updates with the statistics of this batch.
+            train: whether batch norm uses the statistics of this batch and updates the stored ones.
 
         Returns:
             float32 (b, h_s, w_s, d_s) of each stage, >= 0, zero outside the valid region of `grids`.
@@ -167,6 +169,6 @@ class ResNet(nnx.Module):
         return tuple(outputs)
 
     def grids(self, sizes: Sizes) -> tuple[Sizes, ...]:
-        """Valid sizes of every stage for pictures of these sizes, int32 (b, 2) each."""
+        """Valid sizes of every stage for pictures of these sizes; all int32 (b, 2)."""
         stem = pooled_sizes(strided(sizes, 2), self.stem_pool)
         return tuple(strided(stem, stride // 4) for stride in self.strides)

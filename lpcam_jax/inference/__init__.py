@@ -1,1 +1,1 @@
-"""Every picture at every scale through a network, of any system."""
+"""Inference of any system: every picture at every scale through a network."""

@@ -1,4 +1,4 @@
-"""The forward pass of any network, compiled: padded pictures, with or without their mirror images -> named arrays."""
+"""The compiled forward pass of any network: padded pictures, optionally with mirror images -> named arrays."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
@@ -19,12 +19,12 @@ from .passes import Outputs, Pass, run_passes
 
 
 class PictureNetwork(Protocol):
-    """What every network of the package has."""
+    """The interface common to all networks of the package."""
 
     preprocessing: Callable[[jax.Array, jax.Array], jax.Array]
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
-        """Valid sizes of its outputs for pictures of these sizes, int32 (b, 2) each."""
+        """Valid sizes of its outputs for pictures of these sizes; both int32 (b, 2)."""
         ...
 
 
@@ -33,10 +33,10 @@ Function = Callable[..., Outputs]
 
 
 class Network(NamedTuple):
-    """A network with its arrays, where it runs.
+    """A network with its arrays, on its devices.
 
     Attributes:
-        graph: what it is.
+        graph: the network's graph.
         arrays: its parameters and batch statistics, on all devices.
         devices: the mesh.
     """
@@ -46,14 +46,14 @@ class Network(NamedTuple):
     devices: Mesh
 
     def forward(self, function: Function, *constants: Any) -> Callable[..., Outputs]:
-        """A `function` of this network, for `passes.Pass`; compiled once a shape, however often it is asked for.
+        """Compile a function of this network, for `passes.Pass`; each shape is compiled once, also over several calls.
 
         Args:
-            function: a function of a module, not one that is made anew each time.
-            constants: arrays that it is given behind the sizes; put on all devices.
+            function: a module-level function; compilations are cached by its identity.
+            constants: arrays passed to it after the sizes; copied to all devices.
 
         Returns:
-            (pictures, sizes, *extra input) -> arrays, and "grid", the valid sizes of those on the network's grid.
+            (pictures, sizes, *extra input) -> arrays, and "grid", the valid sizes on the network's grid.
         """
         return partial(forward(self.graph, function), self.arrays, replicate(constants, self.devices))
 
@@ -69,20 +69,20 @@ class Network(NamedTuple):
         only: Sequence[int] | None = None,
         extra_input: Callable[[Record], np.ndarray] | None = None,
     ) -> Iterator[tuple[int, Record | UserError, list[Outputs]]]:
-        """A `function` of every picture at every scale; the scales share batches.
+        """Compute a function of every picture at every scale; the scales share batches.
 
         Args:
-            function: as for `forward`.
+            function: see `forward`.
             source: the pictures.
-            scales: of their sides.
+            scales: factors on the sides of the pictures.
             batches: limits of batches and shapes.
-            constants: as for `forward`.
-            description: of the progress bar; None: no progress bar.
+            constants: see `forward`.
+            description: label of the progress bar; None: no progress bar.
             only: indices to compute; None: all.
-            extra_input: of a record, what the function is given behind the constants; None: nothing.
+            extra_input: record -> further input of the function, after the constants; None: no further input.
 
         Yields:
-            As `passes.run_passes`.
+            See `passes.run_passes`.
         """
         network = self.forward(function, *constants)
         passes = [Pass(scale, network) for scale in scales]
@@ -92,7 +92,7 @@ class Network(NamedTuple):
 
 @cache
 def forward(graph: nnx.GraphDef, function: Function) -> Callable[..., Outputs]:
-    """(arrays, constants, pictures, sizes, *extra input) -> arrays of `function`, and "grid"."""
+    """Compile (arrays, constants, pictures, sizes, *extra input) -> arrays of `function`, and "grid"."""
 
     @jit_forward
     def compiled(arrays, constants, pictures, sizes, *extra_input):
@@ -103,10 +103,10 @@ def forward(graph: nnx.GraphDef, function: Function) -> Callable[..., Outputs]:
 
 
 def as_they_are(network: PictureNetwork, pictures: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Padded pictures as a network takes them.
+    """Preprocess padded pictures for a network, without mirror images.
 
     Args:
-        network: with a preprocessing.
+        network: the network.
         pictures: uint8 (b, h, w, 3), RGB, padded right and bottom.
         sizes: int32 (b, 2), valid rows and columns.
 
@@ -117,26 +117,26 @@ def as_they_are(network: PictureNetwork, pictures: jax.Array, sizes: jax.Array) 
 
 
 def with_mirror_images(network: PictureNetwork, pictures: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Padded pictures and their mirror images as a network takes them.
+    """Preprocess padded pictures and their mirror images for a network.
 
     Args:
-        network: with a preprocessing.
+        network: the network.
         pictures: uint8 (b, h, w, 3), RGB, padded right and bottom.
         sizes: int32 (b, 2), valid rows and columns.
 
     Returns:
         float32 (2 b, h, w, 3), the mirror images last, zero outside the valid region; and int32 (2 b, 2), their sizes.
     """
-    both, extents = jnp.concatenate([pictures, mirror(pictures, sizes[:, 1])]), jnp.concatenate([sizes, sizes])
-    return as_they_are(network, both, extents), extents
+    stacked, extents = jnp.concatenate([pictures, mirror(pictures, sizes[:, 1])]), jnp.concatenate([sizes, sizes])
+    return as_they_are(network, stacked, extents), extents
 
 
 def mirrored_back(x: jax.Array, grid: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Outputs of `with_mirror_images` apart: of the pictures, and of the mirror images, which are mirrored back.
+    """Split outputs for `with_mirror_images` into those of the pictures and, mirrored back, of the mirror images.
 
     Args:
         x: (2 b, h, w, d).
-        grid: int32 (b or 2 b, 2), valid sizes there.
+        grid: int32 (b or 2 b, 2), valid sizes of x.
 
     Returns:
         (b, h, w, d) each.

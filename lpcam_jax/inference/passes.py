@@ -1,8 +1,8 @@
-"""Every picture at every scale through a network: full batches of few shapes, whatever the pictures' sizes.
+"""Every picture at every scale through a network, in full batches of few shapes, whatever the pictures' sizes.
 
-A picture at a scale is an item. Items of one bucket share a batch, whatever picture and scale they come from; a picture
-is done when its last item is. `plan_batches` chooses shapes and batches from the sizes alone; `run_passes` then reads
-and resizes ahead in threads, and has one batch on the devices while the next is gathered.
+A picture at one scale is an item. Items of one bucket share a batch, whatever picture and scale they come from; a
+picture is finished with its last item. `plan_batches` chooses shapes and batches from the sizes alone; `run_passes`
+reads and resizes ahead in threads, and runs one batch on the devices while collecting the next.
 """
 
 import math
@@ -34,10 +34,9 @@ class Pass(NamedTuple):
     """One scale of every picture, and the network that computes it.
 
     Attributes:
-        scale: of the picture's sides.
-        network: (pictures uint8 (b, h, w, 3), sizes int32 (b, 2), the extra input of the records, if any) -> dict of
-            arrays with leading axis b. Its entry "grid", int32 (b, 2), says how much of each (b, h', w', ...) array is
-            valid.
+        scale: factor on the sides of the pictures.
+        network: (pictures uint8 (b, h, w, 3), sizes int32 (b, 2), extra input of the records, if any) -> dict of arrays
+            with leading axis b. Its entry "grid", int32 (b, 2), is the valid size of each (b, h', w', ...) array.
     """
 
     scale: float
@@ -45,20 +44,25 @@ class Pass(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What items that share a batch have in common: the network, and the shape that is compiled."""
+    """What the items of a batch have in common.
+
+    Attributes:
+        network: the network that computes them.
+        bucket: their padded shape, for which the network is compiled.
+    """
 
     network: Callable[..., Outputs]
     bucket: Size
 
 
 class BatchPlan(NamedTuple):
-    """The batches of a whole source, of which a run that was stopped computes the rest.
+    """The batches of a whole source; a resumed run computes only some of its pictures.
 
     Attributes:
-        keys: of each picture that can be read, one key a pass.
-        batch_sizes: items of each key's batches.
-        items: how many items of each key there are among the pictures to compute.
-        padding: share of the computed pixels that belongs to no picture.
+        keys: for each readable picture, the key of its item in each pass.
+        batch_sizes: batch size for each key.
+        items: number of items of each key among the pictures to compute.
+        padding: fraction of the computed pixels that is padding.
     """
 
     keys: dict[int, list[Key]]
@@ -74,28 +78,26 @@ class BatchPlan(NamedTuple):
 def plan_batches(
     sizes: Mapping[int, Size], passes: Sequence[Pass], wanted: Sequence[int], *, batches: Batches, devices: int
 ) -> BatchPlan:
-    """Choose the shapes and the batches.
+    """Choose shapes and batch sizes.
 
     Args:
-        sizes: (H, W) of every picture of the source.
+        sizes: (H, W) of every readable picture of the source.
         passes: scales and their networks.
-        wanted: which of the pictures are computed. Shapes and batches are those of the whole source all the same, so
-            that the parts of a run that was stopped fit together.
+        wanted: indices of the pictures to compute. Shapes and batch sizes do not depend on them, so that a resumed run
+            computes the same as an uninterrupted one.
         batches: limits of batches and shapes.
-        devices: over how many a batch is split.
+        devices: number of devices that a batch is split over.
 
     Returns:
         BatchPlan.
     """
     shapes = {index: [scaled_size(size, step.scale) for step in passes] for index, size in sizes.items()}
-    buckets = choose_buckets(
-        [shape for of_picture in shapes.values() for shape in of_picture], limit=batches.max_shapes
-    )
+    buckets = choose_buckets([shape for scaled in shapes.values() for shape in scaled], limit=batches.max_shapes)
     keys = {
-        index: [Key(step.network, bucket_of(shape, buckets)) for step, shape in zip(passes, of_picture, strict=True)]
-        for index, of_picture in shapes.items()
+        index: [Key(step.network, bucket_of(shape, buckets)) for step, shape in zip(passes, scaled, strict=True)]
+        for index, scaled in shapes.items()
     }
-    counts = Counter(key for of_picture in keys.values() for key in of_picture)
+    counts = Counter(key for picture_keys in keys.values() for key in picture_keys)
     batch_sizes = {key: _batch_size(key.bucket, count, batches, devices) for key, count in counts.items()}
     items = Counter(key for index in wanted for key in keys[index])
     pixels = sum(math.prod(shape) for index in wanted for shape in shapes[index])
@@ -122,29 +124,29 @@ def run_passes(
         source: the pictures.
         batches: limits of batches and shapes.
         devices: the mesh of this process; batches are split over it.
-        description: of the progress bar, which also says how many shapes there are and how much of the computed pixels
-            is padding; None: no progress bar.
-        only: indices to compute, such as the share of one of several processes; None: all.
-        extra_input: of a record, a third input of the networks, an array of always the same shape; None: there is none.
+        description: label of the progress bar, which also shows the number of shapes and the fraction of padding; None:
+            no progress bar.
+        only: indices to compute, such as one process's share; None: all.
+        extra_input: record -> a third input of the networks, an array of fixed shape; None: no third input.
 
     Yields:
-        (index, record, one dict of NumPy arrays a pass), each picture once, in the order they finish; arrays of rank 3
-        and more are cut to the valid grid. Of a picture that cannot be read: (index, the error, []).
+        (index, record, one dict of NumPy arrays per pass), each picture once, in order of completion; arrays of rank 3
+        and more are cropped to the valid grid. (index, error, []) for a picture that cannot be read.
     """
-    chosen = set(range(len(source)) if only is None else only)
+    requested = set(range(len(source)) if only is None else only)
     sizes: dict[int, Size] = {}
     for index in range(len(source)):
         try:
             sizes[index] = source.size(index)
         except UserError as error:
-            if index in chosen:
+            if index in requested:
                 yield index, error, []
-    wanted = [index for index in sizes if index in chosen]
-    plan = plan_batches(sizes, passes, wanted, batches=batches, devices=devices.size)
-    bar = tqdm(total=len(wanted), desc=description, unit="img", smoothing=0.05, disable=description is None)
+    readable = [index for index in sizes if index in requested]
+    plan = plan_batches(sizes, passes, readable, batches=batches, devices=devices.size)
+    bar = tqdm(total=len(readable), desc=description, unit="img", smoothing=0.05, disable=description is None)
     queue = _Queue(plan, devices, extra_input, bar)
     with bar, ThreadPoolExecutor(_READERS) as pool:
-        for index, record, images in _read_ahead(pool, source, wanted, [step.scale for step in passes]):
+        for index, record, images in _read_ahead(pool, source, readable, [step.scale for step in passes]):
             if isinstance(record, UserError):
                 bar.update()
                 yield index, record, []
@@ -153,7 +155,7 @@ def run_passes(
 
 
 class _Queue:
-    """Items that wait for their batch, batches on the devices, and pictures that are not finished."""
+    """Items waiting for their batch, batches on the devices, and unfinished pictures."""
 
     def __init__(self, plan: BatchPlan, devices: Mesh, extra_input: Callable | None, bar: tqdm):
         self._plan, self._devices, self._extra_input, self._bar = plan, devices, extra_input, bar
@@ -166,8 +168,16 @@ class _Queue:
     def add(
         self, index: int, record: Record | UserError, images: Sequence[np.ndarray]
     ) -> Iterator[tuple[int, Record, list[Outputs]]]:
-        """Take a picture's image at every scale, or none of one that cannot be read, and start the batches that are
-        complete by that; yields the pictures that are finished meanwhile."""
+        """Add a picture, and start the batches that this completes.
+
+        Args:
+            index: index of the picture.
+            record: the picture, or the error of reading it.
+            images: the picture at every scale; empty if it cannot be read.
+
+        Yields:
+            Pictures that finish meanwhile, see `run_passes`.
+        """
         if images:
             self._unfinished[index] = (record, [None] * len(images))
         for number, key in enumerate(self._plan.keys[index]):
@@ -180,7 +190,7 @@ class _Queue:
             yield from self.finished(running=1)
 
     def finished(self, *, running: int) -> Iterator[tuple[int, Record, list[Outputs]]]:
-        """Pictures whose last item is computed; at most so many batches stay on the devices."""
+        """Yield finished pictures, waiting until at most `running` batches are on the devices."""
         while len(self._running) > running:
             batch, outputs = self._running.popleft()
             outputs = {name: np.asarray(value) for name, value in outputs.items()}
@@ -220,14 +230,14 @@ class _Queue:
 def finish_each(
     results: Iterator[tuple[int, Record | UserError, list[Outputs]]], finish: Callable[[Record, list[Outputs]], T]
 ) -> Iterator[tuple[int, Record | UserError, T | None]]:
-    """What becomes of the outputs of each picture; errors are passed on.
+    """Turn the outputs of each picture into its result; errors are passed through.
 
     Args:
-        results: of `run_passes`; closed, and its progress bar with it, whatever happens.
-        finish: (record, one dict of arrays a pass) -> result.
+        results: from `run_passes`; closed at the end in any case, which closes its progress bar.
+        finish: (record, one dict of arrays per pass) -> result.
 
     Yields:
-        (index, record, result), or (index, the error of a picture that cannot be read, None).
+        (index, record, result); (index, error, None) for a picture that cannot be read.
 
     Raises:
         UserError: the network's logits of a picture are not finite.
@@ -237,12 +247,12 @@ def finish_each(
             if isinstance(record, UserError):
                 yield index, record, None
                 continue
-            expect_finite(record, [of_pass["logits"] for of_pass in outputs if "logits" in of_pass])
+            expect_finite(record, [output["logits"] for output in outputs if "logits" in output])
             yield index, record, finish(record, outputs)
 
 
 def expect_finite(record: Record, arrays: Iterable[np.ndarray]) -> None:
-    """UserError, that names the picture, when not all outputs of a network are finite."""
+    """Raise UserError, naming the picture, unless all outputs of the network are finite."""
     if not all(np.isfinite(array).all() for array in arrays):
         raise UserError(
             f"{record.id}: the network's output is not finite; its training diverged or its checkpoint is damaged: "
@@ -251,9 +261,9 @@ def expect_finite(record: Record, arrays: Iterable[np.ndarray]) -> None:
 
 
 def _batch_size(bucket: Size, count: int, batches: Batches, devices: int) -> int:
-    """Pictures of a batch: what fits the pixels of a device, mirror images included, times the devices.
+    """Batch size: at most what fits a device's pixel limit, mirror images included, times the number of devices.
 
-    Of five pictures, of which four fit, three and two: the fewest batches, as even as they can be.
+    The batches are as few and as even as possible: five pictures, of which four fit, become three and two.
     """
     fit = max(batches.batch_pixels // (2 * bucket[0] * bucket[1]), 1) * devices
     batch = -(-count // -(-count // fit))
@@ -263,7 +273,7 @@ def _batch_size(bucket: Size, count: int, batches: Batches, devices: int) -> int
 def _read_ahead(
     pool: ThreadPoolExecutor, source: RecordSource, indices: Sequence[int], scales: Sequence[float]
 ) -> Iterator[tuple[int, Record | UserError, list[np.ndarray]]]:
-    """(index, record or the UserError of reading it, its image at every scale), a few pictures ahead."""
+    """Yield (index, record or the UserError of reading it, its image at every scale), reading a few pictures ahead."""
 
     def read(index: int) -> tuple[int, Record | UserError, list[np.ndarray]]:
         try:

@@ -1,4 +1,4 @@
-"""A folder of results: of one model and one protocol, written picture by picture, continued after a stop."""
+"""A folder of results of one model and one protocol, written picture by picture and resumable."""
 
 import hashlib
 import json
@@ -24,48 +24,48 @@ _WRITERS, _PENDING = 2, 8
 
 
 class ResultFolder:
-    """The folder.
+    """A folder of results with its protocol.
 
     Args:
-        directory: made when it is not there.
-        protocol: plain JSON values that say how the results are made; a folder with another protocol is refused.
-        what: the results, in words.
-        flag: of the command line that says where they go.
+        directory: the folder; created if missing.
+        protocol: how the results are made, as plain JSON values; a folder with another protocol is rejected.
+        what: the kind of results, for messages.
+        flag: the command-line flag that names the folder, for messages.
 
     Raises:
-        UserError: the folder cannot be written, or holds results made otherwise.
+        UserError: the folder cannot be written, or holds results with another protocol.
     """
 
     def __init__(self, directory: str | Path, protocol: dict[str, Any], *, what: str, flag: str = "--out"):
         self.directory, self.protocol = Path(directory), protocol
         file = self.directory / "protocol.json"
         try:
-            before = json.loads(file.read_text(encoding="utf-8"))
+            stored = json.loads(file.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            before = None
+            stored = None
         except (OSError, ValueError) as error:
             raise UserError(f"{file} cannot be read ({error}); choose another {flag}.") from None
-        if before is not None and before != json.loads(json.dumps(protocol)):
+        if stored is not None and stored != json.loads(json.dumps(protocol)):
             raise UserError(
                 f"{directory} holds {what} of another model or protocol; choose another {flag} or delete it."
             )
         self.write_json("protocol.json", protocol)
 
     def file(self, kind: str, name: str, suffix: str) -> Path:
-        """Where a file of a picture is, or would be."""
+        """Path of a picture's file, whether or not it exists."""
         return self.directory / kind / f"{name}.{suffix}"
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        """Write a file of the folder itself."""
+        """Write a JSON file at the top level of the folder."""
         write_json(self.directory / name, values)
 
 
 class PictureResults(ResultFolder, ABC):
-    """A folder with results of each picture, scored as a whole once all are there."""
+    """A folder with results of each picture, scored together once all are written."""
 
     @abstractmethod
     def is_done(self, name: str) -> bool:
-        """Whether the picture's outputs are all there."""
+        """Whether all outputs of a picture exist."""
 
     @abstractmethod
     def marker(self, name: str) -> Path:
@@ -102,16 +102,16 @@ class PictureResults(ResultFolder, ABC):
     def finish(
         self, source: RecordSource, skipped: Sequence[str], score: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> dict[str, Any] | None:
-        """Score all pictures and write metrics.json and the page, once every process has written its own.
+        """Score all pictures and write metrics.json and the page, once every process has written its share.
 
         Args:
             source: the pictures.
             skipped: one line for every picture that this process could not read.
-            score: {"pictures", "skipped", "protocol"} -> the same with all that metrics.json says; it writes what is
-                written of the whole.
+            score: {"pictures", "skipped", "protocol"} -> the contents of metrics.json; also writes the files about all
+                pictures.
 
         Returns:
-            What was written to metrics.json; None in all processes but the first.
+            The contents of metrics.json; None in every process but the first.
 
         Raises:
             UserError: no picture could be read, or the folder cannot be written.
@@ -123,7 +123,7 @@ class PictureResults(ResultFolder, ABC):
 
 
 def fingerprint(tree: Any) -> str:
-    """First 16 hex digits of the SHA-256 of all leaves."""
+    """First 16 hex digits of the SHA-256 of all leaves of a pytree."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         digest.update(np.asarray(leaf).tobytes())
@@ -133,11 +133,11 @@ def fingerprint(tree: Any) -> str:
 def write_all(
     results: Iterator[tuple[int, Record | UserError, Any]], write: Callable[[int, Record, Any], None]
 ) -> list[str]:
-    """`write(index, record, result)` in threads as results come; the first failure of a write ends the run.
+    """Call `write(index, record, result)` in threads as results arrive; the first failure ends the run.
 
     Args:
-        results: (index, record, result); of a picture that cannot be read (index, the error, anything).
-        write: of one picture.
+        results: (index, record, result); (index, error, anything) for a picture that cannot be read.
+        write: writes the outputs of one picture.
 
     Returns:
         One line for every picture that could not be read.
@@ -158,7 +158,11 @@ def write_all(
 
 
 def all_skipped(skipped: Sequence[str], source: RecordSource) -> list[str]:
-    """What every process skipped, once all are done, and printed; UserError when that is all pictures."""
+    """Collect and print the lines about skipped pictures of all processes, once all have finished.
+
+    Raises:
+        UserError: every picture was skipped.
+    """
     skipped = list(chain(*processes.gather_values(list(skipped))))
     for line in skipped:
         tqdm.write(f"skipped: {line}")
@@ -168,6 +172,6 @@ def all_skipped(skipped: Sequence[str], source: RecordSource) -> list[str]:
 
 
 def skipped_line(skipped: Sequence[str]) -> Iterator[str]:
-    """How many pictures were left out; no line when there are none."""
+    """A line with the number of skipped pictures; nothing if there are none."""
     if skipped:
         yield f"{len(skipped)} pictures were skipped; metrics.json names them."

@@ -1,4 +1,4 @@
-"""The gallery of a folder of heat maps: what lies over each photograph, and what the page says of all of them."""
+"""The gallery of a folder of heat maps: layers over each photograph, and the page."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,32 +17,32 @@ from .scoring import FIXED, PictureScore, classes_in
 
 
 def shown_methods(methods: Sequence[str]) -> list[str]:
-    """The methods that the gallery shows: LPCAM-F is in the overlays only."""
+    """The methods shown in the gallery, all but LPCAM-F, which is in the overlays only."""
     return [method for method in methods if method != "lpcam_f"]
 
 
 def _shown_classes(mapped: np.ndarray, truth: np.ndarray) -> list[int]:
-    """The classes that have maps, and then those that only the truth has."""
+    """The mapped classes, then those only in the truth."""
     return [*map(int, mapped), *(int(n) for n in truth if n not in mapped)]
 
 
 def gallery_layers(
     record: Record, classes: np.ndarray, maps: Mapping[str, np.ndarray], refined: np.ndarray | None
 ) -> Iterator[tuple[str, bytes]]:
-    """What the gallery lays over a photograph, and that.
+    """Encode the photograph and the gallery's layers over it.
 
     Args:
         record: the picture.
-        classes: int (n,), of its maps.
-        maps: by method float (n, H, W), in [0, 1].
+        classes: int (n,), the classes of its maps.
+        maps: float (n, H, W), in [0, 1], by method.
         refined: uint8 (H, W), its pseudo mask; None: there is none.
 
     Yields:
         (key of a pane, an encoded picture).
     """
     truth = classes_in(record.mask)
-    shown = _shown_classes(classes, truth)
-    colors = picture_colors(shown)
+    legend = _shown_classes(classes, truth)
+    colors = picture_colors(legend)
     yield "photo", photo_layer(record.image)
     if len(classes):
         for method in shown_methods(list(maps)):
@@ -50,7 +50,7 @@ def gallery_layers(
             yield f"seed_{method}", seed_layer(maps[method], colors[: len(classes)])
     for key, mask in (("refined", refined), ("truth", record.mask)):
         if mask is not None:
-            yield key, mask_layer(mask, shown, colors)
+            yield key, mask_layer(mask, legend, colors)
 
 
 def write_heatmap_gallery(
@@ -67,21 +67,21 @@ def write_heatmap_gallery(
     """Write index.html.
 
     Args:
-        directory: the folder of heat maps, whose layers are there.
+        directory: the folder of heat maps; its layers are already written.
         maps: its maps.
         class_names: c names.
-        metrics: what goes to metrics.json.
-        of_pictures: by id, the score of each that is mapped.
+        metrics: the contents of metrics.json.
+        of_pictures: id -> score of each mapped picture.
         has_masks: whether there are true masks.
         refined: whether there are pseudo masks.
-        links: (text, file beside the page).
+        links: links to further pages, each (text, file beside the page).
 
     Raises:
         UserError: the page cannot be written, or the maps of a picture cannot be read.
     """
     predicted = metrics["protocol"]["classes"] == "predicted"
     entries = [
-        _entry(directory, maps, class_names, name, one, predicted=predicted) for name, one in of_pictures.items()
+        _entry(directory, maps, class_names, name, score, predicted=predicted) for name, score in of_pictures.items()
     ]
     gallery = _gallery(metrics, shown_methods(maps.methods), has_masks, refined)._replace(links=links)
     write_gallery(directory / "index.html", gallery, entries)
@@ -90,8 +90,8 @@ def write_heatmap_gallery(
 def _entry(
     directory: Path, maps: MapFolder, class_names: Sequence[str], name: str, score: PictureScore, *, predicted: bool
 ) -> Entry:
-    """The picture in the gallery; where its classes are predicted their probabilities are noted."""
-    shown = shown_methods(maps.methods)
+    """The picture's entry in the gallery; probabilities of predicted classes are noted."""
+    methods = shown_methods(maps.methods)
     classes = _shown_classes(score.classes, score.truth)
     note = ""
     if predicted:
@@ -103,58 +103,58 @@ def _entry(
         tuple(class_names[n] for n in classes),
         tuple(picture_colors(classes)),
         len(score.classes),
-        {method: score.miou[method] for method in shown if method in score.miou},
+        {method: score.miou[method] for method in methods if method in score.miou},
         score.disagreement,
-        tuple(one.key for one in _panes(shown) if not layer_file(directory, one.key, name).exists()),
+        tuple(pane.key for pane in _panes(methods) if not layer_file(directory, pane.key, name).exists()),
         note,
     )
 
 
-def _panes(shown: Sequence[str]) -> list[Pane]:
-    """What the gallery shows of a picture beside the photograph, of these methods."""
+def _panes(methods: Sequence[str]) -> list[Pane]:
+    """All panes that the gallery has for these methods."""
     return [
-        *(Pane(method, title(method), "map", method) for method in shown),
+        *(Pane(method, title(method), "map", method) for method in methods),
         Pane("truth", "ground truth", "mask"),
-        *(Pane(f"seed_{method}", f"seed of {title(method)}", "seed", method) for method in shown),
+        *(Pane(f"seed_{method}", f"seed of {title(method)}", "seed", method) for method in methods),
         Pane("refined", "pseudo mask", "mask"),
     ]
 
 
-def _looks(shown: Sequence[str]) -> list[Look]:
-    """Which of them side by side; the last method is the one that is refined."""
-    seed = f"seed_{shown[-1]}"
+def _looks(methods: Sequence[str]) -> list[Look]:
+    """Combinations of panes to show side by side; pseudo masks are refined from the last method."""
+    seed = f"seed_{methods[-1]}"
     return [
-        Look("heat maps", tuple(shown)),
-        Look("seeds", tuple(f"seed_{method}" for method in shown)),
+        Look("heat maps", tuple(methods)),
+        Look("seeds", tuple(f"seed_{method}" for method in methods)),
         Look("seed and pseudo mask", (seed, "refined")),
         Look("pseudo mask and ground truth", ("refined", "truth")),
         Look("seed and ground truth", (seed, "truth")),
     ]
 
 
-def _gallery(metrics: dict[str, Any], shown: Sequence[str], has_masks: bool, is_refined: bool) -> Gallery:
-    """Each method's seeds are cut at its own best threshold at first, where that is known."""
+def _gallery(metrics: dict[str, Any], methods: Sequence[str], has_masks: bool, is_refined: bool) -> Gallery:
+    """The gallery; each method's threshold is initially its own best one, if known."""
     scores = metrics.get("scores")
-    absent = {key for key, is_there in (("truth", has_masks), ("refined", is_refined)) if not is_there}
-    thresholds = {method: scores[method]["best"]["threshold"] if scores else FIXED for method in shown}
-    *others, last = map(title, shown)
+    absent = {key for key, exists in (("truth", has_masks), ("refined", is_refined)) if not exists}
+    thresholds = {method: scores[method]["best"]["threshold"] if scores else FIXED for method in methods}
+    *others, last = map(title, methods)
     return Gallery(
         " and ".join([", ".join(others), last] if others else [last]),
-        [one for one in _panes(shown) if one.key not in absent],
-        [one for one in _looks(shown) if not absent & set(one.panes)],
+        [pane for pane in _panes(methods) if pane.key not in absent],
+        [look for look in _looks(methods) if not absent & set(look.panes)],
         thresholds,
-        rank=shown[-1],
-        against=shown[0] if others else "",
-        summary=list(_summary(metrics, shown)),
+        rank=methods[-1],
+        against=methods[0] if others else "",
+        summary=list(_summary(metrics, methods)),
     )
 
 
-def _summary(metrics: dict[str, Any], shown: Sequence[str]) -> Iterator[str]:
+def _summary(metrics: dict[str, Any], methods: Sequence[str]) -> Iterator[str]:
     """Lines of text for the top of the page."""
     if "scores" in metrics:
-        best = {method: metrics["scores"][method]["best"] for method in shown}
-        found = (f"{title(method)} {100 * one['miou']:.1f} at {one['threshold']:.2f}" for method, one in best.items())
-        yield f"mIoU of the seeds of {metrics['scored']} pictures, at the best threshold: {', '.join(found)}"
+        best = {method: metrics["scores"][method]["best"] for method in methods}
+        results = (f"{title(name)} {100 * at['miou']:.1f} at {at['threshold']:.2f}" for name, at in best.items())
+        yield f"mIoU of the seeds of {metrics['scored']} pictures, at the best threshold: {', '.join(results)}"
         yield from pseudo_mask_line(metrics)
     else:
         yield "There are no masks to score against: thresholds start at 0.3 and are yours to choose."
@@ -162,7 +162,7 @@ def _summary(metrics: dict[str, Any], shown: Sequence[str]) -> Iterator[str]:
 
 
 def pseudo_mask_line(metrics: dict[str, Any]) -> Iterator[str]:
-    """What the refinement made of the seeds; no line where it is not known."""
+    """A line with the mIoU of the pseudo masks; nothing if it is unknown."""
     if "pseudo_masks" in metrics:
         protocol = metrics["protocol"]
         cut_at = "" if protocol["saliency"] else f" at {protocol['background']:g}"

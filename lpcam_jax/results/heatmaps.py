@@ -1,16 +1,16 @@
-"""A folder of heat maps: written picture by picture, continued after a stop, scored as a whole.
+"""A folder of heat maps, written picture by picture, resumable, and scored together.
 
-    maps/ID.npz       classes (n,) and their names; by method float16 (n, H, W), in [0, 1]; probabilities (c,) of all
-                      classes, where the network classifies. No pickle.
-    overlays/ID.png   picture, seed, truth, and every class's maps side by side
-    seeds/ID.png      seed mask of the last of these as a palette PNG: 0 background, class n + 1
-    pseudo_masks/     the same, refined (`refinement`), unless that is not wanted
-    index.html        all of them (`heatmap_gallery`), to filter, sort and threshold; gallery/ holds its pictures
-    metrics.json      Table 1, confusion matrices, and what they were made with; thresholds.png its curve (both where
-                      there are masks)
-    protocol.json     what the maps were made with
+    maps/ID.npz       classes (n,) and their names; for each method float16 (n, H, W), in [0, 1]; if the network
+                      classifies, probabilities (c,) of all classes. No pickle.
+    overlays/ID.png   picture, seed, truth, and the maps of every class, side by side
+    seeds/ID.png      seed mask of the last method's maps as a palette PNG: 0 background, n + 1 class n
+    pseudo_masks/     the refined seeds (`Refinement`), unless refinement is off
+    index.html        a gallery (`gallery`) to filter, sort and threshold; gallery/ holds its pictures
+    metrics.json      protocol and, if there are true masks, Table 1 and confusion matrices
+    thresholds.png    mIoU over the seed threshold, if there are true masks
+    protocol.json     how the maps were made
 
-The npz is written last: where it stands, the picture is done. (A folder from before there was a gallery is made anew.)
+The npz is written last: it marks a finished picture. (Pictures without gallery files are done again.)
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,15 +42,15 @@ class HeatMapFolder(PictureResults):
     """The folder, of one model and one protocol.
 
     Args:
-        directory: made when it is not there.
+        directory: the folder; created if missing.
         class_names: c names.
-        methods: of the maps; seeds are cut from the last.
-        protocol: plain JSON values that say how the maps are made, among them "classes", which says whose maps there
-            are: where it is "predicted", probabilities are shown. A folder with another protocol is refused.
-        refinement: how pseudo masks are made of the last method's maps.
+        methods: methods of the maps; seeds are cut from the last.
+        protocol: how the maps are made, as plain JSON values; its "classes" tells which classes are mapped, and if it
+            is "predicted", the gallery shows probabilities. A folder with another protocol is rejected.
+        refinement: how pseudo masks are made from the last method's maps.
 
     Raises:
-        UserError: as `ResultFolder`.
+        UserError: see `ResultFolder`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class HeatMapFolder(PictureResults):
         self.pseudo_masks = MaskFolder(self.directory / "pseudo_masks")
 
     def is_done(self, name: str) -> bool:
-        """Whether the picture's outputs are all there."""
+        """Whether all outputs of a picture exist."""
         return self.maps.file(name).exists() and layer_file(self.directory, "photo", name).exists()
 
     def marker(self, name: str) -> Path:
@@ -82,10 +82,10 @@ class HeatMapFolder(PictureResults):
             record: the picture.
             result: its maps.
         """
-        best = result.maps[self.maps.methods[-1]]
-        seed, refined = with_class_values(cut(best, self.refinement.background), result.classes), None
+        seed_maps = result.maps[self.maps.methods[-1]]
+        seed, refined = with_class_values(cut(seed_maps, self.refinement.background), result.classes), None
         if self.refinement:
-            refined = with_class_values(self.refinement.labels(record, best), result.classes)
+            refined = with_class_values(self.refinement.labels(record, seed_maps), result.classes)
         stored = {method: np.moveaxis(result.maps[method], -1, 0) for method in self.maps.methods}
         names, arrays = [self.class_names[n] for n in result.classes], {}
         if result.probabilities is not None:
@@ -113,15 +113,15 @@ class HeatMapFolder(PictureResults):
     def finish(
         self, source: RecordSource, skipped: Sequence[str], *, pages: Callable[[], Sequence[tuple[str, str]]] = list
     ) -> dict[str, Any] | None:
-        """Score all pictures and write the page, once every process has written its own.
+        """Score all pictures and write the page, once every process has written its share.
 
         Args:
             source: the pictures.
             skipped: one line for every picture that this process could not read.
-            pages: writes other pages, then, and returns what leads to them: (text, file beside index.html) each.
+            pages: writes further pages and returns links to them, each (text, file beside index.html).
 
         Returns:
-            What was written to metrics.json; None in all processes but the first.
+            The contents of metrics.json; None in every process but the first.
 
         Raises:
             UserError: no picture could be read, or the folder cannot be written.
@@ -151,16 +151,18 @@ class HeatMapFolder(PictureResults):
 
 
 def describe(metrics: dict[str, Any]) -> Iterator[str]:
-    """What a person wants to read of the metrics, line by line."""
+    """Summarize the metrics for the terminal, line by line."""
     if "scores" in metrics:
         scores = metrics["scores"]
         yield from seed_tables(scores, metrics["protocol"]["class_names"])
         methods = shown_methods(list(scores))
-        for other, one in pairwise(methods):
-            best, fixed = (100 * (scores[one][at]["miou"] - scores[other][at]["miou"]) for at in ("best", "fixed"))
+        for baseline, method in pairwise(methods):
+            best, fixed = (
+                100 * (scores[method][at]["miou"] - scores[baseline][at]["miou"]) for at in ("best", "fixed")
+            )
             yield (
-                f"{title(one)} against {title(other)} on {metrics['scored']} pictures: {best:+.1f} points of mIoU, "
-                f"each at its own best threshold; {fixed:+.1f} at {scores[one]['fixed']['threshold']:g}."
+                f"{title(method)} against {title(baseline)} on {metrics['scored']} pictures: {best:+.1f} points of "
+                f"mIoU, each at its own best threshold; {fixed:+.1f} at {scores[method]['fixed']['threshold']:g}."
             )
         yield from pseudo_mask_line(metrics)
     yield from empty_maps_line(metrics["empty_maps"])

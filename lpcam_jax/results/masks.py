@@ -1,13 +1,13 @@
-"""A folder of masks, of a network or pseudo: written picture by picture, continued after a stop, scored as a whole.
+"""A folder of masks, predicted or pseudo, written picture by picture, resumable, and scored together.
 
-    masks/ID.png      palette PNG: 0 background, class n + 1
+    masks/ID.png      palette PNG: 0 background, n + 1 class n
     overlays/ID.png   picture, mask and truth side by side
-    index.html        all of them, to filter and sort; gallery/ holds its pictures
-    metrics.json      mIoU, IoU of each class, confusion matrix, and what they were made with; confusion.png the matrix
-                      (where there are true masks)
-    protocol.json     what the masks were made with
+    index.html        a gallery to filter and sort; gallery/ holds its pictures
+    metrics.json      protocol and, if there are true masks, mIoU, IoU of each class and confusion matrix
+    confusion.png     the confusion matrix, if there are true masks
+    protocol.json     how the masks were made
 
-The mask is written last: where it stands, the picture is done.
+The mask is written last: it marks a finished picture.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,13 +34,13 @@ class MaskResults(PictureResults):
     """The folder, of one model and one protocol.
 
     Args:
-        directory: made when it is not there.
-        protocol: plain JSON values that say how the masks are made, among them "class_names".
-        title: the heading of the page.
-        caption: over one of the masks.
+        directory: the folder; created if missing.
+        protocol: how the masks are made, as plain JSON values, including "class_names".
+        title: heading of the page.
+        caption: caption of a mask.
 
     Raises:
-        UserError: as `ResultFolder`.
+        UserError: see `ResultFolder`.
     """
 
     def __init__(self, directory: str | Path, protocol: dict[str, Any], *, title: str, caption: str):
@@ -49,7 +49,7 @@ class MaskResults(PictureResults):
         self.masks = MaskFolder(self.directory / "masks")
 
     def is_done(self, name: str) -> bool:
-        """Whether the picture's outputs are all there."""
+        """Whether all outputs of a picture exist."""
         return self.masks.file(name).exists() and layer_file(self.directory, "photo", name).exists()
 
     def marker(self, name: str) -> Path:
@@ -73,15 +73,15 @@ class MaskResults(PictureResults):
     def finish(
         self, source: RecordSource, skipped: Sequence[str], *, more: Callable[[], dict[str, Any]] = dict
     ) -> dict[str, Any] | None:
-        """Score all pictures and write the page, once every process has written its own.
+        """Score all pictures and write the page, once every process has written its share.
 
         Args:
             source: the pictures.
             skipped: one line for every picture that this process could not read.
-            more: what else is measured then, for metrics.json.
+            more: computes further entries of metrics.json.
 
         Returns:
-            What was written to metrics.json; None in all processes but the first.
+            The contents of metrics.json; None in every process but the first.
 
         Raises:
             UserError: no picture could be read, or the folder cannot be written.
@@ -106,7 +106,7 @@ class MaskResults(PictureResults):
         return super().finish(source, skipped, score)
 
     def _entry(self, name: str, score: PictureScore) -> Entry:
-        """The picture in the gallery; its classes are those of the mask, and then those that only the truth has."""
+        """The picture's entry in the gallery; its classes are those of the mask, then those only in the truth."""
         classes = [*map(int, score.classes), *(int(n) for n in score.truth if n not in score.classes)]
         return Entry(
             name,
@@ -119,7 +119,7 @@ class MaskResults(PictureResults):
 
 
 def describe(metrics: dict[str, Any]) -> Iterator[str]:
-    """What a person wants to read of the metrics, line by line."""
+    """Summarize the metrics for the terminal, line by line."""
     if "scores" in metrics:
         yield from mask_tables(metrics["scores"], metrics["protocol"]["class_names"])
     yield from _summary(metrics)
@@ -132,7 +132,7 @@ def _summary(metrics: dict[str, Any]) -> Iterator[str]:
 
 
 def _layers(record: Record, mask: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """What the gallery lays over the photograph, and that."""
+    """The photograph and the gallery's layers over it, by key."""
     classes = [*map(int, np.union1d(classes_in(mask), classes_in(record.mask)))]
     colors = picture_colors(classes)
     yield "photo", photo_layer(record.image)

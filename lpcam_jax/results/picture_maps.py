@@ -1,4 +1,4 @@
-"""The heat maps of one picture, of any system."""
+"""The heat maps of one picture, for any system."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 class PictureMaps(NamedTuple):
-    """What is known of a picture after all its scales.
+    """The heat maps of a picture, fused over scales.
 
     Attributes:
-        classes: int (n,), the classes that are mapped.
-        maps: by method float32 (H, W, n), normalized, in [0, 1]; seeds are cut from the last.
+        classes: int (n,), the mapped classes.
+        maps: float32 (H, W, n), normalized, in [0, 1], by method; seeds are cut from the last.
         probabilities: float32 (c,), of all classes, at the first scale; None: the network does not classify.
     """
 

@@ -1,4 +1,4 @@
-"""Pseudo masks of heat maps that are there, by a refinement without training, in a folder (`mask_results`)."""
+"""Pseudo masks from existing heat maps, by a training-free refinement, written to a folder (`results.masks`)."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,20 +24,20 @@ def refine_maps(
     *,
     refinement: Refinement,
 ) -> dict[str, Any] | None:
-    """Refine the maps of every picture that has no mask yet, then score all of them.
+    """Refine the maps of every picture that has no mask yet, then score all pictures.
 
     Args:
-        maps: the folder of heat maps.
-        method: name of their array; empty: the last of each file.
-        source: the pictures; those without maps are left out, and counted.
-        out: the folder of the masks.
-        refinement: how.
+        maps: folder of the heat maps.
+        method: name of their array; empty: the last one in each file.
+        source: the pictures; those without maps are left out and reported.
+        out: output folder.
+        refinement: the refinement.
 
     Returns:
-        What was written to metrics.json; None in all processes but the first.
+        The contents of metrics.json; None in every process but the first.
 
     Raises:
-        UserError: there are no such maps, they do not fit, or the folder cannot be written.
+        UserError: there are no such maps, they do not match the pictures, or the folder cannot be written.
     """
     heatmaps = open_method(maps, method, ids=source.ids)
     [method] = heatmaps.methods
@@ -54,8 +54,8 @@ def refine_maps(
     folder = MaskResults(out, protocol, title="Pseudo masks", caption="pseudo mask")
 
     def write(_: int, record: Record, __: None) -> None:
-        mapped, of_picture = heatmaps.read_for(record, method, classes=classes)
-        folder.write(record, with_class_values(refinement.labels(record, of_picture), mapped))
+        mapped, picture_maps = heatmaps.read_for(record, method, classes=classes)
+        folder.write(record, with_class_values(refinement.labels(record, picture_maps), mapped))
 
     missing = folder.missing(source, heatmaps.file)
     skipped = write_all(_read(source, missing), write) if missing else []
@@ -63,7 +63,7 @@ def refine_maps(
 
 
 def _read(source: RecordSource, indices: Sequence[int]) -> Iterator[tuple[int, Record | UserError, None]]:
-    """(index, record or the error of reading it, None), with a progress bar."""
+    """Yield (index, record or the UserError of reading it, None), with a progress bar."""
     for index in tqdm(indices, "pseudo masks", unit="img"):
         try:
             yield index, source[index], None

@@ -1,7 +1,7 @@
-"""The loop of every training: steps, log, validations and checkpoints, continued where it was stopped.
+"""The training loop of all systems: steps, log, validation, checkpoints, and resuming.
 
-One jitted step on pure dicts, batch sharded over the mesh, state donated. Step t sees batch t and nothing else random,
-so a resumed run ends with the same bits as one that never stopped.
+One jitted step on pure dicts, with the batch sharded over the mesh and the state donated. The randomness of step t
+depends only on t and the seed, so a resumed run ends with the same bits as an uninterrupted one.
 """
 
 import json
@@ -29,12 +29,12 @@ from .step import Batch, Loss, TrainStep, make_train_step
 
 
 class Validation(NamedTuple):
-    """What is measured now and then.
+    """A validation measure and its schedule.
 
     Attributes:
-        every: steps between two validations; there is one after the last step, too.
-        measure: state -> the measure in [0, 1]; NaN when there is nothing to measure it on.
-        name: of the measure, in the log.
+        every: steps between validations; the last step is always validated.
+        measure: state -> the measure, in [0, 1]; NaN if there is nothing to measure.
+        name: name of the measure in the log.
     """
 
     every: int
@@ -43,17 +43,17 @@ class Validation(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """One network's training; `train` does the rest.
+    """The training of one network, executed by `train`.
 
     Attributes:
-        pictures: to train on.
-        augmented: what becomes of a record, as named arrays of always the same shape.
-        loss: of a batch.
-        optimizer: of the parameters.
-        steps: how many there are in all.
-        description: of the progress bar.
-        accumulate: parts that a batch is split into.
-        validation: None: nothing is measured.
+        pictures: the pictures to train on.
+        augmented: record -> named arrays of fixed shapes.
+        loss: the loss of a batch.
+        optimizer: the optimizer of the parameters.
+        steps: total number of steps.
+        description: label of the progress bar.
+        accumulate: number of parts each batch is split into (gradient accumulation).
+        validation: the validation; None: no validation.
     """
 
     pictures: RecordSource
@@ -67,17 +67,17 @@ class Plan(NamedTuple):
 
 
 def train(job: Job, plan: Plan) -> TrainState:
-    """Train, or go on training, the network of a run; its last checkpoint is the result.
+    """Train the network of a run, or resume its training; the last checkpoint is the result.
 
     Args:
-        job: the run, and the mesh.
-        plan: what is done.
+        job: the run and the mesh.
+        plan: the training.
 
     Returns:
         TrainState after the last step.
 
     Raises:
-        UserError: as `run_steps` and `first_state`, or the batch does not divide over its parts and the devices.
+        UserError: see `run_steps` and `first_state`; or the batch size is not divisible by parts times devices.
     """
     run, devices = job
     config = run.config
@@ -112,18 +112,18 @@ def train(job: Job, plan: Plan) -> TrainState:
 
 
 def first_state(run: Run, optimizer: optax.GradientTransformation, *, devices: Mesh) -> TrainState:
-    """The newest checkpoint of the run, or else step 0 with the pretrained weights that its config names.
+    """The newest checkpoint of the run or, without one, step 0 with the pretrained weights named in its config.
 
     Args:
         run: directory and config.
-        optimizer: of the parameters.
+        optimizer: the optimizer of the parameters.
         devices: the mesh.
 
     Returns:
         TrainState on all devices.
 
     Raises:
-        UserError: as `restore` and `with_weights`.
+        UserError: see `restore` and `with_weights`.
     """
     config = run.config
     initialize = partial(initial_state, config, len(run.class_names), optimizer)
@@ -168,7 +168,7 @@ def check_pictures(run: Run, pictures: RecordSource) -> None:
 
 
 def check_batch(batch_size: int, parts: int, devices: Mesh) -> None:
-    """UserError when a batch cannot be split into this many parts, each over all devices."""
+    """Raise UserError if a batch cannot be split into this many parts, each over all devices."""
     if batch_size % (parts * devices.size):
         counts = [f"{parts} parts"] * (parts > 1) + [f"{devices.size} devices"] * (devices.size > 1)
         over = " and ".join(counts)
@@ -176,7 +176,7 @@ def check_batch(batch_size: int, parts: int, devices: Mesh) -> None:
 
 
 class Epochs(Protocol):
-    """What a training config says of its length."""
+    """The fields of a training config that determine its length."""
 
     epochs: int
     least_steps: int
@@ -184,13 +184,13 @@ class Epochs(Protocol):
 
 
 def steps_of(training: Epochs, pictures: int) -> int:
-    """How many steps there are: whole epochs of so many pictures, more of them where there would be too few steps."""
-    of_epoch = max(pictures // training.batch_size, 1)
-    return of_epoch * max(training.epochs, math.ceil(training.least_steps / of_epoch))
+    """Total number of steps: whole epochs over this many pictures, with extra epochs to reach `least_steps`."""
+    steps_per_epoch = max(pictures // training.batch_size, 1)
+    return steps_per_epoch * max(training.epochs, math.ceil(training.least_steps / steps_per_epoch))
 
 
 def note_untrained_reach(reach: int, *, crop: int) -> None:
-    """Say so when the head's widest convolution, which reaches so many pixels, sees in a crop but its centre."""
+    """Print a note if the head's widest convolution, with this reach in pixels, only uses its centre within a crop."""
     if reach >= crop:
         tqdm.write(
             f"note: the head reaches {reach} pixels, further than a crop of {crop}: its outer weights "
@@ -209,23 +209,23 @@ def run_steps(
     description: str,
     devices: Mesh,
 ) -> TrainState:
-    """Take the steps that are missing; the last checkpoint is the result.
+    """Run the remaining steps; the last checkpoint is the result.
 
     Args:
         run: directory and config.
-        state: `first_state`.
-        step: (state, batch) -> (state, {"loss": float32 ()}); the state that goes in may be donated.
-        batches: from a first step on.
-        steps: how many there are in all.
-        validation: what is measured; None: nothing.
-        description: of the progress bar.
+        state: the state to start from, see `first_state`.
+        step: (state, batch) -> (state, {"loss": float32 ()}); the input state may be donated.
+        batches: number of the first step -> the batches from that step on.
+        steps: total number of steps.
+        validation: the validation; None: no validation.
+        description: label of the progress bar.
         devices: the mesh.
 
     Returns:
         TrainState after the last step.
 
     Raises:
-        UserError: the loss is not finite (the step is named), a picture cannot be read, or the disk is full.
+        UserError: the loss is not finite, a picture cannot be read, or the disk is full.
     """
     training, start = run.config.training, int(state.step)
     if start >= steps:
@@ -252,7 +252,7 @@ def run_steps(
                 if math.isfinite(score):
                     log.write({"step": number, f"validation_{validation.name.lower()}": score})
                     bar.write(f"step {number} of {steps}: validation {validation.name} {100 * score:.1f} %")
-            # Last, so that all the lines of a step with a checkpoint are in the log.
+            # Saved last, so that the log has all lines of a step before its checkpoint exists.
             if number % training.checkpoint_every == 0 or number == steps:
                 checkpoints.save(number, state)
             else:

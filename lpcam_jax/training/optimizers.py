@@ -1,7 +1,7 @@
 """Parameter groups and the poly schedule, in plain optax on nested dicts.
 
-Which parameters are in which group the systems say, each in its `training`; what is a backbone's part or a norm is
-asked of the network. A frozen parameter has no update, and no gradient is computed: nothing asks for it.
+Each system assigns parameters to groups in its module `training`; the network tells which belong to a part of the
+backbone or to a norm. Frozen parameters get no update, so their unused gradients are never computed.
 
 rate(step) = initial * (1 - step / steps) ** power
 """
@@ -21,11 +21,11 @@ FROZEN = "frozen"
 
 
 class Group(NamedTuple):
-    """A group of parameters.
+    """Settings of a parameter group.
 
     Attributes:
-        multiplier: of the learning rate.
-        decay: of the parameters.
+        multiplier: factor on the learning rate.
+        decay: weight decay.
     """
 
     multiplier: float
@@ -33,7 +33,7 @@ class Group(NamedTuple):
 
 
 class Schedule(Protocol):
-    """What a training config says of the poly schedule."""
+    """The fields of a training config that define optimizer and poly schedule."""
 
     optimizer: str
     learning_rate: float
@@ -45,15 +45,15 @@ Rule = Callable[[Group], optax.GradientTransformation]
 
 
 def poly(training: Schedule, *, steps: int, hold: int = 1) -> Rule:
-    """The poly schedule for each group.
+    """An optimizer with the poly schedule for each group.
 
-    "sgd": L2 decay is added to the gradient, then comes momentum, then the rate, as torch does. "adamw" decouples the
-    decay.
+    "sgd": L2 decay is added to the gradient, then momentum and learning rate are applied, as in torch. "adamw" uses
+    decoupled decay.
 
     Args:
-        training: optimizer, initial rate, momentum, power.
-        steps: after which the rate is 0.
-        hold: the rate changes every so many steps.
+        training: optimizer, initial learning rate, momentum, power.
+        steps: number of steps after which the learning rate is 0.
+        hold: steps between updates of the learning rate.
 
     Returns:
         Group -> optax.GradientTransformation.
@@ -62,10 +62,10 @@ def poly(training: Schedule, *, steps: int, hold: int = 1) -> Rule:
     """
 
     def rule(group: Group) -> optax.GradientTransformation:
-        every_step = optax.polynomial_schedule(training.learning_rate * group.multiplier, 0.0, training.power, steps)
+        unheld = optax.polynomial_schedule(training.learning_rate * group.multiplier, 0.0, training.power, steps)
 
         def schedule(step):
-            return every_step(step // hold * hold)
+            return unheld(step // hold * hold)
 
         if training.optimizer == "adamw":
             return optax.adamw(schedule, weight_decay=group.decay)
@@ -76,12 +76,12 @@ def poly(training: Schedule, *, steps: int, hold: int = 1) -> Rule:
 
 
 def grouped(groups: Mapping[str, Group], group_of: Callable[[Path], str], rule: Rule) -> optax.GradientTransformation:
-    """An optimizer for each group of parameters.
+    """Combine one optimizer per parameter group.
 
     Args:
-        groups: by name.
+        groups: the groups, by name.
         group_of: path of a parameter -> name of its group, or FROZEN.
-        rule: the optimizer of a group.
+        rule: group -> its optimizer.
 
     Returns:
         optax.GradientTransformation on nested dicts.
@@ -97,11 +97,11 @@ def grouped(groups: Mapping[str, Group], group_of: Callable[[Path], str], rule: 
 
 
 def backbone_groups(network: nnx.Module, frozen: tuple[str, ...]) -> Callable[[Path], str]:
-    """Names for the parameters of a network with a backbone: "backbone", FROZEN in its frozen parts, "head" elsewhere.
+    """Assign parameters to groups: FROZEN in the frozen parts of the backbone, "backbone" in the others, else "head".
 
     Args:
-        network: with a `backbone`.
-        frozen: names among `backbone.parts`.
+        network: a network with a `backbone`.
+        frozen: frozen parts, among `backbone.parts`.
 
     Returns:
         Path of a parameter -> name of its group.
@@ -122,6 +122,6 @@ def backbone_groups(network: nnx.Module, frozen: tuple[str, ...]) -> Callable[[P
 
 
 def is_in_norm(network: nnx.Module) -> Callable[[Path], bool]:
-    """Path of a parameter -> whether it is a batch norm's."""
+    """Return a function: path of a parameter -> whether it belongs to a batch norm."""
     norms = {path for path, module in nnx.iter_modules(network) if isinstance(module, BatchNorm)}
     return lambda path: path[:-1] in norms

@@ -1,13 +1,13 @@
-"""A run's directory: all that resuming and `infer.py` need, and nothing else.
+"""A run's directory: everything needed to resume training and to run infer.py, and nothing else.
 
-    config.json        the resolved config, the class names, the version
+    config.json        system, class names, resolved config
     checkpoints/STEP/  parameters, batch statistics, optimizer state (Orbax; the last two steps), with `checksums`
     prototypes.npz     the prototypes, once clustered (no pickle; keys as in `Prototypes`, and `step`)
     prototypes.json    what they look like, with prototypes/*.jpg (`prototype_patches`)
-    labels/            of IRNet and AMN: what they are trained on (`sure_labels`)
-    metrics.jsonl      one JSON object a line: training loss, validation mAP or mIoU
+    labels/            IRNet, AMN: the labels they are trained on (`sure_labels`)
+    metrics.jsonl      one JSON object per line: training loss, validation mAP or mIoU
 
-Every file appears whole or not at all, so a run may be killed at any moment.
+Files are written atomically, so a run may be killed at any time.
 """
 
 import dataclasses
@@ -25,22 +25,22 @@ from ..machine.files import write_json
 
 
 class Run:
-    """One run's directory. `Run.create` for training, `Run.open` for what only reads."""
+    """One run's directory: `Run.create` it for training, `Run.open` it for reading."""
 
     def __init__(self, directory: Path, config: Any, class_names: tuple[str, ...]):
         self.directory, self.config, self.class_names = directory, config, class_names
 
     @classmethod
     def create(cls, directory: str | Path, config: Any, class_names: tuple[str, ...]) -> "Run":
-        """Start a run, or continue the one that is there; one without a checkpoint is started again.
+        """Start a run, or continue the existing one; a run without a checkpoint is started over.
 
         Raises:
-            UserError: the directory cannot be written, or holds a run of another config or of other classes.
+            UserError: the directory cannot be written, or holds a run with another config or other classes.
         """
         run = cls(Path(directory).absolute(), config, tuple(class_names))
         if run._config_file.exists() and run.steps():
-            before = cls.open(directory)
-            changed = run._differences(before)
+            existing = cls.open(directory)
+            changed = run._differences(existing)
             if changed:
                 raise UserError(
                     f"{directory} holds a run with other settings ({', '.join(changed)}); "
@@ -52,16 +52,16 @@ class Run:
 
     @classmethod
     def open(cls, directory: str | Path) -> "Run":
-        """Open a run that exists.
+        """Open an existing run.
 
         Raises:
-            UserError: there is none, or its config cannot be read.
+            UserError: there is no run, or its config cannot be read.
         """
         return cls(Path(directory).absolute(), *read_config(directory))
 
     @property
     def kind(self) -> str:
-        """What was trained, as the registry calls it."""
+        """Kind of the system that was trained, as in the registry."""
         return self.config.kind
 
     @property
@@ -70,17 +70,17 @@ class Run:
         return system_of(self.config)
 
     def with_inference(self, inference: Any) -> Self:
-        """The run with other settings of inference than it was trained with."""
+        """A copy of the run with other inference settings."""
         return type(self)(self.directory, dataclasses.replace(self.config, inference=inference), self.class_names)
 
     def expect(self, kind: str) -> "Run":
-        """The run itself; UserError when it is of another kind."""
+        """Return the run itself; raise UserError if it is of another kind."""
         if self.kind != kind:
             raise UserError(f"{self.directory} holds a run of kind {self.kind}, not {kind}; name another --workdir.")
         return self
 
     def steps(self) -> list[int]:
-        """Steps with a finished checkpoint, ascending."""
+        """Steps with a complete checkpoint, ascending."""
         if not self.checkpoints.is_dir():
             return []
         return sorted(int(entry.name) for entry in self.checkpoints.iterdir() if entry.name.isdigit())
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def metrics_file(self) -> Path:
-        """Where training writes its numbers."""
+        """The log of training."""
         return self.directory / "metrics.jsonl"
 
     @property
@@ -100,24 +100,24 @@ class Run:
         return self.directory / "config.json"
 
     def _differences(self, before: "Run") -> list[str]:
-        """Names of the settings of this run that training under the other settings would have done otherwise."""
+        """The settings in which this run differs from an earlier one, as far as they influence training."""
         if before.kind != self.kind:
             return [f"{before.kind} -> {self.kind}"]
         changed = [] if before.class_names == self.class_names else ["class names"]
-        mine, theirs = to_json(self.config), to_json(before.config)
+        new, old = to_json(self.config), to_json(before.config)
         for part in ("data", "model", "labels", "training"):
             settings = getattr(self.config, part, None)
             free = may_change(type(settings)) if settings is not None else ()
             changed += [
-                f"{part}.{name} {theirs[part].get(name)!r} -> {value!r}"
-                for name, value in mine.get(part, {}).items()
-                if json.dumps(theirs[part].get(name)) != json.dumps(value) and name not in free
+                f"{part}.{name} {old[part].get(name)!r} -> {value!r}"
+                for name, value in new.get(part, {}).items()
+                if json.dumps(old[part].get(name)) != json.dumps(value) and name not in free
             ]
-        return changed + [name for name in ("seed", "limit") if mine[name] != theirs[name]]
+        return changed + [name for name in ("seed", "limit") if new[name] != old[name]]
 
 
 class Job(NamedTuple):
-    """What a stage of a training, or an inference, is given.
+    """The context of a training stage or of inference.
 
     Attributes:
         run: directory and config.

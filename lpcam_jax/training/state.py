@@ -1,4 +1,4 @@
-"""The network of a config as pure dicts: a graph that never changes, and the arrays that do."""
+"""The network of a config in functional form: a static graph, and its arrays as pure dicts."""
 
 from functools import partial
 from pathlib import Path
@@ -23,23 +23,23 @@ from .run import Run
 
 
 def network_of(config: Any, classes: int) -> nnx.Module:
-    """The network of a config without memory: what it says of itself, and shapes in place of arrays."""
+    """The abstract network of a config: its attributes, with shapes in place of arrays."""
     return nnx.eval_shape(partial(system_of(config).build, config, classes))
 
 
 def graph_of(config: Any, classes: int) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
-    """The network without memory: its graph, and the shapes of parameters and batch statistics as nested dicts."""
+    """The abstract network of a config: its graph, and shapes of parameters and batch statistics as nested dicts."""
     graph, parameters, batch_stats = nnx.split(network_of(config, classes), nnx.Param, nnx.BatchStat)
     return graph, nnx.to_pure_dict(parameters), nnx.to_pure_dict(batch_stats)
 
 
 def inference_network(config: Any, state: TrainState, classes: int, *, devices: Mesh) -> Network:
-    """The trained network as results are computed with it: batch norm folded, at `inference.precision`.
+    """The trained network prepared for inference: batch norm folded, at `inference.precision`.
 
     Args:
-        config: of the run.
-        state: its parameters and statistics.
-        classes: c, without a background.
+        config: the run's config.
+        state: its parameters and batch statistics.
+        classes: c, without the background.
         devices: the mesh of this process.
 
     Returns:
@@ -51,7 +51,7 @@ def inference_network(config: Any, state: TrainState, classes: int, *, devices: 
 
 
 def initial_state(config: Any, classes: int, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0, random; to be called inside `jax.jit` or `jax.eval_shape`."""
+    """Random state at step 0; call it inside `jax.jit` or `jax.eval_shape`."""
     network, system = system_of(config).build(config, classes), system_of(config)
     if starts_blind(config):
         _zero_branches(network)
@@ -62,34 +62,33 @@ def initial_state(config: Any, classes: int, optimizer: optax.GradientTransforma
 
 
 def starts_blind(config: Any) -> bool:
-    """Whether a random network is trained with frozen batch norm: good for a dry run, and for nothing else."""
+    """Whether a random network is trained with frozen batch norm, which is only good for a dry run."""
     return not config.model.weights and system_of(config).uses_stored_statistics(config)
 
 
 def with_weights(state: TrainState, model: BackboneConfig, *, devices: Mesh) -> TrainState:
-    """The state with pretrained parameters and statistics, and a line that says so.
+    """Load pretrained parameters and statistics into the state, and print a report.
 
     Args:
-        state: of a new run.
-        model: what `--model.weights` is for: the description of the backbone, and a file of weights or the folder of
-            another run, whose backbone is taken.
+        state: the state of a new run.
+        model: the backbone's config; its `weights` name a file, or the folder of another run whose backbone is used.
         devices: the mesh.
 
     Returns:
         TrainState.
 
     Raises:
-        UserError: as `BackboneConfig.load` and `restore`, or the run's backbone is another.
+        UserError: see `BackboneConfig.load` and `restore`; or the other run's backbone does not match.
     """
     path = model.weights
     if Path(path).is_dir():
         network, report = _backbone_of(Run.open(path), state, devices), "its backbone"
     else:
-        loaded = model.load(path, _united(state.parameters, state.batch_stats))
+        loaded = model.load(path, _merged(state.parameters, state.batch_stats))
         network, report = loaded.network, str(loaded)
     tqdm.write(f"weights {path}: {report}")
     parameters, batch_stats = (
-        {**tree, **{part: _chosen(tree[part], values) for part, values in network.items() if part in tree}}
+        {**tree, **{part: _like(tree[part], values) for part, values in network.items() if part in tree}}
         for tree in (state.parameters, state.batch_stats)
     )
     average = None if state.average is None else jax.tree.map(jnp.copy, parameters)  # both will be donated
@@ -97,11 +96,11 @@ def with_weights(state: TrainState, model: BackboneConfig, *, devices: Mesh) -> 
 
 
 def trained_state(run: Run, *, devices: Mesh) -> TrainState:
-    """What the newest checkpoint of a run computes with, on every device: without the optimizer's state, and with the
-    running mean of the parameters where one is kept.
+    """The newest checkpoint of a run for inference, on all devices: without optimizer state, and with the running mean
+    in place of the parameters, if there is one.
 
     Raises:
-        UserError: as `restore`.
+        UserError: see `restore`.
     """
     _, parameters, batch_stats = graph_of(run.config, len(run.class_names))
     average = parameters if run.system.average(run.config) else None
@@ -111,14 +110,14 @@ def trained_state(run: Run, *, devices: Mesh) -> TrainState:
 
 
 def in_use(state: TrainState) -> TrainState:
-    """The state whose parameters are their running mean, where one is kept."""
+    """The state with its parameters replaced by their running mean, if there is one."""
     return state if state.average is None else state._replace(parameters=state.average)
 
 
 def _backbone_of(run: Run, state: TrainState, devices: Mesh) -> dict[str, Any]:
-    """{"backbone": the run's, parameters and statistics}."""
-    theirs = trained_state(run, devices=devices)
-    backbones = [_united(part.parameters["backbone"], part.batch_stats.get("backbone", {})) for part in (theirs, state)]
+    """{"backbone": parameters and statistics of another run's backbone}."""
+    states = trained_state(run, devices=devices), state
+    backbones = [_merged(part.parameters["backbone"], part.batch_stats.get("backbone", {})) for part in states]
     shapes = [jax.tree.map(jnp.shape, backbone) for backbone in backbones]
     if shapes[0] != shapes[1]:
         raise UserError(f"{run.directory} has another backbone: use {run.config.model.flags()}.")
@@ -126,25 +125,23 @@ def _backbone_of(run: Run, state: TrainState, devices: Mesh) -> dict[str, Any]:
 
 
 def _zero_branches(network: nnx.Module) -> None:
-    """Every block starts as its shortcut: statistics that are frozen keep no random network's activations in bounds."""
+    """Let every residual block start as its shortcut, since frozen statistics do not bound a random network's
+    activations."""
     for _, module in nnx.iter_modules(network):
         if end := getattr(module, "branch_end", None):
             parameter = getattr(getattr(module, end[0]), end[1])
             parameter[...] = jnp.zeros_like(parameter[...])
 
 
-def _united(one: Any, other: Any) -> Any:
-    """Two nested dicts with different leaves as one."""
-    if not isinstance(one, dict):
-        return one
-    return {
-        key: _united(one[key], other[key]) if key in one and key in other else one.get(key, other.get(key))
-        for key in {**one, **other}
-    }
+def _merged(a: Any, b: Any) -> Any:
+    """Merge two nested dicts with disjoint leaves."""
+    if not isinstance(a, dict):
+        return a
+    return {key: _merged(a[key], b[key]) if key in a and key in b else a.get(key, b.get(key)) for key in {**a, **b}}
 
 
-def _chosen(tree: Any, values: Any) -> Any:
-    """The leaves of `values` that `tree` has."""
+def _like(tree: Any, values: Any) -> Any:
+    """The subtree of `values` with the structure of `tree`."""
     if not isinstance(tree, dict):
         return jnp.asarray(values)
-    return {key: _chosen(one, values[key]) for key, one in tree.items()}
+    return {key: _like(branch, values[key]) for key, branch in tree.items()}

@@ -1,6 +1,6 @@
-"""The one training step: gradient of a loss, optimizer, batch statistics, running mean.
+"""The training step of all systems: gradient of the loss, optimizer, batch statistics, running mean.
 
-gradient of a step = mean over the parts of its batch, computed one after the other
+gradient of a step = mean over the parts of its batch, computed sequentially
 """
 
 from collections.abc import Callable
@@ -28,24 +28,24 @@ def make_train_step(
     accumulate: int = 1,
     average: float = 0.0,
 ) -> TrainStep:
-    """The jitted step.
+    """Make the jitted training step.
 
     Args:
-        graph: of the network.
-        optimizer: of its parameters.
-        loss: of a batch. What it writes into batch statistics is kept.
-        seed: of the random keys; step t sees the same whether or not training was stopped before it.
-        accumulate: parts that a batch is split into.
-        average: decay a step of the running mean of the parameters; it is kept where the state has one.
+        graph: the network's graph.
+        optimizer: the optimizer of its parameters.
+        loss: the loss of a batch; its updates of batch statistics are kept.
+        seed: random seed; the key of step t depends only on seed and t.
+        accumulate: number of parts each batch is split into.
+        average: decay per step of the running mean of the parameters; used if the state has one.
 
     Returns:
-        (state, batch) -> (state, {"loss": float32 ()}), the mean over the parts; the state that goes in is donated.
+        (state, batch) -> (state, {"loss": float32 ()}), the mean over the parts; the input state is donated.
     """
 
     def loss_of(parameters: Any, batch_stats: Any, batch: Batch, key: jax.Array):
         network = nnx.merge(graph, parameters, batch_stats)
         value = loss(network, batch, key)
-        # Not divided by 1: a program without the division is the one that was compiled before there were parts.
+        # No division by 1: it would change the compiled program, and with it cached compilations.
         value = value / accumulate if accumulate > 1 else value
         return value, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
@@ -53,12 +53,12 @@ def make_train_step(
 
     def of_parts(state: TrainState, batch: Batch, key: jax.Array):
         keys = jax.random.split(key, accumulate)
-        # Every n-th record, so that each part has as many on each device.
+        # Every n-th record, so that each part is spread evenly over the devices.
         parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
         total, gradients, batch_stats = 0.0, None, state.batch_stats
         for number in range(accumulate):
             part = jax.tree.map(lambda x, number=number: x[number], parts)
-            # In turn, even where nothing but memory asks for it. (A loop would be slow on CPUs.)
+            # The barrier forces sequential execution, to save memory. (A loop would be slow on CPUs.)
             part, gradients = jax.lax.optimization_barrier((part, gradients))
             (value, batch_stats), addend = gradient(state.parameters, batch_stats, part, keys[number])
             total = total + value
