@@ -67,6 +67,8 @@ class PictureResults(ResultFolder, ABC):
     def is_done(self, name: str) -> bool:
         """Whether all outputs of a picture exist."""
 
+    _origins: Origins | None = None
+
     @abstractmethod
     def marker(self, name: str) -> Path:
         """The file that is written last: where it exists, the picture is done."""
@@ -96,8 +98,9 @@ class PictureResults(ResultFolder, ABC):
         return sorted({*share} - {*done} | {*changed})
 
     def note_origin(self, name: str) -> None:
-        """Note what a picture's outputs are made from; before the marker is written."""
-        self._origins.note(self._source, self._numbers[name], self._inputs)
+        """Note what a picture's outputs are made from, before the marker is written; after `missing` was asked."""
+        if self._origins is not None:
+            self._origins.note(self._source, self._numbers[name], self._inputs)
 
     def finish(
         self, source: RecordSource, skipped: Sequence[str], score: Callable[[dict[str, Any]], dict[str, Any]]

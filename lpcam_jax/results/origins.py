@@ -76,8 +76,8 @@ class Origins:
                 continue
             if before is not None and before.place != origin.place:
                 raise UserError(
-                    f"{self._file.parent} holds results of {before.place}, not of {origin.place}, another picture of that "
-                    "name; choose another folder, or delete this one."
+                    f"{self._file.parent} holds results of {before.place}, not of {origin.place}, another picture of "
+                    "that name; choose another folder, or delete this one."
                 )
             changed.append(index)
         return changed

@@ -159,9 +159,9 @@ def check_pictures(run: Run, pictures: RecordSource) -> None:
             raise UserError(f"{file} cannot be read ({error}); delete it if the pictures are the same.") from None
         if not same:
             raise UserError(
-                f"{run.directory} was trained on {count} pictures; now there are {len(pictures)}, or their names or labels "
-                "are others. Choose another --workdir to train on them, or, of a classifier, cluster them with what it has "
-                "learned: --stages prototypes."
+                f"{run.directory} was trained on {count} pictures; now there are {len(pictures)}, or their names or "
+                "labels are others. Choose another --workdir to train on them, or, of a classifier, cluster them with "
+                "what it has learned: --stages prototypes."
             )
     elif processes.is_first():
         write_json(file, now)
