@@ -1,4 +1,4 @@
-"""What a trained run makes of pictures: heat maps, seeds and pseudo masks, or segmentation masks.
+"""Apply a trained run to pictures: heat maps, seeds and pseudo masks, or segmentation masks.
 
     python infer.py --ckpt runs/demo --out heatmaps/
     python infer.py --ckpt runs/demo --out heatmaps_mine/ --images 'my/*.jpg'
@@ -7,9 +7,9 @@
     python infer.py --ckpt runs/irn --maps heatmaps_aug/ --out pseudo_masks/ --split train_aug
     python infer.py --ckpt runs/seg --out masks/
 
-Without --images: the pictures of the run's --data.seeds, scored where there are true masks; heat maps are of their
-labels. With --images: any pictures; heat maps are of the classes that are predicted. Which flags there are depends on
-the run: `python infer.py --ckpt RUN --help`. The same command continues what was stopped.
+Without --images: the pictures of the run's --data.seeds, scored if there are true masks; heat maps are made for their
+labels. With --images: any pictures; heat maps are made for the predicted classes. The available flags depend on the
+run: `python infer.py --ckpt RUN --help`. The same command resumes stopped work.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from lpcam_jax.training.run import Job, Run
 
 
 def main() -> None:
-    """Compute, write, score, print."""
+    """Compute, write and score the results, and print a summary."""
     system, flags = parse(sys.argv[1:])
     if flags.distributed:
         processes.join()
@@ -48,20 +48,20 @@ def main() -> None:
 
 
 def parse(words: list[str]) -> tuple[System, InferFlags]:
-    """The system of the run, and its flags, whose defaults are what the run was trained with."""
+    """Parse the command line: the system of the run, and its flags with the run's inference settings as defaults."""
     ckpt = value_of_flag("--ckpt", words)
     config = Run.open(ckpt).config if ckpt else None
     system = load_system(config.kind if config else DEFAULT)
     expect_own_maps(system, words, ckpt)
-    given = {} if config is None else {"inference": config.inference}
-    default = system.flags(ckpt=tyro.MISSING, out=tyro.MISSING, **given)
+    settings = {} if config is None else {"inference": config.inference}
+    default = system.flags(ckpt=tyro.MISSING, out=tyro.MISSING, **settings)
     flags = tyro.cli(system.flags, args=words, description=__doc__, default=default)
     check_numbers(flags.inference, "inference.")
     return system, flags
 
 
 def expect_own_maps(system: System, words: list[str], ckpt: str | None) -> None:
-    """UserError for maps, or a refinement, that this run has nothing to do with."""
+    """Raise UserError for --maps or --refine if the run's system has no such flag."""
     known = {field.name for field in dataclasses.fields(system.flags)}
     for flag in ("maps", "refine"):
         if flag not in known and (value := value_of_flag(f"--{flag}", words)) is not None:

@@ -1,4 +1,4 @@
-"""Train what a recipe describes: a classifier and its prototypes, AMN, IRNet, a segmentation network.
+"""Train the system of a recipe: a classifier and its prototypes, AMN, IRNet, or a segmentation network.
 
     python train.py configs/shapes.py --workdir runs/demo
     python train.py configs/folder.py --data.root my_data --workdir runs/my_data
@@ -12,7 +12,7 @@
     python infer.py --ckpt runs/irn --maps heatmaps_aug/ --out pseudo_masks/ --split train_aug
     python train.py configs/voc12_deeplabv2.py --data.root DIR --data.masks pseudo_masks/masks --workdir runs/seg
 
-The same command continues a run that was stopped, and does nothing when all is done.
+The same command resumes a stopped run, and does nothing if the run is finished.
 """
 
 import sys
@@ -31,16 +31,16 @@ from lpcam_jax.training.run import Job, Run
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """A recipe, and where its run is kept."""
+    """A recipe, and the folder of its run."""
 
     recipe: tyro.conf.Positional[str]
     """file with get_config(), e.g. configs/shapes.py; the flags below override it"""
     workdir: str
-    """where the run is kept; the same folder continues it"""
+    """folder for the run; give the same folder again to resume"""
     distributed: bool = False
-    """one of several processes: see docs/many_devices.md"""
+    """run as one of several processes: see docs/many_devices.md"""
     stages: str = "all"
-    """comma-separated stages to run, of those that the recipe has, such as classifier,prototypes"""
+    """comma-separated stages of the recipe to run, such as classifier,prototypes"""
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def chosen_stages(known: tuple[str, ...], text: str) -> tuple[str, ...]:
-    """The stages that are wanted, in their order; UserError for one that the recipe does not have."""
+    """The requested stages, in their order; UserError for a stage that the recipe does not have."""
     if text == "all":
         return known
     if unknown := sorted(set(text.split(",")) - set(known)):

@@ -1,6 +1,6 @@
 """From image-level labels to heat maps to segmentation masks, in JAX.
 
-The functions a notebook composes; the files they come from read, in this order, like the paper. `load` opens a run of
+These are the building blocks for notebooks; their modules follow the order of the paper. `load` opens a run of
 train.py.
 """
 
@@ -69,7 +69,7 @@ __all__ = [
 
 
 def load(directory: str | Path) -> "TrainedModel":
-    """A finished run, ready to map pictures: `load("runs/demo")("cat.jpg").maps["lpcam"]`.
+    """Load a finished run for mapping pictures: `load("runs/demo")("cat.jpg").maps["lpcam"]`.
 
     Args:
         directory: the --workdir of a classifier run of train.py, with its prototypes.
@@ -78,8 +78,8 @@ def load(directory: str | Path) -> "TrainedModel":
         TrainedModel: call it on pictures; it has class_names, config, head (d, c), prototypes and features(picture).
 
     Raises:
-        UserError: there is no such run, it is not finished, or it is of another kind (masks of a segmentation run are
-            what infer.py writes).
+        UserError: there is no such run, it is not finished, or it is of another kind (for runs of other kinds, use
+            infer.py).
     """
     from .systems.lpcam.trained_model import TrainedModel
 

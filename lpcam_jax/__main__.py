@@ -1,4 +1,4 @@
-"""Tools around a run.
+"""Tools for data, weights, runs and results.
 
     python -m lpcam_jax check-data my_data
     python -m lpcam_jax convert resnet50.pth --out weights/
@@ -9,7 +9,7 @@
     python -m lpcam_jax seeds --maps heatmaps/ --method cam --threshold best --out seeds_cam/
     python -m lpcam_jax sweep --ckpt runs/demo --out sweep/
 
-`python -m lpcam_jax COMMAND --help` explains one.
+`python -m lpcam_jax COMMAND --help` explains a command.
 """
 
 import importlib
@@ -19,13 +19,13 @@ from .machine.errors import UserError
 from .machine.programs import run_program
 
 COMMANDS = {
-    "check-data": "everything that is wrong or odd in a folder of pictures, labels and masks, with its fix",
-    "convert": "pretrained weights of the torch world, as a file of ours, with a report of what was found",
+    "check-data": "check a folder of pictures, labels and masks for errors and oddities, with how to fix them",
+    "convert": "convert pretrained PyTorch weights to this package's format, with a report",
     "evaluate": "score a folder of maps or masks against any data set with masks",
-    "export": "maps and masks in the formats of other programs: IRN, COCO, LabelMe; the classifier as StableHLO",
-    "faithfulness": "do the pixels that maps mark carry the class: insertion, deletion, average drop, ROAD",
-    "refine": "pseudo masks from a folder of heat maps, by a CRF or by saliency; no training",
-    "seeds": "seed masks from a folder of heat maps, of any method and threshold",
+    "export": "export maps and masks to IRN, COCO or LabelMe, or the classifier to StableHLO",
+    "faithfulness": "how faithful heat maps are to their classifier: insertion, deletion, average drop, ROAD",
+    "refine": "pseudo masks from a folder of heat maps, by a CRF or saliency; no training",
+    "seeds": "seed masks from a folder of heat maps, for any method and threshold",
     "sweep": "seed quality over the method's parameters (paper, Figure 5)",
 }
 
@@ -34,7 +34,7 @@ def main() -> None:
     """Run one command."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        print(f"{__doc__}\ncommands:\n" + "\n".join(f"  {name:<14}{what}" for name, what in COMMANDS.items()))
+        print(f"{__doc__}\ncommands:\n" + "\n".join(f"  {name:<14}{summary}" for name, summary in COMMANDS.items()))
         return
     if words[0] not in COMMANDS:
         raise UserError(f"there is no command {words[0]!r}; there are {', '.join(COMMANDS)}.")

@@ -284,7 +284,7 @@ def test_nothing_but_ignored_truth(evaluate, data, masks):
     (masks / "a.png").unlink()
     (data / "masks" / "day 1" / "b.png").unlink()
     finished = evaluate("configs/folder.py", masks, "--data.root", data)
-    assert_one_line_error(finished, "has a pixel of truth: nothing to score")
+    assert_one_line_error(finished, "has a labelled pixel: nothing to score")
 
 
 def test_a_folder_of_infer_of_other_classes_is_refused(evaluate, data, maps):

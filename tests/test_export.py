@@ -209,7 +209,7 @@ def test_what_was_corrected_in_labelme_is_kept(export, masks, tmp_path):
     finished = export("labelme", "--masks", masks, tmp_path / "labelme", "--classes", "cat", "dog")
     assert finished.code == 0, finished.err
     assert corrected.read_text() == "by hand"
-    assert "1 of them were there already and are as they were" in finished.out
+    assert "1 of them existed already and are unchanged" in finished.out
     assert strictly_parsed(tmp_path / "labelme" / "whole.json")["imagePath"] == "whole.jpg"
 
 
@@ -279,13 +279,13 @@ def test_the_program_maps_as_infer_does(export, trained, mesh, tmp_path):
         (("irn", "--maps", "my_masks", "irn"), r"my_masks holds masks; name a folder of maps"),
         (("irn", "--maps", "segmented", "irn"), r"segmented holds masks; name a folder of maps"),
         (("irn", "--maps", "mine", "irn", "--method", "lpcam"), r"mine has no maps 'lpcam'; it has other"),
-        (("irn", "--maps", "mine", "mine/irn", "--method", "other"), r"--out mine/irn is in mine, which is read"),
+        (("irn", "--maps", "mine", "mine/irn", "--method", "other"), r"--out mine/irn is in the input folder mine"),
         (("irn", "--maps", "mine", "file/irn", "--method", "other"), r"cannot write 'file/irn/a.npy'"),
         (("coco", "--masks", "none", "a.json"), r"none: no such folder of masks"),
         (("coco", "--masks", "mine", "a.json"), r"mine holds no ID.png"),
         (("coco", "--masks", "my_masks", "a.json"), r"protocol.json, .* cannot be read; give them with --classes"),
         (("coco", "--masks", "my_masks", "a.json", "--classes", "cat"), r"unsure.png holds the value 2, .* has 0..1"),
-        (("coco", "--masks", "segmented/masks", "segmented/protocol.json"), r"is in segmented, which is read"),
+        (("coco", "--masks", "segmented/masks", "segmented/protocol.json"), r"is in the input folder segmented"),
         (("coco", "--masks", "segmented", "mine"), r"cannot write 'mine'"),
         (("coco", "--masks", "segmented", "a.json", "--images", "none"), r"--images none: no such folder"),
         (("labelme", "--masks", "segmented", "a", "--images", "other"), r"--images other has no picture a, of which"),
@@ -313,7 +313,7 @@ def test_what_cannot_be_exported(export, masks, segmentation_recipe, monkeypatch
     ("out", "words", "pattern"),
     [
         ("a", ("--side", 0, 64), r"--side 0 64: give height and width"),
-        ("run/config", (), r"is in .*run, which is read"),  # its JSON would be the run's
+        ("run/config", (), r"is in the input folder .*run"),  # its JSON would be the run's
     ],
 )
 def test_programs_that_cannot_be_exported(export, trained, tmp_path, out, words, pattern):

@@ -1,11 +1,11 @@
-"""Look at a folder of pictures before training on it: counts, and everything that is wrong or odd, with its fix.
+"""Check a folder of pictures before training on it: counts, and everything wrong or suspicious, with how to fix it.
 
     python -m lpcam_jax check-data my_data
 
-The labels are found as for training: labels.csv, COCO JSON, VOC XML or a folder a class; without any, only the pictures
-are checked. Every file is read.
+Labels are detected as for training: labels.csv, COCO JSON, VOC XML or one folder per class; without labels, only the
+pictures are checked. Every file is read.
 
-exit code 0: nothing, or notes (handled right); 1: warnings; 2: errors, which training would refuse
+exit code 0: no findings, or only notes (handled automatically); 1: warnings; 2: errors, which training would reject
 """
 
 import sys
@@ -21,9 +21,9 @@ from ..data.folder import Contents
 from ..data.pictures import shown
 from ..report.names import shorten
 
-_COLUMNS = 12  # classes of the table of pairs
-_PAIRS = 10  # shown where there are more classes
-_WIDTH = 24  # of a class's name
+_COLUMNS = 12  # up to this many classes a table of class pairs is printed
+_PAIRS = 10  # number of pairs listed if there are more classes
+_WIDTH = 24  # maximum width of a class name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,11 @@ class Arguments:
     """A data set."""
 
     root: tyro.conf.Positional[str]
-    """its folder, as --data.root of train.py"""
+    """folder of the data set, as --data.root of train.py"""
 
 
 def main(words: list[str]) -> None:
-    """Check, print; ends with the severity as exit code.
+    """Check the folder and print the findings; exits with the highest severity as exit code.
 
     Args:
         words: the command line after the command's name.
@@ -52,7 +52,7 @@ def main(words: list[str]) -> None:
 
 
 def describe(checked: Checked) -> Iterator[str]:
-    """What a person wants to read, line by line."""
+    """Describe the data set and the findings, line by line."""
     contents = checked.contents
     count = len(contents.pictures) + len(contents.unlabelled)
     origin = f", {len(contents.class_names)} classes, labels from {shown(contents.origin)}" if contents.origin else ""
@@ -68,27 +68,27 @@ def describe(checked: Checked) -> Iterator[str]:
     for finding in checked.findings:
         yield f"{finding.severity.name.lower():<9}{finding}"
     severities = Counter(finding.severity for finding in checked.findings)
-    found = [f"{severities[one]} {one.name.lower()}{'s' * (severities[one] != 1)}" for one in reversed(Severity)]
-    yield ", ".join(found)
+    counts = [f"{severities[kind]} {kind.name.lower()}{'s' * (severities[kind] != 1)}" for kind in reversed(Severity)]
+    yield ", ".join(counts)
 
 
 def _counts(contents: Contents) -> Iterator[str]:
-    """Pictures of each class, and of each pair of classes."""
+    """Number of pictures of each class and of each pair of classes."""
     names, together = contents.class_names, (contents.labels.T @ contents.labels).astype(int)
-    head = [_fit(name, 8) for name in names] if len(names) <= _COLUMNS else []
+    header = [_fit(name, 8) for name in names] if len(names) <= _COLUMNS else []
     width = max(map(len, ["class", "(none)", *(_fit(name, _WIDTH) for name in names)]))
-    yield " ".join(["class".ljust(width), "pictures", *(f"{f'+{name}':>9}" for name in head)])
+    yield " ".join(["class".ljust(width), "pictures", *(f"{f'+{name}':>9}" for name in header)])
     for row, name in enumerate(names):
-        cells = ["-" if column == row else str(together[row, column]) for column in range(len(head))]
+        cells = ["-" if column == row else str(together[row, column]) for column in range(len(header))]
         yield " ".join([_fit(name, _WIDTH).ljust(width), f"{together[row, row]:8}", *(cell.rjust(9) for cell in cells)])
     if none := int((contents.labels.sum(axis=1) == 0).sum()):
         yield f"{'(none)'.ljust(width)} {none:8}"
-    if not head:
+    if not header:
         pairs = np.argwhere(np.triu(together, 1))
         pairs = sorted(pairs.tolist(), key=lambda pair: -together[tuple(pair)])[:_PAIRS]
         yield from ["", "most often together"] if pairs else []
-        for one, other in pairs:
-            yield f"{together[one, other]:8} {_fit(names[one], _WIDTH)} + {_fit(names[other], _WIDTH)}"
+        for first, second in pairs:
+            yield f"{together[first, second]:8} {_fit(names[first], _WIDTH)} + {_fit(names[second], _WIDTH)}"
 
 
 def _fit(name: str, width: int) -> str:

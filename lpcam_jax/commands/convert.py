@@ -1,12 +1,12 @@
-"""Pretrained weights of the torch world, as a file of ours, with a report of what was found.
+"""Convert pretrained PyTorch weights to this package's format, with a report.
 
     python -m lpcam_jax convert resnet50.pth --out weights/
     python -m lpcam_jax convert hf:timm/resnet50.tv_in1k --out weights/
     python -m lpcam_jax convert deeplabv1_resnet101-coco.pth --out weights/
 
-Finds out which network the entries are of and writes backbone.npz (torchvision's names, float32, batch norm separate;
-with the four convolutions of DeepLabV2, if the file has them, as head.0 to head.3) and report.json. Nothing in the file
-is run, and torch is not needed.
+Detects the network from the entries of the file and writes backbone.npz (torchvision's names, float32, batch norm
+separate; with the four convolutions of DeepLabV2, if the file has them, as head.0 to head.3) and report.json. No code
+in the file is executed, and torch is not needed.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from ..backbones.weights.names import read_weights
 from ..machine.files import write_arrays, write_json
 from ..systems.deeplab.network import DeepLabV2
 
-# Of the DeepLabs that began as Caffe's; the pool is theirs, not that of the first Caffe ResNet.
+# Flags for DeepLabs converted from Caffe; the pool is DeepLab's, not that of the original Caffe ResNet.
 _CAFFE_FLAGS = (
     "--model.layout caffe --model.stem-pool symmetric_ceil --model.channel-order bgr "
     "--model.mean 104.008 116.669 122.675 --model.std 1 1 1"
@@ -31,7 +31,7 @@ _CAFFE_FLAGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """A file of weights, and where its network goes."""
+    """File of weights, and output folder."""
 
     file: tyro.conf.Positional[str]
     """.npz, .pth, .pt, .bin or .safetensors file, or hf:OWNER/NAME[/FILE] on the Hugging Face Hub"""
@@ -46,7 +46,7 @@ def main(words: list[str]) -> None:
         words: the command line after `convert`.
 
     Raises:
-        UserError: the file cannot be read, is no ResNet of bottlenecks, or the output cannot be written.
+        UserError: the file cannot be read or is not a ResNet with bottlenecks, or the output cannot be written.
     """
     arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax convert", description=__doc__)
     weights = read_weights(arguments.file)
@@ -70,7 +70,7 @@ def main(words: list[str]) -> None:
     print(f"{architecture}, {loaded}")
     print(f"train with it: --model.weights {target} {flags}")
     if weights.caffe:
-        print("--model.layout and what follows is told by the names in the file: of DeepLabs that began as Caffe's.")
+        print("--model.layout and the flags after it follow from the names in the file, those of DeepLabs from Caffe.")
     else:
         print(
             "not in the file: --model.layout, .stem-pool, .channel-order, .mean, .std; the defaults are torchvision's."
@@ -78,7 +78,7 @@ def main(words: list[str]) -> None:
 
 
 def _shapes(architecture: Architecture) -> dict:
-    """The network's parameters and statistics without memory, as a nested dict."""
+    """Shapes of the network's parameters and batch statistics, as a nested dict."""
     sizes = {"blocks": architecture.blocks, "width": architecture.width, "stem_width": architecture.stem_width}
 
     def build() -> nnx.Module:

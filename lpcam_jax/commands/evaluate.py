@@ -3,8 +3,8 @@
     python -m lpcam_jax evaluate configs/shapes.py --predictions heatmaps/ --out scores/
     python -m lpcam_jax evaluate configs/voc12.py --data.root DIR --data.seeds val --predictions masks/ --out val/
 
-The folder is one that infer.py wrote, or holds maps (ID.npz: classes, and a float (n, H, W) array a method) or masks
-(ID.png: palette or 8-bit grey). The pictures are those of --data.seeds; of the recipe only the data set is used.
+The folder was written by infer.py, or holds maps (ID.npz: classes, and a float (n, H, W) array per method) or masks
+(ID.png: palette or 8-bit grey). The pictures are those of --data.seeds; only the data set of the recipe is used.
 """
 
 from collections.abc import Iterator
@@ -32,24 +32,24 @@ from ..results.scoring import score_maps, score_masks, scoring_protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """A data set, predictions for it, and where the scores go."""
+    """Data set, predictions, and output folder."""
 
     recipe: tyro.conf.Positional[str]
     """file with get_config(), e.g. configs/voc12.py; the flags below override it"""
     predictions: str
-    """folder of infer.py, of maps (ID.npz) or of masks (ID.png)"""
+    """output folder of infer.py, or folder of maps (ID.npz) or masks (ID.png)"""
     out: str
     """folder for metrics.json, confusion.png and, for maps, thresholds.png"""
 
 
 def main(words: list[str]) -> None:
-    """Score, print, write.
+    """Score the predictions, print and write the scores.
 
     Args:
         words: the command line after the command's name.
 
     Raises:
-        UserError: there is nothing to score, or a file does not fit.
+        UserError: there is nothing to score, or a prediction does not match its picture.
     """
     config, arguments = parse_with_recipe(Arguments, words, prog="python -m lpcam_jax evaluate", description=__doc__)
     out = Path(arguments.out)
@@ -64,7 +64,7 @@ def main(words: list[str]) -> None:
     is_maps = isinstance(folder, MapFolder)
     result, _ = (score_maps if is_maps else score_masks)(folder, source)
     if not result["scored"]:
-        raise UserError(f"no picture with a prediction in {folder.directory} has a pixel of truth: nothing to score.")
+        raise UserError(f"no picture with a prediction in {folder.directory} has a labelled pixel: nothing to score.")
     scores = result["scores"]
     metrics = {"pictures": len(source), "protocol": _protocol(config, source, folder, made_with), **result}
 
@@ -74,17 +74,17 @@ def main(words: list[str]) -> None:
         print(line)
     if is_maps:
         seed_curves(out / "thresholds.png", scores, pictures=result["scored"])
-        confusions = {f"{title(k)}, threshold {one['best']['threshold']:g}": one for k, one in scores.items()}
+        by_caption = {f"{title(k)}, threshold {score['best']['threshold']:g}": score for k, score in scores.items()}
     else:
-        confusions = {"masks": scores}
-    matrices = {name: np.array(one["confusion"]) for name, one in confusions.items()}
+        by_caption = {"masks": scores}
+    matrices = {caption: np.array(score["confusion"]) for caption, score in by_caption.items()}
     confusion_picture(out / "confusion.png", matrices, source.class_names)
     write_json(out / "metrics.json", metrics)
     print(f"{result['scored']} of {len(source)} pictures are scored; numbers, protocol and pictures are in {out}.")
 
 
 def _protocol(config: Any, source: RecordSource, folder: Any, made_with: dict[str, Any] | None) -> dict[str, Any]:
-    """What the numbers depend on, as plain JSON values."""
+    """Everything the numbers depend on, as plain JSON values."""
     is_maps = isinstance(folder, MapFolder)
     protocol = scoring_protocol(config, source)
     return {
@@ -97,7 +97,7 @@ def _protocol(config: Any, source: RecordSource, folder: Any, made_with: dict[st
 
 
 def _made_with(folder: MapFolder | MaskFolder, source: RecordSource) -> dict[str, Any] | None:
-    """What infer.py says of the predictions; UserError when they are of other classes."""
+    """The protocol that infer.py wrote with the predictions; UserError if their classes differ."""
     protocol = read_protocol(folder)
     if protocol and tuple(protocol["class_names"]) != tuple(source.class_names):
         raise UserError(
@@ -109,12 +109,12 @@ def _made_with(folder: MapFolder | MaskFolder, source: RecordSource) -> dict[str
 
 
 def _remarks(metrics: dict[str, Any]) -> Iterator[str]:
-    """What to know beside the numbers, line by line."""
+    """Remarks on the numbers, line by line."""
     yield from empty_maps_line(metrics.get("empty_maps", {}))
     if count := metrics.get("unsure_pixels"):
         yield f"pixels predicted as {IGNORE} (unsure), counted as background: {count}"
     if count := metrics["without_truth"]:
         yield f"left out, without a mask or with ignored pixels only: {count}"
     if count := metrics["missing"]:
-        more = ", ..." if count > len(metrics["first_missing"]) else ""
-        yield f"left out, without a prediction: {count} ({', '.join(metrics['first_missing'])}{more})"
+        ellipsis = ", ..." if count > len(metrics["first_missing"]) else ""
+        yield f"left out, without a prediction: {count} ({', '.join(metrics['first_missing'])}{ellipsis})"

@@ -1,19 +1,19 @@
-"""Results in the formats of other programs.
+"""Export results to the formats of other programs.
 
     python -m lpcam_jax export --format irn --maps heatmaps/ --method lpcam --out irn_cams/
     python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
     python -m lpcam_jax export --format labelme --masks heatmaps_mine/ --images my/ --out labelme/
     python -m lpcam_jax export --format stablehlo --ckpt runs/demo --out classifier_lpcam.stablehlo
 
-irn: ID.npy, the pickled dict (keys, cam, high_res) of the PyTorch repositories of the IRN family. Whoever opens a
-pickle runs it as a program: these are for those who trust you, and nothing here opens one.
+irn: ID.npy, the pickled dict (keys, cam, high_res) used by the PyTorch repositories of the IRN family. Opening a pickle
+executes code: share these only with people who trust you. This package never opens one.
 
-coco: one JSON of instances; labelme: ID.json for each picture. A polygon for every connected region of a class, exact
-to the pixel, its holes joined to the outline by a slit; ignored pixels (255) are in none. LabelMe files that are there
-already are kept, for they may have been corrected by hand.
+coco: one JSON file of instances; labelme: ID.json for each picture. Every connected region of a class becomes a
+pixel-exact polygon, with holes joined to the outline by a slit; ignored pixels (255) belong to no region. Existing
+LabelMe files are kept, since they may have been corrected by hand.
 
-stablehlo: classifier and LPCAM (and LPCAM-T, if taught) as one program for CPU, CUDA and TPU; FILE.json beside it
-says how to load it.
+stablehlo: classifier and LPCAM (and LPCAM-T, if the run has it) as one program for CPU, CUDA and TPU; FILE.json beside
+it describes how to load it.
 
 `--format FORMAT --help` shows the flags of a format.
 """
@@ -43,55 +43,55 @@ from ..systems.lpcam.stored_prototypes import load_prototypes
 from ..training.run import Run
 from ..training.state import trained_state
 
-_MOST_CLASSES = 254  # that masks of them can hold
+_MOST_CLASSES = 254  # maximum in an 8-bit mask
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What to write, and where to; the other flags depend on the format."""
+    """Format and output path; the other flags depend on the format."""
 
     format: Literal["irn", "coco", "labelme", "stablehlo"]
-    """whose files"""
+    """output format"""
     out: str
-    """folder for them; coco and stablehlo: the file"""
+    """output folder; coco and stablehlo: output file"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapArguments(Arguments):
-    """Heat maps, and where they go."""
+    """Heat maps, and output folder."""
 
     maps: str
-    """folder of infer.py, or of maps (ID.npz: classes, and a float (n, H, W) array a method)"""
+    """output folder of infer.py, or folder of maps (ID.npz: classes, and a float (n, H, W) array per method)"""
     method: str = ""
-    """whose maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of any other array; empty: the last in each file,
-    which is lpcam or, where a run was taught, taught"""
+    """method of the maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of another array; empty: the last in each
+    file: taught in a run with LPCAM-T, otherwise lpcam"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskArguments(Arguments):
-    """Masks, and where their polygons go."""
+    """Masks, and output path."""
 
     masks: str
-    """folder of infer.py, of which the masks/ or seeds/ are taken, or of masks (ID.png: 0 background, n + 1 class n,
-    255 ignored)"""
+    """output folder of infer.py, whose masks/ or seeds/ are used, or folder of masks (ID.png: 0 background, n + 1 class
+    n, 255 ignored)"""
     classes: tuple[str, ...] = ()
-    """names of the classes 1, 2, ...; empty: those of the protocol.json that infer.py wrote beside its masks"""
+    """names of the classes with values 1, 2, ...; empty: from the protocol.json that infer.py wrote with the masks"""
     images: str = ""
-    """folder of the pictures, to name their files; empty: each is called ID.jpg, whatever its file is"""
+    """folder of the pictures, for their file names in the output; empty: the name is always ID.jpg"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArguments(Arguments):
-    """A run, and where its program goes."""
+    """A run, and output file."""
 
     ckpt: str
     """the --workdir of a run of train.py"""
     side: tuple[int, int] | None = None
-    """height and width of the pictures it will be given; empty: the crops of training, which are square"""
+    """height and width of the program's input pictures; none: those of the square training crops"""
 
 
 def main(words: list[str]) -> None:
-    """Write one format.
+    """Export to one format.
 
     Args:
         words: the command line after the command's name.
@@ -137,9 +137,9 @@ def _write_labelme(arguments: MaskArguments, out: Path) -> None:
         write_json(out / f"{name}.json", document)
 
     _for_each(missing, write)
-    kept = len(file_names) - len(missing)
-    said = f" {kept} of them were there already and are as they were." if kept else ""
-    print(f"{len(file_names)} pictures are in {out}; put the files beside the pictures.{said}")
+    existing = len(file_names) - len(missing)
+    note = f" {existing} of them existed already and are unchanged." if existing else ""
+    print(f"{len(file_names)} pictures are in {out}; put the files beside the pictures.{note}")
 
 
 def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
@@ -155,7 +155,7 @@ def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
     write_atomically(out, content)
     values = description(run, state, prototypes, size, out.name)
     write_json(Path(f"{out}.json"), values)
-    print(f"{out} ({len(content) / 1e6:.1f} MB) takes pictures of {size[0]}x{size[1]}; {out}.json says how.")
+    print(f"{out} ({len(content) / 1e6:.1f} MB) takes pictures of {size[0]}x{size[1]}; {out}.json describes it.")
 
 
 _FORMATS: dict[str, tuple[type, Callable[[Any, Path], None]]] = {
@@ -167,15 +167,15 @@ _FORMATS: dict[str, tuple[type, Callable[[Any, Path], None]]] = {
 
 
 def _masks(arguments: MaskArguments, out: Path) -> tuple[MaskFolder, tuple[str, ...], dict[str, str]]:
-    """The folder, the names of its classes, and the file name of every id's picture."""
-    directory = Path(arguments.masks)
-    below = next((directory / kind for kind in ("masks", "seeds") if (directory / kind).is_dir()), directory)
-    folder = MaskFolder.checked(below)
-    protocol = below.parent / "protocol.json"
-    _keep_apart(out, below.parent if protocol.exists() else below)
-    names = ids_in(below, "png")
+    """The folder of masks, the names of its classes, and the picture's file name for every id."""
+    root = Path(arguments.masks)
+    directory = next((root / kind for kind in ("masks", "seeds") if (root / kind).is_dir()), root)
+    folder = MaskFolder.checked(directory)
+    protocol = directory.parent / "protocol.json"
+    _keep_apart(out, directory.parent if protocol.exists() else directory)
+    names = ids_in(directory, "png")
     if not names:
-        raise UserError(f"{below} holds no ID.png; name a folder of masks.")
+        raise UserError(f"{directory} holds no ID.png; name a folder of masks.")
     return folder, arguments.classes or _class_names(protocol), _file_names(arguments.images, names)
 
 
@@ -185,7 +185,7 @@ def _class_names(protocol: Path) -> tuple[str, ...]:
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{protocol}, where infer.py writes the names of the classes, cannot be read; give them with --classes, in "
-            "the order of their numbers in the masks, from 1."
+            "the order of their values in the masks, from 1."
         ) from None
 
 
@@ -196,23 +196,23 @@ def _file_names(images: str, ids: Sequence[str]) -> dict[str, str]:
     if not folder.is_dir():
         raise UserError(f"--images {images}: no such folder of pictures.")
     files = [file.relative_to(folder).as_posix() for file in find_pictures(folder)]
-    known = dict(zip(unique_ids(files), files, strict=True))
-    if missing := [name for name in ids if name not in known]:
+    by_id = dict(zip(unique_ids(files), files, strict=True))
+    if missing := [name for name in ids if name not in by_id]:
         raise UserError(
-            f"--images {images} has no picture {shown(missing[0])}, of which there is a mask ({len(missing)} of "
-            f"{len(ids)} are missing); name the folder that the ids start from, or leave --images out."
+            f"--images {images} has no picture for the mask {shown(missing[0])} ({len(missing)} of {len(ids)} are "
+            "missing); name the folder that the ids are relative to, or omit --images."
         )
-    return {name: known[name] for name in ids}
+    return {name: by_id[name] for name in ids}
 
 
 def _keep_apart(out: Path, folder: Path) -> None:
-    """UserError when the output would be among what is read."""
+    """Raise UserError if the output would be inside an input folder."""
     if out.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"--out {out} is in {folder}, which is read; choose another place.")
+        raise UserError(f"--out {out} is in the input folder {folder}; choose another place.")
 
 
 def _for_each(names: Sequence[str], write: Callable[[str], None]) -> None:
-    """Write in threads, with a progress bar."""
+    """Call `write` for every name, in threads and with a progress bar."""
     with ThreadPoolExecutor(4) as pool:
         for _ in tqdm(pool.map(write, names), "export", len(names), unit="img"):
             pass

@@ -2,12 +2,12 @@
 
     python -m lpcam_jax faithfulness --ckpt runs/demo --maps heatmaps/ --out scores/ --limit 2
 
-The pictures are those of infer.py, with the same --images, --root and --split. No truth is needed. Two rows are no
-explanation at all: a random map, and a bright centre.
+The pictures are those of infer.py, with the same --images, --root and --split. No true masks are needed. Two rows are
+baselines that explain nothing: a random map and a bright centre.
 
-Mind what is measured: these numbers reward a map that finds what the classifier itself looks at most, and a small one
-often suffices. LPCAM spreads over the whole object, also over parts that the classifier would not miss, so it need not
-win here; whether maps cover objects is what `python -m lpcam_jax evaluate` says.
+These numbers reward a map that marks what the classifier relies on most, often a small region. LPCAM covers the whole
+object, including parts that the classifier would not miss, so it does not have to win here; whether maps cover objects
+is measured by `python -m lpcam_jax evaluate`.
 """
 
 from dataclasses import dataclass
@@ -41,47 +41,47 @@ from ..results.folder import all_skipped, skipped_line
 from ..results.predictions import MapFolder, open_maps, read_protocol
 from ..systems.lpcam.trained_model import TrainedModel
 
-_BATCH = 8  # a multiple of it are the pictures of each measure by default: few are computed to fill a batch
+_BATCH = 8  # divides the number of pictures of each measure at its defaults, so that little padding is computed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """A classifier, maps for its pictures, and where the scores go."""
+    """Classifier, maps of its pictures, and output folder."""
 
     ckpt: str
-    """the --workdir of a run of train.py: the classifier that is asked"""
+    """the --workdir of a run of train.py, whose classifier is explained"""
     maps: str
-    """folder of infer.py, or of maps (ID.npz: classes, and a float (n, H, W) array a method)"""
+    """output folder of infer.py, or folder of maps (ID.npz: classes, and a float (n, H, W) array per method)"""
     out: str
     """folder for faithfulness.json"""
     methods: tuple[str, ...] = ()
-    """whose maps: cam, lpcam_f, lpcam, or the names of other arrays; empty: all there are"""
+    """methods to score: cam, lpcam_f, lpcam, or the names of other arrays; empty: all"""
     images: str = ""
     """a folder, a file, or a pattern such as 'my/*.jpg'; empty: the run's own data set"""
     root: str = ""
-    """where the run's data set is now; empty: where it was for training"""
+    """current folder of the run's data set; empty: the one used for training"""
     split: str = ""
-    """which part of it, as --data.seeds of train.py; empty: that one"""
+    """split of that data set, in the syntax of --data.seeds of train.py; empty: the run's --data.seeds"""
     limit: int | None = 100
-    """only the first pictures that have maps; none: all. A picture takes some seconds"""
+    """use only the first LIMIT pictures that have maps; none: all. A picture takes a few seconds"""
     side: int = 224
-    """pictures and maps are resized to a square of so many pixels, so that one shape is compiled"""
+    """pictures and maps are resized to a square with sides of this many pixels, so that only one shape is compiled"""
     steps: int = 23
-    """of insertion and deletion (the paper's 224 take ten times as long)"""
+    """number of steps of insertion and deletion (the paper's 224 take ten times as long)"""
     fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
-    """of the pixels, removed for ROAD"""
+    """fractions of the pixels to remove for ROAD"""
     seed: int = 0
-    """of ROAD's noise and of the random maps"""
+    """random seed of ROAD's noise and of the random maps"""
 
 
 def main(words: list[str]) -> None:
-    """Score, print, write.
+    """Score the maps, print and write the scores.
 
     Args:
         words: the command line after the command's name.
 
     Raises:
-        UserError: there is no such run, there are no maps of its pictures, or a file does not fit.
+        UserError: there is no such run, there are no maps of its pictures, or a file does not match its picture.
     """
     arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax faithfulness", description=__doc__)
     _check(arguments)
@@ -127,7 +127,7 @@ def _check(arguments: Arguments) -> None:
 
 
 def _made_with(folder: MapFolder, model: TrainedModel) -> dict[str, Any] | None:
-    """What infer.py says of the maps; UserError when they are of other classes."""
+    """The protocol that infer.py wrote with the maps; UserError if their classes differ."""
     protocol = read_protocol(folder)
     if protocol and tuple(protocol["class_names"]) != model.class_names:
         raise UserError(
@@ -145,11 +145,11 @@ def _score(
     arguments: Arguments,
     skipped: list[str],
 ) -> dict[str, list[dict[str, float]]]:
-    """For every method, the measures of every class of every picture."""
+    """The measures of every class of every picture, by method; lines about unreadable pictures go to `skipped`."""
     side = arguments.side
     scores: dict[str, list] = {method: [] for method in ("random", "centre", *folder.methods)}
-    fit = max(model.config.inference.batch_pixels // side**2, 1)
-    classify = in_batches(model.probabilities, min(fit, _BATCH))
+    capacity = max(model.config.inference.batch_pixels // side**2, 1)
+    classify = in_batches(model.probabilities, min(capacity, _BATCH))
     mean = np.float32(model.config.model.mean)
     mean = mean[::-1] if model.config.model.channel_order == "bgr" else mean
     centre = np.exp(-((np.linspace(-2, 2, side)[:, None] ** 2 + np.linspace(-2, 2, side) ** 2) / 2))
@@ -165,18 +165,18 @@ def _score(
             method: np.moveaxis(resize_bilinear(np.moveaxis(stack, 0, -1), (side, side)), -1, 0)
             for method, stack in maps.items()
         }
-        drawn = np.random.default_rng([arguments.seed, index]).random((side, side))
+        noise = np.random.default_rng([arguments.seed, index]).random((side, side))
         for number, target in enumerate(classes):
-            of_class = {method: squares[method][number] for method in folder.methods}
-            for method, one in {"random": drawn, "centre": centre, **of_class}.items():
-                scores[method].append(_measures(classify, picture, one, target, mean, arguments))
+            class_maps = {method: squares[method][number] for method in folder.methods}
+            for method, heat_map in {"random": noise, "centre": centre, **class_maps}.items():
+                scores[method].append(_measures(classify, picture, heat_map, target, mean, arguments))
     return scores
 
 
 def _measures(
     classify: Classify, picture: np.ndarray, map: np.ndarray, target: int, mean: np.ndarray, arguments: Arguments
 ) -> dict[str, float]:
-    """Everything about one map; what is taken away becomes the mean colour."""
+    """All measures of one map; deletion and the confidence after masking use the mean colour for removed pixels."""
     before, after = masked_confidence(classify, picture, map, target, baseline=mean)
     return {
         "insertion": insertion(classify, picture, map, target, steps=arguments.steps).auc,
@@ -189,7 +189,7 @@ def _measures(
 
 def _summary(values: list[dict[str, float]]) -> dict[str, float]:
     """Means over all pairs of picture and class, as fractions."""
-    columns = {name: np.array([one[name] for one in values]) for name in values[0]}
+    columns = {name: np.array([measures[name] for measures in values]) for name in values[0]}
     return {
         "insertion": float(columns["insertion"].mean()),
         "deletion": float(columns["deletion"].mean()),
@@ -200,7 +200,7 @@ def _summary(values: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _protocol(arguments: Arguments, model: TrainedModel, made_with: dict[str, Any] | None) -> dict[str, Any]:
-    """What the numbers depend on, as plain JSON values."""
+    """Everything the numbers depend on, as plain JSON values."""
     return {
         "version": __version__,
         "ckpt": arguments.ckpt,

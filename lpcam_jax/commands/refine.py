@@ -1,11 +1,11 @@
-"""Pseudo masks from a folder of heat maps, of any method: by a CRF, by saliency, or the seeds as they are.
+"""Pseudo masks from a folder of heat maps of any method: refined by a CRF, by CRF and saliency, or unrefined seeds.
 
     python -m lpcam_jax refine --ckpt runs/demo --maps heatmaps/ --out pseudo_masks/
     python -m lpcam_jax refine --ckpt runs/demo --maps heatmaps/ --method cam --background 0.2 --out pseudo_masks_cam/
     python -m lpcam_jax refine --images my/ --maps heatmaps_mine/ --out pseudo_masks_mine/
 
-Needs no training. The labels of a picture are the classes of its maps; masks are scored where there are true ones. The
-random walk of IRN is what `infer.py --ckpt RUN --maps DIR` does with a run of IRNet.
+Needs no training. The labels of a picture are the classes of its maps; pseudo masks are scored if there are true masks.
+For IRN's random walk, use `infer.py --ckpt RUN --maps DIR` with a run of IRNet.
 """
 
 from dataclasses import dataclass
@@ -28,55 +28,56 @@ from ..training.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Heat maps, their pictures, how they are refined, and where the masks go."""
+    """Heat maps, their pictures, the refinement, and output folder."""
 
     maps: str
-    """folder of infer.py, or of maps (ID.npz: classes, and a float (n, H, W) array a method)"""
+    """output folder of infer.py, or folder of maps (ID.npz: classes, and a float (n, H, W) array per method)"""
     out: str
-    """folder for the masks; the same folder continues them"""
+    """folder for the masks; give the same folder again to resume"""
     ckpt: str = ""
-    """a run of train.py on the data set of the maps, of any kind: it names the pictures and classes"""
+    """a run of train.py, of any kind, on the data set of the maps; determines pictures and classes"""
     images: str = ""
     """a folder, a file, or a pattern such as 'my/*.jpg'; empty: the data set of the run"""
     root: str = ""
-    """where the run's data set is now; empty: where it was for training"""
+    """current folder of the run's data set; empty: the one used for training"""
     split: str = ""
-    """which part of it, as --data.seeds of train.py; empty: that one"""
+    """split of that data set, in the syntax of --data.seeds of train.py; empty: the run's --data.seeds"""
     limit: int | None = None
-    """only the first pictures"""
+    """use only the first LIMIT pictures"""
     refine: Literal["crf", "none"] = "crf"
-    """crf: a dense CRF moves the seeds to the edges of the photograph; none: the seeds as they are"""
+    """crf: a dense CRF aligns the seeds with the edges of the picture; none: the unrefined seeds"""
     method: str = ""
-    """which method's maps: cam, lpcam_f, lpcam, taught (LPCAM-T), amn, or the name of any other array; empty: the last
-    in each file"""
+    """method of the maps: cam, lpcam_f, lpcam, taught (LPCAM-T), amn, or the name of another array; empty: the last in
+    each file"""
     background: float = 0.3
-    """seed threshold: where no map is above it there is background"""
+    """seed threshold: pixels where no map is above it are background"""
     saliency: str = ""
-    """with crf: a folder of 8-bit saliency maps, ID.png; then EDAM's rule makes the masks of maps, CRF and saliency"""
+    """with crf: folder of 8-bit saliency maps, ID.png; pseudo masks then follow EDAM's rule, from maps, CRF and
+    saliency"""
 
 
 def main(words: list[str]) -> None:
-    """Refine, score, print.
+    """Refine the maps, score the masks and print the scores.
 
     Args:
         words: the command line after the command's name.
 
     Raises:
-        UserError: there are no such maps or pictures, they do not fit, or the masks cannot be written.
+        UserError: there are no such maps or pictures, they do not match, or the masks cannot be written.
     """
     arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax refine", description=__doc__)
     devices.remember_compilations()
-    how = refinement(arguments.refine, background=arguments.background, saliency=arguments.saliency)
+    rule = refinement(arguments.refine, background=arguments.background, saliency=arguments.saliency)
     pictures = _pictures(arguments)
     with in_use(arguments.out, "refine", flag="--out"):
-        metrics = refine_maps(arguments.maps, arguments.method, pictures, arguments.out, refinement=how)
+        metrics = refine_maps(arguments.maps, arguments.method, pictures, arguments.out, refinement=rule)
     for line in describe(metrics):
         print(line)
     print(f"{metrics['pictures']} pictures are in {arguments.out}: look at index.html, use masks/.")
 
 
 def _pictures(arguments: Arguments) -> RecordSource:
-    """Those of the run, or those that are named, with the classes that the protocol of the maps names."""
+    """The pictures of the run or, without a run, those of --images with the classes in the protocol of the maps."""
     where = {"images": arguments.images, "root": arguments.root, "split": arguments.split, "limit": arguments.limit}
     if arguments.ckpt:
         run = Run.open(arguments.ckpt)

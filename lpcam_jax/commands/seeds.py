@@ -1,11 +1,11 @@
-"""Seed masks from a folder of heat maps: of any method, at any threshold, as palette PNGs to look at or to train on.
+"""Seed masks from a folder of heat maps, for any method and threshold, as palette PNGs to look at or to train on.
 
     python -m lpcam_jax seeds --maps heatmaps/ --out seeds/
     python -m lpcam_jax seeds --maps heatmaps/ --method cam --threshold best --out seeds_cam/
     python -m lpcam_jax seeds --maps heatmaps/ --threshold otsu --out seeds_otsu/
     python -m lpcam_jax seeds --maps heatmaps/ --unsure 0.25 0.45 --out seeds_sure/
 
-The folder is one that infer.py wrote, or holds maps as it writes them (ID.npz).
+The folder was written by infer.py, or holds maps in the same format (ID.npz).
 """
 
 import json
@@ -31,24 +31,24 @@ _MOST_CLASSES = 254
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Maps, a threshold, and where the masks go."""
+    """Maps, threshold, and output folder."""
 
     maps: str
-    """folder of infer.py, or of maps (ID.npz: classes, and a float (n, H, W) array a method)"""
+    """output folder of infer.py, or folder of maps (ID.npz: classes, and a float (n, H, W) array per method)"""
     out: str
     """folder for the masks, ID.png: 0 background, n + 1 class n, 255 unsure"""
     method: str = ""
-    """whose maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of any other array; empty: the last in each file,
-    which is lpcam or, where a run was taught, taught"""
+    """method of the maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of another array; empty: the last in each
+    file: taught in a run with LPCAM-T, otherwise lpcam"""
     threshold: float | Literal["best", "otsu"] = 0.3
-    """where no map is above it there is background; best: the one with the highest mIoU, where infer.py scored the
-    maps; otsu: of each map its own, which separates its low values from its high ones (no truth is needed)"""
+    """pixels where no map is above this are background. best: the threshold with the highest mIoU, if infer.py scored
+    the maps; otsu: Otsu's threshold of each map, which separates low from high values (no true masks needed)"""
     unsure: tuple[float, float] | None = None
-    """instead: two thresholds; a pixel is background up to the first, of a class above the second, 255 in between"""
+    """replaces --threshold by two thresholds: background up to the first, a class above the second, 255 in between"""
 
 
 def main(words: list[str]) -> None:
-    """Write the masks.
+    """Cut the seeds and write the masks.
 
     Args:
         words: the command line after the command's name.
@@ -75,7 +75,7 @@ def main(words: list[str]) -> None:
 def _rule(
     arguments: Arguments, method: str, directory: Path
 ) -> tuple[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-    """The thresholds in words, and what makes a mask of maps (H, W, n) and labels (n,)."""
+    """The thresholds in words, and the function from maps (H, W, n) and labels (n,) to a mask."""
     if arguments.unsure is None and arguments.threshold == "otsu":
         return "each above its Otsu threshold", _above_otsu
     low, high = arguments.unsure or (_threshold(arguments, method, directory),) * 2
@@ -87,7 +87,7 @@ def _rule(
 
 
 def _above_otsu(maps: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Among the classes whose map is above its own threshold, the one whose map is highest."""
+    """Mask of the class with the highest map, among those whose map is above its own Otsu threshold."""
     return seed_mask(np.where(maps > otsu_threshold(maps), maps, 0), labels, background=0)
 
 
@@ -106,7 +106,7 @@ def _threshold(arguments: Arguments, method: str, directory: Path) -> float:
 
 
 def _mask(maps: np.ndarray, classes: np.ndarray, size: tuple[int, int], mask_of: Callable) -> np.ndarray:
-    """uint8 (H, W) of maps (n, H, W)."""
+    """The mask uint8 (H, W) cut from maps (n, H, W)."""
     if not len(classes):
         return np.zeros(size, np.uint8)
     return with_class_values(mask_of(np.moveaxis(maps, 0, -1), np.ones(len(classes))), classes)

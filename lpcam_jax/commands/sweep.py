@@ -3,8 +3,8 @@
     python -m lpcam_jax sweep --ckpt runs/demo --out sweep/
     python -m lpcam_jax sweep --ckpt runs/demo --out sweep/ --seeds 3 > table.md
 
-One parameter is varied at a time around the run's own values. The pictures are the run's --data.seeds, clustered anew
-and scored; the run is not changed. Writes sweep.png and sweep.json, prints a Markdown table.
+Varies one parameter at a time around the run's own values. The pictures are the run's --data.seeds, clustered anew and
+scored; the run is not changed. Writes sweep.png and sweep.json and prints a Markdown table.
 """
 
 import dataclasses
@@ -29,22 +29,22 @@ from ..training.state import trained_state
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """A run, and where the numbers go."""
+    """A run, and output folder."""
 
     ckpt: str
     """the --workdir of a run of train.py, on a data set with masks"""
     out: str
     """folder for sweep.png and sweep.json"""
     root: str = ""
-    """where the run's data set is now; empty: where it was for training"""
+    """current folder of the run's data set; empty: the one used for training"""
     seeds: int = 1
-    """how often each setting is clustered, with the run's own seed and the ones after it"""
+    """number of clusterings of each setting, with the run's own random seed and the following ones"""
     limit: int | None = None
-    """only the first pictures"""
+    """use only the first LIMIT pictures"""
 
 
 def main(words: list[str]) -> None:
-    """Sweep, print, write.
+    """Run the sweep, print and write the results.
 
     Args:
         words: the command line after the command's name.
@@ -82,10 +82,9 @@ def main(words: list[str]) -> None:
         "inference": values["inference"],
     }
     out = Path(arguments.out)
-    write_json(
-        out / "sweep.json", {"protocol": protocol}
-    )  # a folder that cannot be written ends it here, not after the work
-    with redirect_stdout(sys.stderr):  # what is said of the work; the table alone goes to stdout
+    # Written before the work, so that a folder that cannot be written fails early.
+    write_json(out / "sweep.json", {"protocol": protocol})
+    with redirect_stdout(sys.stderr):  # only the table goes to stdout
         result = sweep_parameters(config, state, source, seeds=seeds, devices=mesh)
     print(sweep_table(result))
     sweep_figure(out / "sweep.png", result)

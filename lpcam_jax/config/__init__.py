@@ -1,8 +1,8 @@
-"""What recipes of several systems share; each system's own config is in its folder.
+"""Parts of configs shared by several systems; each system's own config is in its folder.
 
-A file under `configs/` returns the config of a system, whose `kind` the registry knows; the command line overrides
-single fields (`--data.root DIR`); the resolved config is stored with the checkpoint. The defaults are the references'
-recipes for VOC 2012.
+A recipe, a file under `configs/`, returns the config of a system, found by its `kind` in the registry; the command line
+overrides single fields (`--data.root DIR`); the resolved config is stored with the run. The defaults are the
+references' recipes for VOC 2012.
 """
 
 from .common import Batches, Data, RunConfig, SureLabels, at_precision

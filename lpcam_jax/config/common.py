@@ -1,4 +1,4 @@
-"""What recipes of several systems share: the pictures, what is learned from heat maps, how pictures share batches."""
+"""Parts of configs shared by several systems: data, batches, sure labels, and the fields of every config."""
 
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -8,26 +8,26 @@ from .numbers import MAY_CHANGE, Count, Seed, Share
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Which pictures."""
+    """Data set and splits."""
 
     source: Literal["shapes", "folder", "voc_layout", "voc12", "coco14", "tfds"] = "folder"
-    """shapes: drawn by this package; folder: pictures with labels.csv, COCO JSON, VOC XML or a folder a class, told by
-    looking; voc_layout: pictures, masks and lists of ids, as in a VOC devkit; voc12, coco14: the benchmarks, prepared
-    from their archives; tfds: a set that TFDS prepared"""
+    """shapes: drawn by this package; folder: pictures with labels.csv, COCO JSON, VOC XML or one folder per class
+    (detected automatically); voc_layout: pictures, masks and lists of ids, as in a VOC devkit; voc12, coco14: the
+    benchmarks, prepared from their archives; tfds: a data set prepared by TFDS"""
     root: Annotated[str, MAY_CHANGE] = ""
-    """the folder of the data set; voc12, coco14: where the archives or the unpacked files are; tfds: the folder with
+    """folder of the data set; voc12, coco14: folder of the archives or the unpacked files; tfds: folder with
     dataset_info.json"""
     prepared: Annotated[str, MAY_CHANGE] = ""
-    """voc12, coco14: where the prepared data set is kept; empty: root/prepared"""
+    """voc12, coco14: folder for the prepared data set; empty: root/prepared"""
     classes: tuple[str, ...] = ()
     """keep only these classes, in this order; empty: all of the data set"""
     train: str = "all"
-    """what is trained on. voc12, coco14, tfds: a split; voc_layout: a file of ids, relative to root; shapes, folder:
-    all. Any of them can be cut, as in train[:50%] or all[400:]"""
+    """training pictures. voc12, coco14, tfds: a split; voc_layout: a file of ids, relative to root; shapes, folder:
+    all. Each can be sliced, as in train[:50%] or all[400:]"""
     seeds: str = "all"
-    """what is clustered, and what infer.py maps and scores; as for train"""
+    """pictures that are clustered, and that infer.py maps and scores; same syntax as train"""
     validation: str = ""
-    """what is validated on; as for train; empty: see held_out"""
+    """validation pictures; same syntax as train; empty: see held_out"""
     masks: str = ""
     """segmentation: folder of masks, ID.png, to train on, such as the seeds/ that infer.py writes; empty: the true
     masks of the data set"""
@@ -38,54 +38,56 @@ class Data:
     truth: str = "SegmentationClass"
     """voc_layout: folder of the true masks, relative to root"""
     present: int = 1
-    """voc_layout: a class is in a picture when its mask holds at least this many of its pixels"""
+    """voc_layout: minimum number of pixels in the mask for a class to be a label of the picture"""
     scenes: int = 600
-    """shapes: how many scenes are drawn"""
+    """shapes: number of scenes to draw"""
     held_out: Share = 0.1
-    """share of the training pictures kept for validation, drawn with the run's seed, when no validation set is named"""
+    """fraction of the training pictures held out for validation, drawn with the run's seed, if --data.validation is
+    empty"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """How pictures of many sizes share batches."""
+    """How pictures of many sizes share batches in inference."""
 
     batch_pixels: Count = 1_600_000
-    """pixels of one device's batch, mirror images included: bounds the memory"""
+    """maximum number of pixels in one device's batch, mirror images included; bounds the memory"""
     max_shapes: Count = 12
-    """at most this many picture shapes are compiled"""
+    """maximum number of picture shapes to compile"""
     precision: Literal["", "float32", "bfloat16"] = ""
-    """of the convolutions, where results are written; empty: the model's. bfloat16 is for GPUs and TPUs"""
+    """precision of the convolutions in inference; empty: the model's. bfloat16 is for GPUs and TPUs"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What the config of every system has; a system adds `model`, `training` and `inference`."""
+    """The fields of every system's config; a system adds `model`, `training` and `inference`."""
 
     kind: ClassVar[str]
     """name of the system in config.json and in the registry"""
 
     data: Data = field(default_factory=Data)
     seed: Seed = 0
-    """random seed of everything: initialisation, order, crops, dropout, feature sample, clustering"""
+    """random seed of initialisation, order, crops, dropout, feature sample and clustering"""
     limit: int | None = None
     """use only the first LIMIT pictures, for a dry run"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SureLabels:
-    """Which pixels of a heat map are learned from: those whose label two thresholds agree on, each after a CRF."""
+    """Training labels from heat maps: pixels on whose label the seeds at two thresholds agree, each after a CRF."""
 
     method: str = "lpcam"
-    """which method's maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of any other array in their files; the
-    two thresholds below are those of lpcam"""
+    """method of the heat maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of another array in their files; the
+    default thresholds are for lpcam"""
     foreground: float = 0.45
-    """a pixel has a class when it still has one at this threshold"""
+    """upper seed threshold: a pixel is labelled with a class if it has one at this threshold"""
     background: float = 0.25
-    """it is background when it is at this one; all others are unsure, and not learned from"""
+    """lower seed threshold: a pixel is labelled background if it is background at this threshold; all others are
+    unsure and not trained on"""
 
 
 def at_precision(config: Any) -> Any:
-    """The config as results are computed with it: at `inference.precision`, where that is given."""
+    """The config with `model.precision` replaced by `inference.precision`, if given."""
     if not config.inference.precision:
         return config
     return replace(config, model=replace(config.model, precision=config.inference.precision))

@@ -1,4 +1,4 @@
-"""A config as plain JSON values, and back: what config.json of a run holds."""
+"""Configs as plain JSON values and back, as stored in config.json of a run."""
 
 import dataclasses
 import json
@@ -15,18 +15,18 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any], kind: type) -> Any:
-    """Rebuild a config from `to_json`.
+    """Rebuild a config from the result of `to_json`.
 
     Args:
-        values: what `to_json` gave; fields that are absent take their default.
-        kind: the dataclass; one that has subclasses to choose from does so in its `class_for(values)`.
+        values: the result of `to_json`; missing fields take their default.
+        kind: the dataclass; if it has a method `class_for(values)`, that chooses the subclass.
 
     Returns:
-        A `kind`.
+        An instance of `kind`.
 
     Raises:
-        ValueError: a field is not known.
-        UserError: as `class_for`.
+        ValueError: a field is unknown.
+        UserError: see `class_for`.
     """
     if class_for := getattr(kind, "class_for", None):
         kind = class_for(values)
@@ -38,7 +38,7 @@ def from_json(values: dict[str, Any], kind: type) -> Any:
 
 
 def read_config(directory: str | Path) -> tuple[Any, tuple[str, ...]]:
-    """The config and the class names that config.json of a run holds.
+    """Read config and class names from config.json of a run.
 
     Raises:
         UserError: there is no run, or its config cannot be read.

@@ -1,7 +1,7 @@
-"""Numbers that a recipe may hold: their limits stand beside the field, in its type.
+"""Limits of the numbers in a config, declared in the types of its fields.
 
 crop: Count = 512                                                       at least 1
-root: Annotated[str, MAY_CHANGE] = ""                                   training with another value does the same
+root: Annotated[str, MAY_CHANGE] = ""                                   has no influence on what training computes
 """
 
 import dataclasses
@@ -12,11 +12,11 @@ from ..machine.errors import UserError
 
 
 class Limit(NamedTuple):
-    """What a value must fulfil.
+    """A condition on a value.
 
     Attributes:
-        holds: value -> bool.
-        advice: what to give instead, for the error line.
+        holds: value -> whether it is valid.
+        advice: what to give instead, for the error message.
     """
 
     holds: Callable[[Any], bool]
@@ -43,18 +43,18 @@ ScaleRange = Annotated[
 ]
 
 MAY_CHANGE = "may change"
-"""Of a field whose value does not change what training computes: a run may be continued with another."""
+"""Marks a field that has no influence on what training computes: a run may be resumed with another value."""
 
 
 def check_numbers(values: Any, prefix: str = "") -> None:
-    """Check every number of a config, or of a part of one, against the limits in its type.
+    """Check all values of a config, or of a part of one, against the limits in their types.
 
     Args:
-        values: a dataclass; those in it are checked, too.
-        prefix: of its flags, such as "training."; of a whole config nothing.
+        values: a dataclass; nested dataclasses are checked as well.
+        prefix: prefix of its flags, such as "training."; empty for a whole config.
 
     Raises:
-        UserError: a value is outside its limits; the line names the flag.
+        UserError: a value is outside its limits; the message names the flag.
     """
     for name, annotations in _annotated(type(values)):
         value, flag = getattr(values, name), f"--{prefix}{name.replace('_', '-')}"
@@ -63,12 +63,12 @@ def check_numbers(values: Any, prefix: str = "") -> None:
         for limit in annotations:
             if isinstance(limit, Limit) and not limit.holds(value):
                 is_several = isinstance(value, tuple)
-                shown = "".join(f" {number:g}" for number in value) + ":" if is_several else f" is {value:g};"
-                raise UserError(f"{flag}{shown} {limit.advice}.")
+                text = "".join(f" {number:g}" for number in value) + ":" if is_several else f" is {value:g};"
+                raise UserError(f"{flag}{text} {limit.advice}.")
 
 
 def may_change(part: type) -> set[str]:
-    """Names of the fields of a dataclass with which a run may be continued whatever their value."""
+    """Names of the fields of a dataclass that may differ when a run is resumed."""
     return {name for name, annotations in _annotated(part) if MAY_CHANGE in annotations}
 
 

@@ -1,4 +1,4 @@
-"""Recipes: files that return a config, and the flags of a command line over them."""
+"""Recipes, files that return a config, and command-line flags that override them."""
 
 import dataclasses
 import importlib.util
@@ -15,16 +15,16 @@ from .registry import DEFAULT, kinds, load_system
 
 
 def load_recipe(path: str) -> Any:
-    """The config that `get_config()` of a recipe file returns.
+    """Load the config returned by `get_config()` of a recipe file.
 
-    The file is a Python program and is run: give only recipes you trust.
+    The file is executed as Python code: load only recipes you trust.
 
     Raises:
         UserError: there is no such file, or it does not return a config.
     """
     if not Path(path).is_file():
-        known = ", ".join(sorted(str(file) for file in Path("configs").glob("*.py"))) or "none in ./configs"
-        raise UserError(f"recipe {path} does not exist; there are: {known}.")
+        recipes = ", ".join(sorted(str(file) for file in Path("configs").glob("*.py"))) or "none in ./configs"
+        raise UserError(f"recipe {path} does not exist; there are: {recipes}.")
     try:
         spec = importlib.util.spec_from_file_location("recipe", path)
         module = importlib.util.module_from_spec(spec)
@@ -43,28 +43,29 @@ def load_recipe(path: str) -> Any:
 def parse_with_recipe(
     flags: type, words: Sequence[str], *, prog: str | None = None, description: str
 ) -> tuple[Any, Any]:
-    """Flags over the recipe they name.
+    """Parse a command line that names a recipe and overrides fields of its config.
 
     Args:
-        flags: dataclass of the program's own flags, with a positional `recipe`; those without a default have to be
-            given.
+        flags: dataclass of the program's own flags, with a positional `recipe`; flags without a default are required.
         words: the command line.
         prog: name of the program in --help; None: the script's.
-        description: on top of --help.
+        description: text at the top of --help.
 
     Returns:
-        The recipe with the overrides, and the program's own flags with them.
+        The recipe's config with the overrides, and an object with all flags, including the program's own.
 
     Raises:
-        UserError: as `load_recipe`. (tyro itself explains wrong flags and exits with code 2.)
+        UserError: see `load_recipe` and `check_numbers`. (tyro itself explains wrong flags and exits with code 2.)
     """
     recipe = next((word for word in words if not word.startswith("-") and word.endswith(".py")), None)
     config = load_recipe(recipe) if recipe else load_system(DEFAULT).config()
     config = dataclasses.replace(config, model=_with_backbone(config, words))
     weights = value_of_flag("--model.weights", words) or ""
-    if Path(weights, "config.json").is_file():  # a run knows its network: no flag has to repeat it
+    if Path(
+        weights, "config.json"
+    ).is_file():  # take the network's settings from the run, so no flag has to repeat them
         config = dataclasses.replace(config, model=config.model.like(read_config(weights)[0].model))
-    # The recipe says which flags there are: those of its config, beside the program's own.
+    # The flags are the program's own and the fields of the recipe's config.
     kind = type(config)
     both = dataclasses.make_dataclass("Arguments", (), bases=(flags, kind), frozen=True, kw_only=True)
     own = {field.name: field.default for field in dataclasses.fields(flags)}
@@ -78,10 +79,10 @@ def parse_with_recipe(
 
 
 def _with_backbone(config: Any, words: Sequence[str]) -> Any:
-    """The model of a config with the backbone that --model.backbone asks for.
+    """The model of a config with the backbone requested by --model.backbone.
 
     Raises:
-        UserError: the recipe's system has no other backbone than its own.
+        UserError: the recipe's system does not support another backbone.
     """
     kind = value_of_flag("--model.backbone", words)
     if kind in (None, config.model.backbone):
@@ -93,7 +94,7 @@ def _with_backbone(config: Any, words: Sequence[str]) -> Any:
 
 
 def value_of_flag(flag: str, words: Sequence[str]) -> str | None:
-    """The value given to a flag, before the defaults of all other flags are known: `--flag value` or `--flag=value`."""
+    """The value of a flag (`--flag value` or `--flag=value`) without parsing the others; None if it is not given."""
     for word, following in zip(words, [*words[1:], None], strict=True):
         if word == flag:
             return following

@@ -1,6 +1,6 @@
-"""Which systems and backbones there are: kind -> where it is. Nothing is imported before it is asked for.
+"""Registry of systems and backbones, by kind. Each is imported only when it is requested.
 
-Another package adds its own by `register_system` and `register_backbone`, or by entry points of these groups, so that
+Another package adds its own with `register_system` and `register_backbone`, or by entry points of these groups, so that
 train.py, infer.py and the commands find them wherever it is installed:
 
     [project.entry-points."lpcam_jax.systems"]
@@ -18,11 +18,11 @@ from ..machine.errors import UserError
 
 
 class Place(NamedTuple):
-    """Where a system is.
+    """Location of a system.
 
     Attributes:
-        module: its name; its `system` is the System.
-        titles: of the maps it writes, as people read them.
+        module: name of the module whose `system` is the System.
+        titles: method -> display name of the maps it writes.
     """
 
     module: str
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 DEFAULT = "classifier"
-"""The kind of a run whose config.json names none, and of a command without a recipe."""
+"""Kind of a run whose config.json names none, and of a command line without a recipe."""
 
 _SYSTEMS = {
     "classifier": Place(
@@ -48,9 +48,9 @@ def register_system(kind: str, module: str, titles: Mapping[str, str] | None = N
     """Add a system, or replace one.
 
     Args:
-        kind: what config.json calls it.
+        kind: its name in config.json.
         module: name of the module whose `system` is the System.
-        titles: of the maps it writes, as people read them.
+        titles: method -> display name of the maps it writes.
     """
     _SYSTEMS[kind] = Place(module, titles or {})
 
@@ -66,32 +66,32 @@ def register_backbone(kind: str, config: str) -> None:
 
 
 def load_system(kind: str) -> Any:
-    """The system of a kind, a `systems.base.System`; its module is imported.
+    """Import and return the system of a kind, a `systems.base.System`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such system.
     """
     place = _SYSTEMS.get(kind) or Place(_plugged_in("systems", kind, _SYSTEMS))
     return import_module(place.module).system
 
 
 def system_of(config: Any) -> Any:
-    """The system that a config is of."""
+    """The system that a config belongs to."""
     return load_system(config.kind)
 
 
 def load_backbone_config(kind: str) -> type:
-    """The dataclass that describes a backbone of a kind, a subclass of `BackboneConfig`.
+    """Import and return the config class of a kind of backbone, a subclass of `BackboneConfig`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such backbone.
     """
     module, _, name = (_BACKBONES.get(kind) or _plugged_in("backbones", kind, _BACKBONES)).partition(":")
     return getattr(import_module(module), name)
 
 
 def kinds() -> list[str]:
-    """The kinds of the systems that are registered."""
+    """Kinds of the registered systems."""
     return list(_SYSTEMS)
 
 
@@ -101,12 +101,12 @@ def backbones() -> list[str]:
 
 
 def title(method: str) -> str:
-    """A map's method as people read it; one that nobody registered keeps the name it has."""
+    """Display name of a method's maps; an unregistered method keeps its name."""
     return next((place.titles[method] for place in _SYSTEMS.values() if method in place.titles), method)
 
 
 def _plugged_in(group: str, kind: str, known: Mapping[str, Any]) -> str:
-    """What another package's entry point says."""
+    """The value of another package's entry point."""
     for entry in entry_points(group=f"lpcam_jax.{group}", name=kind):
         return entry.value
     raise UserError(f"there is no {kind!r} among the {group}; there are {', '.join(known)}.")

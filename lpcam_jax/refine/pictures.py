@@ -1,8 +1,8 @@
-"""One picture's heat maps refined: NumPy in, NumPy out, and a few compiled shapes for pictures of any size.
+"""Refinement of one picture's heat maps: NumPy in, NumPy out, with few compiled shapes for pictures of any size.
 
-Pictures are padded right and bottom to multiples of 64 pixels, and the labels to a power of two: neither has any
-influence on what is computed. Pictures of more than a million pixels are refined at half their size, a third, and so
-on: that bounds the memory.
+Pictures are padded right and bottom to multiples of 64 pixels, and the number of labels to a power of two, without any
+influence on the result. Pictures of more than a million pixels are refined at a half of their size, a third, and so on,
+to bound the memory.
 """
 
 import math
@@ -26,14 +26,12 @@ _MOST_PIXELS = 1 << 20
 
 
 class Refinement(NamedTuple):
-    """A refinement that needs no training.
+    """A training-free refinement of seeds to pseudo masks; its truth value is whether it changes the seeds.
 
     Attributes:
-        refine: "crf": the seeds, put right by a CRF; "none": the seeds.
-        background: their threshold.
-        salient: saliency maps, with "crf": EDAM's rule, which has no threshold; None: there are none.
-
-    It is true where it changes the seeds.
+        refine: "crf": seeds refined by a CRF; "none": unrefined seeds.
+        background: seed threshold.
+        salient: saliency maps for EDAM's rule, which has no threshold (only with "crf"); None: no saliency.
     """
 
     refine: Literal["crf", "none"]
@@ -45,7 +43,7 @@ class Refinement(NamedTuple):
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """How pseudo masks are made, as plain JSON values."""
+        """Protocol entries about the refinement, as plain JSON values."""
         return {"refine": self.refine, "saliency": self.salient is not None}
 
     def labels(self, record: Record, maps: np.ndarray) -> np.ndarray:
@@ -65,15 +63,15 @@ class Refinement(NamedTuple):
 
 
 def refinement(refine: Literal["crf", "none"], *, background: float, saliency: str = "") -> Refinement:
-    """The refinement that flags describe.
+    """Make the refinement described by command-line flags.
 
     Args:
         refine: "crf" or "none".
-        background: threshold of the seeds.
-        saliency: folder of saliency maps, with "crf"; empty: none.
+        background: seed threshold.
+        saliency: folder of saliency maps, only with "crf"; empty: none.
 
     Raises:
-        UserError: there is no such folder, or it goes with another refinement.
+        UserError: there is no such folder, or `refine` is not "crf".
     """
     if saliency and refine != "crf":
         raise UserError(f"--saliency {saliency}: goes with --refine crf, not with {refine}.")
@@ -81,20 +79,20 @@ def refinement(refine: Literal["crf", "none"], *, background: float, saliency: s
 
 
 def cut(maps: np.ndarray, background: float) -> np.ndarray:
-    """The seed of maps, float (H, W, n): uint8 (H, W), 0 background, k + 1 the k-th map; without maps, background."""
+    """Cut the seed from maps float (H, W, n), n >= 0: uint8 (H, W), 0 background, k + 1 the k-th map."""
     if not maps.shape[-1]:
         return np.zeros(maps.shape[:2], np.uint8)
     return seed_mask(maps, np.ones(maps.shape[-1]), background=background).astype(np.uint8)
 
 
 def crf_labels(image: np.ndarray, labels: Sequence[np.ndarray], count: int, *, crf: CRF = CRFS["irn"]) -> np.ndarray:
-    """Labellings of a picture, each put right by a CRF along the edges of the photograph.
+    """Refine labellings of a picture by a CRF, which aligns each with the edges of the picture.
 
     Args:
         image: uint8 (H, W, 3).
         labels: m arrays int (H, W), 0 .. count - 1.
-        count: how many labels there are, the background included.
-        crf: its parameters.
+        count: number of labels, including the background.
+        crf: parameters of the CRF.
 
     Returns:
         uint8 (m, H, W).
@@ -104,19 +102,19 @@ def crf_labels(image: np.ndarray, labels: Sequence[np.ndarray], count: int, *, c
     if count == 1:
         return np.zeros((len(labels), *image.shape[:2]), np.uint8)
     size, small = image.shape[:2], _bounded(image.shape[:2])
-    shrunk = np.stack([resize_mask(np.uint8(one), small) for one in labels])
+    shrunk = np.stack([resize_mask(np.uint8(labelling), small) for labelling in labels])
     scores = _mean_field(resize_bicubic(image, small), np.asarray(label_unary(shrunk, count)), crf)
-    return np.stack([resize_mask(one.argmax(axis=-1).astype(np.uint8), size) for one in scores])
+    return np.stack([resize_mask(score.argmax(axis=-1).astype(np.uint8), size) for score in scores])
 
 
 def sure_labels(image: np.ndarray, maps: np.ndarray, *, foreground: float, background: float) -> np.ndarray:
-    """The labels of the pixels that maps are sure of: what their seeds at two thresholds, each after a CRF, agree on.
+    """Sure labels: where the seeds at two thresholds, each refined by a CRF, agree.
 
     Args:
         image: uint8 (H, W, 3).
         maps: float32 (H, W, n), in [0, 1].
-        foreground: a pixel has a class when it still has one at this threshold.
-        background: it is background when it is at this one, too.
+        foreground: upper threshold; a pixel is labelled with a class if it has one in this seed.
+        background: lower threshold; a pixel is labelled background if it is background in both seeds.
 
     Returns:
         uint8 (H, W), 0 background, k + 1 the k-th map, 255 unsure.
@@ -128,7 +126,7 @@ def sure_labels(image: np.ndarray, maps: np.ndarray, *, foreground: float, backg
 
 
 def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-    """The best class where a picture is salient, background elsewhere, unless a class is certain there.
+    """EDAM's rule: the best class where the picture is salient, background elsewhere unless a class is certain there.
 
     Args:
         image: uint8 (H, W, 3).
@@ -151,18 +149,18 @@ def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) ->
 def walked_maps(
     maps: np.ndarray, edges: np.ndarray, *, radius: int = 5, power: float = 1.0, beta: float = 10.0, steps: int = 256
 ) -> np.ndarray:
-    """Heat maps spread by a random walk that edges hold back.
+    """Spread heat maps by a random walk that does not easily cross edges.
 
     Args:
         maps: float32 (H, W, n), in [0, 1].
-        edges: float32 (ceil(H / 4), ceil(W / 4)), probabilities.
-        radius: of a step, on the grid of the edges.
-        power: of the maps.
-        beta: power of the affinities.
-        steps: how many.
+        edges: float32 (ceil(H / 4), ceil(W / 4)), edge probabilities.
+        radius: reach of a step, on the grid of the edges.
+        power: exponent applied to the maps.
+        beta: exponent of the affinities.
+        steps: number of steps.
 
     Returns:
-        float32 (H, W, n), the largest value of all maps 1; of maps that are zero, zeros.
+        float32 (H, W, n), with 1 as the largest value over all maps; zeros if all maps are zero.
 
     Source: IRN's step "make_sem_seg_labels".
     """
@@ -177,7 +175,7 @@ def walked_maps(
 
 
 def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF) -> np.ndarray:
-    """`mean_field` of energies (m, H, W, n), padded and cut again."""
+    """`mean_field` of energies (m, H, W, n), with padded shapes."""
     *size, count = unary.shape[1:]
     canvas, labels = _padded_size(size, _GRID), _labels_for(count)
     energies = np.full((len(unary), *canvas, labels), np.inf, np.float32)
@@ -187,7 +185,7 @@ def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF) -> np.ndarray:
 
 
 def _bounded(size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) over the smallest whole number with which it is a million pixels at most."""
+    """(H, W) divided by the smallest integer that makes it at most a million pixels."""
     factor = math.ceil(math.sqrt(size[0] * size[1] / _MOST_PIXELS))
     return max(size[0] // factor, 1), max(size[1] // factor, 1)
 
@@ -197,11 +195,11 @@ def _padded_size(size: tuple[int, int], grid: int) -> tuple[int, int]:
 
 
 def _padded(array: np.ndarray, canvas: tuple[int, int], *, labels: int | None = None) -> np.ndarray:
-    """Zeros right and below, up to the canvas, and up to so many labels."""
+    """Pad with zeros right and bottom up to the canvas, and up to this many labels."""
     shape = (*canvas, *array.shape[2:]) if labels is None else (*canvas, labels)
     return np.pad(array, [(0, whole - length) for whole, length in zip(shape, array.shape, strict=True)])
 
 
 def _labels_for(count: int) -> int:
-    """A power of two that is at least the count."""
+    """The smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()
