@@ -88,7 +88,7 @@ class PictureResults(ResultFolder, ABC):
         """
         self._origins, self._source, self._inputs = Origins(self.directory), source, inputs
         self._numbers = {name: index for index, name in enumerate(source.ids)}
-        share = processes.share(range(len(source)))
+        self.share = share = processes.share(range(len(source)))
         done = [index for index in share if self.is_done(source.ids[index])]
         changed = self._origins.changed(source, done, inputs)
         for index in changed:

@@ -78,7 +78,9 @@ def make_pseudo_masks(
     skipped = []
     if missing := folder.missing(source, heatmaps.file):
         network = inference_network(run.config, state, classes, devices=local_mesh())
-        results = detect_edges(network, source, batches=inference, description="pseudo masks", only=missing)
+        results = detect_edges(
+            network, source, batches=inference, description="pseudo masks", only=missing, among=folder.share
+        )
         skipped = write_all(results, write)
 
     def map_scores() -> dict[str, Any]:
