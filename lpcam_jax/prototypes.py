@@ -39,7 +39,7 @@ class Prototypes(NamedTuple):
 def class_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
     """Probability of each class for each centre: softmax over classes of centre . w.
 
-    Of a single class the softmax would always be 1, so every centre would pass and no context ever would. There it is the
+    Of a single class the softmax is always 1, so every centre would pass and no context ever. There the score is the
     classifier's own probability, the sigmoid of centre . w: the softmax beside a background of logit 0.
 
     Args:
