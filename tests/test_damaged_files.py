@@ -108,6 +108,7 @@ def test_forty_eight_pictures(program, trained, tmp_path):
     assert f"{len(skipped)} pictures were skipped" in finished.out
 
 
+@pytest.mark.rest
 def test_thirty_masks(program, trained, tmp_path):
     """Maps do not need them: a picture whose mask cannot be used is skipped or scored, never miscounted in silence."""
     good = np.zeros((40, 60), np.uint8)
@@ -339,6 +340,7 @@ def test_forty_files_of_weights(program, tmp_path):
     assert not (tmp_path / "out" / "backbone.npz").exists()
 
 
+@pytest.mark.rest
 def test_twenty_four_files_of_a_run(program, trained, tmp_path, no_loose_ends):
     """A run whose files are damaged is refused in one line, or maps as before (what was hit is not read)."""
     gc.collect()  # what Orbax left behind in other tests, too: within `ast.parse`, its end breaks Python 3.11

@@ -230,6 +230,7 @@ def test_the_page_works_in_a_browser(driver, mapped):
     assert driver.get_log("browser") == []
 
 
+@pytest.mark.rest
 def test_a_folder_without_a_gallery_gets_one(program, trained, copy, mapped):
     shutil.rmtree(copy / "gallery")
     (copy / "index.html").unlink()
@@ -303,6 +304,7 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path):
         HeatMapFolder(tmp_path, ("cat",), METHODS, {}, refinement=SEEDS_ONLY)
 
 
+@pytest.mark.rest
 def test_bfloat16_is_an_option_of_the_maps_and_says_so(program, trained, mapped, tmp_path):
     words = ("--ckpt", trained, "--out", tmp_path / "maps", "--limit", 3, "--inference.precision", "bfloat16")
     finished = program("infer.py", *words)

@@ -256,6 +256,7 @@ def test_what_of_the_batch_norms_is_trained(tiny, batch_norm):
             assert any_differs(before, after) != stays, path
 
 
+@pytest.mark.rest
 def test_dropout_is_of_the_step(tiny):
     step, first = step_of(tiny)
     losses = [float(step(first()._replace(step=replicated(number)))[1]["loss"]) for number in (0, 0, 1, 2)]

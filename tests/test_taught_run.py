@@ -73,6 +73,9 @@ def test_its_maps_stand_beside_the_others_and_seeds_are_cut_from_them(taught_map
         moved += np.abs(ours["taught"].astype(float) - ours["lpcam"]).max() > 0.01
     assert moved
     assert "LPCAM-T against LPCAM" in printed
+    assert "pseudo masks" not in printed.replace("pseudo_masks/", "")
+    assert not (out / "pseudo_masks").exists()
+    assert len(list((out / "seeds").iterdir())) == len(names)
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(metrics["scores"]) == list(TAUGHT_METHODS)
     page = (out / "index.html").read_text(encoding="utf-8")

