@@ -9,6 +9,7 @@
     metrics.json      protocol and, if there are true masks, Table 1 and confusion matrices
     thresholds.png    mIoU over the seed threshold, if there are true masks
     protocol.json     how the maps were made
+    origins.N.jsonl   which pictures and labels they were made from (`origins`)
 
 The npz is written last: it marks a finished picture. (Pictures without gallery files are done again.)
 """

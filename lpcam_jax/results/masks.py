@@ -5,6 +5,7 @@
     index.html        a gallery to filter and sort; gallery/ holds its pictures
     metrics.json      protocol and, if there are true masks, mIoU, IoU of each class and confusion matrix
     confusion.png     the confusion matrix, if there are true masks
+    origins.N.jsonl   which pictures, and maps, they were made from (`origins`)
     protocol.json     how the masks were made
 
 The mask is written last: it marks a finished picture.
