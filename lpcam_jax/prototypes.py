@@ -39,16 +39,20 @@ class Prototypes(NamedTuple):
 def class_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
     """Probability of each class for each centre: softmax over classes of centre . w.
 
+    Of a single class the softmax is always 1, so every centre would pass and no context ever. There the score is the
+    classifier's own probability, the sigmoid of centre . w: the softmax beside a background of logit 0.
+
     Args:
         centres: float (*k, d), raw means in the units of the features.
         weights: float (d, c), the classifier's head.
 
     Returns:
-        float (*k, c), in [0, 1], summing to 1 over c.
+        float (*k, c), in [0, 1], summing to 1 over c > 1 classes.
 
     Source: reference step "make_lpcam". (Eq. 3 as printed normalizes over the centres.)
     """
-    return jax.nn.softmax(jnp.einsum("...d,dc->...c", centres, weights, precision="highest"), axis=-1)
+    logits = jnp.einsum("...d,dc->...c", centres, weights, precision="highest")
+    return jax.nn.softmax(logits, axis=-1) if weights.shape[1] > 1 else jax.nn.sigmoid(logits)
 
 
 @jax.jit

@@ -17,11 +17,11 @@ BY_INDEX = dict(enumerate(SIZES))
 TWO_SCALES = (1.0, 0.5)
 
 
-def plan(sizes=BY_INDEX, scales=TWO_SCALES, wanted=None, *, devices=1, **batches):
+def plan(sizes=BY_INDEX, scales=TWO_SCALES, wanted=None, *, among=None, devices=1, **batches):
     """Of passes that are never called."""
     passes = [Pass(scale, print) for scale in scales]
     wanted = sorted(sizes) if wanted is None else wanted
-    return plan_batches(sizes, passes, wanted, batches=Batches(**batches), devices=devices)
+    return plan_batches(sizes, passes, wanted, among=among, batches=Batches(**batches), devices=devices)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 12])
@@ -29,7 +29,7 @@ def test_every_picture_fits_one_of_not_too_many_shapes_at_every_scale(limit):
     made = plan(max_shapes=limit)
     assert 1 <= len({key.bucket for key in made.batch_sizes}) <= limit
     for index, size in BY_INDEX.items():
-        for scale, key in zip(TWO_SCALES, made.keys[index], strict=True):
+        for scale, (key, _, _) in zip(TWO_SCALES, made.places[index], strict=True):
             assert all(
                 of_picture <= side for of_picture, side in zip(scaled_size(size, scale), key.bucket, strict=True)
             )
@@ -70,10 +70,33 @@ def test_padding_is_the_share_of_pixels_of_no_picture():
 @pytest.mark.parametrize("wanted", [[1, 5], [3], []])
 def test_the_rest_of_a_run_that_was_stopped_has_the_shapes_and_batches_of_the_whole(wanted):
     limits = {"max_shapes": 3, "batch_pixels": 40_000}
-    whole, rest = plan(**limits), plan(wanted=wanted, **limits)
-    assert (rest.keys, rest.batch_sizes) == (whole.keys, whole.batch_sizes)
+    whole, rest = plan(**limits), plan(wanted=wanted, among=range(len(SIZES)), **limits)
+    assert rest.batch_sizes == whole.batch_sizes
+    assert rest.places == {index: whole.places[index] for index in wanted}
     assert rest.items.total() == 2 * len(wanted)
-    assert set(rest.items) == {key for index in wanted for key in whole.keys[index]}
+
+
+def test_no_two_items_have_one_slot_and_every_slot_is_in_its_batch():
+    made = plan(max_shapes=3, batch_pixels=40_000)
+    places = [place for of_picture in made.places.values() for place in of_picture]
+    assert len(set(places)) == len(places) == 2 * len(SIZES)
+    assert all(0 <= slot < made.batch_sizes[key] for key, _, slot in places)
+
+
+def test_a_picture_is_computed_in_the_slot_it_always_has(mesh):
+    """What is computed of a picture does not depend on which others a stopped run had finished."""
+    limits = {"batches": Batches(max_shapes=2, batch_pixels=60_000), "devices": mesh, "description": None}
+
+    def with_slot(pictures, sizes):
+        b = len(sizes)
+        slots = np.arange(b, dtype=np.int32)
+        return {"grid": np.ones((b, 2), np.int32), "slot": slots, "batch": np.full(b, b)}
+
+    everything = range(len(SIZES))
+    whole = {index: outputs for index, _, outputs in run_passes([Pass(1.0, with_slot)], Noise(), **limits)}
+    rest = run_passes([Pass(1.0, with_slot)], Noise(), only=[1, 4], among=everything, **limits)
+    for index, _, outputs in rest:
+        assert outputs == whole[index]
 
 
 def test_passes_share_batches_where_they_share_a_network():

@@ -101,3 +101,16 @@ def test_jitted_as_a_whole_and_with_traced_thresholds():
     run = jax.jit(lambda mu: select_prototypes(class_centres, class_centres, HEAD, mu_f=mu, context=(0.1, mu)))
     assert run(0.9).class_mask.tolist() == [[True, False, True], [False, True, False]]
     assert run(0.9).context_mask.tolist() == [[False, True, False], [True, False, True]]
+
+
+def test_of_a_single_class_the_classifier_says_its_own_probability():
+    """A softmax over one class is always 1: all clusters would be kept, and nothing would be context."""
+    weights = np.float32([[2.0], [0.0]])
+    centres = np.float32([[[3.0, 1.0], [0.5, 1.0], [-3.0, 1.0]]])
+    scores = np.asarray(class_scores(centres[0], weights))[:, 0]
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp([-6.0, -1.0, 6.0])), atol=1e-6)
+    beside_background = np.asarray(class_scores(centres[0], np.pad(weights, [(0, 0), (0, 1)])))[:, 0]
+    np.testing.assert_allclose(scores, beside_background, atol=1e-6)
+    prototypes = select_prototypes(centres, centres, weights)
+    assert prototypes.class_mask.tolist() == [[True, False, False]]
+    assert prototypes.context_mask.tolist() == [[False, True, False]]

@@ -13,7 +13,7 @@ from ..machine.errors import UserError
 from .label_files import MASKS, Labels, Report, Row, listed, read_labels, refuse
 from .masks import pick_classes, read_with_mask, renumbering
 from .pictures import SUFFIXES, find_pictures, picture_size, read_picture, shown, unique_ids
-from .records import Record
+from .records import Origin, Record
 
 
 class Folder:
@@ -75,6 +75,11 @@ class Folder:
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) from the header."""
         return picture_size(self._paths[index])
+
+    def origin(self, index: int) -> Origin:
+        """The picture, and its mask if it has one."""
+        files = [Path(path).absolute() for path in (self._paths[index], self._masks[index]) if path is not None]
+        return Origin(str(files[0]), tuple(files), b"")
 
 
 class Contents(NamedTuple):

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..machine.errors import UserError
-from .records import Record
+from .records import Origin, Record
 
 # An explicit list, because Pillow by default also hands PostScript files to an interpreter.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
@@ -173,6 +173,11 @@ class Pictures:
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) from the header."""
         return picture_size(self._paths[index])
+
+    def origin(self, index: int) -> Origin:
+        """The file."""
+        path = Path(self._paths[index]).absolute()
+        return Origin(str(path), (path,), b"")
 
 
 def _complaint(error: Exception, path: str | Path | Encoded) -> str:

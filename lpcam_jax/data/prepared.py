@@ -13,7 +13,7 @@ from ..machine.errors import UserError
 from ..machine.files import read_arrays, write_atomically
 from .masks import IGNORE, pick_classes, read_mask, read_with_mask, renumbering
 from .pictures import Encoded, picture_size, read_picture, shown
-from .records import Record, relative_name
+from .records import Origin, Record, relative_name
 
 _IDS = ("id", "file_name", "filename", "image/filename", "image_id")
 _MASKS = ("mask", "segmentation_mask")
@@ -101,6 +101,10 @@ class Prepared:
     def size(self, index: int) -> tuple[int, int]:
         """(H, W)."""
         return self._sizes[index]
+
+    def origin(self, index: int) -> Origin:
+        """The data set, which is not changed once it is prepared."""
+        return Origin(f"{self.ids[index]} of {self._where}", (), repr(self._sizes[index]).encode())
 
     def _is_unlabelled(self, opened: Sequence[tuple[Any, Any]]) -> bool:
         """Whether the label of the first picture is -1, which TFDS stores throughout a split without labels."""

@@ -4,8 +4,9 @@ Training, clustering, inference and scoring depend on `RecordSource` only, so an
 everywhere. Raggedness (sizes, missing masks) is described, never hidden.
 """
 
+import hashlib
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -28,6 +29,20 @@ class Record(NamedTuple):
     image: np.ndarray
     labels: np.ndarray | None
     mask: np.ndarray | None
+
+
+class Origin(NamedTuple):
+    """What a record is made from, to tell whether it has changed.
+
+    Attributes:
+        place: where it is, in words: the path of the picture, or the name of its data set.
+        files: that are read for it.
+        facts: everything else that it depends on, such as its labels.
+    """
+
+    place: str
+    files: tuple[Path, ...]
+    facts: bytes
 
 
 class RecordSource(Protocol):
@@ -55,6 +70,29 @@ class RecordSource(Protocol):
         """(H, W) of a picture as `__getitem__` would return it, from the file's header alone."""
         ...
 
+    def origin(self, index: int) -> Origin:
+        """What a record is made from; nothing is read."""
+        ...
+
+
+def origin_of(source: RecordSource, index: int) -> Origin:
+    """What a record is made from, its labels included; of a source that does not say it, its name and labels."""
+    labels = b"" if source.labels is None else np.asarray(source.labels[index], np.float32).tobytes()
+    origin = _without_labels(source, index)
+    return origin._replace(facts=origin.facts + labels)
+
+
+def _without_labels(source: RecordSource, index: int) -> Origin:
+    return source.origin(index) if hasattr(source, "origin") else Origin(source.ids[index], (), b"")
+
+
+def census(source: RecordSource) -> str:
+    """16 hex digits that tell a set of pictures and labels from others: of names and labels, not of the pixels."""
+    digest = hashlib.sha256("\0".join(source.ids).encode(errors="surrogateescape"))
+    if source.labels is not None:
+        digest.update(np.ascontiguousarray(source.labels, np.float32).tobytes())
+    return digest.hexdigest()[:16]
+
 
 class Subset:
     """Some records of a source, in the given order."""
@@ -75,6 +113,10 @@ class Subset:
 
     def size(self, index: int) -> tuple[int, int]:
         return self._source.size(self._indices[index])
+
+    def origin(self, index: int) -> Origin:
+        """What a record is made from."""
+        return _without_labels(self._source, self._indices[index])
 
 
 def relative_name(name: str, where: str) -> str:

@@ -5,7 +5,7 @@ from tqdm import tqdm
 from ..machine.errors import UserError
 from .masks import MaskFolder
 from .pictures import shown
-from .records import Record, RecordSource, Subset
+from .records import Origin, Record, RecordSource, Subset
 
 
 class Relabelled:
@@ -49,3 +49,8 @@ class Relabelled:
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) from the header."""
         return self._source.size(index)
+
+    def origin(self, index: int) -> Origin:
+        """What the picture is made from, and its mask here."""
+        origin = self._source.origin(index)
+        return origin._replace(files=(*origin.files, self._masks.file(self.ids[index])))

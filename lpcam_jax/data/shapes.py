@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .records import Record
+from .records import Origin, Record
 
 CLASS_NAMES = ("fox", "pig", "frog", "toucan", "owl", "panda")
 BODY, HEAD = 1, 2  # in `Shapes.parts`
@@ -186,6 +186,10 @@ class Shapes:
     def size(self, index: int) -> tuple[int, int]:
         """(H, W), without drawing."""
         return self._plans[index].size
+
+    def origin(self, index: int) -> Origin:
+        """The scene, as the seed draws it."""
+        return Origin(f"scene {index} drawn with seed {self._seed}", (), b"")
 
     def parts(self, index: int) -> np.ndarray:
         """The part of an animal at each pixel: uint8 (H, W), 0 none, BODY (with legs and tail), HEAD."""

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..machine.errors import UserError
 from .masks import pick_classes, read_mask, read_with_mask, renumbering
 from .pictures import picture_size, shown
-from .records import Record, relative_name
+from .records import Origin, Record, relative_name
 
 # fmt: off
 VOC_CLASSES = (
@@ -71,6 +71,11 @@ class VOCLayout:
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) from the header."""
         return picture_size(self._images[index])
+
+    def origin(self, index: int) -> Origin:
+        """The picture and its mask."""
+        files = (self._images[index].absolute(), self._masks[index].absolute())
+        return Origin(str(files[0]), files, b"")
 
     def _count_pixels(self) -> np.ndarray:
         """Pixels of each class in each mask, int (n, c)."""

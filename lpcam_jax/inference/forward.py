@@ -67,6 +67,7 @@ class Network(NamedTuple):
         constants: Sequence[Any] = (),
         description: str | None,
         only: Sequence[int] | None = None,
+        among: Sequence[int] | None = None,
         extra_input: Callable[[Record], np.ndarray] | None = None,
     ) -> Iterator[tuple[int, Record | UserError, list[Outputs]]]:
         """Compute a function of every picture at every scale; the scales share batches.
@@ -79,6 +80,7 @@ class Network(NamedTuple):
             constants: see `forward`.
             description: label of the progress bar; None: no progress bar.
             only: indices to compute; None: all.
+            among: indices of the pictures that share the batches, as for `plan_batches`; None: those of `only`.
             extra_input: record -> further input of the function, after the constants; None: no further input.
 
         Yields:
@@ -86,7 +88,7 @@ class Network(NamedTuple):
         """
         network = self.forward(function, *constants)
         passes = [Pass(scale, network) for scale in scales]
-        options = {"description": description, "only": only, "extra_input": extra_input}
+        options = {"description": description, "only": only, "among": among, "extra_input": extra_input}
         return run_passes(passes, source, batches=batches, devices=self.devices, **options)
 
 

@@ -55,17 +55,31 @@ class Key(NamedTuple):
     bucket: Size
 
 
-class BatchPlan(NamedTuple):
-    """The batches of a whole source; a resumed run computes only some of its pictures.
+class Place(NamedTuple):
+    """Where an item is computed.
 
     Attributes:
-        keys: for each readable picture, the key of its item in each pass.
+        key: network and bucket.
+        batch: number of the batch among those of the key.
+        slot: in the batch.
+    """
+
+    key: Key
+    batch: int
+    slot: int
+
+
+class BatchPlan(NamedTuple):
+    """The batches of a whole source; a resumed run computes only some of its pictures, in the slots they always have.
+
+    Attributes:
+        places: for each picture to compute, the place of its item in each pass.
         batch_sizes: batch size for each key.
         items: number of items of each key among the pictures to compute.
         padding: fraction of the computed pixels that is padding.
     """
 
-    keys: dict[int, list[Key]]
+    places: dict[int, list[Place]]
     batch_sizes: dict[Key, int]
     items: Counter
     padding: float
@@ -76,15 +90,22 @@ class BatchPlan(NamedTuple):
 
 
 def plan_batches(
-    sizes: Mapping[int, Size], passes: Sequence[Pass], wanted: Sequence[int], *, batches: Batches, devices: int
+    sizes: Mapping[int, Size],
+    passes: Sequence[Pass],
+    wanted: Sequence[int],
+    *,
+    among: Sequence[int] | None = None,
+    batches: Batches,
+    devices: int,
 ) -> BatchPlan:
-    """Choose shapes and batch sizes.
+    """Choose shapes, batch sizes and the slot of every item.
 
     Args:
         sizes: (H, W) of every readable picture of the source.
         passes: scales and their networks.
-        wanted: indices of the pictures to compute. Shapes and batch sizes do not depend on them, so that a resumed run
-            computes the same as an uninterrupted one.
+        wanted: indices of the pictures to compute.
+        among: indices of the pictures that share the batches, such as all of one process, of which `wanted` are those
+            that a stopped run had not finished: nothing that is computed depends on which these are; None: `wanted`.
         batches: limits of batches and shapes.
         devices: number of devices that a batch is split over.
 
@@ -99,12 +120,20 @@ def plan_batches(
     }
     counts = Counter(key for picture_keys in keys.values() for key in picture_keys)
     batch_sizes = {key: _batch_size(key.bucket, count, batches, devices) for key, count in counts.items()}
-    items = Counter(key for index in wanted for key in keys[index])
-    pixels = sum(math.prod(shape) for index in wanted for shape in shapes[index])
-    computed = sum(
-        -(-count // batch_sizes[key]) * batch_sizes[key] * math.prod(key.bucket) for key, count in items.items()
-    )
-    return BatchPlan(keys, batch_sizes, items, 1 - pixels / max(computed, 1))
+    taken, places, chosen = Counter(), {}, set(wanted)
+    for index in wanted if among is None else among:
+        if index not in keys:  # it cannot be read
+            continue
+        places[index] = []
+        for key in keys[index]:
+            places[index].append(Place(key, *divmod(taken[key], batch_sizes[key])))
+            taken[key] += 1
+    places = {index: of_picture for index, of_picture in places.items() if index in chosen}
+    items = Counter(place.key for of_picture in places.values() for place in of_picture)
+    started = {place[:2] for of_picture in places.values() for place in of_picture}
+    pixels = sum(math.prod(shape) for index in places for shape in shapes[index])
+    computed = sum(batch_sizes[key] * math.prod(key.bucket) for key, _ in started)
+    return BatchPlan(places, batch_sizes, items, 1 - pixels / max(computed, 1))
 
 
 def run_passes(
@@ -115,6 +144,7 @@ def run_passes(
     devices: Mesh,
     description: str | None,
     only: Sequence[int] | None = None,
+    among: Sequence[int] | None = None,
     extra_input: Callable[[Record], np.ndarray] | None = None,
 ) -> Iterator[tuple[int, Record | UserError, list[Outputs]]]:
     """Compute every pass of every picture.
@@ -126,7 +156,8 @@ def run_passes(
         devices: the mesh of this process; batches are split over it.
         description: label of the progress bar, which also shows the number of shapes and the fraction of padding; None:
             no progress bar.
-        only: indices to compute, such as one process's share; None: all.
+        only: indices to compute; None: all.
+        among: indices of the pictures that share the batches, as for `plan_batches`; None: those of `only`.
         extra_input: record -> a third input of the networks, an array of fixed shape; None: no third input.
 
     Yields:
@@ -142,7 +173,7 @@ def run_passes(
             if index in requested:
                 yield index, error, []
     readable = [index for index in sizes if index in requested]
-    plan = plan_batches(sizes, passes, readable, batches=batches, devices=devices.size)
+    plan = plan_batches(sizes, passes, readable, among=among, batches=batches, devices=devices.size)
     bar = tqdm(total=len(readable), desc=description, unit="img", smoothing=0.05, disable=description is None)
     queue = _Queue(plan, devices, extra_input, bar)
     with bar, ThreadPoolExecutor(_READERS) as pool:
@@ -159,10 +190,11 @@ class _Queue:
 
     def __init__(self, plan: BatchPlan, devices: Mesh, extra_input: Callable | None, bar: tqdm):
         self._plan, self._devices, self._extra_input, self._bar = plan, devices, extra_input, bar
-        self._waiting: dict[Key, list[tuple[int, int, np.ndarray]]] = defaultdict(list)
+        # (key, number of the batch) -> (index, number of the pass, slot, image)
+        self._waiting: dict[tuple[Key, int], list[tuple[int, int, int, np.ndarray]]] = defaultdict(list)
         self._unfinished: dict[int, tuple[Record, list[Outputs | None]]] = {}
         self._running: deque[tuple[list, Outputs]] = deque()
-        self._items_left = plan.items.copy()
+        self._items_left = Counter(place[:2] for of_picture in plan.places.values() for place in of_picture)
         self._compiled: set[Key] = set()
 
     def add(
@@ -180,13 +212,12 @@ class _Queue:
         """
         if images:
             self._unfinished[index] = (record, [None] * len(images))
-        for number, key in enumerate(self._plan.keys[index]):
-            self._items_left[key] -= 1
-            waiting = self._waiting[key]
+        for number, (key, batch, slot) in enumerate(self._plan.places[index]):
+            self._items_left[key, batch] -= 1
             if images:
-                waiting.append((index, number, images[number]))
-            if waiting and (len(waiting) == self._plan.batch_sizes[key] or not self._items_left[key]):
-                self._start(key)
+                self._waiting[key, batch].append((index, number, slot, images[number]))
+            if not self._items_left[key, batch] and self._waiting[key, batch]:
+                self._start(key, self._waiting.pop((key, batch)))
             yield from self.finished(running=1)
 
     def finished(self, *, running: int) -> Iterator[tuple[int, Record, list[Outputs]]]:
@@ -194,7 +225,7 @@ class _Queue:
         while len(self._running) > running:
             batch, outputs = self._running.popleft()
             outputs = {name: np.asarray(value) for name, value in outputs.items()}
-            for slot, (index, number, _) in enumerate(batch):
+            for index, number, slot, _ in batch:
                 rows, columns = outputs["grid"][slot]
                 record, results = self._unfinished[index]
                 results[number] = {
@@ -207,17 +238,17 @@ class _Queue:
                     self._bar.update()
                     yield index, record, results
 
-    def _start(self, key: Key) -> None:
-        batch, self._waiting[key] = self._waiting[key], []
+    def _start(self, key: Key, batch: list[tuple[int, int, int, np.ndarray]]) -> None:
         count, (height, width) = self._plan.batch_sizes[key], key.bucket
         pictures, extents = np.zeros((count, height, width, 3), np.uint8), np.ones((count, 2), np.int32)
-        for slot, (_, _, image) in enumerate(batch):
+        for _, _, slot, image in batch:
             pictures[slot, : image.shape[0], : image.shape[1]] = image
             extents[slot] = image.shape[:2]
         inputs = [pictures, extents]
         if self._extra_input:
-            values = [self._extra_input(self._unfinished[index][0]) for index, *_ in batch]
-            inputs.append(np.stack(values + [np.zeros_like(values[0])] * (count - len(batch))))
+            values = {slot: self._extra_input(self._unfinished[index][0]) for index, _, slot, _ in batch}
+            nothing = np.zeros_like(next(iter(values.values())))
+            inputs.append(np.stack([values.get(slot, nothing) for slot in range(count)]))
         if key not in self._compiled:
             self._compiled.add(key)
             shapes = f"{len(self._compiled)} of {len(self._plan.items)}"

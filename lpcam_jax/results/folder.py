@@ -18,6 +18,7 @@ from ..data.records import Record, RecordSource
 from ..machine import processes
 from ..machine.errors import UserError
 from ..machine.files import write_json
+from .origins import Origins
 
 _WRITERS, _PENDING = 2, 8
 
@@ -66,9 +67,40 @@ class PictureResults(ResultFolder, ABC):
     def is_done(self, name: str) -> bool:
         """Whether all outputs of a picture exist."""
 
-    def missing(self, source: RecordSource) -> list[int]:
-        """Indices of the unfinished pictures in this process's share."""
-        return [index for index in processes.share(range(len(source))) if not self.is_done(source.ids[index])]
+    _origins: Origins | None = None
+
+    @abstractmethod
+    def marker(self, name: str) -> Path:
+        """The file that is written last: where it exists, the picture is done."""
+
+    def missing(self, source: RecordSource, inputs: Callable[[str], Path] | None = None) -> list[int]:
+        """Which of the pictures that are this process's share are not done, or are done and have changed since.
+
+        Args:
+            source: the pictures.
+            inputs: name of a picture -> another file that its result is made from; None: there is none.
+
+        Returns:
+            Their indices. Those that have changed are not done any more, and a line says how many there are.
+
+        Raises:
+            UserError: results are of other pictures of the same names.
+        """
+        self._origins, self._source, self._inputs = Origins(self.directory), source, inputs
+        self._numbers = {name: index for index, name in enumerate(source.ids)}
+        self.share = share = processes.share(range(len(source)))
+        done = [index for index in share if self.is_done(source.ids[index])]
+        changed = self._origins.changed(source, done, inputs)
+        for index in changed:
+            self.marker(source.ids[index]).unlink(missing_ok=True)
+        if changed:
+            tqdm.write(f"{len(changed)} of {len(done)} pictures have changed since, and are done again")
+        return sorted({*share} - {*done} | {*changed})
+
+    def note_origin(self, name: str) -> None:
+        """Note what a picture's outputs are made from, before the marker is written; after `missing` was asked."""
+        if self._origins is not None:
+            self._origins.note(self._source, self._numbers[name], self._inputs)
 
     def finish(
         self, source: RecordSource, skipped: Sequence[str], score: Callable[[dict[str, Any]], dict[str, Any]]

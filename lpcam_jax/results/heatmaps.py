@@ -9,6 +9,7 @@
     metrics.json      protocol and, if there are true masks, Table 1 and confusion matrices
     thresholds.png    mIoU over the seed threshold, if there are true masks
     protocol.json     how the maps were made
+    origins.N.jsonl   which pictures and labels they were made from (`origins`)
 
 The npz is written last: it marks a finished picture. (Pictures without gallery files are done again.)
 """
@@ -71,6 +72,10 @@ class HeatMapFolder(PictureResults):
         """Whether all outputs of a picture exist."""
         return self.maps.file(name).exists() and layer_file(self.directory, "photo", name).exists()
 
+    def marker(self, name: str) -> Path:
+        """Its maps."""
+        return self.maps.file(name)
+
     def write(self, record: Record, result: PictureMaps) -> None:
         """Write one picture's outputs.
 
@@ -103,6 +108,7 @@ class HeatMapFolder(PictureResults):
         write_atomically(self.file("seeds", record.id, "png"), mask_png(seed))
         if refined is not None:
             write_atomically(self.pseudo_masks.file(record.id), mask_png(refined))
+        self.note_origin(record.id)
         self.maps.write(record.id, result.classes, self.class_names, stored, **arrays)
 
     def finish(

@@ -5,6 +5,7 @@
     index.html        a gallery to filter and sort; gallery/ holds its pictures
     metrics.json      protocol and, if there are true masks, mIoU, IoU of each class and confusion matrix
     confusion.png     the confusion matrix, if there are true masks
+    origins.N.jsonl   which pictures, and maps, they were made from (`origins`)
     protocol.json     how the masks were made
 
 The mask is written last: it marks a finished picture.
@@ -52,6 +53,10 @@ class MaskResults(PictureResults):
         """Whether all outputs of a picture exist."""
         return self.masks.file(name).exists() and layer_file(self.directory, "photo", name).exists()
 
+    def marker(self, name: str) -> Path:
+        """Its mask."""
+        return self.masks.file(name)
+
     def write(self, record: Record, mask: np.ndarray) -> None:
         """Write one picture's outputs.
 
@@ -63,6 +68,7 @@ class MaskResults(PictureResults):
         for key, layer in _layers(record, mask):
             write_layer(self.directory, key, record.id, layer)
         write_atomically(self.file("overlays", record.id, "png"), png(picture))
+        self.note_origin(record.id)
         write_atomically(self.masks.file(record.id), mask_png(mask))
 
     def finish(

@@ -57,7 +57,7 @@ def refine_maps(
         mapped, picture_maps = heatmaps.read_for(record, method, classes=classes)
         folder.write(record, with_class_values(refinement.labels(record, picture_maps), mapped))
 
-    missing = folder.missing(source)
+    missing = folder.missing(source, heatmaps.file)
     skipped = write_all(_read(source, missing), write) if missing else []
     return folder.finish(source, skipped)
 

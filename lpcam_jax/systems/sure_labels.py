@@ -26,6 +26,7 @@ from ..machine.files import write_atomically
 from ..refine.pictures import sure_labels
 from ..report.palette import mask_png
 from ..results.folder import ResultFolder, write_all
+from ..results.origins import Origins
 from ..results.predictions import MapFolder, open_method, read_protocol, with_maps
 from ..seeds import with_class_values
 from ..training.run import Run
@@ -90,14 +91,25 @@ def label_pictures(run: Run, pictures: RecordSource) -> Relabelled:
     folder = ResultFolder(run.directory / "labels", protocol, what="labels", flag="--workdir")
     masks = MaskFolder(folder.directory)
 
-    def write(_: int, record: Record, __: None) -> None:
+    origins = Origins(folder.directory)
+
+    def write(index: int, record: Record, __: None) -> None:
         classes, picture_maps = maps.read_for(record, protocol["method"], classes=len(run.class_names))
         labels = sure_labels(record.image, picture_maps, foreground=settings.foreground, background=settings.background)
+        origins.note(pictures, index, maps.file)
         write_atomically(masks.file(record.id), mask_png(with_class_values(labels, classes)))
 
     share = processes.share(range(len(pictures)))
-    missing = [index for index in share if not masks.file(pictures.ids[index]).exists()]
-    if missing:
+    done = [index for index in share if masks.file(pictures.ids[index]).exists()]
+    changed = origins.changed(pictures, done, maps.file)
+    if changed and run.steps():
+        raise UserError(
+            f"{run.directory} was trained on labels of other heat maps or pictures ({len(changed)} of {len(done)} have "
+            "changed since); choose another --workdir, or delete this one to start again."
+        )
+    for index in changed:
+        masks.file(pictures.ids[index]).unlink(missing_ok=True)
+    if missing := sorted({*share} - {*done} | {*changed}):
         # A picture that cannot be read ends the run here, since training would fail on it too.
         write_all(((index, pictures[index], None) for index in tqdm(missing, "labels", unit="img")), write)
     processes.gather(np.zeros(0))  # wait until every process has written its labels

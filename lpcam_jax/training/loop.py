@@ -4,6 +4,7 @@ One jitted step on pure dicts, with the batch sharded over the mesh and the stat
 depends only on t and the seed, so a resumed run ends with the same bits as an uninterrupted one.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,10 +16,11 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ..data.pipeline import Augmentation, training_batches
-from ..data.records import RecordSource
+from ..data.records import RecordSource, census
 from ..machine import processes
 from ..machine.devices import abstract_on, replicate, shard
 from ..machine.errors import UserError
+from ..machine.files import write_json
 from .checkpoints import CheckpointWriter, TrainState, restore
 from .log import MetricsLog, Silence
 from .run import Job, Run
@@ -80,6 +82,7 @@ def train(job: Job, plan: Plan) -> TrainState:
     run, devices = job
     config = run.config
     check_batch(config.training.batch_size, plan.accumulate, devices)
+    check_pictures(run, plan.pictures)
     graph, *_ = graph_of(config, len(run.class_names))
     step = make_train_step(
         graph,
@@ -135,6 +138,33 @@ def first_state(run: Run, optimizer: optax.GradientTransformation, *, devices: M
     if config.model.weights:
         state = with_weights(state, config.model, devices=devices)
     return replicate(state, devices)
+
+
+def check_pictures(run: Run, pictures: RecordSource) -> None:
+    """Note what a run is trained on; a run that was trained on other pictures or labels cannot go on.
+
+    Args:
+        run: its folder.
+        pictures: to train on.
+
+    Raises:
+        UserError: there is a checkpoint, and pictures were added or removed since, or labels corrected.
+    """
+    file, now = run.directory / "pictures.json", {"pictures": len(pictures), "census": census(pictures)}
+    if run.steps() and file.exists():
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+            same, count = before["census"] == now["census"], int(before["pictures"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file} cannot be read ({error}); delete it if the pictures are the same.") from None
+        if not same:
+            raise UserError(
+                f"{run.directory} was trained on {count} pictures; now there are {len(pictures)}, or their names or "
+                "labels are others. Choose another --workdir to train on them, or, of a classifier, cluster them with "
+                "what it has learned: --stages prototypes."
+            )
+    elif processes.is_first():
+        write_json(file, now)
 
 
 def check_batch(batch_size: int, parts: int, devices: Mesh) -> None:

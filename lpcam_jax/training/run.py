@@ -5,6 +5,7 @@
     prototypes.npz     the prototypes, once clustered (no pickle; keys as in `Prototypes`, and `step`)
     prototypes.json    what they look like, with prototypes/*.jpg (`prototype_patches`)
     labels/            IRNet, AMN: the labels they are trained on (`sure_labels`)
+    pictures.json      how many pictures it is trained on, and a digest of their names and labels
     metrics.jsonl      one JSON object per line: training loss, validation mAP or mIoU
 
 Files are written atomically, so a run may be killed at any time.

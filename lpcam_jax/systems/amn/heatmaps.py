@@ -83,7 +83,8 @@ def make_amn_heatmaps(
         folder.write(record, PictureMaps(mapped, by_method))
 
     skipped = []
-    if missing := folder.missing(source):
+    if missing := folder.missing(source, input_maps.file):
         network = inference_network(config, state, classes, devices=local_mesh())
-        skipped = write_all(activate_pictures(network, source, labels_of, inference=inference, only=missing), write)
+        options = {"inference": inference, "only": missing, "among": folder.share}
+        skipped = write_all(activate_pictures(network, source, labels_of, **options), write)
     return folder.finish(source, skipped)

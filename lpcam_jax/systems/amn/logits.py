@@ -43,6 +43,7 @@ def activate_pictures(
     *,
     inference: AMNInference,
     only: Sequence[int] | None = None,
+    among: Sequence[int] | None = None,
     description: str | None = "heat maps",
 ) -> Iterator[tuple[int, Record | UserError, np.ndarray | None]]:
     """Compute AMN's logits of every picture.
@@ -53,6 +54,7 @@ def activate_pictures(
         labels_of: record -> float32 (c,), 1 for the classes of the picture, else 0.
         inference: scales and batch limits.
         only: indices to compute; None: all.
+        among: indices of the pictures that share the batches, as for `plan_batches`; None: those of `only`.
         description: label of the progress bar; None: no progress bar.
 
     Yields:
@@ -76,6 +78,7 @@ def activate_pictures(
         batches=inference,
         description=description,
         only=only,
+        among=among,
         extra_input=labels_of,
     )
     return finish_each(results, finish)

@@ -43,6 +43,6 @@ def make_masks(run: Run, state: TrainState, source: RecordSource, out: str | Pat
     skipped = []
     if missing := folder.missing(source):
         network = inference_network(run.config, state, len(run.class_names), devices=local_mesh())
-        results = segment_pictures(network, source, inference=inference, only=missing)
+        results = segment_pictures(network, source, inference=inference, only=missing, among=folder.share)
         skipped = write_all(results, lambda _, record, mask: folder.write(record, mask))
     return folder.finish(source, skipped)

@@ -26,6 +26,7 @@ def segment_pictures(
     inference: DeepLabInference,
     description: str | None = "masks",
     only: Sequence[int] | None = None,
+    among: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Record | UserError, np.ndarray | None]]:
     """Segment every picture.
 
@@ -35,6 +36,7 @@ def segment_pictures(
         inference: scales, mirror images, batch limits.
         description: label of the progress bar; None: no progress bar.
         only: indices to compute; None: all.
+        among: indices of the pictures that share the batches, as for `plan_batches`; None: those of `only`.
 
     Yields:
         (index, record, mask uint8 (H, W), 0 background, n + 1 class n), each picture once, in order of completion;
@@ -56,6 +58,7 @@ def segment_pictures(
         batches=inference,
         description=description,
         only=only,
+        among=among,
     )
     return finish_each(results, finish)
 

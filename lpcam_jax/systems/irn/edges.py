@@ -41,6 +41,7 @@ def detect_edges(
     batches: Batches,
     description: str | None = "edges",
     only: Sequence[int] | None = None,
+    among: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Record | UserError, np.ndarray | None]]:
     """Compute IRNet's edge maps.
 
@@ -50,6 +51,7 @@ def detect_edges(
         batches: batch limits.
         description: label of the progress bar; None: no progress bar.
         only: indices to compute; None: all.
+        among: indices of the pictures that share the batches, as for `plan_batches`; None: those of `only`.
 
     Yields:
         (index, record, probabilities float32 (h, w)), for most backbones h, w = H / 4, W / 4, rounded up;
@@ -61,5 +63,7 @@ def detect_edges(
     Source: IRN's step "make_sem_seg", which averages logits, not probabilities; without its padding to 512x512, which
     some of its descendants removed as well.
     """
-    results = network.run(edge_logits, source, scales=[1.0], batches=batches, description=description, only=only)
+    results = network.run(
+        edge_logits, source, scales=[1.0], batches=batches, description=description, only=only, among=among
+    )
     return finish_each(results, lambda _, outputs: expit(outputs[0]["logits"][..., 0]))

@@ -76,9 +76,11 @@ def make_pseudo_masks(
         folder.write(record, with_class_values(cut(after, background), mapped))
 
     skipped = []
-    if missing := folder.missing(source):
+    if missing := folder.missing(source, heatmaps.file):
         network = inference_network(run.config, state, classes, devices=local_mesh())
-        results = detect_edges(network, source, batches=inference, description="pseudo masks", only=missing)
+        results = detect_edges(
+            network, source, batches=inference, description="pseudo masks", only=missing, among=folder.share
+        )
         skipped = write_all(results, write)
 
     def map_scores() -> dict[str, Any]:

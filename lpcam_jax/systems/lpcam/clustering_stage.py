@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ...clustering import KMeans, cluster_classes
-from ...data.records import RecordSource
+from ...data.records import RecordSource, census
 from ...machine import processes
 from ...machine.devices import classes_at_once, local_mesh, map_shards, split_over
 from ...prototypes import Prototypes, class_scores, select_prototypes
@@ -41,7 +41,8 @@ def make_prototypes(job: Job, source: RecordSource) -> None:
     Source: paper section 3.2; reference step "make_lpcam".
     """
     run, devices = job
-    if has_prototypes(run):
+    pictures = census(source)
+    if has_prototypes(run, pictures):
         return
     state = trained_state(run, devices=devices)
     settings, weights = run.config.prototypes, np.asarray(state.parameters["head"])
@@ -71,7 +72,7 @@ def make_prototypes(job: Job, source: RecordSource) -> None:
     if processes.is_first():
         stride = network_of(run.config, len(source.class_names)).backbone.strides[-1]
         write_patches(run.directory, settings, source, prototypes, weights, counts, nearest, stride=stride)
-        save_prototypes(run, prototypes, step=int(state.step))
+        save_prototypes(run, prototypes, step=int(state.step), pictures=pictures)
 
 
 def cluster_in_groups(

@@ -57,6 +57,7 @@ def make_heatmaps(
             stride=network_of(run.config, classes).backbone.strides[-1],
             inference=inference,
             only=missing,
+            among=folder.share,
         )
         skipped = write_all(results, lambda _, record, maps: folder.write(record, maps))
 

@@ -57,6 +57,7 @@ def map_pictures(
     stride: int,
     inference: LPCAMInference,
     only: Sequence[int] | None = None,
+    among: Sequence[int] | None = None,
     description: str | None = "heat maps",
 ) -> Iterator[tuple[int, Record | UserError, PictureMaps | None]]:
     """Compute CAM, LPCAM-F and LPCAM of every picture, for its labels or, without labels, its predicted classes.
@@ -68,6 +69,7 @@ def map_pictures(
         stride: pixels per feature position.
         inference: scales, batch limits, class threshold.
         only: indices to map; None: all.
+        among: indices of the pictures that share the batches, as for `plan_batches`; None: those of `only`.
         description: label of the progress bar; None: no progress bar.
 
     Yields:
@@ -105,6 +107,7 @@ def map_pictures(
         constants=[jnp.concatenate(stacked)],
         description=description,
         only=only,
+        among=among,
     )
     return finish_each(results, finish)
 

@@ -13,10 +13,17 @@ from ...prototypes import Prototypes
 from ...training.run import Run
 
 
-def save_prototypes(run: Run, prototypes: Prototypes, *, step: int) -> None:
-    """Add the prototypes to a run; `step` is the step of the checkpoint they were clustered with."""
+def save_prototypes(run: Run, prototypes: Prototypes, *, step: int, pictures: str = "") -> None:
+    """Add the prototypes to a run.
+
+    Args:
+        run: its folder and config.
+        prototypes: of its classes.
+        step: of the checkpoint they were clustered with.
+        pictures: `data.records.census` of the pictures they were clustered from; empty: not known.
+    """
     arrays = {name: np.asarray(value) for name, value in prototypes._asdict().items() if value is not None}
-    write_arrays(prototypes_file(run), step=step, settings=_settings(run), **arrays)
+    write_arrays(prototypes_file(run), step=step, settings=_settings(run), pictures=pictures, **arrays)
 
 
 def load_prototypes(run: Run) -> Prototypes:
@@ -28,7 +35,7 @@ def load_prototypes(run: Run) -> Prototypes:
     file, again = prototypes_file(run), f"run train.py with --workdir {run.directory} --stages prototypes."
     try:
         values = read_arrays(file)
-        step, _ = int(values.pop("step")), values.pop("settings")
+        step, _, _ = int(values.pop("step")), values.pop("settings"), values.pop("pictures", None)
         prototypes = Prototypes(**values)
         if not all(np.isfinite(array).all() for array in jax.tree.leaves(prototypes)):
             raise ValueError("values that are not finite")
@@ -41,11 +48,17 @@ def load_prototypes(run: Run) -> Prototypes:
     return prototypes
 
 
-def has_prototypes(run: Run) -> bool:
-    """Whether the run has prototypes made from its newest checkpoint with the settings of its config."""
+def has_prototypes(run: Run, pictures: str) -> bool:
+    """Whether the run has prototypes of these pictures, from its newest checkpoint with the settings of its config.
+
+    Args:
+        run: its folder and config.
+        pictures: `data.records.census` of the pictures; those of a run that does not know its own count as the same.
+    """
     try:
         values = read_arrays(prototypes_file(run))
-        return int(values["step"]) in run.steps()[-1:] and str(values["settings"]) == _settings(run)
+        known = str(values.get("pictures", "")) in ("", pictures)
+        return known and int(values["step"]) in run.steps()[-1:] and str(values["settings"]) == _settings(run)
     except Exception:  # missing or damaged: they are made again
         return False
 

@@ -1,0 +1,142 @@
+"""Which picture, which labels and which other files each result was made from: results of others are made again.
+
+    origins.N.jsonl    one JSON array a line, written by process N as pictures are done; a picture's last line counts
+
+A line holds the picture's place (its path, or its data set), a stamp of its files (sizes and times of change, and the
+labels), and a digest of their content. Where the stamp is the same, nothing is read.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+
+from ..data.records import Origin, RecordSource, origin_of
+from ..machine import processes
+from ..machine.errors import UserError
+
+
+class Traced(NamedTuple):
+    """What is known of the picture behind a result.
+
+    Attributes:
+        place: where the picture was.
+        stamp: of its files and labels, by sizes and times.
+        digest: of their content.
+    """
+
+    place: str
+    stamp: str
+    digest: str
+
+
+class Origins:
+    """The origins of a folder's results.
+
+    Args:
+        directory: the folder of the results.
+    """
+
+    def __init__(self, directory: Path):
+        self._file, self._lock = directory / f"origins.{processes.part()[0]}.jsonl", Lock()
+        self._known: dict[str, Traced] = {}
+        for file in sorted(directory.glob("origins.*.jsonl")):
+            for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+                try:
+                    name, *values = json.loads(line)
+                    self._known[name] = Traced(*values)
+                except (ValueError, TypeError):  # a line cut short by a kill
+                    continue
+
+    def changed(
+        self, source: RecordSource, indices: Sequence[int], inputs: Callable[[str], Path] | None = None
+    ) -> list[int]:
+        """Which results are of something else than the source's picture of that name, as it is now.
+
+        Args:
+            source: the pictures.
+            indices: those that have results.
+            inputs: name of a picture -> another file that its result is made from; None: there is none.
+
+        Returns:
+            Those whose picture, labels or other file have changed; those of a folder without origins count as they are.
+
+        Raises:
+            UserError: a result is of another picture, somewhere else, of the same name.
+        """
+        if not self._known:
+            return []
+        changed = []
+        for index in indices:
+            name = source.ids[index]
+            before, origin = self._known.get(name), _with_input(origin_of(source, index), name, inputs)
+            if before is not None and (before.stamp == _stamp(origin) or before.digest == _digest(origin)):
+                continue
+            if before is not None and before.place != origin.place:
+                raise UserError(
+                    f"{self._file.parent} holds results of {before.place}, not of {origin.place}, another picture of "
+                    "that name; choose another folder, or delete this one."
+                )
+            changed.append(index)
+        return changed
+
+    def note(self, source: RecordSource, index: int, inputs: Callable[[str], Path] | None = None) -> None:
+        """Note what a result is made from, before its last file is written.
+
+        Args:
+            source: the pictures.
+            index: of the picture.
+            inputs: as for `changed`.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        name = source.ids[index]
+        origin = _with_input(origin_of(source, index), name, inputs)
+        traced = Traced(origin.place, _stamp(origin), _digest(origin))
+        if self._known.get(name) == traced:
+            return
+        line = json.dumps([name, *traced]) + "\n"
+        try:
+            with self._lock, self._file.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise UserError(f"cannot write {self._file} ({error.strerror}); free some space and run again.") from None
+        self._known[name] = traced
+
+
+def _with_input(origin: Origin, name: str, inputs: Callable[[str], Path] | None) -> Origin:
+    return origin if inputs is None else origin._replace(files=(*origin.files, inputs(name)))
+
+
+def _stamp(origin: Origin) -> str:
+    """Of sizes and times of change; of a file that is missing, that it is."""
+    parts = [origin.facts]
+    for path in origin.files:
+        try:
+            status = path.stat()
+            parts.append(f"{path} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape"))
+        except OSError:
+            parts.append(b"missing")
+    return _short(parts)
+
+
+def _digest(origin: Origin) -> str:
+    """Of the files' content and the labels."""
+    parts = [origin.facts]
+    for path in origin.files:
+        try:
+            parts.append(path.read_bytes())
+        except OSError:
+            parts.append(b"missing")
+    return _short(parts)
+
+
+def _short(parts: Sequence[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
