@@ -35,9 +35,10 @@ class Run:
         """Start a run, or continue the one that is there; one without a checkpoint is started again.
 
         Raises:
-            UserError: the directory cannot be written, or holds a run of another config or of other classes.
+            UserError: the directory cannot be written, or its name is not UTF-8, or it holds a run of another config or
+                of other classes.
         """
-        run = cls(Path(directory).absolute(), config, tuple(class_names))
+        run = cls(_directory(directory), config, tuple(class_names))
         if run._config_file.exists() and run.steps():
             before = cls.open(directory)
             changed = run._differences(before)
@@ -55,9 +56,9 @@ class Run:
         """Open a run that exists.
 
         Raises:
-            UserError: there is none, or its config cannot be read.
+            UserError: there is none, or its config cannot be read, or its name is not UTF-8.
         """
-        return cls(Path(directory).absolute(), *read_config(directory))
+        return cls(_directory(directory), *read_config(directory))
 
     @property
     def kind(self) -> str:
@@ -114,6 +115,19 @@ class Run:
                 if json.dumps(theirs[part].get(name)) != json.dumps(value) and name not in free
             ]
         return changed + [name for name in ("seed", "limit") if mine[name] != theirs[name]]
+
+
+def _directory(name: str | Path) -> Path:
+    """The absolute path; UserError when it is not UTF-8, for then Orbax can write and read no checkpoint there."""
+    path = Path(name).absolute()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{str(path)!r} is not UTF-8, and checkpoints cannot be kept below such a name; rename it, or choose "
+            "another --workdir."
+        ) from None
+    return path
 
 
 class Job(NamedTuple):
