@@ -93,7 +93,7 @@ def test_paths_are_relative_urls(tmp_path, name):
 def test_names_may_be_no_text(tmp_path):
     page = written(tmp_path, [Entry("\udc80", (4, 3), ("\udc80",), (0,))], title="\udc80")
     assert embedded(page)["entries"] == [
-        {"id": "\udc80", "path": "%80", "size": [4, 3], "classes": ["\udc80"], "colors": [0]}
+        {"id": r"\udc80", "path": "%80", "size": [4, 3], "classes": [r"\udc80"], "colors": [0]}
     ]
 
 

@@ -77,6 +77,7 @@ def test_missing_files_are_counted(devkit):
     text = refusal(devkit, "train.txt")
     assert text.startswith("4 of 5 listed pictures are missing: ")
     assert f"{devkit / 'JPEGImages' / 'c.jpg'}, ...;" in text
+    assert text.endswith(f"remove their ids from {devkit / 'train.txt'}")
     (devkit / "train.txt").write_text("2007_000001\n")
     (devkit / "SegmentationClass" / "2007_000001.png").unlink()
     assert refusal(devkit, "train.txt").startswith("1 of 1 listed masks are missing: ")

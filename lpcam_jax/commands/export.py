@@ -123,7 +123,7 @@ def _write_coco(arguments: MaskArguments, out: Path) -> None:
     with tqdm(file_names.items(), "export", unit="img") as bar:
         masks = ((file, folder.read(name, classes=len(class_names))[0]) for name, file in bar)
         document = coco_instances(masks, class_names)
-    write_atomically(out, json.dumps(document, ensure_ascii=False).encode())
+    write_json(out, document, indent=None)
     print(f"{len(file_names)} pictures with {len(document['annotations'])} regions are in {out}.")
 
 

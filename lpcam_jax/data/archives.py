@@ -4,6 +4,7 @@ Names are relative to the folder that holds an anchor (`JPEGImages` of a VOC dev
 Archives are never unpacked, so no entry can escape from a folder.
 """
 
+import gzip
 import hashlib
 import tarfile
 import zipfile
@@ -47,6 +48,10 @@ PUBLISHED = {
 }
 
 
+# Bytes after the end of a tar archive that only fill it up: 10 KiB by default, more if it was written for a tape.
+_MOST_FILLING = 1 << 21
+
+
 class Files:
     """Read-only files by name.
 
@@ -86,12 +91,13 @@ class Files:
         except Exception as error:  # a damaged archive can raise anything
             raise UserError(f"{self.shown(name)}: cannot be read ({error}); download it again") from error
 
-    def require(self, names: Sequence[str], what: str) -> None:
+    def require(self, names: Sequence[str], what: str, *, named_in: str) -> None:
         """Check that files are present.
 
         Args:
             names: of the files.
             what: what they are, in the plural, for the message.
+            named_in: the list that they are from, which may be what is damaged.
 
         Raises:
             UserError: some are missing; the message counts them and names the first.
@@ -101,7 +107,8 @@ class Files:
             ellipsis = ", ..." if len(absent) > 3 else ""
             raise UserError(
                 f"{shown(self.place)}: {len(absent)} of {len(names)} {what} are missing: "
-                f"{', '.join(absent[:3])}{ellipsis}; unpack or download it again"
+                f"{', '.join(map(shown, absent[:3]))}{ellipsis} (named in {named_in}); unpack or "
+                "download both again"
             )
 
     def shown(self, name: str) -> str:
@@ -143,8 +150,9 @@ def _open_archive(path: Path, anchor: str) -> Files | None:
             members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
             read = archive.read
         elif path.suffix == ".tar":
-            with tarfile.open(path, "r:") as archive:
+            with tarfile.open(path, "r:", tarinfo=_Header) as archive:
                 members = {member.name: (member.offset_data, member.size) for member in archive if member.isfile()}
+                _expect_end(archive)
 
             def read(extent: tuple[int, int]) -> bytes:
                 with path.open("rb") as file:
@@ -179,11 +187,51 @@ def _prefix(names: dict, anchor: str) -> str | None:
 def _compressed_members(path: Path) -> dict[str, bytes]:
     """All files but the pictures of a compressed tar archive, which can only be read from front to back."""
     members = {}
-    with tarfile.open(path, "r|*") as archive:
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    # Not by tarfile, which does not compare the checksum at the end.
+    with (
+        (gzip.open if is_gzip else open)(path, "rb") as stream,
+        tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as archive,
+    ):
         for member in tqdm(archive, f"reading {path.name}", unit="file", delay=2, leave=False):
             if member.isfile() and not member.name.lower().endswith((".jpg", ".jpeg")):
                 members[member.name] = archive.extractfile(member).read()
+        _expect_end(archive)
     return members
+
+
+class _Header(tarfile.TarInfo):
+    """A header of a tar archive; one that is damaged is an error, where tarfile takes it for the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        start = archive.offset
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # a block of zeros: the end, if another follows
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"damaged at byte {start:,}: {error}") from None
+
+
+def _expect_end(archive: tarfile.TarFile) -> None:
+    """ReadError if the files that were read are not all: the end is two blocks of zeros, and then no header follows.
+
+    One block of zeros alone is a header that was lost, and very many are what a download has not filled yet.
+    """
+    rest = archive.fileobj.read(_MOST_FILLING)
+    blocks = [rest[start : start + tarfile.BLOCKSIZE] for start in range(0, len(rest), tarfile.BLOCKSIZE)]
+    if any(rest[: tarfile.BLOCKSIZE]) or len(rest) == _MOST_FILLING or any(map(_is_header, blocks)):
+        raise tarfile.ReadError(f"its files end at byte {archive.offset:,}, but the archive goes on")
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 @lru_cache

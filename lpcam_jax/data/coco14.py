@@ -56,7 +56,8 @@ class COCO14(Benchmark):
             raise missing(root, f"COCO's {file}", wanted=places, page=_PAGE)
         content = notes.read(file)
         instances = Instances(content, notes.shown(file))
-        pictures.require([f"{folder}/{image['file_name']}" for image in instances.images], f"pictures of {folder}")
+        names = [f"{folder}/{image['file_name']}" for image in instances.images]
+        pictures.require(names, f"pictures of {folder}", named_in=notes.shown(file))
 
         def example(image: dict[str, Any]) -> Example:
             path = f"{folder}/{image['file_name']}"

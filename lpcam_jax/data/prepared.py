@@ -1,6 +1,7 @@
 """Any data set that TFDS has prepared as array_record, as records: our benchmarks and TFDS's own data sets."""
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -143,7 +144,7 @@ class Prepared:
         for number in bar:
             values = self._read(records, number)
             name = values.get(self._reads.id, b"") if self._reads.id else b""
-            name = name.decode() if isinstance(name, bytes) else str(name)
+            name = os.fsdecode(name) if isinstance(name, bytes) else str(name)
             path = PurePosixPath(relative_name(name, self._where) if name else f"{split}_{number:06d}")
             ids.append(str(path.with_suffix("")) if path.suffix.lower() in (".jpg", ".jpeg", ".png") else str(path))
             labels.append(self._multi_hot(values))

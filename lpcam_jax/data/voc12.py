@@ -26,7 +26,7 @@ from tqdm import tqdm
 from ..machine.errors import UserError
 from .archives import Files, find_files
 from .masks import read_mask
-from .pictures import Encoded
+from .pictures import Encoded, shown
 from .published import Benchmark, Example, Split, grey_png, missing
 from .records import relative_name
 from .voc_layout import VOC_CLASSES
@@ -47,15 +47,19 @@ class VOC12(Benchmark):
         """See `Benchmark`."""
         devkit = _find_devkit(root, split)
         sbd = _find_sbd(root) if split == "train_aug" else None
-        ids = _train_aug(root, devkit, sbd) if split == "train_aug" else _ids(devkit, f"{_LISTS}/{split}.txt")
+        if split == "train_aug":
+            ids, named_in = _train_aug(root, devkit, sbd)
+        else:
+            ids, named_in = _ids(devkit, f"{_LISTS}/{split}.txt"), devkit.shown(f"{_LISTS}/{split}.txt")
         if not ids:
-            raise UserError(f"{devkit.shown(f'{_LISTS}/{split}.txt')}: the list is empty; download the data set again")
-        devkit.require([f"JPEGImages/{name}.jpg" for name in ids], f"pictures of {split}")
+            raise UserError(f"{named_in}: the list is empty; download the data set again")
+        devkit.require([f"JPEGImages/{name}.jpg" for name in ids], f"pictures of {split}", named_in=named_in)
         masks = _Masks(devkit, sbd)
         has_masks = split != "test" and all(name in masks for name in ids)
         has_labels = split != "test"
         if has_labels and not has_masks:
-            devkit.require([f"Annotations/{name}.xml" for name in ids], f"annotations of {split}")
+            annotations = [f"Annotations/{name}.xml" for name in ids]
+            devkit.require(annotations, f"annotations of {split}", named_in=named_in)
 
         def examples(start: int) -> Iterator[Example]:
             for name in ids[start:]:
@@ -115,14 +119,14 @@ def _find_sbd(root: Path) -> Files | None:
     return masks or find_files(root, "cls", folders=places, archives=("benchmark*.tgz", "SBD*.tgz", "benchmark*.tar"))
 
 
-def _train_aug(root: Path, devkit: Files, sbd: Files | None) -> list[str]:
-    """The user's list, or SBD's pictures and train without val: 10,582 as published."""
+def _train_aug(root: Path, devkit: Files, sbd: Files | None) -> tuple[list[str], str]:
+    """The user's list, or SBD's pictures and train without val: 10,582 as published; and where they are named."""
     for file in (root / "train_aug.txt", root / "trainaug.txt"):
         if file.is_file():
-            return _ids(Files(root, None, lambda name: (root / name).read_bytes()), file.name)
+            return _ids(Files(root, None, lambda name: (root / name).read_bytes()), file.name), shown(file)
     for name in ("train_aug.txt", "trainaug.txt"):
         if f"{_LISTS}/{name}" in devkit:
-            return _ids(devkit, f"{_LISTS}/{name}")
+            return _ids(devkit, f"{_LISTS}/{name}"), devkit.shown(f"{_LISTS}/{name}")
     if sbd is None:
         places = ["benchmark.tgz", "SegmentationClassAug/", "train_aug.txt"]
         raise missing(root, "SBD, which extends train to train_aug,", wanted=places, page=_SBD_PAGE)
@@ -135,7 +139,8 @@ def _train_aug(root: Path, devkit: Files, sbd: Files | None) -> list[str]:
         extra = {file.stem for file in files if file.suffix in (".png", ".mat") and not file.name.startswith(".")}
     train, val = (set(_ids(devkit, f"{_LISTS}/{name}.txt")) for name in ("train", "val"))
     tqdm.write(f"train_aug: {len(extra):,} from SBD and {len(train):,} from train, without the {len(val):,} in val")
-    return sorted((extra | train) - val)
+    lists = [sbd.shown(name) for name in lists or ["cls"]] + [devkit.shown(f"{_LISTS}/train.txt")]
+    return sorted((extra | train) - val), " or ".join(lists)
 
 
 def _ids(files: Files, path: str) -> list[str]:

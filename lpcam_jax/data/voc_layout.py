@@ -57,8 +57,8 @@ class VOCLayout:
         self.ids = _read_ids(Path(root), Path(root, ids_file))
         self._images = [Path(root, images, f"{name}.jpg") for name in self.ids]
         self._masks = [Path(root, masks, f"{name}.png") for name in self.ids]
-        _check_present(self._images, "pictures")
-        _check_present(self._masks, "masks")
+        _check_present(self._images, "pictures", Path(root, ids_file))
+        _check_present(self._masks, "masks", Path(root, ids_file))
         self.labels = (self._count_pixels() >= present).astype(np.float32)
 
     def __len__(self) -> int:
@@ -109,11 +109,11 @@ def _read_ids(root: Path, path: Path) -> list[str]:
     return ids
 
 
-def _check_present(paths: Sequence[Path], what: str) -> None:
+def _check_present(paths: Sequence[Path], what: str, ids_file: Path) -> None:
     missing = [shown(path) for path in paths if not os.path.isfile(path)]
     if missing:
         ellipsis = ", ..." if len(missing) > 3 else ""
         raise UserError(
             f"{len(missing)} of {len(paths)} listed {what} are missing: {', '.join(missing[:3])}{ellipsis}; "
-            "add them or remove their ids from the list"
+            f"add them or remove their ids from {shown(ids_file)}"
         )

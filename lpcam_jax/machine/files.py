@@ -70,8 +70,8 @@ def remove_leftovers(directory: Path) -> None:
                 os.unlink(os.path.join(folder, name))
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON values, indented by 2, in UTF-8; as safely as `write_atomically`.
+def write_json(path: Path, values: Any, *, indent: int | None = 2) -> None:
+    """Write JSON values in UTF-8; as safely as `write_atomically`.
 
     File names that are not UTF-8 reach Python as strings with lone surrogates. They are written as JSON escapes
     ("\\udce9"), which reading turns into the same strings again.
@@ -79,11 +79,12 @@ def write_json(path: Path, values: Any) -> None:
     Args:
         path: The file; missing folders are created.
         values: What `json.dumps` takes.
+        indent: Spaces; None: all in one line.
 
     Raises:
         UserError: The file cannot be written.
     """
-    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False).encode(errors="backslashreplace"))
+    write_atomically(path, json.dumps(values, indent=indent, ensure_ascii=False).encode(errors="backslashreplace"))
 
 
 def write_arrays(path: Path, /, **arrays: np.ndarray) -> None:

@@ -50,7 +50,8 @@ def join() -> None:
     global _are_joined
     _are_joined = True
     if not is_first():
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
+        nowhere = open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (until the end)
+        sys.stdout = sys.stderr = nowhere
 
 
 _are_joined = False

@@ -1,5 +1,6 @@
 """How a program ends: a UserError is one line, a stop says that the same command goes on."""
 
+import io
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from .errors import UserError
 
 def run_program(main: Callable[[], None]) -> None:
     """Run a program: a UserError is one line on stderr and exit code 2; Ctrl-C is one and 130, SIGTERM one and 143."""
+    _print_all_letters()
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
@@ -25,6 +27,16 @@ def run_program(main: Callable[[], None]) -> None:
         processes.end("stopped; the same command continues where it was.", code)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _print_all_letters() -> None:
+    """Letters that a terminal or a file does not have, and names that are not UTF-8, are escaped (\\u03c4, \\udce9).
+
+    Python would end a program that prints them, which may have worked for hours.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Terminated(KeyboardInterrupt):

@@ -6,8 +6,10 @@ from collections.abc import Callable
 def shorten(name: str, fits: Callable[[str], bool]) -> str:
     """The longest beginning of a name that fits, with "..." if it is cut.
 
-    Line breaks and other unprintable characters become "?", so that a name stays on one line.
+    Line breaks and other unprintable characters become "?", so that a name stays on one line; bytes that are not UTF-8
+    become the escapes that a terminal shows, so that names stay different.
     """
+    name = name.encode(errors="backslashreplace").decode()
     name = "".join(c if c.isprintable() else "?" for c in name)
     if fits(name):
         return name

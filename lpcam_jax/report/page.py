@@ -40,9 +40,9 @@ def write_page(path: Path, template: str, *, title: str, summary: Sequence[str],
         "summary": "".join(f"<p>{escape(line)}</p>" for line in summary),
         "data": _json(data),
     }
-    # In one pass, so that braces in a name are not substituted. Lone surrogates become character references.
+    # In one pass, so that braces in a name are not substituted.
     page = re.sub(r"{{(\w+)}}", lambda match: parts[match[1]], page)
-    write_atomically(path, page.encode(errors="xmlcharrefreplace"))
+    write_atomically(path, page.encode(errors="backslashreplace"))
 
 
 def url(path: str) -> str:
@@ -63,6 +63,12 @@ def _policy(page: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON in ASCII that no HTML parser mistakes for a tag or a comment."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    """JSON in ASCII that no HTML parser mistakes for a tag or a comment.
+
+    Lone surrogates, of file names that are not UTF-8, become the letters that a terminal shows (\\udce9): a browser has
+    none for them, and would confuse such names.
+    """
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    text = re.sub("[\ud800-\udfff]", lambda lone: rf"\\u{ord(lone[0]):04x}", text)
+    text = json.dumps(json.loads(text), separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

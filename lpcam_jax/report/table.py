@@ -114,7 +114,7 @@ def class_table(class_names: Sequence[str], ious: Mapping[str, Sequence[float | 
     Returns:
         The table.
     """
-    names = ["background", *class_names]
+    names = ["background", *(_fit(name, 0, most=_WIDTH) for name in class_names)]
     columns = {method: max(len(method), 5) for method in ious}
     room = _WIDTH - sum(width + 2 for width in columns.values())
     first = min(max(map(len, ["class", *names])), room)
@@ -134,5 +134,6 @@ def _cells(values: Sequence[str]) -> str:
     return " ".join(value.rjust(width) for value, width in zip(values, (5, *_WIDTHS), strict=True))
 
 
-def _fit(name: str, width: int) -> str:
-    return shorten(name, lambda text: len(text) <= width).ljust(width)
+def _fit(name: str, width: int, *, most: int | None = None) -> str:
+    """The name at this width; shortened only to `most` if that is given."""
+    return shorten(name, lambda text: len(text) <= (most or width)).ljust(width)

@@ -36,9 +36,10 @@ class Run:
         """Start a run, or continue the existing one; a run without a checkpoint is started over.
 
         Raises:
-            UserError: the directory cannot be written, or holds a run with another config or other classes.
+            UserError: the directory cannot be written, or its name is not UTF-8, or it holds a run with another config or
+                other classes.
         """
-        run = cls(Path(directory).absolute(), config, tuple(class_names))
+        run = cls(_directory(directory), config, tuple(class_names))
         if run._config_file.exists() and run.steps():
             existing = cls.open(directory)
             changed = run._differences(existing)
@@ -56,9 +57,9 @@ class Run:
         """Open an existing run.
 
         Raises:
-            UserError: there is no run, or its config cannot be read.
+            UserError: there is no run, or its config cannot be read, or its name is not UTF-8.
         """
-        return cls(Path(directory).absolute(), *read_config(directory))
+        return cls(_directory(directory), *read_config(directory))
 
     @property
     def kind(self) -> str:
@@ -115,6 +116,19 @@ class Run:
                 if json.dumps(old[part].get(name)) != json.dumps(value) and name not in free
             ]
         return changed + [name for name in ("seed", "limit") if new[name] != old[name]]
+
+
+def _directory(name: str | Path) -> Path:
+    """The absolute path; UserError when it is not UTF-8, for then Orbax can write and read no checkpoint there."""
+    path = Path(name).absolute()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{str(path)!r} is not UTF-8, and checkpoints cannot be kept below such a name; rename it, or choose "
+            "another --workdir."
+        ) from None
+    return path
 
 
 class Job(NamedTuple):
