@@ -8,8 +8,9 @@ from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
-from conftest import HANGS, TINY_RECIPE
+from conftest import HANGS
 from PIL import Image
+from tiny_recipes import CLASSIFIER
 
 from lpcam_jax.machine.files import write_json
 from lpcam_jax.report.page import write_page
@@ -38,7 +39,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recipe(data, tmp_path_factory):
     path = tmp_path_factory.mktemp("recipe") / "tiny.py"
-    text = TINY_RECIPE.replace('source="shapes", scenes=24', 'source="folder", held_out=0.2').replace(
+    text = CLASSIFIER.replace('source="shapes", scenes=24', 'source="folder", held_out=0.2').replace(
         "epochs=3", "epochs=1"
     )
     path.write_text(text)

@@ -36,8 +36,8 @@ class Run:
         """Start a run, or continue the existing one; a run without a checkpoint is started over.
 
         Raises:
-            UserError: the directory cannot be written, or its name is not UTF-8, or it holds a run with another config or
-                other classes.
+            UserError: the directory cannot be written, or its name is not UTF-8, or it holds a run with another config
+                or other classes.
         """
         run = cls(_directory(directory), config, tuple(class_names))
         if run._config_file.exists() and run.steps():
