@@ -166,8 +166,7 @@ class TinyBackbone(NamedTuple):
 
 CAFFE = ResNetConfig(**RESNET, layout="caffe")
 BACKBONES = {
-    "resnet": TinyBackbone(ResNetConfig(**RESNET), ((1, 1), (5, 64), (17, 33))),
-    "resnet in the caffe layout": TinyBackbone(CAFFE, ((47, 63), (33, 9))),
+    "resnet": TinyBackbone(ResNetConfig(**RESNET), ((1, 1), (17, 33))),
     "resnet, ceil pool": TinyBackbone(
         ResNetConfig(**RESNET, stem_pool="ceil", output_stride=32),
         ((1, 1), (9, 64)),
