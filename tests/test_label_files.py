@@ -215,6 +215,93 @@ def test_pictures_alone_have_no_labels(tmp_path):
     assert "no labels: neither labels.csv, COCO JSON, VOC XML nor one folder per class" in refusal(tmp_path)
 
 
+# Names in upper case, and swapped.
+
+
+def test_label_files_in_upper_case(tmp_path):
+    """Cameras, Windows and old programs write them."""
+    for layout, old, new in (
+        ("csv", "labels.csv", "Labels.CSV"),
+        ("coco", "annotations.json", "annotations.JSON"),
+        ("coco", "annotations.json", "Export.Json"),
+        ("coco", "annotations.json", "Annotations/x.JSON"),
+        ("voc", "Annotations", "ANNOTATIONS"),
+    ):
+        root = make(tmp_path / new.replace("/", "_"), layout, SEVERAL)
+        (root / new).parent.mkdir(exist_ok=True)
+        (root / old).rename(root / new)
+        if layout == "voc":
+            for file in root.rglob("*.xml"):
+                file.rename(file.with_suffix(".XML"))
+        pictures_folder = root / ("JPEGImages" if layout == "voc" else "images")
+        pictures_folder.rename(root / pictures_folder.name.title())
+        pictures(root, "Masks/a.png")
+        (root / "Masks/a.png").rename(root / "Masks/a.PNG")
+        assert labels_of(Folder(root)) == {"a": ["cat", "dog"], "sub/b": ["traffic light"], "c": [], "d": ["cat"]}
+        contents = look_into(root, refuse)
+        assert [mask and mask.name for mask in contents.masks] == ["a.PNG", None, None, None]
+        assert (contents.unlabelled, contents.spare_masks) == ([], [])
+
+
+def test_masks_in_upper_case_of_a_folder_a_class(tmp_path):
+    pictures(tmp_path, "cat/a.jpg", "dog/b.jpg", "MASKS/cat/a.png")
+    (tmp_path / "MASKS/cat/a.png").rename(tmp_path / "MASKS/cat/a.Png")
+    source = Folder(tmp_path)
+    assert source.class_names == ("cat", "dog")
+    assert source.has_masks
+    pictures(tmp_path, "MASKS/cat/a.png")  # spelled like this, it is the one
+    contents = look_into(tmp_path, refuse)
+    assert [path.name for path in contents.spare_masks] == ["a.Png"]
+
+
+def test_swapped_names_are_a_warning(tmp_path):
+    root = make(tmp_path, "voc", {"a.jpg": ["cat"], "b.jpg": ["dog"], "c.jpg": []})
+    write(root / "Annotations/a.jpg.xml", xml_of("b.jpg", ["dog"]))
+    write(root / "Annotations/b.jpg.xml", xml_of("a.jpg", ["cat"]))
+    contents = look_into(root, refuse)
+    assert [str(finding) for finding in contents.remarks] == [
+        "label files with the name of one picture and the inside of another: a.jpg (b.jpg), b.jpg (a.jpg); "
+        "what is written inside counts: correct it, or rename the files"
+    ]
+    assert labels_of(Folder(root)) == {"b": ["dog"], "a": ["cat"], "c": []}
+
+
+def test_a_name_of_no_picture_is_no_warning(tmp_path):
+    pictures(tmp_path, "a.jpg", "b.jpg")
+    for number, name in enumerate(("a.jpg", "b.jpg")):
+        write(tmp_path / f"{number}.xml", xml_of(name, [name]))
+    assert look_into(tmp_path, refuse).remarks == []
+
+
+# The program's own output.
+
+
+def test_runs_among_the_classes_are_none(tmp_path, capsys):
+    pictures(tmp_path, "cat/a.jpg", "dog/b.jpg", "runs/x/prototypes/1.jpg", "heat maps/overlays/a.png")
+    write(tmp_path / "runs/x/config.json", '{"kind": "classifier", "class_names": ["cat"], "config": {}}')
+    write(tmp_path / "heat maps/protocol.json", '{"class_names": ["cat"]}')
+    assert labels_of(Folder(tmp_path)) == {"cat/a": ["cat"], "dog/b": ["dog"]}
+    assert look_into(tmp_path, refuse).unused == []
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("note: results of this program in ")
+    assert ": heat maps, runs/x; left out" in line
+
+
+def test_links_among_the_classes(tmp_path):
+    pictures(tmp_path, "cat/a.jpg", "dog/b.jpg")
+    (tmp_path / "all").symlink_to(".", target_is_directory=True)
+    (tmp_path / "a cat").symlink_to("cat", target_is_directory=True)
+    assert labels_of(Folder(tmp_path)) == {"cat/a": ["cat"], "dog/b": ["dog"]}
+    assert look_into(tmp_path, refuse).unused == []
+
+
+def test_labels_of_pictures_that_are_not_read(tmp_path):
+    root = make(tmp_path, "csv", {"a.jpg": ["cat"], "b.psd": ["dog"], "c.psd": []})
+    assert "2 of 3 pictures are in formats that are not read: b.psd, c.psd; convert them to JPEG" in refusal(root)
+    write(root / "labels.csv", csv_of({"a": ["cat"], "b": ["dog"], "c": ["dog"]}))
+    assert "2 of 3 pictures are in formats that are not read: b, c; convert them to JPEG" in refusal(root)
+
+
 # What is refused.
 
 
