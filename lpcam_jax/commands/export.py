@@ -143,7 +143,7 @@ def _write_labelme(arguments: MaskArguments, out: Path) -> None:
 
 
 def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
-    devices.remember_compilations()
+    devices.start()
     run = Run.open(arguments.ckpt).expect("classifier")
     _keep_apart(out, run.directory)
     size = arguments.side or (run.config.training.crop,) * 2

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from glob import glob
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from tqdm import tqdm
 
 from ..machine.errors import UserError
 from .findings import Finding, Severity, say, shown
@@ -49,6 +51,9 @@ class Encoded(NamedTuple):
 
 def read_picture(path: str | Path | Encoded, *, upright: bool = True) -> np.ndarray:
     """Read the first frame as RGB; transparent parts become white, and 16-bit values keep their high byte.
+
+    What a camera of 10, 12 or 14 bits has stored in 16 without scaling is then nearly black. Only whoever stored it
+    knows the range, so it is read as it is, and a note says so.
 
     Args:
         path: the file.
@@ -267,6 +272,33 @@ class Pictures:
         return Origin(str(path), (path,), b"")
 
 
+_dark: dict[str, int] = {}  # pictures of 16 bits whose values are all small, and their largest
+_noting = Lock()
+
+
+def _note_if_dark(largest: int, path: str | Path | Encoded) -> None:
+    """Say that a 16-bit picture is read nearly black: at the first one, the tenth, the hundredth, and so on.
+
+    Args:
+        largest: of its values.
+        path: its file.
+    """
+    if not 0 < largest < 1 << 14:
+        return
+    with _noting:
+        known = str(path) in _dark
+        _dark[str(path)] = largest
+        count, most = len(_dark), max(_dark.values())
+    if known or str(count).strip("0") != "1":
+        return
+    bits = most.bit_length()
+    which = shown(path) if count == 1 else f"{count} pictures, such as {shown(path)},"
+    tqdm.write(
+        f"note: {which} of 16 bits: no value is above {most} of 65535, which is read nearly black; if the values have "
+        f"{bits} bits, multiply them by {1 << (16 - bits)} and save the pictures again."
+    )
+
+
 def _complaint(error: Exception, path: str | Path | Encoded) -> str:
     match error:
         case FileNotFoundError():
@@ -298,9 +330,17 @@ def _orientation(image: Image.Image) -> int:
     return value if value in _UPRIGHT else 1
 
 
-def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+def _to_rgb(image: Image.Image, path: str | Path | Encoded) -> Image.Image:
+    stored = f"{image.mode} {image.tile}"  # the tile is gone once it is decoded
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        if ";12" in stored:  # a TIFF that says so
+            values = np.left_shift(values, 4)
+        _note_if_dark(int(values.max()), path)
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if ";16" in stored and image.mode in ("RGB", "RGBA", "L", "LA"):  # Pillow has dropped the low byte
+        colours = np.asarray(image).reshape(image.height, image.width, -1)[..., : 3 if image.mode[0] == "R" else 1]
+        _note_if_dark(int(colours.max()) << 8 | 255, path)
     if image.mode in ("I", "F", "LAB"):
         raise UserError(f"{shown(path)}: pixels of mode {image.mode} have no defined range; save it as 8-bit RGB")
     if image.has_transparency_data:
