@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...data.records import RecordSource
@@ -43,11 +44,12 @@ class AMNSystem(System[AMNConfig]):
 
     def prepare(self, config: AMNConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import training_source, with_labels
-        from ..sure_labels import expect_maps, label_pictures
+        from ..sure_labels import expect_few_classes, expect_maps, label_pictures
         from .training import train_amn
 
         expect_maps(config, "AMN")
         pictures = training_source(config)
+        expect_few_classes(pictures, "AMN")
         if AMN_STAGE in stages:
             pictures = with_labels(pictures, config.data.train)
         work = {
@@ -71,7 +73,8 @@ class AMNSystem(System[AMNConfig]):
         return describe(metrics)
 
     def results(self, flags: AMNFlags) -> str:
-        return f"{'seeds/' if flags.refine == 'none' else 'pseudo_masks/'} and maps/"
+        masks = "seeds/" if flags.refine == "none" else "pseudo_masks/"
+        return f"{masks} and maps/" if Path(flags.out, masks).is_dir() else "maps/"
 
     def next_command(self, config: AMNConfig, workdir: str) -> str:
         return f"{super().next_command(config, workdir)} --maps {config.data.maps}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...data.records import RecordSource
@@ -76,7 +77,8 @@ class LPCAM(System[LPCAMConfig]):
         return describe(metrics)
 
     def results(self, flags: LPCAMFlags) -> str:
-        return f"{'seeds/' if flags.refine == 'none' else 'pseudo_masks/'} and maps/"
+        masks = "seeds/" if flags.refine == "none" else "pseudo_masks/"
+        return f"{masks} and maps/" if Path(flags.out, masks).is_dir() else "maps/"
 
 
 system = LPCAM()
