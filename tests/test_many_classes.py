@@ -4,11 +4,15 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+import tiny_benchmarks as tiny
 from conftest import TINY_IRN_RECIPE, TINY_RECIPE, TINY_SEGMENTATION_RECIPE
 from PIL import Image
 from test_commands import assert_one_line_error
+from test_prepared import png, write_data_set
 
 from lpcam_jax.data.masks import MAX_CLASSES, expect_numbered, renumbering
+from lpcam_jax.data.prepared import Prepared
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.results.masks import MaskResults
 from lpcam_jax.results.predictions import MapFolder
@@ -150,3 +154,32 @@ def test_all_that_can_be_numbered_are(tmp_path):
         with_class_values(np.array([0, 1]), np.array([254]))
     with pytest.raises(UserError, match="masks of 8 bits number 254 classes, and there are 255"):
         renumbering(names, [*names, "one more"])
+
+
+@pytest.mark.parametrize("count", [MAX_CLASSES, MAX_CLASSES + 1, 300])
+@pytest.mark.parametrize("masks", ["", "mask", "segmentation_mask"])
+def test_data_sets_of_tfds(tmp_path, capsys, masks, count):
+    """Masks of pictures are refused, whose classes they cannot number; trimaps, which number none, are left out."""
+    features = {
+        "image": tfds.features.Image(),
+        "label": tfds.features.ClassLabel(names=[f"c{number}" for number in range(count)]),
+    }
+    example = {"image": tiny.jpeg(0), "label": count - 1}
+    if masks:
+        features[masks] = tfds.features.Image(shape=(None, None, 1))
+        example[masks] = png(np.ones((40, 60), np.uint8))
+    folder = write_data_set(tmp_path, features, [example])
+    if masks == "mask" and count > MAX_CLASSES:
+        with pytest.raises(UserError, match=f"true masks: masks of 8 bits number 254 classes, and there are {count}; "):
+            Prepared(folder, "train")
+        return
+    source = Prepared(folder, "train")
+    assert source.labels.argmax() == count - 1
+    assert source.has_masks == (bool(masks) and count <= MAX_CLASSES)
+    if source.has_masks:
+        assert source[0].mask.max() == (count if masks == "segmentation_mask" else 1)
+    else:
+        assert source[0].mask is None
+    assert ("its masks are left out" in capsys.readouterr().out) == (
+        masks == "segmentation_mask" and count > MAX_CLASSES
+    )
