@@ -9,6 +9,7 @@ from ..machine.errors import UserError
 from .pictures import Encoded, opened, read_picture, shown
 
 IGNORE = 255
+MAX_CLASSES = 254  # that masks of 8 bits can number: 0 is the background
 
 _PACKED_GREY = {"L;2": 85, "L;4": 17}
 _MAX_IGNORED = 0.2  # share of ignored pixels above which a mask without a class is taken for black and white
@@ -51,6 +52,18 @@ def read_with_mask(
     return image, mask
 
 
+def expect_numbered(count: int, what: str, remedy: str) -> None:
+    """Raise UserError if there are more classes than masks of 8 bits can number; to be called before any work.
+
+    Args:
+        count: of classes, without the background.
+        what: needs the masks, in words.
+        remedy: what to do.
+    """
+    if count > MAX_CLASSES:
+        raise UserError(f"{what}: masks of 8 bits number {MAX_CLASSES} classes, and there are {count}; {remedy}.")
+
+
 def check_size(mask: np.ndarray, size: tuple[int, int], path: str | Path | Encoded) -> None:
     """Raise UserError if a mask (H, W) does not have its picture's size (H, W)."""
     if mask.shape != size:
@@ -89,7 +102,12 @@ def pick_classes(wanted: Sequence[str], known: Sequence[str], where: str | Path)
 
 
 def renumbering(wanted: Sequence[str], known: Sequence[str]) -> np.ndarray:
-    """Lookup table, uint8 (256,), from the classes `known` to the classes `wanted`; 255 stays, others become 0."""
+    """Lookup table, uint8 (256,), from the classes `known` to the classes `wanted`; 255 stays, others become 0.
+
+    Raises:
+        UserError: there are more classes than masks can number.
+    """
+    expect_numbered(len(known), "true masks", "remove the masks, or merge some of the classes")
     table = np.zeros(256, np.uint8)
     table[[known.index(name) + 1 for name in wanted]] = np.arange(1, len(wanted) + 1)
     table[IGNORE] = IGNORE
