@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 import tiny_benchmarks as tiny
-from conftest import TINY_IRN_RECIPE, TINY_RECIPE, TINY_SEGMENTATION_RECIPE
+from tiny_recipes import CLASSIFIER, IRN, SEGMENTATION
 from PIL import Image
 from test_commands import assert_one_line_error
 from test_prepared import png, write_data_set
@@ -46,7 +46,7 @@ def written(folder, text):
 def finished(data, program, tmp_path_factory):
     """A run of two of the pictures, and its heat maps, the last class among them."""
     folder = tmp_path_factory.mktemp("results")
-    recipe, run, maps = written(folder, TINY_RECIPE), folder / "run", folder / "maps"
+    recipe, run, maps = written(folder, CLASSIFIER), folder / "run", folder / "maps"
     part = f"all[{COUNT - 8}:]"
     words = ("--data.root", data, "--data.train", part, "--data.seeds", part, "--workdir", run)
     trained = program("train.py", recipe, *words)
@@ -105,7 +105,7 @@ def test_refined_masks_are_refused(finished, program, tmp_path, refine):
     assert not (tmp_path / "out" / "protocol.json").exists()
 
 
-@pytest.mark.parametrize("text", [TINY_IRN_RECIPE, TINY_SEGMENTATION_RECIPE], ids=["irn", "segmentation"])
+@pytest.mark.parametrize("text", [IRN, SEGMENTATION], ids=["irn", "segmentation"])
 def test_networks_that_learn_from_masks_are_refused_before_training(data, finished, program, tmp_path, text):
     recipe, words = written(tmp_path, text), ["--data.root", data, "--workdir", tmp_path / "run"]
     words += ["--data.maps", finished[1]] if "irn" in text else ["--data.masks", finished[1]]
@@ -139,7 +139,7 @@ def test_masks_of_so_many_classes_are_not_exported(program, tmp_path, kind):
 
 
 def test_evaluate_says_that_there_are_no_masks(data, finished, program, tmp_path):
-    recipe = written(tmp_path, TINY_RECIPE)
+    recipe = written(tmp_path, CLASSIFIER)
     words = ("--data.root", data, "--predictions", finished[1], "--out", tmp_path / "out")
     assert_one_line_error(program("lpcam_jax.__main__", "evaluate", recipe, *words), "has no masks to score against")
 
