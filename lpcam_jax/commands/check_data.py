@@ -2,8 +2,8 @@
 
     python -m lpcam_jax check-data my_data
 
-The labels are found as for training: labels.csv, COCO JSON, VOC XML or a folder a class; without any, only the pictures
-are checked. Every file is read.
+The labels are found as for training: labels.csv, COCO, VOC, LabelMe, YOLO or a folder a class; without any, only the
+pictures are checked. Every file is read.
 
 exit code 0: nothing, or notes (handled right); 1: warnings; 2: errors, which training would refuse
 """
