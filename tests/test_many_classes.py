@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 import tiny_benchmarks as tiny
-from tiny_recipes import CLASSIFIER, IRN, SEGMENTATION
 from PIL import Image
 from test_commands import assert_one_line_error
 from test_prepared import png, write_data_set
+from tiny_recipes import CLASSIFIER, IRN, SEGMENTATION
 
 from lpcam_jax.data.masks import MAX_CLASSES, expect_numbered, renumbering
 from lpcam_jax.data.prepared import Prepared

@@ -313,7 +313,7 @@ def test_formats_of_plugins(tmp_path, module, suffix):
     Image.new("RGB", (64, 48), RED).save(file, format="JXL" if suffix == "JXL" else "HEIF", exif=exif.tobytes())
     assert find_pictures(tmp_path) == [file]
     assert read_picture(file).shape[:2] == picture_size(file)
-    assert np.abs(read_picture(file).astype(int) - RED).max() < 9
+    assert np.abs(read_picture(file).astype(int) - RED).max() < 30
 
 
 @pytest.mark.skipif({".heic", ".jxl"} & SUFFIXES != set(), reason="the plugins are installed")

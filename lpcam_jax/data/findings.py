@@ -62,6 +62,12 @@ def listed(names: Sequence[str | Path], separator: str = ", ", *, most: int = _L
     return separator.join([*first, "..."] if len(names) > 3 else first)
 
 
+def choice(names: Sequence[str]) -> str:
+    """Names for a message, all of them where people may choose from them and they are few."""
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(listed([name]) for name in names[:20]) + more
+
+
 def quoted(name: str) -> str:
     """A name as an ASCII literal, in which names that look alike differ; the middle of a long one is left out."""
     return _cut(ascii(name), _LONGEST_NAME)

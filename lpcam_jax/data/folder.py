@@ -20,15 +20,17 @@ from .walk import Walk, entry, walk
 
 
 class Folder:
-    """Pictures with labels in one of four layouts, and with masks where `root/masks/ID.png` exists.
+    """Pictures with labels in one of six layouts, and with masks where `root/masks/ID.png` exists.
 
     - `images/**` and `labels.csv`, which has the header `name,labels`. A name is a path below images/, with or without
-      extension. Labels are split at `;` and `|` if the cell holds one of them (class names may then contain spaces:
-      `traffic light;`), otherwise at spaces; an empty cell means none of the classes.
+      extension. Labels are split at the one separator of the whole file, `;`, `|`, `,` or the space, or are a list;
+      an empty cell means none of the classes. Or a column for each class, with 0 and 1.
     - COCO: one JSON file, in `root`, in `annotations/` or beside the pictures; a picture has the categories of its
       annotations. Pictures are in `images/`, `root` or beside the file.
     - VOC: `Annotations/*.xml` or XML files beside the pictures; a picture has the names of its objects. Pictures are in
       `JPEGImages/`, `images/`, `root` or beside the files.
+    - LabelMe: a JSON file for each picture, beside it or in `annotations/`; a picture has the labels of its shapes.
+    - YOLO: a text file for each picture, in `labels/` or beside it, and `classes.txt` or `data.yaml`.
     - One folder per class, in `root` or in `images/`.
 
     Pictures that the labels do not name are left out.
@@ -53,7 +55,7 @@ class Folder:
         contents = look_into(root, refuse)
         if contents.origin is None:
             raise UserError(
-                f"{shown(root)}: no labels: neither labels.csv, COCO JSON, VOC XML nor one folder per class; "
+                f"{shown(root)}: no labels: neither labels.csv, COCO, VOC, LabelMe or YOLO nor one folder per class; "
                 "write labels.csv with the header name,labels"
             )
         say(contents.remarks)

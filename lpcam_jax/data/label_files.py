@@ -14,7 +14,7 @@ raises the first one; a function that collects the lines gets all of them, and w
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from reprlib import repr  # short, however long or deep the value is
@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from .findings import listed, shown
 from .label_table import read_table
+from .labelme import labelme_files, read_labelme
 from .labels import (
     MASKS,
     PICTURE_FOLDERS,
@@ -40,6 +41,7 @@ from .labels import (
 )
 from .pictures import among
 from .walk import entry, walk
+from .yolo import read_yolo, yolo_files
 
 __all__ = ["MASKS", "PICTURE_FOLDERS", "Labels", "Report", "Row", "read_labels", "refuse"]
 
@@ -57,23 +59,36 @@ def read_labels(root: Path, report: Report) -> Labels:
     if table := entry(root, "labels.csv"):
         rows, unused, remarks = read_table(table, report)
         return Labels(table, entry(root, "images") or root / "images", rows, unused, remarks)
-    json_files, (folder, xml_files) = _coco_files(root), _voc_files(root)
-    if not json_files and not xml_files:
-        return _read_class_folders(root, report)
-    if len(json_files) > 1:
+    coco, (xml_folder, voc), (json_folder, labelme), yolo = (
+        find(root) for find in (_coco_files, _voc_files, labelme_files, yolo_files)
+    )
+    if labelme and not any(map(_is_named_as_coco, coco)):
+        coco = [file for file in coco if file.parent != json_folder]
+    elif coco:
+        labelme = []
+    if len(coco) > 1:
         report(
-            f"{shown(root)}: {len(json_files)} JSON files could be its labels ({listed(json_files)}); keep one, "
+            f"{shown(root)}: {len(coco)} JSON files could be its labels ({listed(coco)}); keep one, "
             "or name it annotations.json"
         )
-    elif json_files and xml_files:
-        report(
-            f"{shown(root)}: labels twice, in {shown(json_files[0])} and in {shown(folder / '*.xml')}; keep one of them"
-        )
-    elif json_files:
-        return _read_coco(root, json_files[0], report)
-    else:
-        return _read_voc(root, folder, xml_files, report)
-    return Labels(root, default_pictures(root), [], [])
+        return Labels(root, default_pictures(root), [], [])
+    found: dict[Path, Callable[[], Labels]] = {}
+    if coco:
+        found[coco[0]] = lambda: _read_coco(root, coco[0], report)
+    if voc:
+        found[xml_folder / "*.xml"] = lambda: _read_voc(root, xml_folder, voc, report)
+    if labelme:
+        found[json_folder / "*.json"] = lambda: read_labelme(root, json_folder, labelme, report)
+    if yolo.files:
+        found[yolo.folder / "*.txt"] = lambda: read_yolo(root, yolo, report)
+    match list(found):
+        case []:
+            return _read_class_folders(root, report)
+        case [one]:
+            return found[one]()
+        case [one, other, *_]:
+            report(f"{shown(root)}: labels twice, in {shown(one)} and in {shown(other)}; keep one of them")
+            return Labels(root, default_pictures(root), [], [])
 
 
 # COCO
@@ -83,7 +98,11 @@ def _coco_files(root: Path) -> list[Path]:
     """The JSON files that may hold the labels: those with a usual name, else all."""
     folders = [root, entry(root, "annotations"), *picture_folders(root)]
     files = [file for folder in folders if folder for file in files_in(folder, ".json")]
-    return [file for file in files if file.name.casefold() in _COCO_NAMES] or files
+    return list(filter(_is_named_as_coco, files)) or files
+
+
+def _is_named_as_coco(file: Path) -> bool:
+    return file.name.casefold() in _COCO_NAMES
 
 
 def _read_coco(root: Path, path: Path, report: Report) -> Labels:

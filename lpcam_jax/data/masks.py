@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..machine.errors import UserError
+from .findings import choice, listed
 from .pictures import Encoded, opened, read_picture, shown
 
 IGNORE = 255
@@ -95,9 +96,9 @@ def pick_classes(wanted: Sequence[str], known: Sequence[str], where: str | Path)
     """`wanted`, or all of `known` if it is empty; raises UserError for a name that is unknown or given twice."""
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise UserError(f"{shown(where)}: no class {_listed(unknown)}; choose from {_listed(known)}")
+        raise UserError(f"{shown(where)}: no class {listed(unknown)}; choose from {choice(known)}")
     if len(set(wanted)) < len(wanted):
-        raise UserError(f"{shown(where)}: a class is named twice in {_listed(wanted)}; name each once")
+        raise UserError(f"{shown(where)}: a class is named twice in {choice(wanted)}; name each once")
     return tuple(wanted or known)
 
 
@@ -136,8 +137,9 @@ class MaskFolder:
         return cls(Path(directory))
 
     def file(self, name: str) -> Path:
-        """The path of a picture's mask, whether or not it exists."""
-        return self.directory / f"{name}.png"
+        """The path of a picture's mask, ID.png whether or not it exists, or ID.PNG where only that does."""
+        path = self.directory / f"{name}.png"
+        return path if path.exists() or not (upper := path.with_name(f"{path.name[:-4]}.PNG")).exists() else upper
 
     def read(self, name: str, *, classes: int) -> tuple[np.ndarray, tuple[int, int]]:
         """The mask of one picture.
@@ -159,7 +161,3 @@ class MaskFolder:
                 "number the classes from 1, as its masks do."
             )
         return mask, mask.shape
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(shown, names))

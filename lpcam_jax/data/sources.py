@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import Data
 from ..machine.errors import UserError
+from .findings import choice
 from .folder import Folder, find_unlabelled
 from .masks import MaskFolder
 from .pictures import Pictures
@@ -109,7 +110,7 @@ def with_classes(source: RecordSource, class_names: Sequence[str], part: str) ->
     """The source itself; raises UserError unless its classes are these, in this order."""
     if tuple(source.class_names) != tuple(class_names):
         raise UserError(
-            f"{part}: its classes are {', '.join(source.class_names)}, not {', '.join(class_names)}; "
+            f"{part}: its classes are {choice(source.class_names)}, not {choice(class_names)}; "
             "use the data set that the run was trained on."
         )
     return source

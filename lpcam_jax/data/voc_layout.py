@@ -10,9 +10,16 @@ import numpy as np
 from tqdm import tqdm
 
 from ..machine.errors import UserError
+from .findings import listed
+from .formats import SUFFIXES
 from .masks import pick_classes, read_mask, read_with_mask, renumbering
 from .pictures import picture_size, shown
+<<<<<<< HEAD
 from .records import Origin, Record, relative_name
+=======
+from .records import Record, relative_name
+from .walk import walk
+>>>>>>> labels
 
 # fmt: off
 VOC_CLASSES = (
@@ -24,6 +31,8 @@ VOC_CLASSES = (
 
 class VOCLayout:
     """`images/ID.jpg`, `masks/ID.png` and a list with an id at the start of each line, all below `root`.
+
+    Pictures may have another extension, such as .JPG or .jpeg.
 
     The constructor reads every mask once, for the labels.
 
@@ -55,10 +64,17 @@ class VOCLayout:
         self.class_names = pick_classes(classes, VOC_CLASSES, "the VOC layout")
         self._renumber = renumbering(self.class_names, VOC_CLASSES)
         self.ids = _read_ids(Path(root), Path(root, ids_file))
+<<<<<<< HEAD
         self._images = [Path(root, images, f"{name}.jpg") for name in self.ids]
         self._masks = [Path(root, masks, f"{name}.png") for name in self.ids]
         _check_present(self._images, "pictures", Path(root, ids_file))
         _check_present(self._masks, "masks", Path(root, ids_file))
+=======
+        self._images = _files(Path(root, images), self.ids, ".jpg", sorted(SUFFIXES))
+        self._masks = _files(Path(root, masks), self.ids, ".png", [".png"])
+        _check_present(self._images, "pictures")
+        _check_present(self._masks, "masks")
+>>>>>>> labels
         self.labels = (self._count_pixels() >= present).astype(np.float32)
 
     def __len__(self) -> int:
@@ -109,11 +125,32 @@ def _read_ids(root: Path, path: Path) -> list[str]:
     return ids
 
 
+<<<<<<< HEAD
 def _check_present(paths: Sequence[Path], what: str, ids_file: Path) -> None:
     missing = [shown(path) for path in paths if not os.path.isfile(path)]
+=======
+def _files(folder: Path, ids: Sequence[str], usual: str, suffixes: Sequence[str]) -> list[Path]:
+    """The file of each id: with the usual suffix or, where there is none, with one of the others, in any case."""
+    paths = [folder / f"{name}{usual}" for name in ids]
+    if all(map(os.path.isfile, paths)):
+        return paths
+    of_stem: dict[str, Path] = {}
+    for path in walk(folder).files if folder.is_dir() else []:
+        if path.suffix.lower() in suffixes:
+            of_stem.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return [path if path.is_file() else of_stem.get(name, path) for name, path in zip(ids, paths, strict=True)]
+
+
+def _check_present(paths: Sequence[Path], what: str) -> None:
+    missing = [path for path in paths if not os.path.isfile(path)]
+>>>>>>> labels
     if missing:
-        ellipsis = ", ..." if len(missing) > 3 else ""
         raise UserError(
+<<<<<<< HEAD
             f"{len(missing)} of {len(paths)} listed {what} are missing: {', '.join(missing[:3])}{ellipsis}; "
             f"add them or remove their ids from {shown(ids_file)}"
+=======
+            f"{len(missing)} of {len(paths)} listed {what} are missing: {listed(missing, most=1000)}; "
+            "add them or remove their ids from the list"
+>>>>>>> labels
         )

@@ -61,10 +61,10 @@ def walk(folder: str | Path) -> Walk:
             inside = path / entry.name
             if is_own and entry.name in _RESULTS:
                 found.own.append(inside)
-            elif not os.path.isdir(inside):
-                found.files.append(inside)
+            elif entry.is_symlink():
+                (links if os.path.isdir(inside) else found.files).append(inside)
             else:
-                (links if entry.is_symlink() else folders).append(inside)
+                (folders if entry.is_dir(follow_symlinks=False) else found.files).append(inside)
         links.sort(reverse=True)
     for paths in found:
         paths.sort()
