@@ -14,12 +14,8 @@ from .findings import listed
 from .formats import SUFFIXES
 from .masks import pick_classes, read_mask, read_with_mask, renumbering
 from .pictures import picture_size, shown
-<<<<<<< HEAD
 from .records import Origin, Record, relative_name
-=======
-from .records import Record, relative_name
 from .walk import walk
->>>>>>> labels
 
 # fmt: off
 VOC_CLASSES = (
@@ -64,17 +60,10 @@ class VOCLayout:
         self.class_names = pick_classes(classes, VOC_CLASSES, "the VOC layout")
         self._renumber = renumbering(self.class_names, VOC_CLASSES)
         self.ids = _read_ids(Path(root), Path(root, ids_file))
-<<<<<<< HEAD
-        self._images = [Path(root, images, f"{name}.jpg") for name in self.ids]
-        self._masks = [Path(root, masks, f"{name}.png") for name in self.ids]
-        _check_present(self._images, "pictures", Path(root, ids_file))
-        _check_present(self._masks, "masks", Path(root, ids_file))
-=======
         self._images = _files(Path(root, images), self.ids, ".jpg", sorted(SUFFIXES))
         self._masks = _files(Path(root, masks), self.ids, ".png", [".png"])
-        _check_present(self._images, "pictures")
-        _check_present(self._masks, "masks")
->>>>>>> labels
+        _check_present(self._images, "pictures", Path(root, ids_file))
+        _check_present(self._masks, "masks", Path(root, ids_file))
         self.labels = (self._count_pixels() >= present).astype(np.float32)
 
     def __len__(self) -> int:
@@ -125,10 +114,6 @@ def _read_ids(root: Path, path: Path) -> list[str]:
     return ids
 
 
-<<<<<<< HEAD
-def _check_present(paths: Sequence[Path], what: str, ids_file: Path) -> None:
-    missing = [shown(path) for path in paths if not os.path.isfile(path)]
-=======
 def _files(folder: Path, ids: Sequence[str], usual: str, suffixes: Sequence[str]) -> list[Path]:
     """The file of each id: with the usual suffix or, where there is none, with one of the others, in any case."""
     paths = [folder / f"{name}{usual}" for name in ids]
@@ -141,16 +126,10 @@ def _files(folder: Path, ids: Sequence[str], usual: str, suffixes: Sequence[str]
     return [path if path.is_file() else of_stem.get(name, path) for name, path in zip(ids, paths, strict=True)]
 
 
-def _check_present(paths: Sequence[Path], what: str) -> None:
+def _check_present(paths: Sequence[Path], what: str, ids_file: Path) -> None:
     missing = [path for path in paths if not os.path.isfile(path)]
->>>>>>> labels
     if missing:
         raise UserError(
-<<<<<<< HEAD
-            f"{len(missing)} of {len(paths)} listed {what} are missing: {', '.join(missing[:3])}{ellipsis}; "
-            f"add them or remove their ids from {shown(ids_file)}"
-=======
             f"{len(missing)} of {len(paths)} listed {what} are missing: {listed(missing, most=1000)}; "
-            "add them or remove their ids from the list"
->>>>>>> labels
+            f"add them or remove their ids from {shown(ids_file)}"
         )
