@@ -369,6 +369,15 @@ def test_stray_files_among_the_masks_are_no_pictures(tmp_path):
     assert opened(tmp_path, "train_aug").ids == ["2007_000032", "2008_000007", "2010_000003"]
 
 
+def test_an_archive_that_was_replaced_is_said(tmp_path):
+    root = tiny.voc_archives(tmp_path)
+    opened(root, "train")
+    [archive, *_] = sorted(root.glob("*.t*"))
+    archive.write_bytes(archive.read_bytes() + bytes(512))
+    with pytest.raises(UserError, match=rf"{archive.name} has .* bytes; .* was prepared when it had .*: delete that"):
+        opened(root, "train")
+
+
 def test_another_root_than_it_was_prepared_from_is_said(tmp_path, capsys):
     opened(unpacked(tmp_path / "one"), "train")
     (tmp_path / "two").mkdir()

@@ -146,6 +146,7 @@ class Benchmark(tfds.core.GeneratorBasedBuilder):
                 official=split.official,
                 has_masks=split.has_masks,
                 fingerprint=self._fingerprint(),
+                files=_sizes_of(self._root),
             ),
             disable_shuffling=True,
         )
@@ -194,6 +195,7 @@ def prepare(kind: type[Benchmark], root: str | Path, split: str, *, prepared: st
     for part in (prepared / kind.name / part_name(split, count) for count in (None, limit)):
         directory = part / str(kind.VERSION)
         if directory.exists():
+            _expect_same_files(directory, root)
             _say_what_is_used(directory, root)
             return directory
     if not root.is_dir():
@@ -250,6 +252,24 @@ def _check(example: Example) -> None:
                 f"{example.place}: the picture is {size[1]}x{size[0]}, its mask {of_mask[1]}x{of_mask[0]} (width x "
                 "height); download them again"
             )
+
+
+def _sizes_of(root: Path) -> dict[str, int]:
+    """Size in bytes of the files that lie directly in a folder: archives and lists."""
+    return (
+        {path.name: path.stat().st_size for path in sorted(root.iterdir()) if path.is_file()} if root.is_dir() else {}
+    )
+
+
+def _expect_same_files(directory: Path, root: Path) -> None:
+    """UserError if an archive or a list that a data set was prepared from has another size now."""
+    values = tfds.builder_from_directory(directory).info.metadata or {}
+    now, before = _sizes_of(root), values.get("files", {})
+    if changed := [name for name, size in before.items() if now.get(name, size) != size]:
+        raise UserError(
+            f"{shown(root / changed[0])} has {now[changed[0]]:,} bytes; {shown(directory)} was prepared when it had "
+            f"{before[changed[0]]:,}: delete that folder to prepare it again, or put the file back."
+        )
 
 
 def _say_what_is_used(directory: Path, root: Path) -> None:
