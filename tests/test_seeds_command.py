@@ -45,7 +45,7 @@ def mask_in(path) -> np.ndarray:
 
 def assert_are_masks_of(folder, heatmaps, method: str, threshold: float):
     files = sorted((heatmaps / "maps").iterdir())
-    assert {path.stem for path in folder.iterdir()} == {path.stem for path in files}
+    assert {path.stem for path in folder.glob("*.png")} == {path.stem for path in files}
     for path in files:
         arrays = arrays_of(path)
         stack = np.moveaxis(arrays[method].astype(np.float32), 0, -1)

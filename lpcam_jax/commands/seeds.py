@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..data.masks import MAX_CLASSES, expect_numbered
 from ..machine.errors import UserError
-from ..machine.files import write_atomically
+from ..machine.files import write_atomically, write_json
 from ..report.palette import mask_png
 from ..results.predictions import MapFolder, ids_in, open_method, read_protocol
 from ..seeds import confident_labels, otsu_threshold, seed_mask, with_class_values
@@ -69,6 +69,9 @@ def main(words: list[str]) -> None:
     with ThreadPoolExecutor(4) as pool:
         for _ in tqdm(pool.map(write, names), "seeds", len(names), unit="img"):
             pass
+    # What they were made from; and a mark, that these masks are never taken for pictures of a data set.
+    maps_protocol = read_protocol(folder) or Path(arguments.maps).name
+    write_json(out / "protocol.json", {"maps": maps_protocol, "method": method, "rule": rule})
     print(f"{len(names)} seed masks of {method}, {rule}, are in {arguments.out}.")
 
 

@@ -13,7 +13,7 @@ from ..machine.errors import UserError
 from .findings import Finding, Severity, listed, quoted, say, shown
 from .formats import SUFFIXES, UNREAD, how_to_read
 from .label_files import MASKS, Labels, Report, Row, read_labels, refuse
-from .masks import pick_classes, read_with_mask, renumbering
+from .masks import MAX_CLASSES, pick_classes, read_with_mask, renumbering
 from .pictures import among, find_pictures, no_picture, picture_size, read_picture, unique_ids
 from .records import Origin, Record
 from .walk import Walk, entry, walk
@@ -135,9 +135,10 @@ def look_into(root: str | Path, report: Report) -> Contents:
     if rows and not known:
         report(f"{shown(labels.origin)}: no picture has a label; write the classes of the pictures into it")
     masks, spare = _find_masks(masks_folder, [listing.ids[name] for name in names], listing.ids.values(), report)
-    if any(masks) and len(known) > 254:
+    if any(masks) and len(known) > MAX_CLASSES:
         report(
-            f"{shown(masks_folder)}: masks count to 254, {shown(labels.origin)} has {len(known)} classes; merge some"
+            f"{shown(masks_folder)}: masks count to {MAX_CLASSES}, {shown(labels.origin)} has {len(known)} classes; "
+            "merge some"
         )
     return Contents(
         origin=labels.origin,
