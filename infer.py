@@ -34,7 +34,7 @@ def main() -> None:
     system, flags = parse(sys.argv[1:])
     if flags.distributed:
         processes.join()
-    devices.remember_compilations()
+    devices.start()
     run = Run.open(flags.ckpt).with_inference(flags.inference)
     where = {"images": flags.images, "root": flags.root, "split": flags.split, "limit": flags.limit}
     pictures = pictures_of(run.config, run.class_names, **where)

@@ -50,7 +50,7 @@ def main() -> None:
     stages = chosen_stages(system.stages, arguments.stages)
     if arguments.distributed:
         processes.join()
-    devices.remember_compilations()
+    devices.start()
     class_names, work = system.prepare(config, stages)
     with processes.only_first(in_use(arguments.workdir, "train.py", flag="--workdir")):
         run = Run.create(arguments.workdir, config, class_names)

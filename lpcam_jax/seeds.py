@@ -41,7 +41,12 @@ def with_class_values(labels: Array, classes: Array) -> np.ndarray:
 
     Returns:
         uint8 (*b, H, W), 0, n + 1 for class n, or 255.
+
+    Raises:
+        ValueError: a class is above 253, and has no value in a mask of 8 bits.
     """
+    if len(classes) and max(classes) + 1 >= UNSURE:
+        raise ValueError(f"class {max(classes)} has no value in a mask of 8 bits; 253 is the last that has one")
     values = np.full(256, UNSURE, np.uint8)
     values[: 1 + len(classes)] = [0, *(np.asarray(classes) + 1)]
     return values[labels]

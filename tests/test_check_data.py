@@ -233,7 +233,7 @@ def test_a_class_in_all_pictures(data):
 
 
 def test_all_labels_the_same(data):
-    table(data, dict.fromkeys(LABELS, "dog cat"))
+    table(data, dict.fromkeys(LABELS, "dog;cat"))
     mask_free(data)
     only(data, "ERROR", "nothing to tell apart, all 24 pictures have the same labels: cat, dog; add pictures")
 
@@ -273,6 +273,58 @@ def test_two_kinds_of_labels(data):
     (data / "annotations.json").write_text("{}")
     (data / "images/a.xml").write_text("<annotation/>")
     only(data, "ERROR", r"labels twice, in .*annotations.json and in .*images/\*.xml; keep one")
+
+
+def test_what_lists_name_is_of_fitting_length(data):
+    names = [f"class number {n:04} " + "x" * 200 for n in range(300)]
+    table(data, {name: ";".join([*names, *(["Cat"] if n % 2 else ["cat"])]) for n, name in enumerate(LABELS)})
+    for n in range(200):
+        picture(data / "images/same" / f"{n}{'y' * 150}.jpg", seed=1).write_bytes(b"no picture")
+    (data / "images/copy").mkdir()
+    for n in range(200):
+        (data / f"images/copy/{n}{'y' * 150}.jpg").write_bytes((data / "images/00.jpg").read_bytes())
+    mask(data / "masks/01.png", *range(1, 200))
+    lines = [*found(data)]
+    assert max(map(len, lines)) < 1500, max(lines, key=len)
+    (data / "labels.csv").write_text("name," + "x" * 50_000)
+    assert max(map(len, found(data))) < 1500
+
+
+def test_names_that_are_one_elsewhere_are_shortened(tmp_path):
+    for n in range(64):
+        picture(tmp_path / "cat" / "".join(c.upper() if n >> i & 1 else c for i, c in enumerate("abcdef.jpg")))
+    picture(tmp_path / "dog" / "a.jpg")
+    (line,) = (line for line in found(tmp_path) if "differ only in case" in line)
+    assert "'cat/ABCDEF.jpg' and 'cat/ABCDEf.jpg' and 'cat/ABCDeF.jpg' and ...; rename" in line
+
+
+# The files around the pictures.
+
+
+def test_what_is_passed_over_is_counted_and_named(data):
+    (data / "images/scan.jxl.part").mkdir()
+    for name in ("a.PSD", "b.psd", "raw/c.NEF"):
+        (data / "images" / name).parent.mkdir(exist_ok=True)
+        (data / "images" / name).write_bytes(b"?")
+    (data / "images/copy").write_bytes((data / "images/00.jpg").read_bytes())
+    (data / "images/film.mp4").write_bytes(b"?")
+    for name in ("notes.txt", "00.xml", ".hidden.psd"):
+        (data / "images" / name).write_bytes(b"?")
+    lines = {line: severity for line, severity in found(data).items() if "labels twice" not in line}
+    assert lines == {
+        "pictures in formats that are not read (1 .nef, 2 .psd): a.PSD, b.psd, raw/c.NEF; "
+        "convert them to JPEG or PNG: they are left out": "WARNING",
+        "pictures without a picture's extension: copy; "
+        "give them the extension of their format, such as .jpg": "WARNING",
+        "files that are no pictures: film.mp4; left out": "NOTE",
+    }
+
+
+def test_a_folder_within_itself(data):
+    (data / "images/again").symlink_to(".", target_is_directory=True)
+    (data / "images/up").symlink_to("..", target_is_directory=True)
+    only(data, "NOTE", "links to folders that are read already: again, up; not followed")
+    assert next(describe(check_folder(data))).startswith("24 pictures, 2 classes")
 
 
 # Pictures.

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lpcam_jax.data.folder import Folder
+from lpcam_jax.data.folder import Folder, look_into
+from lpcam_jax.data.labels import refuse
 from lpcam_jax.machine.errors import UserError
 
 
@@ -52,10 +53,116 @@ def test_records(tmp_path):
 
 
 def test_separators(tmp_path):
-    table = 'name,labels\na,traffic light; car\nb,car|traffic light\nc,traffic light;\nd,"car  bus "\n\n'
+    table = "name,labels\na,traffic light; car\nb,car;traffic light\nc,traffic light;\nd, bus ;car;\n\n"
     source = Folder(make(tmp_path, table, "a.jpg", "b.jpg", "c.jpg", "d.jpg"))
     assert source.class_names == ("bus", "car", "traffic light")
     assert source.labels.tolist() == [[0, 1, 1], [0, 1, 1], [0, 0, 1], [1, 1, 0]]
+
+
+def labels_of(root: Path) -> dict[str, list[str]]:
+    source = Folder(root)
+    names = np.array(source.class_names)
+    return {name: names[row > 0].tolist() for name, row in zip(source.ids, source.labels, strict=True)}
+
+
+A, B, C, D = ["cat", "traffic light"], ["dog"], [], ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("traffic light;cat", "dog", "", "dog ; cat"),
+        ("cat|traffic light|", "|dog", "", "dog|cat"),
+        ('"cat,traffic light"', "dog", "", '"cat,dog"'),
+        ('"traffic light, cat"', "dog", '""', '"cat , dog,"'),
+        ("\"['cat', 'traffic light']\"", "['dog']", "[]", "\"['dog', 'cat']\""),
+        ('"[""cat"", ""traffic light""]"', '"[""dog""]"', "[]", '"[""cat"",""dog""]"'),  # JSON
+        ("\"['cat' 'traffic light']\"", "['dog']", "[]", "\"['cat'\n 'dog']\""),  # NumPy
+        ("['cat', 'traffic light']", "['dog']", "[]", "['cat', 'dog']"),  # with no quotes around
+        ("\"('cat', 'traffic light')\"", "\"('dog',)\"", "()", "\"{'cat', 'dog'}\""),
+        ('"[cat, traffic light]"', "[dog]", "[]", '"[cat, dog]"'),
+        ("cat;traffic light", "dog", "nan", "cat;dog"),
+        ("cat;traffic light", "dog", "None", "cat;dog"),
+        ("cat;traffic light", "['dog']", "NaN", "cat;dog"),
+    ],
+)
+def test_several_labels_in_one_cell(tmp_path, cells):
+    table = "\n".join(["name,labels", *(f"{name},{cell}" for name, cell in zip("abcd", cells, strict=True))])
+    root = make(tmp_path, table, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    assert labels_of(root) == {"a": A, "b": B, "c": C, "d": D}
+
+
+@pytest.mark.parametrize("header", ["name,labels", "Name,Labels", ",name,labels", "Unnamed: 0,name,labels"])
+def test_the_index_that_pandas_writes(tmp_path, header):
+    index = "0," if header.count(",") > 1 else ""
+    root = make(tmp_path, f"{header}\n{index}a,cat\n{index}b,dog\n", "a.jpg", "b.jpg")
+    assert labels_of(root) == {"a": ["cat"], "b": ["dog"]}
+
+
+@pytest.mark.parametrize("first", ["name", "image_id", "", ",name"])
+@pytest.mark.parametrize(("yes", "no"), [("1", "0"), ("1.0", "0.0"), ("True", "False")])
+def test_a_column_for_each_class(tmp_path, first, yes, no):
+    index = "7," if first == ",name" else ""
+    table = (
+        f"{first},cat,traffic light,bird\n{index}a.jpg,{yes},{yes},{no}\n"
+        f"{index}b,{no},{yes},{no}\n{index}c,{no},{no},{no}\n"
+    )
+    root = make(tmp_path, table, "a.jpg", "b.jpg", "c.jpg")
+    assert labels_of(root) == {"a": ["cat", "traffic light"], "b": ["traffic light"], "c": []}
+    assert look_into(root, refuse).unused == ["bird"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        # Both readings of the same cells.
+        ('a,"cat, red;dog"\nb,cat;dog\n', "3 classes if the comma separates labels, 3 if it does not"),
+        ('a,"cat,dog;owl"\nb,cat;"owl,cow"\n', "fields: 3"),
+        ("a,cat|dog\nb,cat;dog\n", "2 classes if the bar separates labels, 3 if it does not, as in 'cat|dog'"),
+        ("a,cat dog\nb,cat;owl\n", "3 classes if the space separates labels, 3 if it does not, as in 'cat dog'"),
+        ("a,traffic light\nb,cat\n", "3 classes if the space separates labels, 2 if it does not"),
+        ('a,"cat, red"\nb,dog\n', "3 classes if the comma separates labels, 2 if it does not, as in 'cat, red'"),
+        # Lists that are none, columns that are none.
+        ("a,\"['cat', ['dog']]\"\n", "is no list of labels"),
+        ("a,\"['cat'; 'dog']\"\n", "is no list of labels"),
+        ("a,[cat dog]\n", "is no list of labels"),
+    ],
+)
+def test_two_readings_are_shown_and_none_is_taken(tmp_path, table, message):
+    text = refusal(make(tmp_path, f"name,labels\n{table}", "a.jpg", "b.jpg"))
+    assert message in text
+    assert "; " in text
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("name,cat,dog\na,1,0\nb,1,2\nc,0,1\n", "line 3: '2' for dog; write 0 or 1"),
+        ("name,cat,dog\na,1,0\nb,1,\nc,0,1\n", "line 3: '' for dog; write 0 or 1"),
+        ("name,cat,dog\na,1,0\nb,1\n", "line 3: fields: 2 instead of 3"),
+        ("name,cat,cat\na,1,0\n", "two columns for cat"),
+        ("name,cat,split\na,1,train\n", "the first line is 'name,cat,split'; it must be 'name,labels', or 'name'"),
+        ("a.jpg,0\nb.jpg,1\n", "the first line is 'a.jpg,0'; it must be"),
+        ("a,0\nb,1\n", "the first line is 'a,0'; it must be"),
+    ],
+)
+def test_columns_that_are_no_classes(tmp_path, table, message):
+    assert message in refusal(make(tmp_path, table, "a.jpg", "b.jpg", "c.jpg"))
+
+
+def test_names_that_hold_what_separates_elsewhere(tmp_path):
+    table = 'name,labels\na,"tench, Tinca tinca;"\nb,"tench, Tinca tinca;police car"\nc,car;\nd,police car;\n'
+    root = make(tmp_path, table, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    assert Folder(root).class_names == ("car", "police car", "tench, Tinca tinca")
+
+
+def test_what_pandas_writes_for_nothing_is_said(tmp_path, capsys):
+    root = make(tmp_path, "name,labels\na,cat\nb,nan\nc,nan\nd,[]\n", "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    Folder(root), Folder(root)
+    assert capsys.readouterr().out.splitlines() == [
+        f"note: {root / 'labels.csv'}: 2 pictures with nan for a label; "
+        "read as none of the classes; leave out the lines of pictures whose classes are not known"
+    ]
 
 
 def test_byte_order_mark_and_windows_lines(tmp_path):
@@ -113,7 +220,7 @@ def test_names_that_differ_in_the_extension(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (None, "no labels: neither labels.csv, COCO JSON, VOC XML nor one folder per class; write labels.csv"),
+        (None, "no labels: neither labels.csv, COCO, VOC, LabelMe or YOLO nor one folder per class; write labels.csv"),
         ("", "must be 'name,labels'"),
         ("a.jpg,cat\n", "first line is 'a.jpg,cat'; it must be 'name,labels'"),
         ("name;labels\na;cat\n", "first line is 'name;labels'; it must be"),

@@ -88,7 +88,7 @@ def test_every_picture_has_its_outputs_and_nothing_else_is_left(mapped, source):
     out, _ = mapped
     for kind, suffix in KINDS.items():
         assert {path.name for path in (out / kind).iterdir()} == {f"{name}.{suffix}" for name in source.ids}
-    files = {"index.html", "metrics.json", "protocol.json", "thresholds.png"}
+    files = {"index.html", "metrics.json", "protocol.json", "thresholds.png", "origins.0.jsonl"}
     assert {path.name for path in out.iterdir()} == {*KINDS, "gallery", "prototypes", "prototypes.html", *files}
 
 

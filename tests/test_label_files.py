@@ -1,5 +1,6 @@
-"""The same pictures, labelled in four ways: labels.csv, COCO JSON, VOC XML, a folder a class."""
+"""The same pictures, labelled in six ways: labels.csv, COCO, VOC, LabelMe, YOLO, a folder a class."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -58,6 +59,13 @@ def xml_of(name: str, labels: list[str]) -> str:
     return f"<annotation><folder>x</folder><filename>{escape(name)}</filename>{objects}</annotation>"
 
 
+def labelme_of(name: str, labels: list[str], **fields) -> str:
+    shape = {"points": [[0, 0], [1, 1]], "group_id": None, "shape_type": "rectangle", "flags": {}}
+    shapes = [{"label": label, **shape} for label in [*labels, *labels]]
+    values = {"version": "5.0.0", "flags": {}, "shapes": shapes, "imagePath": name, "imageData": "A" * 99}
+    return json.dumps(values | fields)
+
+
 def make(root: Path, layout: str, labels: dict[str, list[str]]) -> Path:
     match layout:
         case "csv":
@@ -68,6 +76,16 @@ def make(root: Path, layout: str, labels: dict[str, list[str]]) -> Path:
             pictures(root / "JPEGImages", *labels)
             for name, some in labels.items():
                 write(root / "Annotations" / f"{name}.xml", xml_of(Path(name).name, some))
+        case "labelme":
+            pictures(root / "images", *labels)
+            for name, some in labels.items():
+                write((root / "images" / name).with_suffix(".json"), labelme_of(Path(name).name, some))
+        case "yolo":
+            names = sorted({name for names in labels.values() for name in names})
+            for name, some in labels.items():
+                lines = [f"{names.index(one)} 0.5 0.5 0.1 .2\n" for one in [*some, *some]]
+                write((root / "labels" / name).with_suffix(".txt"), "".join(lines))
+            write(pictures(root / "images", *labels).parent / "classes.txt", "\n".join(names))
         case "folders":
             pictures(root, *labels)
     return root
@@ -97,8 +115,8 @@ def defects(root: Path) -> list[str]:
 # The same in every layout.
 
 
-@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "folders"])
-def test_the_same_pictures_in_four_layouts(tmp_path, layout):
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "labelme", "yolo", "folders"])
+def test_the_same_pictures_in_six_layouts(tmp_path, layout):
     root = make(tmp_path, layout, ONE_CLASS_EACH)
     mask = [[0, 1, 2], [3, 255, 0]]
     write(root / "masks/dog/a.png", b"")
@@ -119,14 +137,19 @@ def test_the_same_pictures_in_four_layouts(tmp_path, layout):
     assert defects(root) == []
 
 
-@pytest.mark.parametrize("layout", ["csv", "coco", "voc"])
-def test_the_same_labels_in_three_layouts(tmp_path, layout):
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "labelme", "yolo"])
+def test_the_same_labels_in_five_layouts(tmp_path, layout):
     source = Folder(make(tmp_path, layout, SEVERAL))
     assert source.class_names == ("cat", "dog", "traffic light")
-    assert labels_of(source) == {"a": ["cat", "dog"], "sub/b": ["traffic light"], "c": [], "d": ["cat"]}
+    assert {name: labels_of(source)[name] for name in ("a", "sub/b", "c", "d")} == {
+        "a": ["cat", "dog"],
+        "sub/b": ["traffic light"],
+        "c": [],
+        "d": ["cat"],
+    }
 
 
-@pytest.mark.parametrize("layout", ["coco", "voc", "folders"])
+@pytest.mark.parametrize("layout", ["coco", "voc", "labelme", "yolo", "folders"])
 def test_labels_csv_wins(tmp_path, layout):
     root = make(tmp_path, layout, {"dog/a.jpg": ["dog"]})
     make(root, "csv", {"b.jpg": ["cow"], "c.jpg": []})
@@ -212,7 +235,230 @@ def test_the_first_pictures_are_of_all_classes(tmp_path):
 def test_pictures_alone_have_no_labels(tmp_path):
     pictures(tmp_path / "images", "a.jpg")
     assert read_labels(tmp_path, refuse).origin is None
-    assert "no labels: neither labels.csv, COCO JSON, VOC XML nor one folder per class" in refusal(tmp_path)
+    assert "no labels: neither labels.csv, COCO, VOC, LabelMe or YOLO nor one folder per class" in refusal(tmp_path)
+
+
+# LabelMe.
+
+
+@pytest.mark.parametrize("folder", [".", "images", "JPEGImages"])
+@pytest.mark.parametrize("beside", ["", "annotations", "labels"])
+def test_places_of_labelme(tmp_path, folder, beside):
+    labels = {"a.jpg": ["cat"], "b.jpg": [], "c.jpg": ["dog", "cat"]}
+    pictures(tmp_path / folder, *labels, "not labelled yet.jpg")
+    for name, some in labels.items():
+        leads = f"..\\{folder}\\{name}" if beside else name
+        write(tmp_path / (beside or folder) / f"{Path(name).stem}.json", labelme_of(leads, some))
+    assert labels_of(Folder(tmp_path)) == {"a": ["cat"], "b": [], "c": ["cat", "dog"]}
+    assert [path.name for path in look_into(tmp_path, refuse).unlabelled] == ["not labelled yet.jpg"]
+
+
+def test_one_labelme_file(tmp_path):
+    write(pictures(tmp_path, "a.jpg", "b.jpg") / "a.JSON", labelme_of("a.jpg", ["cat"]))
+    assert labels_of(Folder(tmp_path)) == {"a": ["cat"]}
+
+
+def test_flags_of_labelme_are_labels_where_there_is_no_shape(tmp_path):
+    pictures(tmp_path, "a.jpg", "b.jpg")
+    for name, flags in (("a", {"cat": True, "dog": False}), ("b", {"cat": True, "dog": True})):
+        write(tmp_path / f"{name}.json", labelme_of(f"{name}.jpg", [], flags=flags))
+    assert labels_of(Folder(tmp_path)) == {"a": ["cat"], "b": ["cat", "dog"]}
+    write(tmp_path / "b.json", labelme_of("b.jpg", ["owl", "__ignore__", "_background_"], flags={"blurred": True}))
+    assert labels_of(Folder(tmp_path)) == {"a": [], "b": ["owl"]}
+
+
+def test_swapped_names_of_labelme_are_a_warning(tmp_path):
+    pictures(tmp_path, "a.jpg", "b.jpg")
+    write(tmp_path / "a.json", labelme_of("b.jpg", ["cat"]))
+    write(tmp_path / "b.json", labelme_of("a.jpg", ["dog"]))
+    (finding,) = look_into(tmp_path, refuse).remarks
+    assert finding.where == ("a (b.jpg)", "b (a.jpg)")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read as LabelMe JSON"),
+        ("[" * 100_000, "cannot be read as LabelMe JSON"),
+        ("{}", "not LabelMe, it has no list of shapes; move it away"),
+        ("[]", "not LabelMe"),
+        (labelme_of("a.jpg", ["cat"], shapes=[{"label": None}]), "a shape has no label"),
+        (labelme_of("a.jpg", ["cat"], shapes=[7]), "a shape has no label"),
+        (labelme_of("a.jpg", ["cat"], imagePath=None), "None is not an imagePath"),
+        (labelme_of("\ud800.jpg", ["cat"]), "is not an imagePath"),
+        (labelme_of("..", ["cat"]), "leads out"),
+        (labelme_of("gone.jpg", ["cat"]), "1 of 4 pictures are not in"),
+    ],
+    ids=range(10),
+)
+def test_wrong_labelme(tmp_path, text, message):
+    root = make(tmp_path, "labelme", SEVERAL)
+    write(root / "images/a.json", text)
+    assert message in refusal(root)
+
+
+# YOLO.
+
+
+@pytest.mark.parametrize("names", ["classes.txt", "labels/classes.txt", "images/obj.names", "Data.YAML", "dataset.yml"])
+@pytest.mark.parametrize("labels", ["labels", "Labels", "images"])
+def test_places_of_yolo(tmp_path, labels, names):
+    pictures(tmp_path / "images", "train/a.jpg", "val/b.jpg", "val/c.jpg", "val/not labelled yet.jpg")
+    texts = {"train/a": "1 .5 .5 .1 .1\n0 0.1 0.1 0.2 0.2 0.3 0.3\n", "val/b": "", "val/c": "2.0 5e-1 1 1 0\n\n"}
+    for name, text in texts.items():
+        write(tmp_path / labels / f"{name}.{'TXT' if 'b' in name else 'txt'}", text)
+    is_yaml = Path(names).suffix.lower() in (".yaml", ".yml")
+    mapping = "path: x\nnames:\n  0: cat\n  1: dog\n  2: traffic light\n  3: 'no'\n"
+    names = names.replace("labels/", f"{labels}/")
+    write(tmp_path / names, mapping if is_yaml else "cat\ndog\ntraffic light\nno\n\n")
+    assert labels_of(Folder(tmp_path)) == {"train/a": ["cat", "dog"], "val/b": [], "val/c": ["traffic light"]}
+    contents = look_into(tmp_path, refuse)
+    assert contents.unused == ["no"]
+    assert [path.name for path in contents.unlabelled] == ["not labelled yet.jpg"]
+
+
+def test_one_part_of_a_yolo_export(tmp_path):
+    """As Roboflow writes it: the names are above the parts."""
+    for part in ("train", "valid"):
+        pictures(tmp_path / part / "images", "a.jpg", "b.jpg")
+        write(tmp_path / part / "labels/a.txt", "0 .5 .5 .1 .1")
+        write(tmp_path / part / "labels/b.txt", "1 .5 .5 .1 .1")
+    write(tmp_path / "data.yaml", "train: ../train/images\nnc: 2\nnames: ['cat', 'dog']\n")
+    assert f"name one of them: {tmp_path / 'train'}" in refusal(tmp_path)
+    assert labels_of(Folder(tmp_path / "train")) == {"a": ["cat"], "b": ["dog"]}
+
+
+def test_yolo_beside_pictures_in_the_folder_itself(tmp_path):
+    pictures(tmp_path, "a.jpg", "b.jpg")
+    write(tmp_path / "a.txt", "0 .5 .5 .1 .1")
+    write(tmp_path / "b.txt", "1 .5 .5 .1 .1")
+    write(tmp_path / "README.txt", "Pictures of two cats.")
+    write(tmp_path / "classes.txt", "cat\ndog")
+    assert labels_of(Folder(tmp_path)) == {"a": ["cat"], "b": ["dog"]}
+
+
+def test_captions_are_no_labels(tmp_path):
+    pictures(tmp_path / "images", "a.jpg", "cat/b.jpg", "dog/c.jpg")
+    for name in ("a", "cat/b", "dog/c"):
+        write(tmp_path / f"images/{name}.txt", "2 cats on a sofa")
+    write(tmp_path / "classes.txt", "cat\ndog")
+    assert labels_of(Folder(tmp_path)) == {"cat/b": ["cat"], "dog/c": ["dog"]}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("classes.txt", None, "YOLO text files and no names of the classes; write them into"),
+        ("classes.txt", "cat\ncat\n", "cat occurs twice"),
+        ("classes.txt", "cat\n", "line 1: no class has the number 1"),
+        ("classes.txt", b"\xff\xfe", "cannot be read as names of classes"),
+        ("data.yaml", "names: [cat, owl, dog]", "other classes than in"),
+        ("data.yaml", "names: [", "cannot be read as names of classes"),
+        ("data.yaml", "nc: 3", "it has no list of names"),
+        ("data.yaml", "names: !!python/object/apply:os.getcwd []", "cannot be read as names of classes"),
+        ("labels/a.txt", "cat .5 .5 .1 .1", "line 1: 'cat .5 .5 .1 .1' is no object of YOLO"),
+        ("labels/a.txt", "0 .5 .5 .1 .1\n0 .5\n", "line 2: '0 .5' is no object of YOLO"),
+        ("labels/a.txt", "3 .5 .5 .1 .1", "line 1: no class has the number 3"),
+        ("labels/a.txt", "9" * 5000 + " 1 1 1 1", "no class has the number 99"),
+        ("labels/a.txt", b"0 .5 .5 .1 .1\n\xff", "cannot be read as YOLO text"),
+        ("labels/gone.txt", "0 .5 .5 .1 .1", "1 of 5 pictures are not in"),
+    ],
+    ids=range(14),
+)
+def test_wrong_yolo(tmp_path, file, text, message):
+    root = make(tmp_path, "yolo", SEVERAL)
+    if text is None:
+        (root / file).unlink()
+    else:
+        write(root / file, text)
+    assert message in refusal(root)
+
+
+# Names in upper case, and swapped.
+
+
+def test_label_files_in_upper_case(tmp_path):
+    """Cameras, Windows and old programs write them."""
+    for layout, old, new in (
+        ("csv", "labels.csv", "Labels.CSV"),
+        ("coco", "annotations.json", "annotations.JSON"),
+        ("coco", "annotations.json", "Export.Json"),
+        ("coco", "annotations.json", "Annotations/x.JSON"),
+        ("voc", "Annotations", "ANNOTATIONS"),
+    ):
+        root = make(tmp_path / new.replace("/", "_"), layout, SEVERAL)
+        (root / new).parent.mkdir(exist_ok=True)
+        (root / old).rename(root / new)
+        if layout == "voc":
+            for file in root.rglob("*.xml"):
+                file.rename(file.with_suffix(".XML"))
+        pictures_folder = root / ("JPEGImages" if layout == "voc" else "images")
+        pictures_folder.rename(root / pictures_folder.name.title())
+        pictures(root, "Masks/a.png")
+        (root / "Masks/a.png").rename(root / "Masks/a.PNG")
+        assert labels_of(Folder(root)) == {"a": ["cat", "dog"], "sub/b": ["traffic light"], "c": [], "d": ["cat"]}
+        contents = look_into(root, refuse)
+        assert [mask and mask.name for mask in contents.masks] == ["a.PNG", None, None, None]
+        assert (contents.unlabelled, contents.spare_masks) == ([], [])
+
+
+def test_masks_in_upper_case_of_a_folder_a_class(tmp_path):
+    pictures(tmp_path, "cat/a.jpg", "dog/b.jpg", "MASKS/cat/a.png")
+    (tmp_path / "MASKS/cat/a.png").rename(tmp_path / "MASKS/cat/a.Png")
+    source = Folder(tmp_path)
+    assert source.class_names == ("cat", "dog")
+    assert source.has_masks
+    pictures(tmp_path, "MASKS/cat/a.png")  # spelled like this, it is the one
+    contents = look_into(tmp_path, refuse)
+    assert [path.name for path in contents.spare_masks] == ["a.Png"]
+
+
+def test_swapped_names_are_a_warning(tmp_path):
+    root = make(tmp_path, "voc", {"a.jpg": ["cat"], "b.jpg": ["dog"], "c.jpg": []})
+    write(root / "Annotations/a.jpg.xml", xml_of("b.jpg", ["dog"]))
+    write(root / "Annotations/b.jpg.xml", xml_of("a.jpg", ["cat"]))
+    contents = look_into(root, refuse)
+    assert [str(finding) for finding in contents.remarks] == [
+        "label files with the name of one picture and the inside of another: a.jpg (b.jpg), b.jpg (a.jpg); "
+        "what is written inside counts: correct it, or rename the files"
+    ]
+    assert labels_of(Folder(root)) == {"b": ["dog"], "a": ["cat"], "c": []}
+
+
+def test_a_name_of_no_picture_is_no_warning(tmp_path):
+    pictures(tmp_path, "a.jpg", "b.jpg")
+    for number, name in enumerate(("a.jpg", "b.jpg")):
+        write(tmp_path / f"{number}.xml", xml_of(name, [name]))
+    assert look_into(tmp_path, refuse).remarks == []
+
+
+# The program's own output.
+
+
+def test_runs_among_the_classes_are_none(tmp_path, capsys):
+    pictures(tmp_path, "cat/a.jpg", "dog/b.jpg", "runs/x/prototypes/1.jpg", "heat maps/overlays/a.png")
+    write(tmp_path / "runs/x/config.json", '{"kind": "classifier", "class_names": ["cat"], "config": {}}')
+    write(tmp_path / "heat maps/protocol.json", '{"class_names": ["cat"]}')
+    assert labels_of(Folder(tmp_path)) == {"cat/a": ["cat"], "dog/b": ["dog"]}
+    assert look_into(tmp_path, refuse).unused == []
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("note: results of this program in ")
+    assert ": heat maps, runs/x; left out" in line
+
+
+def test_links_among_the_classes(tmp_path):
+    pictures(tmp_path, "cat/a.jpg", "dog/b.jpg")
+    (tmp_path / "all").symlink_to(".", target_is_directory=True)
+    (tmp_path / "a cat").symlink_to("cat", target_is_directory=True)
+    assert labels_of(Folder(tmp_path)) == {"cat/a": ["cat"], "dog/b": ["dog"]}
+    assert look_into(tmp_path, refuse).unused == []
+
+
+def test_labels_of_pictures_that_are_not_read(tmp_path):
+    root = make(tmp_path, "csv", {"a.jpg": ["cat"], "b.psd": ["dog"], "c.psd": []})
+    assert "2 of 3 pictures are in formats that are not read: b.psd, c.psd; convert them to JPEG" in refusal(root)
+    write(root / "labels.csv", csv_of({"a": ["cat"], "b": ["dog"], "c": ["dog"]}))
+    assert "2 of 3 pictures are in formats that are not read: b, c; convert them to JPEG" in refusal(root)
 
 
 # What is refused.
@@ -222,6 +468,19 @@ def test_two_kinds_of_labels(tmp_path):
     make(make(tmp_path, "coco", SEVERAL), "voc", SEVERAL)
     text = refusal(tmp_path)
     assert f"labels twice, in {tmp_path / 'annotations.json'} and in {tmp_path / 'Annotations'}" in text
+    assert "keep one of them" in text
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), list(itertools.combinations(["coco", "voc", "labelme", "yolo"], 2)), ids="-".join
+)
+def test_any_two_kinds_of_labels(tmp_path, one, other):
+    make(make(tmp_path, one, SEVERAL), other, SEVERAL)
+    if (one, other) == ("coco", "labelme"):  # the usual name says it
+        assert len(Folder(tmp_path)) == 4
+        (tmp_path / "annotations.json").rename(tmp_path / "export.json")
+    text = refusal(tmp_path)
+    assert "labels twice, in" in text
     assert "keep one of them" in text
 
 
@@ -242,7 +501,7 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path):
     assert labels_of(Folder(tmp_path / "train")) == {"cat/a": ["cat"]}
 
 
-@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "folders"])
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "labelme", "yolo", "folders"])
 def test_a_folder_around_the_data_set(tmp_path, layout):
     make(tmp_path / "archive", layout, ONE_CLASS_EACH)
     assert f"name one of them: {tmp_path / 'archive'}" in refusal(tmp_path)
@@ -405,12 +664,11 @@ def test_names_in_another_case_or_unicode_form(tmp_path):
     assert "'b' for 'B'" in text
 
 
-@pytest.mark.parametrize("layout", ["csv", "coco", "voc"])
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "labelme", "yolo"])
 def test_damaged_label_files_are_read_or_refused_in_one_line(tmp_path, layout):
     root, rng = make(tmp_path, layout, SEVERAL), np.random.default_rng(0)
-    file = next(
-        file for name in ("labels.csv", "annotations.json", "Annotations/a.jpg.xml") if (file := root / name).exists()
-    )
+    names = ("labels.csv", "annotations.json", "Annotations/a.jpg.xml", "images/a.json", "labels/a.txt")
+    file = next(file for name in names if (file := root / name).exists())
     whole = np.frombuffer(file.read_bytes(), np.uint8)
     outcomes = set()
     for _ in range(150):

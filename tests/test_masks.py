@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lpcam_jax.data.masks import pick_classes, read_mask, read_with_mask, renumbering
+from lpcam_jax.data.masks import MaskFolder, pick_classes, read_mask, read_with_mask, renumbering
 from lpcam_jax.machine.errors import UserError
 
 
@@ -152,3 +152,19 @@ def test_renumbering_keeps_doubt_and_drops_other_classes():
     assert renumbered.dtype == np.uint8
     assert renumbered.tolist() == [[0, 2, 0, 1, 255]]
     np.testing.assert_array_equal(renumbering(["ant", "bee"], ["ant", "bee"])[:3], [0, 1, 2])
+
+
+def test_a_folder_of_masks_in_upper_case(tmp_path):
+    save(tmp_path / "sub.png", [[0, 1]])
+    (tmp_path / "sub.png").rename(tmp_path / "sub.PNG")
+    folder = MaskFolder.checked(tmp_path)
+    assert folder.read("sub", classes=1)[0].tolist() == [[0, 1]]
+    assert folder.file("gone").name == "gone.png"
+    save(tmp_path / "sub.png", [[1, 1]])
+    assert folder.read("sub", classes=1)[0].tolist() == [[1, 1]]
+
+
+def test_a_choice_of_many_classes_is_of_fitting_length():
+    names = [f"{n} " + "x" * 500 for n in range(1000)]
+    for wanted in (["gnu"], names[:1] * 900):
+        assert len(one_line(pick_classes, wanted, names, "here")) < 4000

@@ -8,10 +8,14 @@ from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+import tiny_benchmarks as tiny
 from conftest import HANGS
 from PIL import Image
+from test_prepared import write_data_set
 from tiny_recipes import CLASSIFIER
 
+from lpcam_jax.data.prepared import Prepared
 from lpcam_jax.machine.files import write_json
 from lpcam_jax.report.page import write_page
 
@@ -175,3 +179,15 @@ def test_a_page_shows_them_as_a_terminal_does(tmp_path):
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert r"<p>of caf\udce9</p>" in page
     assert data_of(page) == {"names": [r"caf\udce9", *names[1:]]}
+
+
+def test_names_in_a_data_set_of_tfds(tmp_path):
+    features = {
+        "image": tfds.features.Image(),
+        "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+        "file_name": tfds.features.Text(),
+    }
+    example = {"image": tiny.jpeg(0), "label": 1, "file_name": b"caf\xe9.jpg"}
+    folder = write_data_set(tmp_path, features, [example])
+    assert Prepared(folder, "train").ids == [NAME]
+    assert Prepared(folder, "train").ids == [NAME]  # from the index that was stored

@@ -1,5 +1,6 @@
 """Odd files in, upright RGB or one clear line out."""
 
+import os
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from lpcam_jax.data.pictures import Pictures, find_pictures, picture_size, read_picture, unique_ids
+from lpcam_jax.data.formats import SUFFIXES
+from lpcam_jax.data.pictures import Pictures, find_pictures, picture_size, read_picture, search, unique_ids
 from lpcam_jax.machine.errors import UserError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -274,3 +276,172 @@ def test_ids_stay_inside(tmp_path, monkeypatch):
     assert Pictures(["../a.png"], ["cat"]).ids == ["a"]
     assert one_line(Pictures(["gone.png"], ["cat"]).__getitem__, 0).startswith("gone.png: ")
     assert len(Pictures([], ["cat"])) == 0
+
+
+# What is a picture, and what is passed over.
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("a.jfif", "JPEG"),
+        ("a.jpe", "JPEG"),
+        ("a.JPE", "JPEG"),
+        ("a.apng", "PNG"),
+        ("a.dib", "DIB"),
+        ("a.pbm", "PPM"),
+        ("a.jp2", "JPEG2000"),
+        ("a.qoi", "QOI"),
+        ("a.mpo", "MPO"),
+    ],
+)
+def test_every_extension_of_a_format_that_is_read(tmp_path, name, format):
+    Image.new("RGB", (8, 6), RED).save(tmp_path / name, format=format)
+    assert find_pictures(tmp_path) == [tmp_path / name]
+    assert find_pictures(f"{tmp_path}/*") == [tmp_path / name]
+    assert read_picture(tmp_path / name).shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("module", "suffix"), [("pillow_heif", "HEIC"), ("pillow_heif", "heif"), ("pillow_jxl", "JXL")]
+)
+def test_formats_of_plugins(tmp_path, module, suffix):
+    pytest.importorskip(module)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (64, 48), RED).save(file, format="JXL" if suffix == "JXL" else "HEIF", exif=exif.tobytes())
+    assert find_pictures(tmp_path) == [file]
+    assert read_picture(file).shape[:2] == picture_size(file)
+    assert np.abs(read_picture(file).astype(int) - RED).max() < 30
+
+
+@pytest.mark.skipif({".heic", ".jxl"} & SUFFIXES != set(), reason="the plugins are installed")
+def test_formats_whose_plugin_is_not_installed_are_named(tmp_path, capsys):
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "b.jxl").write_bytes(b"\xff\n")
+    advice = "IMG_1.HEIC, b.jxl; pip install pillow-heif pillow-jxl-plugin, or convert them to JPEG or PNG"
+    for pattern in (tmp_path, f"{tmp_path}/*"):
+        text = one_line(find_pictures, pattern)
+        assert "only pictures in formats that are not read (1 .heic, 1 .jxl): " in text
+        assert advice in text
+    (a,) = touch(tmp_path, "a.jpg")
+    assert find_pictures(tmp_path) == [a]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("warning: pictures in formats that are not read (1 .heic, 1 .jxl): ")
+    assert advice in line
+
+
+@pytest.mark.parametrize("pattern", ["", "/*", "/**", "/**/*.png"])
+def test_a_folder_with_a_pictures_name_is_none(tmp_path, pattern):
+    (tmp_path / "x.png").mkdir()
+    a, b = touch(tmp_path, "a.png", "x.png/b.png")
+    found = find_pictures(f"{tmp_path}{pattern}")
+    assert found == ([a] if pattern == "/*" else [a, b])
+
+
+def test_a_pipe_is_no_picture_and_a_link_to_nothing_is_named(tmp_path):
+    (a,) = touch(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    assert find_pictures(tmp_path) == [a, tmp_path / "gone.png"]
+    assert "no such file" in one_line(read_picture, tmp_path / "gone.png")
+
+
+# Links.
+
+
+@pytest.mark.parametrize("pattern", ["", "/**", "/**/*.png"])
+def test_links_in_circles(tmp_path, pattern):
+    paths = touch(tmp_path / "data", "cat/a.png", "cat/b.png", "dog/c.png", "dog/deep/d.png")
+    links = {"cat/again": ".", "cat/up": "..", "dog/deep/up": "../..", "a": "dog", "dog/self": "self", "out": "../.."}
+    for name, target in links.items():
+        (tmp_path / "data" / name).symlink_to(target, target_is_directory=True)
+    assert find_pictures(tmp_path / f"data{pattern}") == paths
+
+
+def test_links_to_folders_elsewhere_are_followed_once(tmp_path):
+    touch(tmp_path, "disk/a.png", "data/b.png")
+    for name in ("one", "two"):
+        (tmp_path / "data" / name).symlink_to(tmp_path / "disk", target_is_directory=True)
+    found, passed_over = search(tmp_path / "data")
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["data/b.png", "data/one/a.png"]
+    assert [str(finding) for finding in passed_over] == [
+        "links to folders that are read already: two; not followed: each folder is read once"
+    ]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    touch(tmp_path, "a.png", "closed/b.png")
+    scandir = os.scandir
+
+    def refuse(path):  # root, who runs tests in containers, may read everything
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found, passed_over = search(tmp_path)
+    assert found == [tmp_path / "a.png"]
+    assert [str(finding) for finding in passed_over] == [
+        "folders that cannot be read: closed; change their permissions"
+    ]
+
+
+# What this program wrote itself.
+
+MARKS = {
+    "protocol.json": '{"version": "1", "class_names": ["cat"]}',
+    "config.json": '{"kind": "classifier", "class_names": ["cat"], "config": {}}',
+    "metrics.jsonl": '{"step": 1, "loss": 0.5}\n',
+    "metrics.json": '{"pictures": 1, "protocol": {}}',
+    "sweep.json": '{"protocol": {}}',
+    "faithfulness.json": '{"pictures": 1, "protocol": {}}',
+}
+
+
+@pytest.mark.parametrize("pattern", ["", "/**", "/*/*/*.png", "/**/*.png"])
+@pytest.mark.parametrize("mark", MARKS)
+def test_folders_that_this_program_wrote_are_passed_over_in_one_line(tmp_path, capsys, mark, pattern):
+    touch(tmp_path, "runs/x/overlays/a.png", "runs/x/b.png", "runs/y/b.png")
+    (one,) = touch(tmp_path, "cat/deep/a.png")
+    for run in ("x", "y"):
+        (tmp_path / "runs" / run / mark).write_text(MARKS[mark])
+    assert find_pictures(f"{tmp_path}{pattern}") == [one]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("note: results of this program in ")
+    assert line.endswith(": runs/x, runs/y; left out: this program wrote them")
+    find_pictures(f"{tmp_path}{pattern}")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", '{"model": "theirs"}'),
+        ("protocol.json", '{"scanner": 7}'),
+        ("protocol.json", "{"),
+        ("metrics.jsonl", "epoch 1\n"),
+        ("metrics.json", '{"accuracy": 1}'),
+    ],
+)
+def test_files_of_others_by_these_names(tmp_path, name, text):
+    paths = touch(tmp_path, "cat/a.png", "dog/overlays/b.png")
+    (tmp_path / "dog" / name).write_text(text)
+    (tmp_path / name).write_text(text)
+    assert find_pictures(tmp_path) == paths
+
+
+@pytest.mark.parametrize("pattern", ["", "/**", "/**/*.png"])
+def test_results_among_the_pictures_themselves(tmp_path, pattern):
+    """`infer.py --images H --out H`, and the same again."""
+    one, two = touch(tmp_path, "a.png", "sub/b.png")
+    touch(tmp_path, "overlays/a.png", "seeds/sub/b.png", "gallery/pictures/a.png", "thresholds.png")
+    (tmp_path / "protocol.json").write_text(MARKS["protocol.json"])
+    assert find_pictures(f"{tmp_path}{pattern}") == [one, two]
+
+
+def test_results_alone_are_no_pictures(tmp_path):
+    touch(tmp_path, "overlays/a.png", "thresholds.png")
+    (tmp_path / "protocol.json").write_text(MARKS["protocol.json"])
+    assert "no picture in this folder, only results of this program in" in one_line(find_pictures, tmp_path)

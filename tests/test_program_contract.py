@@ -75,7 +75,13 @@ def command(program):
 
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    # Threads note the origins of results in any order.
+    return {
+        path.relative_to(folder).as_posix(): b"".join(sorted(path.read_bytes().splitlines(keepends=True)))
+        if path.name.startswith("origins.")
+        else path.read_bytes()
+        for path in files
+    }
 
 
 def times(folder: Path) -> dict[str, int]:

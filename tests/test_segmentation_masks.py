@@ -84,7 +84,7 @@ def test_every_picture_has_a_mask_and_an_overlay_and_nothing_else_is_left(segmen
     assert len(source) == 6
     for kind in ("masks", "overlays"):
         assert {path.name for path in (out / kind).iterdir()} == {f"{name}.png" for name in source.ids}
-    files = {"index.html", "metrics.json", "confusion.png", "protocol.json"}
+    files = {"index.html", "metrics.json", "confusion.png", "protocol.json", "origins.0.jsonl"}
     assert {path.name for path in out.iterdir()} == {"masks", "overlays", "gallery", *files}
 
 

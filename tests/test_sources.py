@@ -8,7 +8,9 @@ from PIL import Image
 from test_commands import picture
 
 from lpcam_jax.config import Data
-from lpcam_jax.data.sources import first, seed_source, training_sources, with_classes
+from lpcam_jax.data.folder import look_into
+from lpcam_jax.data.labels import refuse
+from lpcam_jax.data.sources import first, pictures_of, seed_source, training_sources, with_classes
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
 
@@ -149,3 +151,16 @@ def test_other_classes_are_named():
     assert with_classes(source, source.class_names, "val") is source
     with pytest.raises(UserError, match=r"^val: its classes are fox, .*, not cat, dog; use the data set"):
         with_classes(source, ("cat", "dog"), "val")
+
+
+def test_the_same_pictures_are_mapped_as_are_checked(tmp_path):
+    """check-data and train.py look into a folder; `infer.py --images` is given it."""
+    for name in ("cat/a.png", "cat/x.png/b.png", "dog/c.png", "Masks/cat/a.png", "runs/x/overlays/a.png"):
+        picture(tmp_path / name, size=(4, 3))
+    (tmp_path / "runs/x/metrics.jsonl").write_text("")
+    (tmp_path / "cat/again").symlink_to(".", target_is_directory=True)
+    mapped = pictures_of(LPCAMConfig(), ("cat",), images=str(tmp_path))
+    assert list(mapped.ids) == ["cat/a", "cat/x.png/b", "dog/c"]
+    assert sorted(look_into(tmp_path, refuse).ids) == list(mapped.ids)
+    # Masks alone are pictures to whoever names them.
+    assert list(pictures_of(LPCAMConfig(), ("cat",), images=str(tmp_path / "Masks")).ids) == ["a"]

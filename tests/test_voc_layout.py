@@ -72,6 +72,16 @@ def test_unknown_class(devkit):
     assert "twice" in refusal(devkit, "train.txt", classes=("cat", "cat"))
 
 
+def test_other_extensions(devkit):
+    (devkit / "JPEGImages/2007_000001.jpg").rename(devkit / "JPEGImages/2007_000001.JPG")
+    (devkit / "JPEGImages/2007_000002.jpg").rename(devkit / "JPEGImages/2007_000002.jpeg")
+    (devkit / "SegmentationClass/2007_000001.png").rename(devkit / "SegmentationClass/2007_000001.PNG")
+    source = VOCLayout(devkit, "train.txt")
+    assert [record.mask.tolist() for record in source] == list(MASKS.values())
+    (devkit / "JPEGImages/2007_000001.JPG").rename(devkit / "JPEGImages/2007_000001.txt")
+    assert "2007_000001.jpg; add" in refusal(devkit, "train.txt")
+
+
 def test_missing_files_are_counted(devkit):
     (devkit / "train.txt").write_text("2007_000001\na\nb\nc\nd\n")
     text = refusal(devkit, "train.txt")

@@ -2,8 +2,8 @@
 
     python -m lpcam_jax check-data my_data
 
-Labels are detected as for training: labels.csv, COCO JSON, VOC XML or one folder per class; without labels, only the
-pictures are checked. Every file is read.
+Labels are detected as for training: labels.csv, COCO, VOC, LabelMe, YOLO or one folder per class; without labels,
+only the pictures are checked. Every file is read.
 
 exit code 0: no findings, or only notes (handled automatically); 1: warnings; 2: errors, which training would reject
 """

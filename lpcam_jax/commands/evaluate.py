@@ -55,7 +55,7 @@ def main(words: list[str]) -> None:
     out = Path(arguments.out)
     if out.resolve() == Path(arguments.predictions).resolve():
         raise UserError(f"--out {out} is the folder of the predictions; choose another one for the scores.")
-    devices.remember_compilations()
+    devices.start()
     source = seed_source(config)
     if not source.has_masks:
         raise UserError(f"the data set {config.data.root or config.data.source} has no masks to score against.")

@@ -25,11 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tyro
 from tqdm import tqdm
 
 from ..config.recipes import value_of_flag
-from ..data.masks import MaskFolder
+from ..data.masks import MaskFolder, expect_numbered
 from ..data.pictures import find_pictures, shown, unique_ids
 from ..exports.coco import coco_instances
 from ..exports.irn import irn_file
@@ -42,8 +43,6 @@ from ..systems.lpcam.stablehlo import description, export_classifier
 from ..systems.lpcam.stored_prototypes import load_prototypes
 from ..training.run import Run
 from ..training.state import trained_state
-
-_MOST_CLASSES = 254  # maximum in an 8-bit mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +110,7 @@ def _write_irn(arguments: MapArguments, out: Path) -> None:
     names = ids_in(folder.directory, "npz")
 
     def write(name: str) -> None:
-        (classes, maps), _ = folder.read(name, classes=_MOST_CLASSES)
+        (classes, maps), _ = folder.read(name, classes=np.iinfo(np.int32).max)
         write_atomically(out / f"{name}.npy", irn_file(classes, maps[method]))
 
     _for_each(names, write)
@@ -143,7 +142,7 @@ def _write_labelme(arguments: MaskArguments, out: Path) -> None:
 
 
 def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
-    devices.remember_compilations()
+    devices.start()
     run = Run.open(arguments.ckpt).expect("classifier")
     _keep_apart(out, run.directory)
     size = arguments.side or (run.config.training.crop,) * 2
@@ -176,7 +175,9 @@ def _masks(arguments: MaskArguments, out: Path) -> tuple[MaskFolder, tuple[str, 
     names = ids_in(directory, "png")
     if not names:
         raise UserError(f"{directory} holds no ID.png; name a folder of masks.")
-    return folder, arguments.classes or _class_names(protocol), _file_names(arguments.images, names)
+    class_names = arguments.classes or _class_names(protocol)
+    expect_numbered(len(class_names), "--masks", "name only those that the masks hold, with --classes")
+    return folder, class_names, _file_names(arguments.images, names)
 
 
 def _class_names(protocol: Path) -> tuple[str, ...]:

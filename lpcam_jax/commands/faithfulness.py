@@ -85,7 +85,7 @@ def main(words: list[str]) -> None:
     """
     arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax faithfulness", description=__doc__)
     _check(arguments)
-    devices.remember_compilations()
+    devices.start()
     model = TrainedModel.open(arguments.ckpt)
     where = {"images": arguments.images, "root": arguments.root, "split": arguments.split}
     source = pictures_of(model.config, model.class_names, **where)

@@ -66,7 +66,7 @@ def main(words: list[str]) -> None:
         UserError: there are no such maps or pictures, they do not match, or the masks cannot be written.
     """
     arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax refine", description=__doc__)
-    devices.remember_compilations()
+    devices.start()
     rule = refinement(arguments.refine, background=arguments.background, saliency=arguments.saliency)
     pictures = _pictures(arguments)
     with in_use(arguments.out, "refine", flag="--out"):

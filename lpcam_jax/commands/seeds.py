@@ -9,7 +9,7 @@ The folder was written by infer.py, or holds maps in the same format (ID.npz).
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +20,12 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from ..data.masks import MAX_CLASSES, expect_numbered
 from ..machine.errors import UserError
 from ..machine.files import write_atomically
 from ..report.palette import mask_png
-from ..results.predictions import ids_in, open_method
+from ..results.predictions import MapFolder, ids_in, open_method, read_protocol
 from ..seeds import confident_labels, otsu_threshold, seed_mask, with_class_values
-
-_MOST_CLASSES = 254
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +59,27 @@ def main(words: list[str]) -> None:
     folder, out = open_method(arguments.maps, arguments.method), Path(arguments.out)
     [method] = folder.methods
     names = ids_in(folder.directory, "npz")
+    _expect_numbered(folder, names)
     rule, mask_of = _rule(arguments, method, folder.directory.parent)
 
     def write(name: str) -> None:
-        (classes, maps), size = folder.read(name, classes=_MOST_CLASSES)
+        (classes, maps), size = folder.read(name, classes=MAX_CLASSES)
         write_atomically(out / f"{name}.png", mask_png(_mask(maps[method], classes, size, mask_of)))
 
     with ThreadPoolExecutor(4) as pool:
         for _ in tqdm(pool.map(write, names), "seeds", len(names), unit="img"):
             pass
     print(f"{len(names)} seed masks of {method}, {rule}, are in {arguments.out}.")
+
+
+def _expect_numbered(folder: MapFolder, names: Sequence[str]) -> None:
+    """UserError when the classes are more than masks can number, by the protocol of infer.py, or by the maps."""
+    if protocol := read_protocol(folder):
+        count = len(protocol["class_names"])
+    else:
+        most = np.iinfo(np.int32).max
+        count = max((int(folder.read_classes(name, classes=most).max(initial=-1)) + 1 for name in names), default=0)
+    expect_numbered(count, "seed masks", "use the maps themselves, or an infer.py of fewer classes")
 
 
 def _rule(

@@ -55,7 +55,7 @@ def main(words: list[str]) -> None:
     arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax sweep", description=__doc__)
     if arguments.seeds < 1:
         raise UserError(f"--seeds is {arguments.seeds}; cluster at least once.")
-    devices.remember_compilations()
+    devices.start()
     mesh = devices.mesh()
     run = Run.open(arguments.ckpt).expect("classifier")
     data = dataclasses.replace(run.config.data, root=arguments.root or run.config.data.root)

@@ -5,7 +5,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,43 +12,15 @@ import numpy as np
 from tqdm import tqdm
 
 from ..machine.errors import UserError
+from .findings import Finding, Severity, listed, quoted, shown
 from .folder import Contents, look_into, same_elsewhere
-from .label_files import listed
 from .masks import IGNORE, check_size, check_values, read_mask
-from .pictures import oddities, picture_size, read_picture, shown
+from .pictures import oddities, picture_size, read_picture
 from .records import RecordSource
 
 _MAX_DEFECTS = 20  # defects of the labels that are listed
 _FEW_PICTURES = 10  # a class with fewer is rare
 _TINY, _HUGE = 32, 100_000_000  # shortest side, number of pixels
-
-
-class Severity(IntEnum):
-    """How bad it is; also the exit code of `check-data`."""
-
-    NOTE = 0  # handled correctly
-    WARNING = 1  # works, but is probably unintended
-    ERROR = 2  # training or mapping would refuse it, or give wrong results
-
-
-class Finding(NamedTuple):
-    """A problem, the files or classes that have it (may be none), and the fix.
-
-    Attributes:
-        severity: how bad it is.
-        what: the problem.
-        where: names of files or classes.
-        fix: what to do.
-    """
-
-    severity: Severity
-    what: str
-    where: tuple[str, ...]
-    fix: str
-
-    def __str__(self) -> str:
-        total = f" ({len(self.where)} in all)" if len(self.where) > 3 else ""
-        return f"{self.what}{': ' if self.where else ''}{listed(self.where)}{total}; {self.fix}"
 
 
 class Checked(NamedTuple):
@@ -87,7 +58,7 @@ def check_folder(root: str | Path) -> Checked:
     root = Path(root)
     defects: list[str] = []
     contents = look_into(root, defects.append)
-    findings = [*_of_defects(defects), *_of_contents(contents, root)]
+    findings = [*_of_defects(defects), *contents.remarks, *_of_contents(contents, root)]
     if contents.ids:
         findings += _of_labels(contents.labels, contents.class_names)
         findings += _of_rare_classes(contents.labels, contents.class_names)
@@ -161,10 +132,11 @@ def _of_names(contents: Contents, root: Path) -> Iterator[Finding]:
         alike = defaultdict(list)
         for name in sorted(names):
             alike[same_elsewhere(name)].append(name)
-        groups = tuple(" and ".join(f"{name!a}" for name in group) for group in alike.values() if len(group) > 1)
+        groups = [[quoted(name) for name in group] for group in alike.values() if len(group) > 1]
         if groups:
             fix = "rename all but one" if kind == "file names" else "spell each class in one way"
-            yield Finding(Severity.WARNING, f"{kind} that differ only in case or Unicode form", groups, fix)
+            where = tuple(listed(group, " and ") for group in groups)
+            yield Finding(Severity.WARNING, f"{kind} that differ only in case or Unicode form", where, fix)
 
 
 # Files
@@ -243,7 +215,7 @@ def _of_classes(mask: np.ndarray, file: _File, class_names: Sequence[str], root:
         ("masks without a class that is in the labels", file.classes - drawn),
     ):
         if classes:
-            names = ", ".join(shown(class_names[number - 1]) for number in sorted(classes))
+            names = listed([class_names[number - 1] for number in sorted(classes)])
             where = f"{file.mask.relative_to(root).as_posix()} ({names})"
             fix = "correct the labels or the mask; classes are numbered from 1 in alphabetical order"
             yield Finding(Severity.WARNING, problem, (where,), fix)
@@ -263,7 +235,7 @@ def _of_duplicates(files: Sequence[_File], results: Sequence[_Read], root: Path)
         ("the same picture twice, with different labels", differ),
     ):
         if duplicates:
-            where = tuple(" = ".join(_names([file.picture for file in group], root)) for group in duplicates)
+            where = tuple(listed(_names([file.picture for file in group], root), " = ") for group in duplicates)
             yield Finding(Severity.WARNING, problem, where, "keep one, with all its labels")
 
 

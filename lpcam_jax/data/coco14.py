@@ -29,6 +29,7 @@ from pycocotools import mask as rle
 
 from ..machine.errors import UserError
 from .archives import find_files
+from .masks import MAX_CLASSES
 from .published import Benchmark, Example, Split, grey_png, missing
 from .records import relative_name
 
@@ -116,7 +117,7 @@ class Instances:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             problem = f"no {error}" if isinstance(error, KeyError) else error
             raise UserError(f"{where}: not COCO's instances ({problem}); download it again") from None
-        if not self.images or not 0 < len(self.class_names) < 255:
+        if not self.images or not 0 < len(self.class_names) <= MAX_CLASSES:
             raise UserError(
                 f"{where}: {len(self.images)} pictures and {len(self.class_names)} categories; download it again"
             )

@@ -1,31 +1,36 @@
 """Your own data: a folder of pictures with labels in any of the usual layouts."""
 
+import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..machine.errors import UserError
-from .label_files import MASKS, Labels, Report, Row, listed, read_labels, refuse
+from .findings import Finding, Severity, listed, quoted, say, shown
+from .formats import SUFFIXES, UNREAD, how_to_read
+from .label_files import MASKS, Labels, Report, Row, read_labels, refuse
 from .masks import pick_classes, read_with_mask, renumbering
-from .pictures import SUFFIXES, find_pictures, picture_size, read_picture, shown, unique_ids
+from .pictures import among, find_pictures, no_picture, picture_size, read_picture, unique_ids
 from .records import Origin, Record
+from .walk import Walk, entry, walk
 
 
 class Folder:
-    """Pictures with labels in one of four layouts, and with masks where `root/masks/ID.png` exists.
+    """Pictures with labels in one of six layouts, and with masks where `root/masks/ID.png` exists.
 
     - `images/**` and `labels.csv`, which has the header `name,labels`. A name is a path below images/, with or without
-      extension. Labels are split at `;` and `|` if the cell holds one of them (class names may then contain spaces:
-      `traffic light;`), otherwise at spaces; an empty cell means none of the classes.
+      extension. Labels are split at the one separator of the whole file, `;`, `|`, `,` or the space, or are a list;
+      an empty cell means none of the classes. Or a column for each class, with 0 and 1.
     - COCO: one JSON file, in `root`, in `annotations/` or beside the pictures; a picture has the categories of its
       annotations. Pictures are in `images/`, `root` or beside the file.
     - VOC: `Annotations/*.xml` or XML files beside the pictures; a picture has the names of its objects. Pictures are in
       `JPEGImages/`, `images/`, `root` or beside the files.
+    - LabelMe: a JSON file for each picture, beside it or in `annotations/`; a picture has the labels of its shapes.
+    - YOLO: a text file for each picture, in `labels/` or beside it, and `classes.txt` or `data.yaml`.
     - One folder per class, in `root` or in `images/`.
 
     Pictures that the labels do not name are left out.
@@ -50,9 +55,10 @@ class Folder:
         contents = look_into(root, refuse)
         if contents.origin is None:
             raise UserError(
-                f"{shown(root)}: no labels: neither labels.csv, COCO JSON, VOC XML nor one folder per class; "
+                f"{shown(root)}: no labels: neither labels.csv, COCO, VOC, LabelMe or YOLO nor one folder per class; "
                 "write labels.csv with the header name,labels"
             )
+        say(contents.remarks)
         all_names = contents.class_names
         self.class_names = pick_classes(classes, all_names, contents.origin)
         self.labels = contents.labels[:, [all_names.index(name) for name in self.class_names]]
@@ -95,6 +101,7 @@ class Contents(NamedTuple):
         labels: float32 (n, c).
         unlabelled: pictures that the labels do not name.
         spare_masks: files in masks/ that are no picture's mask.
+        remarks: what is odd about the files and their names.
     """
 
     origin: Path | None
@@ -106,6 +113,7 @@ class Contents(NamedTuple):
     labels: np.ndarray
     unlabelled: list[Path]
     spare_masks: list[Path]
+    remarks: list[Finding]
 
 
 def look_into(root: str | Path, report: Report) -> Contents:
@@ -118,17 +126,18 @@ def look_into(root: str | Path, report: Report) -> Contents:
     if not root.is_dir():
         raise UserError(f"{shown(root)}: no such folder; name the folder that holds the pictures and their labels")
     labels = read_labels(root, report)
-    listing = _Listing(labels.pictures, root / MASKS, report)
+    masks_folder = entry(root, MASKS) or root / MASKS
+    listing = _Listing(labels.pictures, masks_folder, report)
     rows = listing.resolve(labels, report)
     names = [row.name for row in rows]
     # From all rows, including those that are left out, because the masks are numbered by them.
     known = sorted({label for row in labels.rows for label in row.labels})
     if rows and not known:
         report(f"{shown(labels.origin)}: no picture has a label; write the classes of the pictures into it")
-    masks, spare = _find_masks(root / MASKS, [listing.ids[name] for name in names], listing.ids.values(), report)
+    masks, spare = _find_masks(masks_folder, [listing.ids[name] for name in names], listing.ids.values(), report)
     if any(masks) and len(known) > 254:
         report(
-            f"{shown(root / MASKS)}: masks count to 254, {shown(labels.origin)} has {len(known)} classes; merge some"
+            f"{shown(masks_folder)}: masks count to 254, {shown(labels.origin)} has {len(known)} classes; merge some"
         )
     return Contents(
         origin=labels.origin,
@@ -140,7 +149,28 @@ def look_into(root: str | Path, report: Report) -> Contents:
         labels=_multi_hot(rows, known),
         unlabelled=[listing.paths[name] for name in sorted(listing.paths.keys() - set(names))],
         spare_masks=spare,
+        remarks=[*labels.remarks, *listing.remarks],
     )
+
+
+def find_unlabelled(pattern: str | Path) -> list[Path]:
+    """The pictures to map without labels: those of a file or a glob, or of a folder, in which masks are no pictures.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not os.path.isdir(pattern) or (masks := entry(pattern, MASKS)) is None:
+        return find_pictures(pattern)
+    pictures, passed_over = among(_without(walk(pattern), masks), pattern)
+    if not pictures:  # but masks: nobody else can mean them
+        return find_pictures(pattern)
+    say(passed_over)
+    return pictures
+
+
+def _without(found: Walk, folder: Path) -> Walk:
+    """What was found outside of a folder."""
+    return Walk(*([path for path in paths if folder != path and folder not in path.parents] for paths in found))
 
 
 class _Listing:
@@ -148,11 +178,11 @@ class _Listing:
 
     def __init__(self, folder: Path, masks: Path, report: Report):
         self._folder = folder
-        try:
-            paths = [path for path in find_pictures(folder) if masks not in path.parents]
-        except UserError as error:
-            report(str(error))
-            paths = []
+        found = _without(walk(folder), masks)
+        paths, self.remarks = among(found, folder)
+        self._files = found.files
+        if not paths:
+            report(no_picture(folder, self.remarks))
         names = [path.relative_to(folder).as_posix() for path in paths]
         self.paths = dict(zip(names, paths, strict=True))
         self.ids = dict(zip(names, unique_ids(names), strict=True))
@@ -171,29 +201,47 @@ class _Listing:
             self._report_missing(missing, len(labels.rows), where, report)
         for name, matches in candidates.items():
             if len(matches) > 1:
-                report(f"{where}: {shown(name)} can be {' or '.join(map(shown, matches))}; write the extension")
+                report(f"{where}: {listed([name])} can be {listed(matches, ' or ')}; write the extension")
         resolved: dict[str, Row] = {}
+        swapped = []
         for row in labels.rows:
             if len(matches := candidates[row.name]) != 1:
                 continue
             (name,) = matches
+            own = [row.own] if row.own in self.paths else self._by_stem.get(row.own, [])
+            if own and name not in own:
+                swapped.append(f"{listed([row.own])} ({listed([name])})")
             if name in resolved:
-                report(f"{where}: {shown(name)} occurs twice; keep one row, with all its labels")
+                report(f"{where}: {listed([name])} occurs twice; keep one row, with all its labels")
             else:
                 resolved[name] = Row(name, row.labels)
+        if swapped:
+            what = "label files with the name of one picture and the inside of another"
+            fix = "what is written inside counts: correct it, or rename the files"
+            self.remarks.append(Finding(Severity.WARNING, what, tuple(swapped), fix))
         return list(resolved.values())
 
     def _report_missing(self, names: Sequence[str], count: int, where: str, report: Report) -> None:
         alike = {same_elsewhere(name): name for name in [*self._by_stem, *self.paths]}
         spelled = [(name, alike[same_elsewhere(name)]) for name in names if same_elsewhere(name) in alike]
-        missing = [name for name in names if same_elsewhere(name) not in alike]
+        others = {path.relative_to(self._folder).as_posix() for path in self._files} - self.paths.keys()
+        others |= {name.rpartition(".")[0] for name in others if Path(name).suffix.lower() in UNREAD}
+        unread = [name for name in names if name in others]
+        missing = [name for name in names if same_elsewhere(name) not in alike and name not in others]
+        if unread:
+            stems = {*unread, *(Path(name).name for name in unread)}
+            kinds = {path.suffix.lower() for path in self._files if {path.name, path.stem} & stems}
+            report(
+                f"{where}: {len(unread)} of {count} pictures are in formats that are not read: {listed(unread)}; "
+                f"{how_to_read(kinds)}"
+            )
         if missing:
             report(
                 f"{where}: {len(missing)} of {count} pictures are not in {shown(self._folder)}: {listed(missing)}; add "
                 "them or remove them from the labels"
             )
         if spelled:
-            pairs = ", ".join(f"{name!a} for {other!a}" for name, other in spelled[:3])
+            pairs = ", ".join(f"{quoted(name)} for {quoted(other)}" for name, other in spelled[:3])
             report(
                 f"{where}: names of {len(spelled)} of {count} pictures differ from the files' in case or Unicode form: "
                 f"{pairs}{', ...' if len(spelled) > 3 else ''}; spell them like the files"
@@ -218,10 +266,12 @@ def _find_masks(
     folder: Path, ids: Sequence[str], all_ids: Sequence[str], report: Report
 ) -> tuple[list[Path | None], list[Path]]:
     """The masks of the pictures with these ids, and the files that are no picture's mask."""
-    files = glob("**", root_dir=folder, recursive=True)
+    files = [path.relative_to(folder).as_posix() for path in walk(folder).files] if folder.is_dir() else []
     drawn = {name for name in files if Path(name).suffix.lower() in SUFFIXES}
-    masks = [folder / f"{name}.png" if f"{name}.png" in drawn else None for name in ids]
+    of_id = {name[:-4]: name for name in sorted(drawn, reverse=True) if name.lower().endswith(".png")}
+    of_id |= {name[:-4]: name for name in drawn if name.endswith(".png")}
+    masks = [folder / of_id[name] if name in of_id else None for name in ids]
     if drawn and ids and not any(masks):
-        example = shown(f"{ids[0]}.png")
+        example = listed([f"{ids[0]}.png"])
         report(f"{shown(folder)}: none of its {len(drawn)} masks has a picture; name them {example}, ...")
-    return masks, [folder / name for name in sorted(drawn - {f"{name}.png" for name in all_ids})]
+    return masks, [folder / name for name in sorted(drawn - {of_id[name] for name in all_ids if name in of_id})]

@@ -1,68 +1,53 @@
-"""The labels of a folder of pictures, in any of four layouts, which is detected.
+"""The labels of a folder of pictures, in any of six layouts, which is detected.
 
-    labels.csv                    name,labels
+    labels.csv                    name,labels, or a column for each class (`label_table`)
     annotations.json              COCO: images, annotations, categories
     Annotations/*.xml             VOC: filename, object/name
+    images/*.json                 LabelMe: imagePath, shapes/label (`labelme`)
+    labels/*.txt  classes.txt     YOLO: the number of a class at the start of each line (`yolo`)
     cat/*.jpg  dog/*.jpg          one folder per class
 
-Every defect is passed, as one line, to `report`. `refuse` raises the first one; a function that collects the lines
-gets all of them, and whatever is defective is left out.
+Label files and folders are found in upper and lower case. Every defect is passed, as one line, to `report`. `refuse`
+raises the first one; a function that collects the lines gets all of them, and whatever is defective is left out.
 """
 
-import csv
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from reprlib import repr  # short, however long or deep the value is
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 
 from tqdm import tqdm
 
-from ..machine.errors import UserError
-from .pictures import find_pictures, shown
-from .records import relative_name
+from .findings import listed, shown
+from .label_table import read_table
+from .labelme import labelme_files, read_labelme
+from .labels import (
+    MASKS,
+    PICTURE_FOLDERS,
+    Labels,
+    Report,
+    Row,
+    checked_name,
+    default_pictures,
+    files_in,
+    picture_folders,
+    refuse,
+    where_most_are,
+)
+from .pictures import among
+from .walk import entry, walk
+from .yolo import read_yolo, yolo_files
 
-Report = Callable[[str], None]
-
-PICTURE_FOLDERS = ("images", "JPEGImages")
-MASKS = "masks"
+__all__ = ["MASKS", "PICTURE_FOLDERS", "Labels", "Report", "Row", "read_labels", "refuse"]
 
 _MAX_JSON, _MAX_XML = 1 << 30, 1 << 23  # bytes
 _COCO_NAMES = ("annotations.json", "_annotations.coco.json")
 _PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-
-
-class Row(NamedTuple):
-    """A picture's name, relative to the folder of the pictures, with or without extension; and its classes."""
-
-    name: str
-    labels: list[str]
-
-
-class Labels(NamedTuple):
-    """The contents of the label files.
-
-    Attributes:
-        origin: the file or folder that was read; None: there are no labels.
-        pictures: the folder that names are relative to.
-        rows: one for each picture.
-        unused: classes that are named but in no picture: they are not classes of the data set.
-    """
-
-    origin: Path | None
-    pictures: Path
-    rows: list[Row]
-    unused: list[str]
-
-
-def refuse(defect: str) -> None:
-    """Report a defect by raising it as UserError."""
-    raise UserError(defect)
 
 
 def read_labels(root: Path, report: Report) -> Labels:
@@ -71,65 +56,39 @@ def read_labels(root: Path, report: Report) -> Labels:
     labels.csv takes precedence; folders are taken for classes only if there is no label file. Two kinds of label files
     are a defect, because nothing says which is right.
     """
-    table = root / "labels.csv"
-    if table.exists():
-        return Labels(table, root / "images", _read_table(table, report), [])
-    json_files, (folder, xml_files) = _coco_files(root), _voc_files(root)
-    if not json_files and not xml_files:
-        return _read_class_folders(root, report)
-    if len(json_files) > 1:
+    if table := entry(root, "labels.csv"):
+        rows, unused, remarks = read_table(table, report)
+        return Labels(table, entry(root, "images") or root / "images", rows, unused, remarks)
+    coco, (xml_folder, voc), (json_folder, labelme), yolo = (
+        find(root) for find in (_coco_files, _voc_files, labelme_files, yolo_files)
+    )
+    if labelme and not any(map(_is_named_as_coco, coco)):
+        coco = [file for file in coco if file.parent != json_folder]
+    elif coco:
+        labelme = []
+    if len(coco) > 1:
         report(
-            f"{shown(root)}: {len(json_files)} JSON files could be its labels ({listed(json_files)}); keep one, "
+            f"{shown(root)}: {len(coco)} JSON files could be its labels ({listed(coco)}); keep one, "
             "or name it annotations.json"
         )
-    elif json_files and xml_files:
-        report(
-            f"{shown(root)}: labels twice, in {shown(json_files[0])} and in {shown(folder / '*.xml')}; keep one of them"
-        )
-    elif json_files:
-        return _read_coco(root, json_files[0], report)
-    else:
-        return _read_voc(root, folder, xml_files, report)
-    return Labels(root, _default_pictures(root), [], [])
-
-
-# labels.csv
-
-
-def _read_table(path: Path, report: Report) -> list[Row]:
-    rows = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
-            header = [cell.strip() for cell in next(lines, [])]
-            if header != ["name", "labels"]:
-                report(f"{shown(path)}: the first line is {','.join(header)!r}; it must be 'name,labels'")
-                return []
-            for cells in filter(any, lines):
-                row = _row_of(cells, f"{shown(path)}, line {lines.line_num}", report)
-                rows += [row] if row else []
-    except UnicodeDecodeError:
-        report(f"{shown(path)}: not UTF-8 text; save it as CSV in UTF-8")
-        return []
-    except (OSError, csv.Error) as error:
-        report(f"{shown(path)}: cannot be read as CSV ({error}); save it as CSV in UTF-8")
-        return []
-    if not rows:
-        report(f"{shown(path)}: no picture after the header; write one line per picture: name,labels")
-    return rows
-
-
-def _row_of(cells: Sequence[str], where: str, report: Report) -> Row | None:
-    if len(cells) != 2:
-        report(f"{where}: fields: {len(cells)} instead of 2; separate labels by spaces, ; or |")
-        return None
-    name, cell = cells[0].strip(), cells[1]
-    if not name:
-        report(f"{where}: no name; write name,labels")
-        return None
-    labels = re.split(r"[;|]", cell) if re.search(r"[;|]", cell) else cell.split()
-    name = _checked(name, where, report)
-    return Row(name, [label.strip() for label in labels if label.strip()]) if name else None
+        return Labels(root, default_pictures(root), [], [])
+    found: dict[Path, Callable[[], Labels]] = {}
+    if coco:
+        found[coco[0]] = lambda: _read_coco(root, coco[0], report)
+    if voc:
+        found[xml_folder / "*.xml"] = lambda: _read_voc(root, xml_folder, voc, report)
+    if labelme:
+        found[json_folder / "*.json"] = lambda: read_labelme(root, json_folder, labelme, report)
+    if yolo.files:
+        found[yolo.folder / "*.txt"] = lambda: read_yolo(root, yolo, report)
+    match list(found):
+        case []:
+            return _read_class_folders(root, report)
+        case [one]:
+            return found[one]()
+        case [one, other, *_]:
+            report(f"{shown(root)}: labels twice, in {shown(one)} and in {shown(other)}; keep one of them")
+            return Labels(root, default_pictures(root), [], [])
 
 
 # COCO
@@ -137,8 +96,13 @@ def _row_of(cells: Sequence[str], where: str, report: Report) -> Row | None:
 
 def _coco_files(root: Path) -> list[Path]:
     """The JSON files that may hold the labels: those with a usual name, else all."""
-    files = [file for folder in ("", "annotations", "images") for file in _files(root / folder, ".json")]
-    return [file for file in files if file.name in _COCO_NAMES] or files
+    folders = [root, entry(root, "annotations"), *picture_folders(root)]
+    files = [file for folder in folders if folder for file in files_in(folder, ".json")]
+    return list(filter(_is_named_as_coco, files)) or files
+
+
+def _is_named_as_coco(file: Path) -> bool:
+    return file.name.casefold() in _COCO_NAMES
 
 
 def _read_coco(root: Path, path: Path, report: Report) -> Labels:
@@ -147,16 +111,16 @@ def _read_coco(root: Path, path: Path, report: Report) -> Labels:
     # None: present but unusable, which has been reported.
     names: dict[int | str, str | None] = {}
     files: dict[int | str, str | None] = {}
-    for place, entry in _entries(tables, "categories", where):
-        if _is_new(entry, "category", names, place, report):
-            names[entry["id"]] = _text(entry, "name", place, report)
-    for place, entry in _entries(tables, "images", where):
-        if _is_new(entry, "picture", files, place, report):
-            name = _text(entry, "file_name", place, report)
-            files[entry["id"]] = name and _checked(name, place, report)
+    for place, item in _entries(tables, "categories", where):
+        if _is_new(item, "category", names, place, report):
+            names[item["id"]] = _text(item, "name", place, report)
+    for place, item in _entries(tables, "images", where):
+        if _is_new(item, "picture", files, place, report):
+            name = _text(item, "file_name", place, report)
+            files[item["id"]] = name and checked_name(name, place, report)
     labels = defaultdict(set)
-    for place, entry in _entries(tables, "annotations", where):
-        picture, category = entry.get("image_id"), entry.get("category_id")
+    for place, item in _entries(tables, "annotations", where):
+        picture, category = item.get("image_id"), item.get("category_id")
         if not _is_id(picture) or picture not in files:
             report(f"{place}: no picture has the image_id {repr(picture)}; add it or remove the annotation")
         elif not _is_id(category) or category not in names:
@@ -167,7 +131,7 @@ def _read_coco(root: Path, path: Path, report: Report) -> Labels:
         report(f"{where}: no picture in images; export it again")
     rows = [Row(name, sorted(labels[number])) for number, name in files.items() if name]
     unused = sorted({name for name in names.values() if name}.difference(*labels.values()))
-    return Labels(path, _where_most_are(rows, [root / "images", root, path.parent]), rows, unused)
+    return Labels(path, where_most_are(rows, [*picture_folders(root), root, path.parent]), rows, unused)
 
 
 def _load_coco(path: Path, report: Report) -> dict[str, Any]:
@@ -182,7 +146,7 @@ def _load_coco(path: Path, report: Report) -> dict[str, Any]:
         return {}
     for key in ("images", "annotations", "categories"):
         table = values.get(key) if isinstance(values, dict) else None
-        if not isinstance(table, list) or not all(isinstance(entry, dict) for entry in table):
+        if not isinstance(table, list) or not all(isinstance(item, dict) for item in table):
             report(
                 f"{where}: not COCO, it has no list of {key}; export it again, or move it away if it holds no labels"
             )
@@ -191,16 +155,16 @@ def _load_coco(path: Path, report: Report) -> dict[str, Any]:
 
 
 def _entries(tables: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, entry in enumerate(tables.get(key, ())):
-        yield f"{where}, {key}[{number}]", entry
+    for number, item in enumerate(tables.get(key, ())):
+        yield f"{where}, {key}[{number}]", item
 
 
 def _is_id(value: Any) -> bool:
     return type(value) in (int, str)
 
 
-def _is_new(entry: dict[str, Any], kind: str, ids: Collection[int | str], place: str, report: Report) -> bool:
-    number = entry.get("id")
+def _is_new(item: dict[str, Any], kind: str, ids: Collection[int | str], place: str, report: Report) -> bool:
+    number = item.get("id")
     if not _is_id(number):
         report(f"{place}: the id {repr(number)} is not a number; give each {kind} its own")
     elif number in ids:
@@ -210,8 +174,8 @@ def _is_new(entry: dict[str, Any], kind: str, ids: Collection[int | str], place:
     return False
 
 
-def _text(entry: dict[str, Any], key: str, place: str, report: Report) -> str | None:
-    text = entry.get(key)
+def _text(item: dict[str, Any], key: str, place: str, report: Report) -> str | None:
+    text = item.get(key)
     # JSON can hold lone surrogates, which no file name contains and which cannot be encoded.
     if isinstance(text, str) and text.strip() and not re.search(r"[\ud800-\udfff]", text):
         return text.strip()
@@ -224,17 +188,16 @@ def _text(entry: dict[str, Any], key: str, place: str, report: Report) -> str | 
 
 def _voc_files(root: Path) -> tuple[Path, list[Path]]:
     """The folder of the annotations, and their files (maybe none)."""
-    for name in ("Annotations", "annotations", *PICTURE_FOLDERS):
-        files = [file for file in (root / name).rglob("*.xml") if not file.name.startswith(".")]
-        if files:
-            return root / name, sorted(files)
-    return root, _files(root, ".xml")
+    for folder in (entry(root, "Annotations"), *picture_folders(root)):
+        if folder and (files := files_in(folder, ".xml", deep=True)):
+            return folder, files
+    return root, files_in(root, ".xml")
 
 
 def _read_voc(root: Path, folder: Path, files: Sequence[Path], report: Report) -> Labels:
     bar = tqdm(files, "reading labels", unit="file", delay=2, disable=None, leave=False)
     rows = [row for file in bar if (row := _read_annotation(file, file.parent.relative_to(folder), report))]
-    return Labels(folder, _where_most_are(rows, [root / "JPEGImages", root / "images", root, folder]), rows, [])
+    return Labels(folder, where_most_are(rows, [*reversed(picture_folders(root)), root, folder]), rows, [])
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):
@@ -264,33 +227,42 @@ def _read_annotation(path: Path, folder: Path, report: Report) -> Row | None:
     if not all(labels):
         report(f"{where}: an object has no name; write its class")
     # A bare name is relative to the annotation's own folder: Annotations/cat/1.xml belongs to cat/1.jpg.
-    name = _checked(name if "/" in name else (folder / name).as_posix(), where, report)
-    return Row(name, sorted({label for label in labels if label})) if name else None
+    name = checked_name(name if "/" in name else (folder / name).as_posix(), where, report)
+    own = (folder / path.name[:-4]).as_posix()
+    return Row(name, sorted({label for label in labels if label}), own) if name else None
 
 
 # One folder per class
 
 
 def _read_class_folders(root: Path, report: Report) -> Labels:
-    pictures = _default_pictures(root)
-    try:
-        folders = sorted(path.name for path in pictures.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        report(f"{shown(pictures)}: cannot be read ({error.strerror}); check its permissions")
+    pictures = default_pictures(root)
+    found = walk(pictures)
+    if pictures in found.closed:
+        report(f"{shown(pictures)}: cannot be read; check its permissions")
         return Labels(pictures, pictures, [], [])
-    folders = [name for name in folders if (pictures, name) != (root, MASKS)]
-    turns, unused = [], []
-    for folder in folders:
-        try:
-            paths = find_pictures(pictures / folder)
-        except UserError:  # it has none
-            unused.append(folder)
-        else:
-            turns += [(turn, Row(path.relative_to(pictures).as_posix(), [folder])) for turn, path in enumerate(paths)]
-    if not turns:
+    masks = entry(root, MASKS)
+    of_class = defaultdict(list)
+    for path in among(found, pictures).pictures:
+        folder, *inside = path.relative_to(pictures).parts
+        if inside and pictures / folder != masks:
+            of_class[folder].append(Row(path.relative_to(pictures).as_posix(), [folder]))
+    if not of_class:
         return Labels(None, pictures, [], [])
     # The classes take turns, so that the first pictures, to which a limit or slice restricts a run, show all of them.
+    turns = [turn for folder in sorted(of_class) for turn in enumerate(of_class[folder])]
     rows = [row for _, row in sorted(turns, key=itemgetter(0))]
+    # Folders without a picture, unless that is because they lead to results of this program or to other folders.
+    leading = {path.relative_to(pictures).parts[0] for path in [*found.own, *found.again]}
+    unused = [
+        path.name
+        for path in sorted(pictures.iterdir())
+        if path.is_dir()
+        and not path.name.startswith(".")
+        and path != masks
+        and path.name not in leading | set(of_class)
+    ]
+    folders = sorted([*of_class, *unused])
     is_outer = len(folders) == 1 and all(row.name.count("/") > 1 for row in rows)
     if is_outer or {name.lower() for name in folders} <= _PARTS:
         report(
@@ -299,36 +271,3 @@ def _read_class_folders(root: Path, report: Report) -> Labels:
         )
         return Labels(pictures, pictures, [], [])
     return Labels(pictures, pictures, rows, unused)
-
-
-# Places and names
-
-
-def _default_pictures(root: Path) -> Path:
-    return next((root / name for name in PICTURE_FOLDERS if (root / name).is_dir()), root)
-
-
-def _where_most_are(rows: Sequence[Row], folders: Sequence[Path]) -> Path:
-    """The folder that holds most of the pictures; ties go to the first."""
-    existing = [folder for folder in folders if folder.is_dir()]
-    return max(existing, key=lambda folder: sum(os.path.isfile(folder / row.name) for row in rows))
-
-
-def _files(folder: Path, suffix: str) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
-    except OSError:
-        return []
-
-
-def _checked(name: str, where: str, report: Report) -> str | None:
-    try:
-        return relative_name(name, where)
-    except UserError as error:
-        report(str(error))
-        return None
-
-
-def listed(names: Sequence[str | Path]) -> str:
-    """The first three names, for a message."""
-    return ", ".join(map(shown, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from ..machine.errors import UserError
+from .findings import choice, listed
 from .pictures import Encoded, opened, read_picture, shown
 
 IGNORE = 255
+MAX_CLASSES = 254  # that masks of 8 bits can number: 0 is the background
 
 _PACKED_GREY = {"L;2": 85, "L;4": 17}
 _MAX_IGNORED = 0.2  # share of ignored pixels above which a mask without a class is taken for black and white
@@ -51,6 +53,18 @@ def read_with_mask(
     return image, mask
 
 
+def expect_numbered(count: int, what: str, remedy: str) -> None:
+    """Raise UserError if there are more classes than masks of 8 bits can number; to be called before any work.
+
+    Args:
+        count: of classes, without the background.
+        what: needs the masks, in words.
+        remedy: what to do.
+    """
+    if count > MAX_CLASSES:
+        raise UserError(f"{what}: masks of 8 bits number {MAX_CLASSES} classes, and there are {count}; {remedy}.")
+
+
 def check_size(mask: np.ndarray, size: tuple[int, int], path: str | Path | Encoded) -> None:
     """Raise UserError if a mask (H, W) does not have its picture's size (H, W)."""
     if mask.shape != size:
@@ -82,14 +96,19 @@ def pick_classes(wanted: Sequence[str], known: Sequence[str], where: str | Path)
     """`wanted`, or all of `known` if it is empty; raises UserError for a name that is unknown or given twice."""
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise UserError(f"{shown(where)}: no class {_listed(unknown)}; choose from {_listed(known)}")
+        raise UserError(f"{shown(where)}: no class {listed(unknown)}; choose from {choice(known)}")
     if len(set(wanted)) < len(wanted):
-        raise UserError(f"{shown(where)}: a class is named twice in {_listed(wanted)}; name each once")
+        raise UserError(f"{shown(where)}: a class is named twice in {choice(wanted)}; name each once")
     return tuple(wanted or known)
 
 
 def renumbering(wanted: Sequence[str], known: Sequence[str]) -> np.ndarray:
-    """Lookup table, uint8 (256,), from the classes `known` to the classes `wanted`; 255 stays, others become 0."""
+    """Lookup table, uint8 (256,), from the classes `known` to the classes `wanted`; 255 stays, others become 0.
+
+    Raises:
+        UserError: there are more classes than masks can number.
+    """
+    expect_numbered(len(known), "true masks", "remove the masks, or merge some of the classes")
     table = np.zeros(256, np.uint8)
     table[[known.index(name) + 1 for name in wanted]] = np.arange(1, len(wanted) + 1)
     table[IGNORE] = IGNORE
@@ -118,8 +137,9 @@ class MaskFolder:
         return cls(Path(directory))
 
     def file(self, name: str) -> Path:
-        """The path of a picture's mask, whether or not it exists."""
-        return self.directory / f"{name}.png"
+        """The path of a picture's mask, ID.png whether or not it exists, or ID.PNG where only that does."""
+        path = self.directory / f"{name}.png"
+        return path if path.exists() or not (upper := path.with_name(f"{path.name[:-4]}.PNG")).exists() else upper
 
     def read(self, name: str, *, classes: int) -> tuple[np.ndarray, tuple[int, int]]:
         """The mask of one picture.
@@ -141,7 +161,3 @@ class MaskFolder:
                 "number the classes from 1, as its masks do."
             )
         return mask, mask.shape
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(shown, names))

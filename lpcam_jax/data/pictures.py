@@ -11,19 +11,21 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from glob import escape, glob
+from fnmatch import fnmatchcase
+from glob import glob
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from tqdm import tqdm
 
 from ..machine.errors import UserError
+from .findings import Finding, Severity, say, shown
+from .formats import COMPANIONS, FORMATS, SUFFIXES, UNREAD, how_to_read, suffix_of_content
 from .records import Origin, Record
-
-# An explicit list, because Pillow by default also hands PostScript files to an interpreter.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif")
+from .walk import Walk, apart, walk
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,6 +51,9 @@ class Encoded(NamedTuple):
 
 def read_picture(path: str | Path | Encoded, *, upright: bool = True) -> np.ndarray:
     """Read the first frame as RGB; transparent parts become white, and 16-bit values keep their high byte.
+
+    What a camera of 10, 12 or 14 bits has stored in 16 without scaling is then nearly black. Only whoever stored it
+    knows the range, so it is read as it is, and a note says so.
 
     Args:
         path: the file.
@@ -105,34 +110,121 @@ def opened(path: str | Path | Encoded) -> Iterator[Image.Image]:
         raise UserError(f"{shown(path)}: {_complaint(error, path)}") from error
 
 
-def shown(name: str | Path | Encoded) -> str:
-    """A name for a message: as it is, or its `repr` if it contains unprintable characters."""
-    return str(name) if str(name).isprintable() else repr(str(name))
+class Search(NamedTuple):
+    """What a search for pictures found.
+
+    Attributes:
+        pictures: sorted.
+        passed_over: what else is there, and was left out.
+    """
+
+    pictures: list[Path]
+    passed_over: list[Finding]
 
 
 def find_pictures(pattern: str | Path) -> list[Path]:
-    """Find pictures by their extension; hidden files are skipped.
-
-    Args:
-        pattern: a folder (searched with its subfolders), a glob (`**` allowed), or a single file of any extension.
-
-    Returns:
-        Their sorted paths.
+    """Find pictures by their extension, as `search` does, and print what was passed over.
 
     Raises:
         UserError: there are none.
     """
-    path = Path(pattern)
-    if os.path.isfile(path):
-        return [path]
-    is_folder = os.path.isdir(path)
-    names = glob(f"{escape(str(path))}/**" if is_folder else str(pattern), recursive=True)
-    pictures = sorted({Path(name) for name in names if Path(name).suffix.lower() in SUFFIXES})
+    pictures, passed_over = search(pattern)
     if not pictures:
-        problem = "no picture in this folder" if is_folder else "no such picture, folder or match"
-        advice = "name a picture, a folder of pictures or a quoted glob like 'my/*.jpg'"
-        raise UserError(f"{shown(pattern)}: {problem}; {advice}")
+        raise UserError(no_picture(pattern, passed_over))
+    say(passed_over)
     return pictures
+
+
+def search(pattern: str | Path) -> Search:
+    """Find pictures by their extension; hidden files are skipped, and what this program wrote is passed over.
+
+    Args:
+        pattern: a folder (searched with its subfolders, each real folder once), a glob (`**` allowed), or a single file
+            of any extension.
+    """
+    if os.path.isfile(path := Path(pattern)):
+        return Search([path], [])
+    if os.path.isdir(path):
+        return among(walk(path), path)
+    base = re.match(r"[^*?[]*(?=/|$)", str(pattern))[0] or ("/" if str(pattern).startswith("/") else ".")
+    if (wanted := path.parts[len(Path(base).parts) :]) and "**" in wanted:  # `glob` would go in the circles of links
+        found = walk(base)
+        files = [file for file in found.files if _matches(file.relative_to(base).parts, wanted)]
+        return among(found._replace(files=files), base)
+    real = {}  # each file once, though links may lead to its folder
+    for file in sorted(map(Path, glob(str(pattern))), key=lambda file: (len(file.parts), file)):
+        if not file.is_dir():
+            real.setdefault((os.path.realpath(file.parent), file.name), file)
+    files, own = apart(sorted(real.values()), base)
+    return among(Walk(files, own, [], []), base)
+
+
+def _matches(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a glob, in which `**` stands for any number of folders."""
+    if not wanted:
+        return not parts
+    if wanted[0] == "**":
+        ends = len(wanted) == 1 or any(_matches(parts[start:], wanted[1:]) for start in range(len(parts)))
+        return bool(parts) and ends
+    return bool(parts) and fnmatchcase(parts[0], wanted[0]) and _matches(parts[1:], wanted[1:])
+
+
+def among(found: Walk, base: str | Path) -> Search:
+    """The pictures among files.
+
+    Args:
+        found: the files, and what was not entered.
+        base: the folder that names are shown relative to.
+    """
+    pictures, unread, misnamed, others = [], [], [], []
+    for path in found.files:
+        suffix = path.suffix.lower()
+        if suffix in SUFFIXES:
+            (pictures if path.is_file() or path.is_symlink() else others).append(path)
+        elif suffix in UNREAD:
+            unread.append(path)
+        elif suffix not in COMPANIONS:
+            (misnamed if suffix_of_content(path) else others).append(path)
+    return Search(pictures, list(_passed_over(found, unread, misnamed, others, base)))
+
+
+def _passed_over(
+    found: Walk, unread: Sequence[Path], misnamed: Sequence[Path], others: Sequence[Path], base: str | Path
+) -> Iterator[Finding]:
+    def names(paths: Sequence[Path]) -> tuple[str, ...]:
+        return tuple(Path(os.path.relpath(path, base)).as_posix() for path in paths)
+
+    if found.own:
+        fix = "left out: this program wrote them"
+        yield Finding(Severity.NOTE, f"results of this program in {shown(base)}", names(found.own), fix)
+    if found.again:
+        fix = "not followed: each folder is read once"
+        yield Finding(Severity.NOTE, "links to folders that are read already", names(found.again), fix)
+    if found.closed:
+        yield Finding(Severity.WARNING, "folders that cannot be read", names(found.closed), "change their permissions")
+    if unread:
+        kinds = Counter(path.suffix.lower() for path in unread)
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())[:8])
+        yield Finding(
+            Severity.WARNING,
+            f"pictures in formats that are not read ({counts})",
+            names(unread),
+            f"{how_to_read(kinds)}: they are left out",
+        )
+    if misnamed:
+        fix = f"give them the extension of their format, such as {suffix_of_content(misnamed[0])}"
+        yield Finding(Severity.WARNING, "pictures without a picture's extension", names(misnamed), fix)
+    if others:
+        yield Finding(Severity.NOTE, "files that are no pictures", names(others), "left out")
+
+
+def no_picture(pattern: str | Path, passed_over: Sequence[Finding]) -> str:
+    """That a search found nothing, and what there is instead, as the text of an error."""
+    problem = "no picture in this folder" if os.path.isdir(Path(pattern)) else "no such picture, folder or match"
+    for finding in sorted(passed_over, key=lambda finding: -finding.severity):
+        if not finding.what.startswith("files"):
+            return f"{shown(pattern)}: {problem}, only {str(finding)[:1].lower()}{str(finding)[1:]}"
+    return f"{shown(pattern)}: {problem}; name a picture, a folder of pictures or a quoted glob like 'my/*.jpg'"
 
 
 def unique_ids(names: Sequence[str]) -> list[str]:
@@ -180,6 +272,33 @@ class Pictures:
         return Origin(str(path), (path,), b"")
 
 
+_dark: dict[str, int] = {}  # pictures of 16 bits whose values are all small, and their largest
+_noting = Lock()
+
+
+def _note_if_dark(largest: int, path: str | Path | Encoded) -> None:
+    """Say that a 16-bit picture is read nearly black: at the first one, the tenth, the hundredth, and so on.
+
+    Args:
+        largest: of its values.
+        path: its file.
+    """
+    if not 0 < largest < 1 << 14:
+        return
+    with _noting:
+        known = str(path) in _dark
+        _dark[str(path)] = largest
+        count, most = len(_dark), max(_dark.values())
+    if known or str(count).strip("0") != "1":
+        return
+    bits = most.bit_length()
+    which = shown(path) if count == 1 else f"{count} pictures, such as {shown(path)},"
+    tqdm.write(
+        f"note: {which} of 16 bits: no value is above {most} of 65535, which is read nearly black; if the values have "
+        f"{bits} bits, multiply them by {1 << (16 - bits)} and save the pictures again."
+    )
+
+
 def _complaint(error: Exception, path: str | Path | Encoded) -> str:
     match error:
         case FileNotFoundError():
@@ -201,7 +320,7 @@ def _complaint(error: Exception, path: str | Path | Encoded) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format == "TIFF":  # Pillow rotates these itself
+    if image.format in ("TIFF", "HEIF", "JXL"):  # which are decoded upright
         return 1
     try:
         # Not image.getexif(): for a PNG, it decodes every pixel to find a tag behind them.
@@ -211,9 +330,17 @@ def _orientation(image: Image.Image) -> int:
     return value if value in _UPRIGHT else 1
 
 
-def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+def _to_rgb(image: Image.Image, path: str | Path | Encoded) -> Image.Image:
+    stored = f"{image.mode} {image.tile}"  # the tile is gone once it is decoded
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        if ";12" in stored:  # a TIFF that says so
+            values = np.left_shift(values, 4)
+        _note_if_dark(int(values.max()), path)
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if ";16" in stored and image.mode in ("RGB", "RGBA", "L", "LA"):  # Pillow has dropped the low byte
+        colours = np.asarray(image).reshape(image.height, image.width, -1)[..., : 3 if image.mode[0] == "R" else 1]
+        _note_if_dark(int(colours.max()) << 8 | 255, path)
     if image.mode in ("I", "F", "LAB"):
         raise UserError(f"{shown(path)}: pixels of mode {image.mode} have no defined range; save it as 8-bit RGB")
     if image.has_transparency_data:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..machine.errors import UserError
 from ..machine.files import read_arrays, write_atomically
-from .masks import IGNORE, pick_classes, read_mask, read_with_mask, renumbering
+from .masks import IGNORE, MAX_CLASSES, pick_classes, read_mask, read_with_mask, renumbering
 from .pictures import Encoded, picture_size, read_picture, shown
 from .records import Origin, Record, relative_name
 
@@ -51,8 +51,13 @@ class Prepared:
         if not all_names:
             raise UserError(f"{self._where}: its classes have no names; it needs a feature label or labels of classes")
         self.class_names = pick_classes(classes, all_names, directory)
-        self._renumber, self._num_classes = renumbering(self.class_names, all_names), len(all_names)
+        self._num_classes = len(all_names)
+        if self._reads.is_trimap and self._num_classes > MAX_CLASSES:
+            tqdm.write(f"note: {self._where}: its masks are left out, for masks number {MAX_CLASSES} classes at most")
+            self._reads = self._reads._replace(mask=None)
         self.has_masks = self._reads.mask is not None
+        if self.has_masks:
+            self._renumber = renumbering(self.class_names, all_names)
 
         decoders = {name: tfds.decode.SkipDecoding() for name in ("image", self._reads.mask) if name}
         self._parts = []  # for each picture: the records of its split, its number among them

@@ -123,7 +123,7 @@ def relative_name(name: str, where: str) -> str:
     """`name`, read from `where`, as a normalized path below a folder; raises UserError if it leads outside."""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts:
-        raise UserError(f"{where}: {name!r} leads out of the data set; use a relative name without '..'")
+        raise UserError(f"{where}: {name[:200]!r} leads out of the data set; use a relative name without '..'")
     return path.as_posix()
 
 

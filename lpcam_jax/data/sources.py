@@ -8,9 +8,10 @@ from typing import Any
 
 from ..config import Data
 from ..machine.errors import UserError
-from .folder import Folder
+from .findings import choice
+from .folder import Folder, find_unlabelled
 from .masks import MaskFolder
-from .pictures import Pictures, find_pictures
+from .pictures import Pictures
 from .records import RecordSource, Subset, hold_out
 from .relabelled import Relabelled
 from .shapes import Shapes
@@ -92,7 +93,7 @@ def pictures_of(
     if images:
         if split:
             raise UserError(f"--split {split}: --images has no splits; omit one of the two.")
-        return first(Pictures(find_pictures(images), class_names), limit)
+        return first(Pictures(find_unlabelled(images), class_names), limit)
     data = replace(config.data, root=root or config.data.root, seeds=split or config.data.seeds)
     config = replace(config, data=data, limit=config.limit if limit is None else limit)
     return first(with_classes(seed_source(config), class_names, data.root), limit)
@@ -109,7 +110,7 @@ def with_classes(source: RecordSource, class_names: Sequence[str], part: str) ->
     """The source itself; raises UserError unless its classes are these, in this order."""
     if tuple(source.class_names) != tuple(class_names):
         raise UserError(
-            f"{part}: its classes are {', '.join(source.class_names)}, not {', '.join(class_names)}; "
+            f"{part}: its classes are {choice(source.class_names)}, not {choice(class_names)}; "
             "use the data set that the run was trained on."
         )
     return source

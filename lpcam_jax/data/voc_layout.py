@@ -10,9 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..machine.errors import UserError
+from .findings import listed
+from .formats import SUFFIXES
 from .masks import pick_classes, read_mask, read_with_mask, renumbering
 from .pictures import picture_size, shown
 from .records import Origin, Record, relative_name
+from .walk import walk
 
 # fmt: off
 VOC_CLASSES = (
@@ -24,6 +27,8 @@ VOC_CLASSES = (
 
 class VOCLayout:
     """`images/ID.jpg`, `masks/ID.png` and a list with an id at the start of each line, all below `root`.
+
+    Pictures may have another extension, such as .JPG or .jpeg.
 
     The constructor reads every mask once, for the labels.
 
@@ -55,8 +60,8 @@ class VOCLayout:
         self.class_names = pick_classes(classes, VOC_CLASSES, "the VOC layout")
         self._renumber = renumbering(self.class_names, VOC_CLASSES)
         self.ids = _read_ids(Path(root), Path(root, ids_file))
-        self._images = [Path(root, images, f"{name}.jpg") for name in self.ids]
-        self._masks = [Path(root, masks, f"{name}.png") for name in self.ids]
+        self._images = _files(Path(root, images), self.ids, ".jpg", sorted(SUFFIXES))
+        self._masks = _files(Path(root, masks), self.ids, ".png", [".png"])
         _check_present(self._images, "pictures", Path(root, ids_file))
         _check_present(self._masks, "masks", Path(root, ids_file))
         self.labels = (self._count_pixels() >= present).astype(np.float32)
@@ -109,11 +114,22 @@ def _read_ids(root: Path, path: Path) -> list[str]:
     return ids
 
 
+def _files(folder: Path, ids: Sequence[str], usual: str, suffixes: Sequence[str]) -> list[Path]:
+    """The file of each id: with the usual suffix or, where there is none, with one of the others, in any case."""
+    paths = [folder / f"{name}{usual}" for name in ids]
+    if all(map(os.path.isfile, paths)):
+        return paths
+    of_stem: dict[str, Path] = {}
+    for path in walk(folder).files if folder.is_dir() else []:
+        if path.suffix.lower() in suffixes:
+            of_stem.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return [path if path.is_file() else of_stem.get(name, path) for name, path in zip(ids, paths, strict=True)]
+
+
 def _check_present(paths: Sequence[Path], what: str, ids_file: Path) -> None:
-    missing = [shown(path) for path in paths if not os.path.isfile(path)]
+    missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
-        ellipsis = ", ..." if len(missing) > 3 else ""
         raise UserError(
-            f"{len(missing)} of {len(paths)} listed {what} are missing: {', '.join(missing[:3])}{ellipsis}; "
+            f"{len(missing)} of {len(paths)} listed {what} are missing: {listed(missing, most=1000)}; "
             f"add them or remove their ids from {shown(ids_file)}"
         )

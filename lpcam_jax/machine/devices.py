@@ -5,6 +5,7 @@ looks at the available devices.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,12 +17,71 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from .errors import UserError
+
+_UNABLE = "Unable to initialize backend"
+_FULL, _OF_GPUS = "RESOURCE_EXHAUSTED|out.of.memory", "cuda|cudnn|cublas|nvidia|driver|rocm|dnn library"
+
 # Upper bound on the bytes of features that one device clusters at a time.
 _CLUSTERED_AT_A_TIME = 2**30
 
 # Disables a fusion library that jaxlib's CPU backend uses by default. Without it the forward pass of a network is up to
 # 1.7 times faster (but a training step 1.5 times slower, and the LPCAM kernel half as fast).
 _FORWARD_ON_CPU = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
+
+def start() -> None:
+    """Open the devices, before any work is done for them; programs that are compiled are kept.
+
+    Raises:
+        UserError: there are none, or not those that $JAX_PLATFORMS names.
+    """
+    remember_compilations()
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts that one of those that are named is there
+        raise UserError(_no_devices(error)) from None
+
+
+def complaint(error: Exception) -> str | None:
+    """What to say of an error that the machine is to blame for, in one line; None: it is not, but a bug.
+
+    Args:
+        error: of any kind.
+    """
+    text, of_jax = str(error), isinstance(error, jax.errors.JaxRuntimeError)
+    if isinstance(error, MemoryError) or (of_jax and re.search(_FULL, text, re.IGNORECASE)):
+        return (
+            f"the memory is full ({_first_line(error)}); train with a smaller --training.batch-size or "
+            "--training.crop, infer with a smaller --inference.batch-pixels, or end other programs that use it. The "
+            "same command goes on where it was."
+        )
+    if of_jax and re.search(_OF_GPUS, text, re.IGNORECASE):
+        return (
+            f"the GPU cannot be used ({_first_line(error)}); let its driver and the installed jax fit each other, as "
+            "https://docs.jax.dev/en/latest/installation.html says, or set JAX_PLATFORMS=cpu. The same command goes on "
+            "where it was."
+        )
+    if isinstance(error, RuntimeError) and text.startswith(_UNABLE):
+        return _no_devices(error)
+    return None
+
+
+def _no_devices(error: Exception) -> str:
+    reason = re.sub(r" \((set|you may need).*", "", _first_line(error).removeprefix(_UNABLE).lstrip())
+    reason = "none is visible" if isinstance(error, AssertionError) else reason
+    if platforms := os.environ.get("JAX_PLATFORMS"):
+        return (
+            f"JAX_PLATFORMS={platforms}: no such device can be used ({reason}); unset it to take what is there, set it "
+            'to cpu, or install the driver and, for NVIDIA, pip install "jax[cuda13]".'
+        )
+    return f"JAX cannot open the devices ({reason}); mend the driver, or set JAX_PLATFORMS=cpu."
+
+
+def _first_line(error: Exception) -> str:
+    """What is before the C++ of an error."""
+    line = next(iter(str(error).split("\n")), "").strip() or type(error).__name__
+    return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 def remember_compilations() -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NoReturn
 
 import jax
@@ -67,7 +67,9 @@ def end(line: str, code: int) -> NoReturn:
     if not _are_joined:
         print(line, file=sys.stderr)
         sys.exit(code)
-    print(f"{line} (process {jax.process_index()} of {jax.process_count()})", file=sys.__stderr__, flush=True)
+    with suppress(RuntimeError, AssertionError):  # there may be no devices, which the line says
+        line = f"{line} (process {jax.process_index()} of {jax.process_count()})"
+    print(line, file=sys.__stderr__, flush=True)
     os._exit(code)  # an orderly exit would first wait for the others
 
 

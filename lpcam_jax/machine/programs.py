@@ -1,4 +1,4 @@
-"""How a program ends: a UserError is one line, a stop says that the same command goes on."""
+"""How a program ends: what is wrong outside of it is one line, a stop says that the same command goes on."""
 
 import io
 import os
@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from . import processes
+from . import devices, processes
 from .errors import UserError
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Run a program: a UserError is one line on stderr and exit code 2; Ctrl-C is one and 130, SIGTERM one and 143."""
+    """Run a program: a UserError is one line on stderr and exit code 2; Ctrl-C is one and 130, SIGTERM one and 143.
+
+    So is what the machine is to blame for, such as memory that is full. All other errors are bugs, with a traceback.
+    """
     _print_all_letters()
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -25,6 +28,10 @@ def run_program(main: Callable[[], None]) -> None:
     except KeyboardInterrupt as stop:
         code = 143 if isinstance(stop, _Terminated) else 130
         processes.end("stopped; the same command continues where it was.", code)
+    except Exception as error:
+        if (line := devices.complaint(error)) is None:
+            raise
+        processes.end(f"error: {line}", 2)
     finally:
         signal.signal(signal.SIGTERM, before)
 

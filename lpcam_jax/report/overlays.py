@@ -54,7 +54,7 @@ def panel(
     image: np.ndarray,
     maps: Mapping[str, np.ndarray],
     class_names: Sequence[str],
-    seed: np.ndarray,
+    seed: np.ndarray | None,
     truth: np.ndarray | None = None,
     *,
     refined: np.ndarray | None = None,
@@ -66,7 +66,7 @@ def panel(
         image: uint8 (H, W, 3).
         maps: method -> float (n, H, W) in [0, 1].
         class_names: the n classes of this picture.
-        seed: uint8 (H, W), mask.
+        seed: uint8 (H, W), mask; None: there is none.
         truth: uint8 (H, W), mask; None: unknown.
         refined: uint8 (H, W), the refined seed; None: there is none.
         class_values: the n values of these classes in the masks, to show their colours beside the names; None: do not.
@@ -76,7 +76,9 @@ def panel(
     """
     photo = _fitted(image)
     size = photo.shape[1::-1]
-    rows = [[("picture", None, photo), ("seed", None, _tinted(photo, seed))]]
+    rows = [[("picture", None, photo)]]
+    if seed is not None:
+        rows[0].append(("seed", None, _tinted(photo, seed)))
     if refined is not None:
         rows[0].append(("pseudo mask", None, _tinted(photo, refined)))
     if truth is not None:

@@ -3,7 +3,8 @@
     maps/ID.npz       classes (n,) and their names; for each method float16 (n, H, W), in [0, 1]; if the network
                       classifies, probabilities (c,) of all classes. No pickle.
     overlays/ID.png   picture, seed, truth, and the maps of every class, side by side
-    seeds/ID.png      seed mask of the last method's maps as a palette PNG: 0 background, n + 1 class n
+    seeds/ID.png      seed mask of the last method's maps as a palette PNG: 0 background, n + 1 class n; none where
+                      there are more than 254 classes
     pseudo_masks/     the refined seeds (`Refinement`), unless refinement is off
     index.html        a gallery (`gallery`) to filter, sort and threshold; gallery/ holds its pictures
     metrics.json      protocol and, if there are true masks, Table 1 and confusion matrices
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..config.registry import title
-from ..data.masks import MaskFolder
+from ..data.masks import MAX_CLASSES, MaskFolder, expect_numbered
 from ..data.records import Record, RecordSource
 from ..machine.files import write_atomically
 from ..refine.pictures import Refinement, cut
@@ -51,7 +52,7 @@ class HeatMapFolder(PictureResults):
         refinement: how pseudo masks are made from the last method's maps.
 
     Raises:
-        UserError: see `ResultFolder`.
+        UserError: see `ResultFolder`; or there are more classes than pseudo masks can number.
     """
 
     def __init__(
@@ -63,6 +64,9 @@ class HeatMapFolder(PictureResults):
         *,
         refinement: Refinement,
     ):
+        self.are_numbered = len(class_names) <= MAX_CLASSES
+        if refinement:
+            expect_numbered(len(class_names), "pseudo masks", "make heat maps alone, with --refine none")
         super().__init__(directory, protocol | refinement.protocol, what="heat maps")
         self.class_names, self.refinement = class_names, refinement
         self.maps = MapFolder(self.directory / "maps", methods)
@@ -84,7 +88,9 @@ class HeatMapFolder(PictureResults):
             result: its maps.
         """
         seed_maps = result.maps[self.maps.methods[-1]]
-        seed, refined = with_class_values(cut(seed_maps, self.refinement.background), result.classes), None
+        seed = refined = None
+        if self.are_numbered:
+            seed = with_class_values(cut(seed_maps, self.refinement.background), result.classes)
         if self.refinement:
             refined = with_class_values(self.refinement.labels(record, seed_maps), result.classes)
         stored = {method: np.moveaxis(result.maps[method], -1, 0) for method in self.maps.methods}
@@ -100,12 +106,13 @@ class HeatMapFolder(PictureResults):
             seed,
             record.mask,
             refined=refined,
-            class_values=[int(n) + 1 for n in result.classes],
+            class_values=[int(n) + 1 for n in result.classes] if self.are_numbered else None,
         )
         for key, layer in gallery_layers(record, result.classes, stored, refined):
             write_layer(self.directory, key, record.id, layer)
         write_atomically(self.file("overlays", record.id, "png"), png(picture))
-        write_atomically(self.file("seeds", record.id, "png"), mask_png(seed))
+        if seed is not None:
+            write_atomically(self.file("seeds", record.id, "png"), mask_png(seed))
         if refined is not None:
             write_atomically(self.pseudo_masks.file(record.id), mask_png(refined))
         self.note_origin(record.id)

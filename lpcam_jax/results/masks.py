@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.masks import MaskFolder
+from ..data.masks import MaskFolder, expect_numbered
 from ..data.pictures import picture_size
 from ..data.records import Record, RecordSource
 from ..machine.files import write_atomically
@@ -41,10 +41,12 @@ class MaskResults(PictureResults):
         caption: caption of a mask.
 
     Raises:
-        UserError: see `ResultFolder`.
+        UserError: see `ResultFolder`; or there are more classes than masks can number.
     """
 
     def __init__(self, directory: str | Path, protocol: dict[str, Any], *, title: str, caption: str):
+        count = len(protocol["class_names"])
+        expect_numbered(count, title, "choose some of them for the training, with --data.classes")
         super().__init__(directory, protocol, what="masks")
         self.title, self.caption, self.class_names = title, caption, tuple(protocol["class_names"])
         self.masks = MaskFolder(self.directory / "masks")

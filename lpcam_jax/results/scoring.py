@@ -156,7 +156,8 @@ def score_maps(maps: MapFolder, source: RecordSource) -> tuple[dict[str, Any], d
     Raises:
         UserError: a file cannot be read, or does not fit the classes or its picture.
     """
-    scoring = {method: SeedScoring(len(source.class_names)) for method in maps.methods}
+    # Matrices of all classes at all thresholds: a thousand classes take a gigabyte, which only true masks are worth.
+    scoring = {method: SeedScoring(len(source.class_names)) for method in maps.methods if source.has_masks}
     empty, counts, of_pictures = dict.fromkeys(maps.methods, 0), _counts(maps, source), {}
     for name, (classes, arrays), truth in _with_truth(maps, source):
         miou = {}

@@ -7,6 +7,7 @@ heavy: the methods import the network, its training and its results when they ne
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from ..data.records import RecordSource
@@ -155,4 +156,5 @@ class HeatMapSystem(System[C]):
         return describe(metrics)
 
     def results(self, flags: HeatMapFlags) -> str:
-        return f"{'seeds/' if flags.refine == 'none' else 'pseudo_masks/'} and maps/"
+        masks = "seeds/" if flags.refine == "none" else "pseudo_masks/"
+        return f"{masks} and maps/" if Path(flags.out, masks).is_dir() else "maps/"

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..config import SureLabels
 from ..data.augment import random_crop, random_mirror, resize_bicubic, resize_mask, scaled_size
-from ..data.masks import IGNORE, MaskFolder
+from ..data.masks import IGNORE, MaskFolder, expect_numbered
 from ..data.pipeline import Augmentation, Batch
 from ..data.records import Record, RecordSource
 from ..data.relabelled import Relabelled
@@ -30,6 +30,11 @@ from ..results.origins import Origins
 from ..results.predictions import MapFolder, open_method, read_protocol, with_maps
 from ..seeds import with_class_values
 from ..training.run import Run
+
+
+def expect_few_classes(pictures: RecordSource, network: str) -> None:
+    """UserError when there are more classes than the labels can number that a network of this name is trained from."""
+    expect_numbered(len(pictures.class_names), f"{network}'s labels", "choose some of them, with --data.classes")
 
 
 def expect_maps(config: Any, network: str) -> None:

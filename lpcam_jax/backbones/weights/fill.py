@@ -17,6 +17,9 @@ from ...machine.errors import UserError
 from .names import Weights, listed, read_weights, torchvision_names
 
 _FOLDED = {"scale": np.float32(1), "mean": np.float32(0), "var": np.float32(1) - np.float32(1e-5)}
+_GIVE_PLAIN = "give the weights of a plain ResNet-50, -101 or -152, such as torchvision's"
+_IN_BLOCKS = r"layer[1-4]\.\d+\."
+_OF_BLOCKS = _IN_BLOCKS + r"((conv|bn)[123]|downsample(\.([012]|conv|bn))?)\.\w+$"
 _KNOWN_NAMES = "torchvision's or deeplab-pytorch's names"
 
 
@@ -144,8 +147,11 @@ def find_architecture(weights: Weights) -> Architecture:
         Depth and widths, from the names and shapes of the convolutions.
 
     Raises:
-        UserError: they are not a ResNet of bottlenecks with an expansion of 4; the missing entries are listed.
+        UserError: they are not a plain ResNet of bottlenecks with an expansion of 4; what differs is named, or the
+            missing entries are listed.
     """
+    if peculiarity := _peculiarity(weights):
+        raise UserError(f"{weights.file} holds no plain ResNet of bottlenecks: {peculiarity}.")
     matches = [re.fullmatch(r"layer([1-4])\.(\d{1,2})\.conv1\.weight", name) for name in weights.names]
     stages = [int(match[1]) for match in matches if match]
     blocks = tuple(stages.count(stage) for stage in (1, 2, 3, 4))
@@ -163,7 +169,7 @@ def find_architecture(weights: Weights) -> Architecture:
         names = [weights.name(name) for name in probes]
         raise UserError(
             f"{weights.file} holds no plain ResNet of bottlenecks: {names[0]} has shape {stem}, {names[1]} {first}, "
-            f"{names[2]} {last}; give a file without wide or grouped bottlenecks."
+            f"{names[2]} {last}; {_GIVE_PLAIN}."
         )
     head = weights.array("head.0.weight")
     deeplab = head is not None and head.shape[1:] == (32 * first[0], 3, 3)
@@ -199,6 +205,8 @@ def _filled(weights: Weights, parts: dict[str, Any], new: dict[str, str]) -> Loa
     """Fill parts from the file, which must hold all of them."""
     used, problems = set(), []
     filled = {part: _fill(tree, _start(part), weights, used, problems) for part, tree in parts.items()}
+    if not problems and (unknown := _without_place(weights, used)):
+        problems = [f"it has no place for {listed(unknown)}"]
     if problems:
         problems, advice = listed(problems, "; "), _advice(weights, parts["backbone"])
         raise UserError(f"{weights.file} does not hold this {' and '.join(parts)}: {problems}. {advice}")
@@ -269,7 +277,9 @@ def _stored(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _advice(weights: Weights, backbone: dict[str, Any]) -> str:
-    """Advice about weights that do not fit."""
+    """Advice about weights that do not fit, without a semicolon: those separate what does not fit."""
+    if peculiarity := _peculiarity(weights):
+        return f"{peculiarity[0].upper()}{peculiarity[1:]}."
     try:
         architecture = find_architecture(weights)
     except UserError:
@@ -277,6 +287,60 @@ def _advice(weights: Weights, backbone: dict[str, Any]) -> str:
     blocks = tuple(len(backbone[f"layer{stage}"]) for stage in (1, 2, 3, 4))
     first, *_ = backbone["layer1"].values()
     width, stem_width = (module["conv1"]["kernel"].shape[-1] for module in (first, backbone))
-    if architecture[:3] == (blocks, width, stem_width):
+    if architecture[:3] != (blocks, width, stem_width):
+        return f"It holds a {architecture}: use {architecture.flags()}."
+    convolutions = {
+        torchvision_names(path)[0]: _stored(leaf.shape) for path, leaf in _leaves(backbone, ()) if leaf.ndim == 4
+    }
+    arrays = ((weights.array(name), shape) for name, shape in convolutions.items())
+    if all(array is not None and array.shape == shape for array, shape in arrays):
         return "Its convolutions are those of this backbone: export its whole state dict again."
-    return f"It holds a {architecture}: use {architecture.flags()}."
+    return f"Its convolutions are not those of this backbone: {_GIVE_PLAIN}."
+
+
+def _peculiarity(weights: Weights) -> str:
+    """What makes the network of a file another one than a plain ResNet of bottlenecks, and what to give; "" if nothing.
+
+    It is looked for under torchvision's names and those of timm and of OpenMMLab, with any prefix.
+    """
+
+    def shape(module: str) -> tuple[int, ...]:
+        ends = (name for name in weights.names if re.search(rf"(^|\.){module}\.weight$", name))
+        return next((weights.array(name).shape for name in ends if weights.array(name).ndim == 4), ())
+
+    if not shape("layer1\\.0\\.conv1"):
+        return ""  # no ResNet of any kind
+    stem, middle, last = shape("(?<!\\d\\.)conv1"), shape("layer1\\.0\\.conv2"), shape("layer1\\.0\\.conv3")
+    stacked = next((name for name in ("conv1\\.3", "stem\\.3", "(?<!\\d\\.)conv3") if shape(name)), "")
+    inside = [name for name in weights.names if re.search(_IN_BLOCKS, name) and not re.search(_OF_BLOCKS, name)]
+    if middle and not any(re.search(r"\.(conv|bn)3\.", name) for name in weights.names):
+        return f"it has blocks of two convolutions (ResNet-18 or -34), here they have three: {_GIVE_PLAIN}"
+    if stacked:
+        return f"its stem is three 3x3 convolutions (ResNet-C or -D), here it is one of 7x7: {_GIVE_PLAIN}"
+    if stem and stem[1] == 1:
+        return (
+            "its first convolution takes 1 channel (grey), here it takes 3 (RGB): give weights for RGB pictures, or "
+            f"store {weights.name('conv1.weight')} as weight.repeat(1, 3, 1, 1) / 3"
+        )
+    if stem and stem[1] != 3:
+        return f"its first convolution takes {stem[1]} channels, here it takes 3 (RGB): give weights for RGB pictures"
+    if stem and stem[2:] == (3, 3):
+        return f"its first convolution is 3x3 (for small pictures), here it is 7x7: {_GIVE_PLAIN}"
+    if len(middle) == 4 and middle[1] and middle[0] == middle[1] * (middle[0] // middle[1]) and middle[0] != middle[1]:
+        return (
+            f"its 3x3 convolutions have {middle[0] // middle[1]} groups (ResNeXt), here they have none: {_GIVE_PLAIN}"
+        )
+    if len(last) == 4 and last[0] in (last[1], 2 * last[1]):
+        return f"its bottlenecks are wide ({last[1]} of {last[0]} channels, here a quarter): {_GIVE_PLAIN}"
+    if inside:
+        return f"its blocks hold more than convolutions and norms ({listed(inside)}): {_GIVE_PLAIN}"
+    return ""
+
+
+def _without_place(weights: Weights, used: set[str]) -> list[str]:
+    """The entries of blocks that a backbone does not have: without them, it is another network than the file's."""
+    return [
+        name
+        for ours, name in weights.names.items()
+        if name not in used and re.search(rf"^{_IN_BLOCKS}", ours) and not ours.endswith("num_batches_tracked")
+    ]

@@ -39,11 +39,12 @@ class AMNSystem(HeatMapSystem[AMNConfig]):
 
     def prepare(self, config: AMNConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import training_source, with_labels
-        from ..sure_labels import expect_maps, label_pictures
+        from ..sure_labels import expect_few_classes, expect_maps, label_pictures
         from .training import train_amn
 
         expect_maps(config, "AMN")
         pictures = training_source(config)
+        expect_few_classes(pictures, "AMN")
         if AMN_STAGE in stages:
             pictures = with_labels(pictures, config.data.train)
         work = {

@@ -36,10 +36,13 @@ class DeepLab(System[DeepLabConfig]):
         return build_deeplab(config.model, classes + 1, seed=config.seed)
 
     def prepare(self, config: DeepLabConfig, stages: Sequence[str]) -> Preparation:
+        from ...data.masks import expect_numbered
         from ...data.sources import masked_source, training_sources
         from .training import train_segmentation
 
         pictures, validation = training_sources(config)
+        remedy = "choose some of them, with --data.classes"
+        expect_numbered(len(pictures.class_names), "the masks of a segmentation network", remedy)
         pictures = masked_source(pictures, config.data)
         work = {SEGMENTATION: lambda job: train_segmentation(job, pictures, validation)}
         return Preparation(tuple(pictures.class_names), {name: work[name] for name in stages})

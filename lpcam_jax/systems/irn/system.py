@@ -39,11 +39,12 @@ class IRN(System[IRNConfig]):
 
     def prepare(self, config: IRNConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import training_source
-        from ..sure_labels import expect_maps, label_pictures
+        from ..sure_labels import expect_few_classes, expect_maps, label_pictures
         from .training import train_irn
 
         expect_maps(config, "IRNet")
         pictures = training_source(config)
+        expect_few_classes(pictures, "IRNet")
         work = {
             LABELS: lambda job: label_pictures(job.run, pictures),
             IRNET: lambda job: train_irn(job, label_pictures(job.run, pictures)),

@@ -1,0 +1,85 @@
+"""LabelMe: one JSON file for each picture. A picture has the labels of its shapes; their outlines are not used.
+
+    {"imagePath": "IMG_0012.jpg", "shapes": [{"label": "cat", ...}, ...], "flags": {}}
+
+Where no picture has a shape, its flags that are true are its labels.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
+from reprlib import repr  # short, however long or deep the value is
+from typing import Any
+
+from tqdm import tqdm
+
+from .findings import shown
+from .labels import Labels, Report, Row, checked_name, files_in, picture_folders, where_most_are
+from .walk import entry
+
+_MAX_BYTES = 1 << 28  # a picture may be in it
+_HEAD = 1 << 16
+_NO_CLASSES = ("__ignore__", "_background_")
+
+
+def labelme_files(root: Path) -> tuple[Path, list[Path]]:
+    """The folder of the files, and them (maybe none)."""
+    folders = [entry(root, name) for name in ("annotations", "labels", "json")]
+    for folder in (*picture_folders(root), *folders):
+        if folder and (files := files_in(folder, ".json", deep=True)) and any(map(_is_labelme, files)):
+            return folder, files
+    files = files_in(root, ".json")
+    return root, files if any(map(_is_labelme, files)) else []
+
+
+def read_labelme(root: Path, folder: Path, files: Sequence[Path], report: Report) -> Labels:
+    """Read the files below a folder."""
+    bar = tqdm(files, "reading labels", unit="file", delay=2, disable=None, leave=False)
+    found = [one for file in bar if (one := _read(file, file.parent.relative_to(folder), report))]
+    has_shapes = any(row.labels for row, _ in found)
+    rows = [row if has_shapes else row._replace(labels=flags) for row, flags in found]
+    return Labels(folder, where_most_are(rows, [*picture_folders(root), root, folder]), rows, [])
+
+
+def _is_labelme(path: Path) -> bool:
+    """Whether a file begins as LabelMe's do."""
+    try:
+        with path.open("rb") as file:
+            return re.search(rb'"shapes"\s*:\s*\[', file.read(_HEAD)) is not None
+    except OSError:
+        return False
+
+
+def _read(path: Path, folder: Path, report: Report) -> tuple[Row, list[str]] | None:
+    """The labels of a picture, and its flags."""
+    where = shown(path)
+    try:
+        if (size := path.stat().st_size) > _MAX_BYTES:
+            raise ValueError(f"it has {size >> 20} MB")
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        report(f"{where}: cannot be read as LabelMe JSON ({error}); save it again")
+        return None
+    shapes = values.get("shapes") if isinstance(values, dict) else None
+    if not isinstance(shapes, list):
+        report(f"{where}: not LabelMe, it has no list of shapes; move it away")
+        return None
+    labels = [shape.get("label") if isinstance(shape, dict) else None for shape in shapes]
+    if not all(map(_is_text, labels)):
+        report(f"{where}: a shape has no label; write its class")
+    own = (folder / path.name[:-5]).as_posix()
+    name = values.get("imagePath")
+    if not _is_text(name):
+        report(f"{where}: {repr(name)} is not an imagePath; write the name of its picture")
+        return None
+    # It leads from this file to the picture, wherever that was: what counts is its last part.
+    name = checked_name((folder / PureWindowsPath(name).name).as_posix(), where, report)
+    flags = values.get("flags")
+    flags = [key for key, value in flags.items() if value is True] if isinstance(flags, dict) else []
+    labels = {label.strip() for label in labels if _is_text(label)} - set(_NO_CLASSES)
+    return (Row(name, sorted(labels), own), sorted(flag.strip() for flag in flags if _is_text(flag))) if name else None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and not re.search(r"[\ud800-\udfff]", value)

@@ -1,0 +1,159 @@
+"""YOLO: one text file for each picture, and the names of the classes once. Boxes and outlines are not used.
+
+    labels/IMG_0012.txt   a line for each object: the number of its class, from 0, and at least four more numbers
+    classes.txt           the names, one a line; or data.yaml, its `names`
+
+A picture with an empty file has none of the classes; one without a file has no labels.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from .findings import listed, shown
+from .labels import Labels, Report, Row, files_in, picture_folders
+from .pictures import search
+from .walk import entry
+
+_MAX_BYTES = 1 << 24
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_OBJECT = re.compile(rf"\s*(\d+)(?:\.0*)?(?:\s+{_NUMBER}){{4,}}\s*")
+_LISTS = ("classes.txt", "obj.names", "classes.names", "predefined_classes.txt")
+_DOCUMENTS = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
+_PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+
+
+class YOLOFiles(NamedTuple):
+    """What is there of YOLO's labels.
+
+    Attributes:
+        folder: the folder that the names of the files are relative to.
+        pictures: the folder of the pictures.
+        files: of the pictures (maybe none).
+    """
+
+    folder: Path
+    pictures: Path
+    files: list[Path]
+
+
+def yolo_files(root: Path) -> YOLOFiles:
+    """The text files of pictures: in `labels/`, or beside the pictures."""
+    pictures = next(iter(picture_folders(root)), root)
+    for folder in (entry(root, "labels"), pictures):
+        if folder is None or not folder.is_dir():
+            continue
+        deep = folder != root  # folders in root may be classes
+        files = [file for file in files_in(folder, ".txt", deep=deep) if file.name.casefold() not in _LISTS]
+        if not any(map(_has_object, files)):
+            continue
+        names = {path.relative_to(pictures).with_suffix("").as_posix() for path in search(pictures).pictures}
+        files = [file for file in files if _stem(file, folder) in names or _has_object(file)]
+        return YOLOFiles(folder, pictures, files)
+    return YOLOFiles(root, pictures, [])
+
+
+def read_yolo(root: Path, found: YOLOFiles, report: Report) -> Labels:
+    """Read the files."""
+    names = _class_names(root, found, report)
+    if names is None:
+        return Labels(found.folder, found.pictures, [], [])
+    bar = tqdm(found.files, "reading labels", unit="file", delay=2, disable=None, leave=False)
+    rows = [row for file in bar if (row := _read(file, _stem(file, found.folder), names, report))]
+    unused = {name for name in names if name}.difference(*(row.labels for row in rows))
+    return Labels(found.folder, found.pictures, rows, sorted(unused))
+
+
+def _stem(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).as_posix()[:-4]
+
+
+def _lines(path: Path) -> list[str]:
+    """Raises ValueError, OSError."""
+    if (size := path.stat().st_size) > _MAX_BYTES:
+        raise ValueError(f"it has {size >> 20} MB")
+    return path.read_text(encoding="utf-8-sig").splitlines()
+
+
+def _has_object(path: Path) -> bool:
+    """Whether the first line of a file that is not empty is that of an object: captions are no labels."""
+    try:
+        first = next((line for line in _lines(path) if line.strip()), "")
+    except (OSError, ValueError):
+        return False
+    return _OBJECT.fullmatch(first) is not None
+
+
+def _read(path: Path, name: str, names: Sequence[str], report: Report) -> Row | None:
+    where, labels = shown(path), set()
+    try:
+        lines = _lines(path)
+    except (OSError, ValueError) as error:
+        report(f"{where}: cannot be read as YOLO text ({error}); export it again")
+        return None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        if not (match := _OBJECT.fullmatch(line)):
+            report(f"{where}, line {number}: {listed([line])!r} is no object of YOLO; write: class x y width height")
+        elif len(match[1]) > 6 or int(match[1]) >= len(names) or not names[int(match[1])]:
+            report(f"{where}, line {number}: no class has the number {listed([match[1]])}; add its name to the classes")
+        else:
+            labels.add(names[int(match[1])])
+    return Row(name, sorted(labels), name)
+
+
+# The names of the classes
+
+
+def _class_names(root: Path, found: YOLOFiles, report: Report) -> list[str] | None:
+    """The names, "" for numbers without one; None, and a report: there are none, or they cannot be read."""
+    folders = [root, found.folder, found.pictures, *filter(None, [entry(root, "labels")])]
+    if root.resolve().name.casefold() in _PARTS:  # one export for all parts
+        folders.append(root.resolve().parent)
+    files = [file for folder in folders for name in (*_LISTS, *_DOCUMENTS) if (file := entry(folder, name))]
+    if not files:
+        report(
+            f"{shown(found.folder)}: YOLO text files and no names of the classes; write them into "
+            f"{shown(root / 'classes.txt')}, one a line, in the order of their numbers"
+        )
+        return None
+    read: dict[Path, list[str]] = {}
+    for file in dict.fromkeys(files):
+        try:
+            lines = _lines(file)
+            names = _names_of_yaml("\n".join(lines)) if file.name.casefold() in _DOCUMENTS else lines
+        except (OSError, ValueError) as error:
+            report(f"{shown(file)}: cannot be read as names of classes ({' '.join(str(error).split())}); mend it")
+            return None
+        read[file] = [name.strip() for name in names]
+        while read[file] and not read[file][-1]:
+            read[file].pop()
+    first, *others = read
+    for other in others:
+        if read[other] != read[first]:
+            report(f"{shown(first)}: other classes than in {shown(other)}; keep one of them")
+            return None
+    if twice := sorted({name for name in read[first] if name and read[first].count(name) > 1}):
+        report(f"{shown(first)}: {listed(twice)} occurs twice; give each class its own name")
+        return None
+    return read[first]
+
+
+def _names_of_yaml(text: str) -> list[str]:
+    """The `names` of a data.yaml, a list or a mapping from numbers; raises ValueError."""
+    import yaml  # which flax brings along
+
+    try:
+        values: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    names = values.get("names") if isinstance(values, dict) else None
+    if isinstance(names, dict) and all(type(key) is int and 0 <= key < 100_000 for key in names):
+        names = [names.get(number, "") for number in range(max(names, default=-1) + 1)]
+    if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
+        raise ValueError("it has no list of names")
+    return [str(name) for name in names]
