@@ -67,7 +67,7 @@ def expect_own_maps(system: System, words: list[str], ckpt: str | None) -> None:
         if flag not in known and (value := value_of_flag(f"--{flag}", words)) is not None:
             raise UserError(
                 f"--{flag} {value}: a run of kind {system.kind} has no flag --{flag}; omit it, or refine heat maps by "
-                f"a CRF: python -m lpcam_jax refine --ckpt {ckpt} --maps DIR --refine crf --out pseudo_masks/."
+                f"a CRF: python -m lpcam_jax refine --ckpt {ckpt} --maps DIR --refine crf --out pseudo_masks_crf/."
             )
 
 

@@ -150,4 +150,6 @@ def test_origins_survive_a_line_cut_short(tmp_path):
     file.write_bytes(file.read_bytes()[:-10])
     again = Origins(tmp_path)
     assert again.changed(source, range(3)) == [2]  # nothing is known of the last: it is made again
+    again.note(source, 2)
+    assert Origins(tmp_path).changed(source, range(3)) == []
     assert Origins(tmp_path / "new").changed(source, range(3)) == []

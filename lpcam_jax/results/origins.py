@@ -42,6 +42,9 @@ class Origins:
     def __init__(self, directory: Path):
         self._file, self._lock = directory / f"origins.{processes.part()[0]}.jsonl", Lock()
         self._known: dict[str, Traced] = {}
+        # A kill may have cut the last line short.
+        is_whole = not self._file.exists() or self._file.read_bytes()[-1:] in (b"", b"\n")
+        self._start = b"" if is_whole else b"\n"
         for file in sorted(directory.glob("origins.*.jsonl")):
             for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
                 try:
@@ -98,10 +101,11 @@ class Origins:
         traced = Traced(origin.place, _stamp(origin), _digest(origin))
         if self._known.get(name) == traced:
             return
-        line = json.dumps([name, *traced]) + "\n"
+        line = json.dumps([name, *traced]).encode() + b"\n"
         try:
-            with self._lock, self._file.open("a", encoding="utf-8") as file:
-                file.write(line)
+            with self._lock, self._file.open("ab") as file:
+                file.write(self._start + line)
+                self._start = b""
         except OSError as error:
             raise UserError(f"cannot write {self._file} ({error.strerror}); free some space and run again.") from None
         self._known[name] = traced

@@ -39,14 +39,17 @@ class AMNSystem(HeatMapSystem[AMNConfig]):
 
     def prepare(self, config: AMNConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import training_source, with_labels
+        from ...training.state import network_of
         from ..sure_labels import expect_few_classes, expect_maps, label_pictures
-        from .training import train_amn
+        from .training import amn_optimizer, train_amn
 
         expect_maps(config, "AMN")
         pictures = training_source(config)
         expect_few_classes(pictures, "AMN")
         if AMN_STAGE in stages:
             pictures = with_labels(pictures, config.data.train)
+            # Its parts are checked here, before all labels are made.
+            amn_optimizer(config.training, network_of(config, len(pictures.class_names)))
         work = {
             LABELS: lambda job: label_pictures(job.run, pictures),
             AMN_STAGE: lambda job: train_amn(job, label_pictures(job.run, pictures)),
