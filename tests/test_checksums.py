@@ -105,6 +105,7 @@ def test_one_bit_of_the_prototypes_is_found_or_does_not_matter(trained, tmp_path
     assert refused > 100
 
 
+@pytest.mark.rest
 def test_a_command_says_which_checkpoint_to_use_instead(program, recipe, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     newest, other = run / "checkpoints" / "6", run / "checkpoints" / "4"

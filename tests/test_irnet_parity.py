@@ -20,6 +20,9 @@ from reference import torch_irnet, torch_resnet  # noqa: E402 (they need torch)
 from reference.torch_weights import filled, relative_difference, to_torch, torch_name  # noqa: E402
 from test_deeplab_parity import smooth_images, without_prefix  # noqa: E402
 
+# What compares numbers with torch is compiled as for users.
+pytestmark = [pytest.mark.rest, pytest.mark.optimized]
+
 torch.set_num_threads(1)  # as in test_torch_parity.py
 
 STRIDES = {32: (4, 4, 8, 16, 32), 16: (4, 4, 8, 16, 16), 8: (4, 4, 8, 8, 8)}

@@ -18,6 +18,8 @@ from lpcam_jax.results.masks import MaskResults
 from lpcam_jax.results.predictions import MapFolder
 from lpcam_jax.seeds import with_class_values
 
+pytestmark = pytest.mark.rest
+
 COUNT = 255  # the first that is too many: its last class would be what is ignored
 MESSAGE = rf"error: .*: masks of 8 bits number {MAX_CLASSES} classes, and there are {COUNT}; .*\.\n"
 

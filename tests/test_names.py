@@ -19,7 +19,10 @@ from lpcam_jax.data.prepared import Prepared
 from lpcam_jax.machine.files import write_json
 from lpcam_jax.report.page import write_page
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a file system that takes any bytes for a name")
+pytestmark = [
+    pytest.mark.rest,
+    pytest.mark.skipif(sys.platform != "linux", reason="a file system that takes any bytes for a name"),
+]
 
 NAME, ODD_CLASS = os.fsdecode(b"caf\xe9"), os.fsdecode(b"\xe9t\xe9")
 STRICT = {"PYTHONIOENCODING": "utf-8:strict"}  # most terminals; Python is lenient in the locale C, which tests may have

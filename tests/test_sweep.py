@@ -21,6 +21,8 @@ from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
+pytestmark = pytest.mark.rest
+
 FEW = {"threshold": (0.05, 0.1), "mu_f": (0.5, 0.9), "mu_b": (0.9, 0.95), "clusters": (5,)}
 
 

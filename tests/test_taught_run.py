@@ -19,6 +19,8 @@ from lpcam_jax.systems.lpcam.teaching_stage import teach_directions
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
+pytestmark = pytest.mark.rest
+
 
 @pytest.fixture(scope="module")
 def taught_run(program, recipe, trained, tmp_path_factory):

@@ -86,6 +86,7 @@ def test_lengths_have_no_influence_and_what_cannot_learn_stays(planted):
     assert not zero[1].any()
 
 
+@pytest.mark.rest
 def test_a_picture_that_was_never_written_is_not_learned_from(planted):
     parts, lesson = planted
     heads = parts[:, 0].astype(np.float32)

@@ -25,6 +25,9 @@ torch = pytest.importorskip("torch")
 from reference.torch_resnet import POOLS, ResNet, randomized  # noqa: E402 (they need torch)
 from reference.torch_weights import KINDS, filled, relative_difference, to_torch, torch_name  # noqa: E402
 
+# What compares numbers with torch is compiled as for users.
+pytestmark = [pytest.mark.rest, pytest.mark.optimized]
+
 # The networks are small, and torch's threads wait in a loop for each other: with XLA's beside them that is slower.
 torch.set_num_threads(1)
 

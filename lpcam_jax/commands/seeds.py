@@ -82,7 +82,7 @@ def _expect_numbered(folder: MapFolder, names: Sequence[str]) -> None:
     else:
         most = np.iinfo(np.int32).max
         count = max((int(folder.read_classes(name, classes=most).max(initial=-1)) + 1 for name in names), default=0)
-    expect_numbered(count, "seed masks", "use the maps themselves, or an infer.py of fewer classes")
+    expect_numbered(count, "seed masks", "use the maps themselves, or maps of fewer classes")
 
 
 def _rule(
