@@ -131,7 +131,7 @@ def test_thirty_masks(program, trained, tmp_path):
     for number, name in enumerate([*masks, "good"]):
         picture(root / "images" / f"{name}.jpg", seed=number)
     tiny.unpack({"masks/good.png": png(good)}, root)
-    rows = [f"{name},{' '.join(classes)}" for name in [*masks, "good"]]
+    rows = [f"{name},{';'.join(classes)}" for name in [*masks, "good"]]
     (root / "labels.csv").write_text("\n".join(["name,labels", *rows]))
     # The run's own pictures are drawn; the same run with these is what a user has who trains on a folder.
     run = tmp_path / "run"

@@ -127,7 +127,8 @@ class CheckpointWriter:
             try:
                 self._finish()
             finally:
-                self._manager.close()
+                with _interrupts_unlogged():
+                    self._manager.close()
 
     def save(self, step: int, state: TrainState) -> None:
         """Start to write a checkpoint, after waiting for the one before it.
@@ -156,7 +157,8 @@ class CheckpointWriter:
     def _finish(self) -> None:
         """Wait until the last checkpoint is written, and only then add its checksums: until then its files change."""
         step, self._unsealed = self._unsealed, None
-        self._manager.wait_until_finished()
+        with _interrupts_unlogged():
+            self._manager.wait_until_finished()
         if step is not None and processes.is_first():
             write_checksums(self._run.checkpoints / str(step))
 
@@ -189,6 +191,22 @@ def _expect_space(folder: Path, tree: Any) -> None:
     free = usage.total - usage.used if hasattr(os, "geteuid") and os.geteuid() == 0 else usage.free
     if usage.total and free < needed:  # some network disks report a size of 0
         raise OSError(errno.ENOSPC, f"no space left: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
+
+
+@contextmanager
+def _interrupts_unlogged() -> Iterator[None]:
+    """Within, Orbax does not log the traceback of an interrupt that it passes on: the program says that it stops."""
+
+    def is_no_interrupt(record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or not issubclass(kind, KeyboardInterrupt)
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(is_no_interrupt)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_no_interrupt)
 
 
 @cache  # once per process
