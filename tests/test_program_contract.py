@@ -280,7 +280,7 @@ def test_seeds_are_cut_from_its_maps(command, program, run, results, tmp_path):
     if (results.directory / "maps").is_dir():
         said, ids = command(*words), ids_of(run)
         assert re.search(rf"^{len(ids)} seed masks of \w+, at 0.3, are in", said, re.MULTILINE)
-        assert {path.stem for path in (tmp_path / "seeds").iterdir()} == set(ids)
+        assert {path.stem for path in (tmp_path / "seeds").glob("*.png")} == set(ids)
     else:
         assert_one_line_error(program("lpcam_jax.__main__", *words), "holds masks; name a folder of maps")
 
