@@ -1,6 +1,7 @@
 """Configs of backbones: one dataclass each, distinguished by the field `backbone`."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneConfig:
+class BackboneConfig(ABC):
     """Fields of every backbone: pretrained parameters, and the preprocessing they expect."""
 
     backbone: str
@@ -46,6 +47,7 @@ class BackboneConfig:
         """The dataclass for plain JSON values: the one their `backbone` names; by default a ResNet's."""
         return load_backbone_config(values.get("backbone", "resnet")) if cls is BackboneConfig else cls
 
+    @abstractmethod
     def build(self, *, dilation: Literal["reference", "atrous"] = "reference", rngs: "nnx.Rngs") -> "Backbone":
         """Build the network, randomly initialized.
 
@@ -54,7 +56,6 @@ class BackboneConfig:
                 segmentation networks ("atrous").
             rngs: random streams for the initialization.
         """
-        raise NotImplementedError
 
     def load(self, path: "str | Path", network: dict[str, Any]) -> "Loaded":
         """Load pretrained parameters, see `backbones.weights.fill.load_deeplab`; most backbones do not support files.

@@ -52,8 +52,8 @@ class Encoded(NamedTuple):
 def read_picture(path: str | Path | Encoded, *, upright: bool = True) -> np.ndarray:
     """Read the first frame as RGB; transparent parts become white, and 16-bit values keep their high byte.
 
-    What a camera of 10, 12 or 14 bits has stored in 16 without scaling is then nearly black. Only whoever stored it
-    knows the range, so it is read as it is, and a note says so.
+    Values of 10, 12 or 14 bits stored in 16 without scaling come out nearly black. The file does not say how many bits
+    are used, so they are not rescaled; a note warns about it.
 
     Args:
         path: the file.

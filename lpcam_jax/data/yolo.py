@@ -27,12 +27,12 @@ _PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 class YOLOFiles(NamedTuple):
-    """What is there of YOLO's labels.
+    """The label files of a data set in YOLO's layout.
 
     Attributes:
-        folder: the folder that the names of the files are relative to.
+        folder: the folder of the label files.
         pictures: the folder of the pictures.
-        files: of the pictures (maybe none).
+        files: the label files, one per picture; may be empty.
     """
 
     folder: Path

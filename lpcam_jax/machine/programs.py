@@ -47,7 +47,7 @@ def _print_all_letters() -> None:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, with which schedulers announce that they will kill; whatever minds Ctrl-C minds it, too."""
+    """SIGTERM, sent by schedulers before they kill a job; handled like Ctrl-C."""
 
 
 def _terminate(*_: Any) -> None:
