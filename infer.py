@@ -25,6 +25,7 @@ from lpcam_jax.machine import devices, processes
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.machine.locks import in_use
 from lpcam_jax.machine.programs import run_program
+from lpcam_jax.results.shown import look_at
 from lpcam_jax.systems.base import InferFlags, System
 from lpcam_jax.training.run import Job, Run
 
@@ -44,7 +45,7 @@ def main() -> None:
     if metrics:
         for line in system.describe(metrics):
             print(line)
-        print(f"{metrics['pictures']} pictures are in {flags.out}: look at index.html, use {system.results(flags)}.")
+        print(f"{metrics['pictures']} pictures are in {flags.out}: {look_at(flags.out)}use {system.results(flags)}.")
 
 
 def parse(words: list[str]) -> tuple[System, InferFlags]:

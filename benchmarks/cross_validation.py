@@ -117,7 +117,7 @@ class Study:
             if teacher == "truth":
                 return self.truth[index]
             one = self.pictures[index]
-            labels = cut(self.maps(by, index), self.config.inference.background)
+            labels = cut(np.moveaxis(self.maps(by, index), -1, 0), self.config.inference.background)
             if teacher == "crf":
                 labels = crf_labels(one.image, [labels], 1 + len(one.classes))[0]
             return target_of(np.append(0, 1 + one.classes)[labels], 1 + len(start), stride=self.stride)

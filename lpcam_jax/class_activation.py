@@ -51,8 +51,10 @@ def normalize(maps: Array, *, epsilon: float = 1e-5) -> Array:
     Source: reference step "make_cam"; step "make_lpcam" has no epsilon and gives NaN on an empty map.
     """
     xp = maps.__array_namespace__()
-    top = xp.max(maps, axis=(-3, -2), keepdims=True)
-    bottom = xp.min(maps, axis=(-3, -2), keepdims=True)
+    # One axis after the other: over both at once, NumPy walks through the few channels of each pixel, 80 times as long.
+    top, bottom = (
+        extreme(extreme(maps, axis=-3, keepdims=True), axis=-2, keepdims=True) for extreme in (xp.max, xp.min)
+    )
     flat = top - bottom <= 1e-6 * xp.abs(top)
     return xp.where(flat, xp.zeros_like(maps), maps / xp.where(flat, xp.ones_like(top), top + epsilon))
 

@@ -285,7 +285,7 @@ def test_a_damaged_map_is_named(program, trained, copy, source):
 def test_folders_in_ids_become_folders_inside_the_output(tmp_path, classes):
     folder = HeatMapFolder(tmp_path, ("cat", "dog"), METHODS, {}, refinement=SEEDS_ONLY)
     image = np.zeros((20, 30, 3), np.uint8)
-    maps = {method: np.ones((20, 30, len(classes)), np.float32) for method in METHODS}
+    maps = {method: np.ones((len(classes), 20, 30), np.float16) for method in METHODS}
     record = Record("holiday/day 1/IMG.1", image, None, None)
     result = PictureMaps(np.array(classes, int), maps, np.array([0.2, 0.9], np.float32))
     folder.write(record, result)

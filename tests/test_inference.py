@@ -98,7 +98,7 @@ def test_maps_are_those_of_each_picture_alone_without_padding(network, prototype
             expected = fuse([np.asarray(one)[..., classes] for one in maps], image.shape[:2])
             expected = normalize(expected, epsilon=epsilon)
             assert expected.max() > 0.5 or index == 3  # of a picture of one position, maps are flat
-            np.testing.assert_allclose(labelled[str(index)].maps[method], expected, atol=1e-4)
+            np.testing.assert_allclose(labelled[str(index)].maps[method], np.moveaxis(expected, -1, 0), atol=5e-4)
 
 
 def test_mirror_reverses_the_valid_columns_only():
@@ -132,8 +132,8 @@ def test_labels_decide_the_classes(labelled):
         result = labelled[str(index)]
         np.testing.assert_array_equal(result.classes, np.flatnonzero(labels))
         for maps in result.maps.values():
-            assert maps.shape == (*SIZES[index], int(labels.sum()))
-            assert maps.dtype == np.float32
+            assert maps.shape == (int(labels.sum()), *SIZES[index])
+            assert maps.dtype == np.float16
             assert ((maps >= 0) & (maps <= 1)).all()
 
 
@@ -169,6 +169,8 @@ def test_four_devices_give_the_numbers_of_one(recipe, tmp_path):
             else:
                 # Whole runs end with maps, which divide by small numbers; two steps from the same start are closer.
                 rtol, atol = (1e-5, 1e-6) if name.startswith("segmentation") else (1e-4, 1e-4)
+                if expected.dtype == np.float16:
+                    rtol, atol = 0, 6e-4  # a step of it
                 np.testing.assert_allclose(four[name], expected, rtol=rtol, atol=atol, err_msg=name)
 
 

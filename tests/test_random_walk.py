@@ -182,7 +182,7 @@ def test_a_grid_that_drops_the_last_pixels_still_fills_the_picture():
 
 def test_maps_can_be_raised_to_a_power_before_the_walk():
     low, edges = scene(10, 5, 6, 2)
-    maps, walk = np.kron(low, np.ones((4, 4, 1), np.float32)), {"radius": 2, "steps": 4}
+    maps, walk = np.moveaxis(np.kron(low, np.ones((4, 4, 1), np.float32)), -1, 0), {"radius": 2, "steps": 4}
     expected = walked_maps(maps**1.3, edges, **walk)
     np.testing.assert_allclose(walked_maps(maps, edges, power=1.3, **walk), expected, atol=1e-5)
     assert np.abs(walked_maps(maps, edges, **walk) - expected).max() > 0.05

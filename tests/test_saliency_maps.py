@@ -32,7 +32,7 @@ def test_what_is_no_map_of_the_picture_is_named(tmp_path):
 
 
 def test_a_picture_of_no_class_is_background_however_it_is_refined():
-    image, maps = np.full((20, 30, 3), 99, np.uint8), np.zeros((20, 30, 0), np.float32)
+    image, maps = np.full((20, 30, 3), 99, np.uint8), np.zeros((0, 20, 30), np.float32)
     assert not salient_labels(image, maps, np.full((20, 30), 255, np.uint8)).any()
     assert not crf_labels(image, [np.zeros((20, 30), np.uint8)], 1).any()
-    assert walked_maps(maps, np.zeros((5, 8), np.float32)).shape == (20, 30, 0)
+    assert walked_maps(maps, np.zeros((5, 8), np.float32)).shape == (0, 20, 30)

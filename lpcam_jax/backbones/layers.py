@@ -312,17 +312,26 @@ def _all_if_none(sizes: Sizes, shape: tuple[int, int]) -> jax.Array:
 def _interpolate(x: jax.Array, sizes: jax.Array, shape: tuple[int, int], old: jax.Array, new: jax.Array) -> jax.Array:
     """Sample x at (i + 1/2) old / new - 1/2 along both axes, by two matrix products; old and new: int (b or 1, 2)."""
     b, h, w, d = x.shape
-    down = _interpolation_matrix(h, shape[0], sizes[:, 0], old[:, 0], new[:, 0])
-    across = _interpolation_matrix(w, shape[1], sizes[:, 1], old[:, 1], new[:, 1])
+    down = interpolation_matrix(h, shape[0], sizes[:, 0], old[:, 0], new[:, 0])
+    across = interpolation_matrix(w, shape[1], sizes[:, 1], old[:, 1], new[:, 1])
     x = x.astype(jnp.float32).reshape(b, h, w * d)
     tall = jnp.matmul(down, x, precision="highest").reshape(b, shape[0], w, d)
     return jnp.matmul(across[:, None], tall, precision="highest")
 
 
-def _interpolation_matrix(source: int, target: int, size: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
-    """Weights, float32 (b, target, source): row i holds the two weights of output position i, none beyond `size`.
+def interpolation_matrix(source: int, target: int, size: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+    """Bilinear weights along one axis: row i holds those of the two neighbours of (i + 1/2) old / new - 1/2.
 
-    Positions are integer multiples of 1 / (2 new): in float32 they would be off by 1e-5 of a large picture.
+    Args:
+        source: length of the canvas that is sampled.
+        target: length of the canvas of samples.
+        size: int (b,), valid length of the first; nothing beyond is sampled.
+        old: int (b,), of old / new, the step between samples.
+        new: int (b,).
+
+    Returns:
+        float32 (b, target, source). Positions are computed as integer multiples of 1 / (2 new): in float32 they would
+        be off by 1e-5 of a large picture.
     """
     size, old, new = (values[:, None, None] for values in (size, old, new))
     i = jax.lax.broadcasted_iota(jnp.int32, (1, target, 1), 1)

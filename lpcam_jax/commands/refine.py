@@ -23,6 +23,7 @@ from ..refine.pictures import refinement
 from ..results.masks import describe
 from ..results.predictions import open_method, read_protocol
 from ..results.refined_masks import refine_maps
+from ..results.shown import Pages, look_at
 from ..training.run import Run
 
 
@@ -44,6 +45,8 @@ class Arguments:
     """split of that data set, in the syntax of --data.seeds of train.py; empty: the run's --data.seeds"""
     limit: int | None = None
     """use only the first LIMIT pictures"""
+    pages: Pages = "sample"
+    """which pictures have overlays and a place in the gallery, index.html: sample, at most 2,000; all; or none"""
     refine: Literal["crf", "none"] = "crf"
     """crf: a dense CRF aligns the seeds with the edges of the picture; none: the unrefined seeds"""
     method: str = ""
@@ -70,10 +73,11 @@ def main(words: list[str]) -> None:
     rule = refinement(arguments.refine, background=arguments.background, saliency=arguments.saliency)
     pictures = _pictures(arguments)
     with in_use(arguments.out, "refine", flag="--out"):
-        metrics = refine_maps(arguments.maps, arguments.method, pictures, arguments.out, refinement=rule)
+        options = {"refinement": rule, "pages": arguments.pages}
+        metrics = refine_maps(arguments.maps, arguments.method, pictures, arguments.out, **options)
     for line in describe(metrics):
         print(line)
-    print(f"{metrics['pictures']} pictures are in {arguments.out}: look at index.html, use masks/.")
+    print(f"{metrics['pictures']} pictures are in {arguments.out}: {look_at(arguments.out)}use masks/.")
 
 
 def _pictures(arguments: Arguments) -> RecordSource:

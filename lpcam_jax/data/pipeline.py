@@ -9,6 +9,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from ..machine.threads import cores
 from .records import Record, RecordSource
 
 Batch = dict[str, np.ndarray]
@@ -49,5 +50,5 @@ def training_batches(
     index, parts = part
     whole = order.random_map(augmented).slice(slice(0, len(order) // batch_size * batch_size))
     batches = whole.batch(batch_size // parts, drop_remainder=True).slice(slice(index, None, parts)).repeat(None)
-    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4 * batch_size)
+    options = grain.ReadOptions(num_threads=max(cores(), 4), prefetch_buffer_size=4 * batch_size)
     return iter(batches.slice(slice(start, None)).to_iter_dataset(options))

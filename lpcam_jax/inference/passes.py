@@ -8,8 +8,7 @@ reads and resizes ahead in threads, and runs one batch on the devices while coll
 import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,12 +21,14 @@ from ..data.buckets import bucket_of, choose_buckets
 from ..data.records import Record, RecordSource
 from ..machine.devices import shard
 from ..machine.errors import UserError
+from ..machine.threads import map_ahead
+
+# Batches on the devices while the next one is put together.
+_RUNNING = 2
 
 Outputs = dict[str, Any]
 Size = tuple[int, int]
 T = TypeVar("T")
-
-_READERS, _READ_AHEAD = 4, 16
 
 
 class Pass(NamedTuple):
@@ -166,18 +167,17 @@ def run_passes(
     """
     requested = set(range(len(source)) if only is None else only)
     sizes: dict[int, Size] = {}
-    for index in range(len(source)):
-        try:
-            sizes[index] = source.size(index)
-        except UserError as error:
-            if index in requested:
-                yield index, error, []
+    for index, size in enumerate(map_ahead(partial(_size_or_error, source), range(len(source)))):
+        if not isinstance(size, UserError):
+            sizes[index] = size
+        elif index in requested:
+            yield index, size, []
     readable = [index for index in sizes if index in requested]
     plan = plan_batches(sizes, passes, readable, among=among, batches=batches, devices=devices.size)
     bar = tqdm(total=len(readable), desc=description, unit="img", smoothing=0.05, disable=description is None)
     queue = _Queue(plan, devices, extra_input, bar)
-    with bar, ThreadPoolExecutor(_READERS) as pool:
-        for index, record, images in _read_ahead(pool, source, readable, [step.scale for step in passes]):
+    with bar:
+        for index, record, images in _read_ahead(source, readable, [step.scale for step in passes]):
             if isinstance(record, UserError):
                 bar.update()
                 yield index, record, []
@@ -218,7 +218,7 @@ class _Queue:
                 self._waiting[key, batch].append((index, number, slot, images[number]))
             if not self._items_left[key, batch] and self._waiting[key, batch]:
                 self._start(key, self._waiting.pop((key, batch)))
-            yield from self.finished(running=1)
+            yield from self.finished(running=_RUNNING)
 
     def finished(self, *, running: int) -> Iterator[tuple[int, Record, list[Outputs]]]:
         """Yield finished pictures, waiting until at most `running` batches are on the devices."""
@@ -254,6 +254,8 @@ class _Queue:
             shapes = f"{len(self._compiled)} of {len(self._plan.items)}"
             self._bar.set_postfix_str(f"compiling {height}x{width} ({shapes})")
         outputs = key.network(*shard(tuple(inputs), self._devices))
+        for value in outputs.values():
+            value.copy_to_host_async()
         self._bar.set_postfix_str(str(self._plan), refresh=False)
         self._running.append((batch, outputs))
 
@@ -261,7 +263,7 @@ class _Queue:
 def finish_each(
     results: Iterator[tuple[int, Record | UserError, list[Outputs]]], finish: Callable[[Record, list[Outputs]], T]
 ) -> Iterator[tuple[int, Record | UserError, T | None]]:
-    """Turn the outputs of each picture into its result; errors are passed through.
+    """Turn the outputs of each picture into its result, in threads; errors are passed through.
 
     Args:
         results: from `run_passes`; closed at the end in any case, which closes its progress bar.
@@ -273,13 +275,15 @@ def finish_each(
     Raises:
         UserError: the network's logits of a picture are not finite.
     """
-    with closing(results):
-        for index, record, outputs in results:
-            if isinstance(record, UserError):
-                yield index, record, None
-                continue
-            expect_finite(record, [output["logits"] for output in outputs if "logits" in output])
-            yield index, record, finish(record, outputs)
+
+    def finished(item: tuple[int, Record | UserError, list[Outputs]]) -> tuple[int, Record | UserError, T | None]:
+        index, record, outputs = item
+        if isinstance(record, UserError):
+            return index, record, None
+        expect_finite(record, [output["logits"] for output in outputs if "logits" in output])
+        return index, record, finish(record, outputs)
+
+    yield from map_ahead(finished, results)
 
 
 def expect_finite(record: Record, arrays: Iterable[np.ndarray]) -> None:
@@ -301,8 +305,15 @@ def _batch_size(bucket: Size, count: int, batches: Batches, devices: int) -> int
     return -(-batch // devices) * devices
 
 
+def _size_or_error(source: RecordSource, index: int) -> Size | UserError:
+    try:
+        return source.size(index)
+    except UserError as error:
+        return error
+
+
 def _read_ahead(
-    pool: ThreadPoolExecutor, source: RecordSource, indices: Sequence[int], scales: Sequence[float]
+    source: RecordSource, indices: Sequence[int], scales: Sequence[float]
 ) -> Iterator[tuple[int, Record | UserError, list[np.ndarray]]]:
     """Yield (index, record or the UserError of reading it, its image at every scale), reading a few pictures ahead."""
 
@@ -311,16 +322,7 @@ def _read_ahead(
             record = source[index]
         except UserError as error:
             return index, error, []
-        return (
-            index,
-            record,
-            [resize_bicubic(record.image, scaled_size(record.image.shape[:2], scale)) for scale in scales],
-        )
+        sizes = [scaled_size(record.image.shape[:2], scale) for scale in scales]
+        return index, record, [resize_bicubic(record.image, size) for size in sizes]
 
-    ahead: deque = deque()
-    for index in indices:
-        ahead.append(pool.submit(read, index))
-        if len(ahead) > _READ_AHEAD:
-            yield ahead.popleft().result()
-    while ahead:
-        yield ahead.popleft().result()
+    return map_ahead(read, indices)

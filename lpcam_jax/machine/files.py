@@ -29,12 +29,14 @@ _REMEDIES = {
 _TEMPORARY = re.compile(r"\.lpcam_jax\.[0-9a-f]{16}\.tmp")
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, durably: bool = True) -> None:
     """Write a file so that, at any moment, `path` holds either its old content or all of the new.
 
     Args:
         path: The file; missing folders are created.
         data: The whole new content.
+        durably: Whether to wait until it is on the disk, so that it also survives a power failure. Not worth the time
+            for a file that is written anew unless another, written after it, is there.
 
     Raises:
         UserError: The file cannot be written. Nothing is left behind.
@@ -46,8 +48,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         try:
             with temporary.open("xb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durably:
+                    file.flush()
+                    os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -51,15 +51,15 @@ class Refinement(NamedTuple):
 
         Args:
             record: the picture.
-            maps: float32 (H, W, n), in [0, 1].
+            maps: float (n, H, W), in [0, 1].
 
         Returns:
             uint8 (H, W), 0 background, k + 1 the k-th map.
         """
         if self.salient:
-            return salient_labels(record.image, maps, self.salient.read(record.id, maps.shape[:2]))
+            return salient_labels(record.image, maps, self.salient.read(record.id, maps.shape[1:]))
         seed = cut(maps, self.background)
-        return crf_labels(record.image, [seed], 1 + maps.shape[-1])[0] if self else seed
+        return crf_labels(record.image, [seed], 1 + len(maps))[0] if self else seed
 
 
 def refinement(refine: Literal["crf", "none"], *, background: float, saliency: str = "") -> Refinement:
@@ -79,10 +79,11 @@ def refinement(refine: Literal["crf", "none"], *, background: float, saliency: s
 
 
 def cut(maps: np.ndarray, background: float) -> np.ndarray:
-    """Cut the seed from maps float (H, W, n), n >= 0: uint8 (H, W), 0 background, k + 1 the k-th map."""
-    if not maps.shape[-1]:
-        return np.zeros(maps.shape[:2], np.uint8)
-    return seed_mask(maps, np.ones(maps.shape[-1]), background=background).astype(np.uint8)
+    """Cut the seed from maps float (n, H, W), n >= 0: uint8 (H, W), 0 background, k + 1 the k-th map."""
+    if not len(maps):
+        return np.zeros(maps.shape[1:], np.uint8)
+    channels_last = np.moveaxis(maps.astype(np.float32, copy=False), 0, -1)  # NumPy compares float16 slowly
+    return seed_mask(channels_last, np.ones(len(maps)), background=background).astype(np.uint8)
 
 
 def crf_labels(image: np.ndarray, labels: Sequence[np.ndarray], count: int, *, crf: CRF = CRFS["irn"]) -> np.ndarray:
@@ -112,7 +113,7 @@ def sure_labels(image: np.ndarray, maps: np.ndarray, *, foreground: float, backg
 
     Args:
         image: uint8 (H, W, 3).
-        maps: float32 (H, W, n), in [0, 1].
+        maps: float (n, H, W), in [0, 1].
         foreground: upper threshold; a pixel is labelled with a class if it has one in this seed.
         background: lower threshold; a pixel is labelled background if it is background in both seeds.
 
@@ -122,7 +123,7 @@ def sure_labels(image: np.ndarray, maps: np.ndarray, *, foreground: float, backg
     Source: IRN's step "cam_to_ir_label".
     """
     seeds = [cut(maps, threshold) for threshold in (foreground, background)]
-    return ir_labels(*crf_labels(image, seeds, 1 + maps.shape[-1])).astype(np.uint8)
+    return ir_labels(*crf_labels(image, seeds, 1 + len(maps))).astype(np.uint8)
 
 
 def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) -> np.ndarray:
@@ -130,7 +131,7 @@ def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) ->
 
     Args:
         image: uint8 (H, W, 3).
-        maps: float32 (H, W, n), in [0, 1].
+        maps: float (n, H, W), in [0, 1].
         saliency: uint8 (H, W).
 
     Returns:
@@ -138,10 +139,11 @@ def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) ->
 
     Source: EDAM's evaluation, step "CRF and saliency".
     """
-    if not maps.shape[-1]:
-        return np.zeros(maps.shape[:2], np.uint8)
+    if not len(maps):
+        return np.zeros(maps.shape[1:], np.uint8)
     size, small = image.shape[:2], _bounded(image.shape[:2])
-    unary = softmax_unary(background_scores(resize_bilinear(maps, small)))
+    channels_last = np.moveaxis(maps.astype(np.float32, copy=False), 0, -1)
+    unary = softmax_unary(background_scores(resize_bilinear(channels_last, small)))
     scores = _mean_field(resize_bicubic(image, small), np.asarray(unary)[None], CRFS["edam"])[0]
     return np.asarray(saliency_mask(resize_bilinear(scores, size), saliency)).astype(np.uint8)
 
@@ -152,7 +154,7 @@ def walked_maps(
     """Spread heat maps by a random walk that does not easily cross edges.
 
     Args:
-        maps: float32 (H, W, n), in [0, 1].
+        maps: float (n, H, W), in [0, 1].
         edges: float32 (ceil(H / 4), ceil(W / 4)), edge probabilities.
         radius: reach of a step, on the grid of the edges.
         power: exponent applied to the maps.
@@ -160,18 +162,19 @@ def walked_maps(
         steps: number of steps.
 
     Returns:
-        float32 (H, W, n), with 1 as the largest value over all maps; zeros if all maps are zero.
+        float32 (n, H, W), with 1 as the largest value over all maps; zeros if all maps are zero.
 
     Source: IRN's step "make_sem_seg_labels".
     """
-    size, grid, count = maps.shape[:2], edges.shape, maps.shape[-1]
+    (count, *size), grid = maps.shape, edges.shape
     if not count:
         return maps
+    channels_last = np.moveaxis(maps.astype(np.float32, copy=False), 0, -1)
     canvas = _padded_size(grid, _GRID // STRIDE)
-    low = _padded(resize_bilinear(maps, grid) ** power, canvas, labels=_labels_for(count))
+    low = _padded(resize_bilinear(channels_last, grid) ** power, canvas, labels=_labels_for(count))
     options = {"radius": radius, "beta": beta, "steps": steps, "size": np.int32(grid)}
     walked = np.asarray(random_walk(low, _padded(edges, canvas), **options))
-    return on_picture(walked[: grid[0], : grid[1], :count], size)
+    return np.moveaxis(on_picture(walked[: grid[0], : grid[1], :count], size), -1, 0)
 
 
 def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF) -> np.ndarray:

@@ -108,7 +108,7 @@ def write_layer(directory: Path, key: str, name: str, content: bytes) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    write_atomically(layer_file(directory, key, name), content)
+    write_atomically(layer_file(directory, key, name), content, durably=False)
 
 
 def layer_file(directory: Path, key: str, name: str) -> Path:

@@ -4,8 +4,6 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,10 @@ from ..data.records import Record, RecordSource
 from ..machine import processes
 from ..machine.errors import UserError
 from ..machine.files import write_json
+from ..machine.threads import map_ahead
+from ..report.gallery import layer_file
 from .origins import Origins
-
-_WRITERS, _PENDING = 2, 8
+from .shown import Pages, shown_pictures
 
 
 class ResultFolder:
@@ -63,15 +62,22 @@ class ResultFolder:
 class PictureResults(ResultFolder, ABC):
     """A folder with results of each picture, scored together once all are written."""
 
-    @abstractmethod
-    def is_done(self, name: str) -> bool:
-        """Whether all outputs of a picture exist."""
-
+    pages: Pages = "sample"
     _origins: Origins | None = None
+    _shown: set[str] | None = None
 
     @abstractmethod
     def marker(self, name: str) -> Path:
         """The file that is written last: where it exists, the picture is done."""
+
+    def shows(self, name: str) -> bool:
+        """Whether a picture has overlays and a place in the gallery; all have until `missing` is called."""
+        return self._shown is None or name in self._shown
+
+    def is_done(self, name: str) -> bool:
+        """Whether all outputs of a picture exist."""
+        has_pages = not self.shows(name) or layer_file(self.directory, "photo", name).exists()
+        return has_pages and self.marker(name).exists()
 
     def missing(self, source: RecordSource, inputs: Callable[[str], Path] | None = None) -> list[int]:
         """Which of the pictures that are this process's share are not done, or are done and have changed since.
@@ -87,6 +93,7 @@ class PictureResults(ResultFolder, ABC):
             UserError: results are of other pictures of the same names.
         """
         self._origins, self._source, self._inputs = Origins(self.directory), source, inputs
+        self._shown = shown_pictures(source.ids, self.pages)
         self._numbers = {name: index for index, name in enumerate(source.ids)}
         self.share = share = processes.share(range(len(source)))
         done = [index for index in share if self.is_done(source.ids[index])]
@@ -119,6 +126,7 @@ class PictureResults(ResultFolder, ABC):
         Raises:
             UserError: no picture could be read, or the folder cannot be written.
         """
+        self._shown = shown_pictures(source.ids, self.pages)
         skipped = all_skipped(skipped, source)
         if not processes.is_first():
             return None
@@ -145,19 +153,14 @@ def write_all(
     Returns:
         One line for every picture that could not be read.
     """
-    skipped = []
-    with closing(results), ThreadPoolExecutor(_WRITERS) as pool:
-        pending = []
-        for index, record, result in results:
-            if isinstance(record, UserError):
-                skipped.append(str(record))
-                continue
-            pending.append(pool.submit(write, index, record, result))
-            while len(pending) > _PENDING:
-                pending.pop(0).result()
-        for future in pending:
-            future.result()
-    return skipped
+
+    def written(item: tuple[int, Record | UserError, Any]) -> str | None:
+        index, record, result = item
+        if isinstance(record, UserError):
+            return str(record)
+        return write(index, record, result)
+
+    return [line for line in map_ahead(written, results) if line is not None]
 
 
 def all_skipped(skipped: Sequence[str], source: RecordSource) -> list[str]:

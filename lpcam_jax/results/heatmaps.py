@@ -6,13 +6,14 @@
     seeds/ID.png      seed mask of the last method's maps as a palette PNG: 0 background, n + 1 class n; none where
                       there are more than 254 classes
     pseudo_masks/     the refined seeds (`Refinement`), unless refinement is off
-    index.html        a gallery (`gallery`) to filter, sort and threshold; gallery/ holds its pictures
+    index.html        a gallery (`gallery`) to filter, sort and threshold; gallery/ holds its pictures. Of many,
+                      overlays and gallery show a sample (`shown`)
     metrics.json      protocol and, if there are true masks, Table 1 and confusion matrices
     thresholds.png    mIoU over the seed threshold, if there are true masks
     protocol.json     how the maps were made
     origins.N.jsonl   which pictures and labels they were made from (`origins`)
 
-The npz is written last: it marks a finished picture. (Pictures without gallery files are done again.)
+The npz is written last: it marks a finished picture. (Pictures that are to be shown and are not are done again.)
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ from ..data.records import Record, RecordSource
 from ..machine.files import write_atomically
 from ..refine.pictures import Refinement, cut
 from ..report.curve import seed_curves
-from ..report.gallery import layer_file, write_layer
+from ..report.gallery import write_layer
 from ..report.overlays import panel, png
 from ..report.palette import mask_png
 from ..report.table import empty_maps_line, seed_tables
@@ -38,6 +39,7 @@ from .gallery import gallery_layers, pseudo_mask_line, shown_methods, write_heat
 from .picture_maps import PictureMaps
 from .predictions import MapFolder
 from .scoring import score_maps, score_masks
+from .shown import Pages
 
 
 class HeatMapFolder(PictureResults):
@@ -50,6 +52,7 @@ class HeatMapFolder(PictureResults):
         protocol: how the maps are made, as plain JSON values; its "classes" tells which classes are mapped, and if it
             is "predicted", the gallery shows probabilities. A folder with another protocol is rejected.
         refinement: how pseudo masks are made from the last method's maps.
+        pages: which pictures have overlays and a place in the gallery; "none": there is no gallery.
 
     Raises:
         UserError: see `ResultFolder`; or there are more classes than pseudo masks can number.
@@ -63,18 +66,15 @@ class HeatMapFolder(PictureResults):
         protocol: dict[str, Any],
         *,
         refinement: Refinement,
+        pages: Pages = "sample",
     ):
         self.are_numbered = len(class_names) <= MAX_CLASSES
         if refinement:
             expect_numbered(len(class_names), "pseudo masks", "make heat maps alone, with --refine none")
         super().__init__(directory, protocol | refinement.protocol, what="heat maps")
-        self.class_names, self.refinement = class_names, refinement
+        self.class_names, self.refinement, self.pages = class_names, refinement, pages
         self.maps = MapFolder(self.directory / "maps", methods)
         self.pseudo_masks = MaskFolder(self.directory / "pseudo_masks")
-
-    def is_done(self, name: str) -> bool:
-        """Whether all outputs of a picture exist."""
-        return self.maps.file(name).exists() and layer_file(self.directory, "photo", name).exists()
 
     def marker(self, name: str) -> Path:
         """Its maps."""
@@ -93,30 +93,37 @@ class HeatMapFolder(PictureResults):
             seed = with_class_values(cut(seed_maps, self.refinement.background), result.classes)
         if self.refinement:
             refined = with_class_values(self.refinement.labels(record, seed_maps), result.classes)
-        stored = {method: np.moveaxis(result.maps[method], -1, 0) for method in self.maps.methods}
-        names, arrays = [self.class_names[n] for n in result.classes], {}
+        arrays = {}
         if result.probabilities is not None:
             arrays["probabilities"] = result.probabilities.astype(np.float32)
-            if record.labels is None:
-                names = [f"{name} {result.probabilities[n]:.0%}" for name, n in zip(names, result.classes, strict=True)]
+        if self.shows(record.id):
+            self._write_pages(record, result, seed, refined)
+        if seed is not None:
+            write_atomically(self.file("seeds", record.id, "png"), mask_png(seed), durably=False)
+        if refined is not None:
+            write_atomically(self.pseudo_masks.file(record.id), mask_png(refined), durably=False)
+        self.note_origin(record.id)
+        self.maps.write(record.id, result.classes, self.class_names, result.maps, **arrays)
+
+    def _write_pages(
+        self, record: Record, result: PictureMaps, seed: np.ndarray | None, refined: np.ndarray | None
+    ) -> None:
+        """Write the overlays and the layers of the gallery."""
+        names = [self.class_names[n] for n in result.classes]
+        if result.probabilities is not None and record.labels is None:
+            names = [f"{name} {result.probabilities[n]:.0%}" for name, n in zip(names, result.classes, strict=True)]
         picture = panel(
             record.image,
-            {title(method): maps for method, maps in stored.items()},
+            {title(method): maps for method, maps in result.maps.items()},
             names,
             seed,
             record.mask,
             refined=refined,
             class_values=[int(n) + 1 for n in result.classes] if self.are_numbered else None,
         )
-        for key, layer in gallery_layers(record, result.classes, stored, refined):
+        for key, layer in gallery_layers(record, result.classes, result.maps, refined):
             write_layer(self.directory, key, record.id, layer)
-        write_atomically(self.file("overlays", record.id, "png"), png(picture))
-        if seed is not None:
-            write_atomically(self.file("seeds", record.id, "png"), mask_png(seed))
-        if refined is not None:
-            write_atomically(self.pseudo_masks.file(record.id), mask_png(refined))
-        self.note_origin(record.id)
-        self.maps.write(record.id, result.classes, self.class_names, stored, **arrays)
+        write_atomically(self.file("overlays", record.id, "png"), png(picture), durably=False)
 
     def finish(
         self, source: RecordSource, skipped: Sequence[str], *, pages: Callable[[], Sequence[tuple[str, str]]] = list
@@ -143,16 +150,17 @@ class HeatMapFolder(PictureResults):
             if "scores" in metrics:
                 seed_curves(self.directory / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
             self.write_json("metrics.json", metrics)
-            write_heatmap_gallery(
-                self.directory,
-                self.maps,
-                self.class_names,
-                metrics,
-                {name: picture for name, picture in of_pictures.items() if self.is_done(name)},
-                has_masks=source.has_masks,
-                refined=bool(self.refinement),
-                links=pages(),
-            )
+            if self.pages != "none":
+                write_heatmap_gallery(
+                    self.directory,
+                    self.maps,
+                    self.class_names,
+                    metrics,
+                    {name: of for name, of in of_pictures.items() if self.shows(name) and self.is_done(name)},
+                    has_masks=source.has_masks,
+                    refined=bool(self.refinement),
+                    links=pages(),
+                )
             return metrics
 
         return super().finish(source, skipped, score)

@@ -2,7 +2,8 @@
 
     masks/ID.png      palette PNG: 0 background, n + 1 class n
     overlays/ID.png   picture, mask and truth side by side
-    index.html        a gallery to filter and sort; gallery/ holds its pictures
+    index.html        a gallery to filter and sort; gallery/ holds its pictures. Of many pictures, overlays and gallery
+                      show a sample (`shown`)
     metrics.json      protocol and, if there are true masks, mIoU, IoU of each class and confusion matrix
     confusion.png     the confusion matrix, if there are true masks
     origins.N.jsonl   which pictures, and maps, they were made from (`origins`)
@@ -11,7 +12,7 @@
 The mask is written last: it marks a finished picture.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ..report.palette import mask_png
 from ..report.table import mask_tables
 from .folder import PictureResults, skipped_line
 from .scoring import PictureScore, classes_in, score_masks
+from .shown import Pages
 
 
 class MaskResults(PictureResults):
@@ -39,21 +41,21 @@ class MaskResults(PictureResults):
         protocol: how the masks are made, as plain JSON values, including "class_names".
         title: heading of the page.
         caption: caption of a mask.
+        pages: which pictures have overlays and a place in the gallery; "none": there is no gallery.
 
     Raises:
         UserError: see `ResultFolder`; or there are more classes than masks can number.
     """
 
-    def __init__(self, directory: str | Path, protocol: dict[str, Any], *, title: str, caption: str):
+    def __init__(
+        self, directory: str | Path, protocol: dict[str, Any], *, title: str, caption: str, pages: Pages = "sample"
+    ):
         count = len(protocol["class_names"])
         expect_numbered(count, title, "choose some of them for the training, with --data.classes")
         super().__init__(directory, protocol, what="masks")
-        self.title, self.caption, self.class_names = title, caption, tuple(protocol["class_names"])
+        self.title, self.caption, self.pages = title, caption, pages
+        self.class_names = tuple(protocol["class_names"])
         self.masks = MaskFolder(self.directory / "masks")
-
-    def is_done(self, name: str) -> bool:
-        """Whether all outputs of a picture exist."""
-        return self.masks.file(name).exists() and layer_file(self.directory, "photo", name).exists()
 
     def marker(self, name: str) -> Path:
         """Its mask."""
@@ -66,10 +68,11 @@ class MaskResults(PictureResults):
             record: the picture.
             mask: uint8 (H, W), 0 background, n + 1 class n.
         """
-        picture = mask_panel(record.image, mask, record.mask, self.class_names, caption=self.caption)
-        for key, layer in _layers(record, mask):
-            write_layer(self.directory, key, record.id, layer)
-        write_atomically(self.file("overlays", record.id, "png"), png(picture))
+        if self.shows(record.id):
+            picture = mask_panel(record.image, mask, record.mask, self.class_names, caption=self.caption)
+            for key, layer in _layers(record, mask):
+                write_layer(self.directory, key, record.id, layer)
+            write_atomically(self.file("overlays", record.id, "png"), png(picture), durably=False)
         self.note_origin(record.id)
         write_atomically(self.masks.file(record.id), mask_png(mask))
 
@@ -97,16 +100,24 @@ class MaskResults(PictureResults):
                 confusion = np.array(metrics["scores"]["confusion"])
                 confusion_picture(self.directory / "confusion.png", {"masks": confusion}, self.class_names)
             self.write_json("metrics.json", metrics)
-            entries = [self._entry(name, picture) for name, picture in of_pictures.items() if self.is_done(name)]
-            panes = [Pane("mask", self.caption, "mask", "mask")]
-            if source.has_masks:
-                panes.append(Pane("truth", "ground truth", "mask"))
-            look = Look("masks", tuple(pane.key for pane in panes))
-            gallery = Gallery(self.title, panes, [look], rank="mask", summary=list(_summary(metrics)))
-            write_gallery(self.directory / "index.html", gallery, entries)
+            if self.pages != "none":
+                self._write_gallery(metrics, of_pictures, has_masks=source.has_masks)
             return metrics
 
         return super().finish(source, skipped, score)
+
+    def _write_gallery(
+        self, metrics: dict[str, Any], of_pictures: Mapping[str, PictureScore], *, has_masks: bool
+    ) -> None:
+        """Write index.html."""
+        shown = {name: picture for name, picture in of_pictures.items() if self.shows(name) and self.is_done(name)}
+        entries = [self._entry(name, picture) for name, picture in shown.items()]
+        panes = [Pane("mask", self.caption, "mask", "mask")]
+        if has_masks:
+            panes.append(Pane("truth", "ground truth", "mask"))
+        look = Look("masks", tuple(pane.key for pane in panes))
+        gallery = Gallery(self.title, panes, [look], rank="mask", summary=list(_summary(metrics)))
+        write_gallery(self.directory / "index.html", gallery, entries)
 
     def _entry(self, name: str, score: PictureScore) -> Entry:
         """The picture's entry in the gallery; its classes are those of the mask, then those only in the truth."""

@@ -61,7 +61,7 @@ class MapFolder:
             classes=classes.astype(np.int16),
             names=np.array([class_names[n] for n in classes], dtype=str),
             **more,
-            **{method: stack.astype(np.float16) for method, stack in maps.items()},
+            **{method: stack.astype(np.float16, copy=False) for method, stack in maps.items()},
         )
 
     def read(self, name: str, *, classes: int) -> tuple[tuple[np.ndarray, dict[str, np.ndarray]], tuple[int, int]]:
@@ -110,7 +110,7 @@ class MapFolder:
             classes: number of classes c.
 
         Returns:
-            Its classes int (n,), and their maps float32 (H, W, n).
+            Its classes int (n,), and their maps float32 (n, H, W).
 
         Raises:
             UserError: as in `read`; or the maps do not have the size of the picture.
@@ -122,7 +122,7 @@ class MapFolder:
                 f"{record.image.shape[1]}x{record.image.shape[0]} (width x height); name the folder of maps of these "
                 "pictures."
             )
-        return numbers, np.moveaxis(arrays[method], 0, -1)
+        return numbers, arrays[method]
 
     def read_one(self, name: str, array: str) -> np.ndarray:
         """Read a single array of a picture's file, such as `classes` or `probabilities`.

@@ -14,6 +14,7 @@ from ..seeds import with_class_values
 from .folder import write_all
 from .masks import MaskResults
 from .predictions import open_method, read_protocol, with_maps
+from .shown import Pages
 
 
 def refine_maps(
@@ -23,6 +24,7 @@ def refine_maps(
     out: str | Path,
     *,
     refinement: Refinement,
+    pages: Pages,
 ) -> dict[str, Any] | None:
     """Refine the maps of every picture that has no mask yet, then score all pictures.
 
@@ -32,6 +34,7 @@ def refine_maps(
         source: the pictures; those without maps are left out and reported.
         out: output folder.
         refinement: the refinement.
+        pages: which pictures have overlays and a place in the gallery.
 
     Returns:
         The contents of metrics.json; None in every process but the first.
@@ -51,7 +54,7 @@ def refine_maps(
         "crf": bool(refinement),
         **refinement.protocol,
     }
-    folder = MaskResults(out, protocol, title="Pseudo masks", caption="pseudo mask")
+    folder = MaskResults(out, protocol, title="Pseudo masks", caption="pseudo mask", pages=pages)
 
     def write(_: int, record: Record, __: None) -> None:
         mapped, picture_maps = heatmaps.read_for(record, method, classes=classes)

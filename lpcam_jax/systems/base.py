@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from ..data.records import RecordSource
+from ..results.shown import Pages
 from ..training.run import Job
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class InferFlags:
     """split of that data set, in the syntax of --data.seeds of train.py; empty: the run's --data.seeds"""
     limit: int | None = None
     """use only the first LIMIT pictures"""
+    pages: Pages = "sample"
+    """which pictures have overlays and a place in the gallery, index.html: sample, at most 2,000; all; or none"""
     distributed: bool = False
     """run as one of several processes, each with its share of the pictures: see docs/many_devices.md"""
 

@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -115,6 +116,7 @@ class CheckpointWriter:
     def __init__(self, run: Run):
         self._run = run
         self._unsealed: int | None = None  # step of the checkpoint without checksums
+        self._sealer, self._sealing = ThreadPoolExecutor(1), None
         options = ocp.CheckpointManagerOptions(max_to_keep=2, step_prefix=None, cleanup_tmp_directories=True)
         with self._errors_in_one_line():
             self._manager = ocp.CheckpointManager(run.checkpoints, options=options)
@@ -127,6 +129,7 @@ class CheckpointWriter:
             try:
                 self._finish()
             finally:
+                self._sealer.shutdown()
                 with _interrupts_unlogged():
                     self._manager.close()
 
@@ -151,16 +154,26 @@ class CheckpointWriter:
 
     def check(self) -> None:
         """Raise if the last asynchronous save failed; does not block."""
-        if not self._manager.is_saving_in_progress():
-            self.wait()
+        if self._manager.is_saving_in_progress():
+            return
+        with self._errors_in_one_line():
+            self._seal()
+            if self._sealing and self._sealing.done():
+                self._sealing.result()
 
     def _finish(self) -> None:
-        """Wait until the last checkpoint is written, and only then add its checksums: until then its files change."""
+        """Wait until the last checkpoint and its checksums are written."""
+        self._seal()
+        if self._sealing:
+            self._sealing.result()
+
+    def _seal(self) -> None:
+        """Wait until the last checkpoint is written, and only then begin its checksums: until then its files change."""
         step, self._unsealed = self._unsealed, None
         with _interrupts_unlogged():
             self._manager.wait_until_finished()
         if step is not None and processes.is_first():
-            write_checksums(self._run.checkpoints / str(step))
+            self._sealing = self._sealer.submit(write_checksums, self._run.checkpoints / str(step))
 
     @contextmanager
     def _errors_in_one_line(self) -> Iterator[None]:

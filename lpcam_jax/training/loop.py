@@ -234,10 +234,13 @@ def run_steps(
     log = MetricsLog(run.metrics_file, start=start) if processes.is_first() else Silence()
     b = training.batch_size
     bar = tqdm(total=steps * b, initial=start * b, desc=description, unit="img")
-    with bar, log, CheckpointWriter(run) as checkpoints:
-        for number in range(start + 1, steps + 1):
-            state, metrics = step(state, shard(next(feed), devices))
-            loss = float(metrics["loss"])
+    # Reading a loss waits for its step. So it is read when the next step is already on the devices, which then always
+    # have work, and the next batch is read and put on them meanwhile.
+    unread: dict[int, jax.Array] = {}
+
+    def read_losses() -> None:
+        for number in list(unread):
+            loss = float(unread.pop(number))
             if not math.isfinite(loss):
                 checkpoints.wait()
                 raise UserError(
@@ -245,15 +248,31 @@ def run_steps(
                     f"--workdir (checkpoints up to step {max(run.steps(), default=0)} are intact)."
                 )
             bar.update(b)
-            bar.set_postfix_str(f"loss {loss:.4f}")
+            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             log.write({"step": number, "loss": loss})
-            if validation and (number % validation.every == 0 or number == steps):
+
+    with bar, log, CheckpointWriter(run) as checkpoints:
+        for number in range(start + 1, steps + 1):
+            try:
+                batch = shard(next(feed), devices)
+            except UserError:
+                read_losses()
+                raise
+            state, metrics = step(state, batch)
+            read_losses()
+            unread[number] = metrics["loss"]
+            is_last = number == steps
+            validates = validation is not None and (number % validation.every == 0 or is_last)
+            saves = number % training.checkpoint_every == 0 or is_last
+            if validates or saves:
+                read_losses()
+            if validates:
                 score = validation.measure(state)
                 if math.isfinite(score):
                     log.write({"step": number, f"validation_{validation.name.lower()}": score})
                     bar.write(f"step {number} of {steps}: validation {validation.name} {100 * score:.1f} %")
             # Saved last, so that the log has all lines of a step before its checkpoint exists.
-            if number % training.checkpoint_every == 0 or number == steps:
+            if saves:
                 checkpoints.save(number, state)
             else:
                 checkpoints.check()

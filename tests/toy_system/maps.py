@@ -33,7 +33,7 @@ def make_maps(run, state, source, out):
     def finish(record, outputs):
         labels = np.flatnonzero(record.labels)
         maps = fuse([scale["logits"][..., labels] for scale in outputs], record.image.shape[:2], stride=stride)
-        return PictureMaps(labels, {"peak": normalize(maps)})
+        return PictureMaps(labels, {"peak": np.moveaxis(normalize(maps), -1, 0)})
 
     skipped = []
     if missing := folder.missing(source):

@@ -8,9 +8,13 @@ Source: Lee et al., Threshold matters in WSSS: manipulating the activation for t
 model against thresholds (2022).
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ...inference.canvas import Scales, canvas_of, cropped, fused, inside
 
 Array = jax.Array | np.ndarray
 
@@ -67,8 +71,35 @@ def activation_maps(logits: Array, classes: Array, seed: Array, *, epsilon: floa
     xp = logits.__array_namespace__()
     exponentials = xp.exp(logits - logits.max(axis=-1, keepdims=True))
     p = exponentials[..., 1 + classes] / exponentials.sum(axis=-1, keepdims=True)
-    low, high = (extreme(p, axis=(-3, -2), keepdims=True) for extreme in (xp.min, xp.max))
+    low, high = (extreme(extreme(p, axis=-3, keepdims=True), axis=-2, keepdims=True) for extreme in (xp.min, xp.max))
     return xp.where((seed != 0)[..., None], (p - low) / (high - low + epsilon), p)
+
+
+def activate(logits: Scales, classes: np.ndarray, seed: np.ndarray) -> np.ndarray:
+    """`activation_maps` of a picture of any size, on the device; compiled for few shapes.
+
+    Args:
+        logits: of all scales, k = c + 1, background first.
+        classes: int (n,), the classes to map.
+        seed: uint8 (H, W), 0 for certain background.
+
+    Returns:
+        float16 (n, H, W), in [0, 1].
+    """
+    count, size, canvas = len(classes), seed.shape, canvas_of(seed.shape)
+    if not count:
+        return np.zeros((0, *size), np.float16)
+    numbers = np.resize(classes, 1 << (count - 1).bit_length())  # a power of two, to limit compilations
+    seed = np.pad(seed, [(0, whole - length) for whole, length in zip(canvas, size, strict=True)])
+    return cropped(_activate(logits, numbers, seed, canvas=canvas)[:count], size)
+
+
+@partial(jax.jit, static_argnames="canvas")
+def _activate(logits: Scales, classes: jax.Array, seed: jax.Array, *, canvas: tuple[int, int]) -> jax.Array:
+    """Maps float16 (n, *canvas)."""
+    heights = fused(logits, logits.size, canvas=canvas)
+    heights = jnp.where(inside(logits, canvas)[None], heights, heights[:, :1, :1])  # no influence on the extremes
+    return jnp.moveaxis(activation_maps(jnp.moveaxis(heights, 0, -1), classes, seed), -1, 0).astype(jnp.float16)
 
 
 def _mean(losses: jax.Array, pixels: jax.Array) -> jax.Array:

@@ -11,25 +11,34 @@ from typing import Any
 import numpy as np
 
 from ...data.records import Record, RecordSource
+from ...inference.canvas import Scales
 from ...machine.devices import local_mesh
 from ...refine.pictures import Refinement, sure_labels
 from ...results.folder import write_all
 from ...results.heatmaps import HeatMapFolder
 from ...results.picture_maps import PictureMaps
 from ...results.predictions import open_method, with_maps
+from ...results.shown import Pages
 from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import inference_network
 from ..protocol import model_protocol, precision_of
 from ..sure_labels import kept_labels, labels_protocol
-from .activation import activation_maps
+from .activation import activate
 from .logits import activate_pictures
 
 METHOD = "amn"
 
 
 def make_amn_heatmaps(
-    run: Run, state: TrainState, source: RecordSource, maps: str | Path, out: str | Path, *, refinement: Refinement
+    run: Run,
+    state: TrainState,
+    source: RecordSource,
+    maps: str | Path,
+    out: str | Path,
+    *,
+    refinement: Refinement,
+    pages: Pages,
 ) -> dict[str, Any] | None:
     """Compute the missing heat maps, then score all pictures.
 
@@ -40,6 +49,7 @@ def make_amn_heatmaps(
         maps: folder of the input heat maps.
         out: output folder.
         refinement: how pseudo masks are made.
+        pages: which pictures have overlays and a place in the gallery.
 
     Returns:
         The contents of metrics.json; None in every process but the first.
@@ -65,7 +75,7 @@ def make_amn_heatmaps(
         background=inference.background,
     )
     methods = tuple(dict.fromkeys((method, METHOD)))  # only one if the input maps are AMN's too
-    folder = HeatMapFolder(out, run.class_names, methods, protocol, refinement=refinement)
+    folder = HeatMapFolder(out, run.class_names, methods, protocol, refinement=refinement, pages=pages)
     stored_labels = kept_labels(run, label_protocol)
 
     def labels_of(record: Record) -> np.ndarray:
@@ -73,13 +83,13 @@ def make_amn_heatmaps(
         labels[input_maps.read_classes(record.id, classes=classes)] = 1
         return labels
 
-    def write(_: int, record: Record, logits: np.ndarray) -> None:
+    def write(_: int, record: Record, logits: Scales) -> None:
         mapped, before = input_maps.read_for(record, method, classes=classes)
         if stored_labels and stored_labels.file(record.id).exists():
             seed, _ = stored_labels.read(record.id, classes=classes)
         else:
             seed = sure_labels(record.image, before, foreground=settings.foreground, background=settings.background)
-        by_method = {method: before, METHOD: activation_maps(logits, mapped, seed)}
+        by_method = {method: before, METHOD: activate(logits, mapped, seed)}
         folder.write(record, PictureMaps(mapped, by_method))
 
     skipped = []

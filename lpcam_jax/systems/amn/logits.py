@@ -1,6 +1,8 @@
-"""AMN's logits of pictures of any size, averaged over scales and mirror images.
+"""AMN's logits of pictures of any size, at every scale, averaged with those of the mirror images.
 
 g(x) = mean over scales of  (logits + logits of the mirror image, mirrored back)(x) / 2,  resized to the picture
+
+The mean is left to `activation`, because the logits of all classes at the size of the picture would be large.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...class_activation import resize_bilinear
 from ...data.records import Record, RecordSource
+from ...inference.canvas import Scales, stack_scales
 from ...inference.forward import Network, mirrored_back, with_mirror_images
 from ...inference.passes import Outputs, finish_each
 from ...machine.errors import UserError
@@ -45,7 +47,7 @@ def activate_pictures(
     only: Sequence[int] | None = None,
     among: Sequence[int] | None = None,
     description: str | None = "heat maps",
-) -> Iterator[tuple[int, Record | UserError, np.ndarray | None]]:
+) -> Iterator[tuple[int, Record | UserError, Scales | None]]:
     """Compute AMN's logits of every picture.
 
     Args:
@@ -58,7 +60,7 @@ def activate_pictures(
         description: label of the progress bar; None: no progress bar.
 
     Yields:
-        (index, record, logits float32 (H, W, c + 1), background first), each picture once, in order of completion;
+        (index, record, logits of all scales, k = c + 1, background first), each picture once, in order of completion;
         (index, error, None) for a picture that cannot be read.
 
     Raises:
@@ -67,9 +69,8 @@ def activate_pictures(
     Source: AMN's map generation, which leaves training's dropout switched on.
     """
 
-    def finish(record: Record, outputs: list[Outputs]) -> np.ndarray:
-        size = record.image.shape[:2]
-        return sum(resize_bilinear(scale["logits"], size) for scale in outputs) / len(outputs)
+    def finish(record: Record, outputs: list[Outputs]) -> Scales:
+        return stack_scales([scale["logits"] for scale in outputs], record.image.shape[:2])
 
     results = network.run(
         logits_of_both,

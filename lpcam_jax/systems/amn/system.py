@@ -63,7 +63,8 @@ class AMNSystem(HeatMapSystem[AMNConfig]):
 
         refined = refinement(flags.refine, background=flags.inference.background, saliency=flags.saliency)
         state, maps = trained_state(job.run, devices=job.devices), flags.maps or job.run.config.data.maps
-        return lambda: make_amn_heatmaps(job.run, state, pictures, maps, flags.out, refinement=refined)
+        options = {"refinement": refined, "pages": flags.pages}
+        return lambda: make_amn_heatmaps(job.run, state, pictures, maps, flags.out, **options)
 
     def next_command(self, config: AMNConfig, workdir: str) -> str:
         return f"{super().next_command(config, workdir)} --maps {config.data.maps}"

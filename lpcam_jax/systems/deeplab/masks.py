@@ -7,6 +7,7 @@ from ...data.records import RecordSource
 from ...machine.devices import local_mesh
 from ...results.folder import write_all
 from ...results.masks import MaskResults
+from ...results.shown import Pages
 from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import inference_network
@@ -14,7 +15,9 @@ from ..protocol import model_protocol, precision_of
 from .segment import segment_pictures
 
 
-def make_masks(run: Run, state: TrainState, source: RecordSource, out: str | Path) -> dict[str, Any] | None:
+def make_masks(
+    run: Run, state: TrainState, source: RecordSource, out: str | Path, *, pages: Pages
+) -> dict[str, Any] | None:
     """Segment every picture that has no mask yet, then score all pictures.
 
     Args:
@@ -22,6 +25,7 @@ def make_masks(run: Run, state: TrainState, source: RecordSource, out: str | Pat
         state: its parameters and batch statistics.
         source: the pictures.
         out: output folder.
+        pages: which pictures have overlays and a place in the gallery.
 
     Returns:
         The contents of metrics.json; None in every process but the first.
@@ -39,7 +43,7 @@ def make_masks(run: Run, state: TrainState, source: RecordSource, out: str | Pat
         mirror=inference.mirror,
         crf=False,
     )
-    folder = MaskResults(out, protocol, title="Segmentation masks", caption="segmentation")
+    folder = MaskResults(out, protocol, title="Segmentation masks", caption="segmentation", pages=pages)
     skipped = []
     if missing := folder.missing(source):
         network = inference_network(run.config, state, len(run.class_names), devices=local_mesh())

@@ -5,13 +5,14 @@ mask = argmax p
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from scipy.special import softmax
 
-from ...class_activation import resize_bilinear
 from ...data.records import Record, RecordSource
+from ...inference.canvas import Scales, canvas_of, cropped, fused, stack_scales
 from ...inference.forward import Network, as_they_are, mirrored_back, with_mirror_images
 from ...inference.passes import Outputs, finish_each
 from ...machine.errors import UserError
@@ -85,7 +86,20 @@ def mask_of(logits: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     Returns:
         uint8 (H, W).
     """
-    if len(logits) == 1:  # softmax is monotonic
-        return resize_bilinear(logits[0], size).argmax(axis=-1).astype(np.uint8)
-    total = sum(softmax(resize_bilinear(view, size), axis=-1) for view in logits)
-    return total.argmax(axis=-1).astype(np.uint8)
+    return cropped(_best(stack_scales(logits, size), canvas=canvas_of(size)), size)
+
+
+@partial(jax.jit, static_argnames="canvas")
+def _best(logits: Scales, *, canvas: tuple[int, int]) -> jax.Array:
+    """The most probable class, uint8 (*canvas); the probabilities of one view at a time are in memory."""
+    if len(logits.maps) == 1:  # softmax is monotonic
+        total = fused(logits, logits.size, canvas=canvas)
+    else:
+
+        def add(total, view):
+            one = Scales(*(array[None] for array in view), logits.size)
+            return total + jax.nn.softmax(fused(one, logits.size, canvas=canvas), axis=0), None
+
+        start = jnp.zeros((logits.maps.shape[1], *canvas), jnp.float32)
+        total, _ = jax.lax.scan(add, start, (logits.maps, logits.grids))
+    return total.argmax(axis=0).astype(jnp.uint8)

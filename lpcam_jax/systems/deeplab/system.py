@@ -58,7 +58,7 @@ class DeepLab(System[DeepLabConfig]):
         from .masks import make_masks
 
         state = trained_state(job.run, devices=job.devices)
-        return lambda: make_masks(job.run, state, pictures, flags.out)
+        return lambda: make_masks(job.run, state, pictures, flags.out, pages=flags.pages)
 
     def describe(self, metrics: Metrics) -> Iterator[str]:
         from ...results.masks import describe

@@ -20,6 +20,7 @@ from ...results.masks import MaskResults
 from ...results.masks import describe as describe_masks
 from ...results.predictions import MapFolder, open_method, read_protocol, with_maps
 from ...results.scoring import score_maps
+from ...results.shown import Pages
 from ...seeds import with_class_values
 from ...training.checkpoints import TrainState
 from ...training.run import Run
@@ -31,7 +32,7 @@ BACKGROUND = 0.35
 
 
 def make_pseudo_masks(
-    run: Run, state: TrainState, source: RecordSource, maps: str | Path, out: str | Path
+    run: Run, state: TrainState, source: RecordSource, maps: str | Path, out: str | Path, *, pages: Pages
 ) -> dict[str, Any] | None:
     """Refine the maps of every picture that has no mask yet, then score all pictures.
 
@@ -41,6 +42,7 @@ def make_pseudo_masks(
         source: the pictures; those without maps are left out and reported.
         maps: folder of their heat maps.
         out: output folder.
+        pages: which pictures have overlays and a place in the gallery.
 
     Returns:
         The contents of metrics.json; None in every process but the first.
@@ -66,13 +68,13 @@ def make_pseudo_masks(
         precision=precision_of(run),
         **walk,
     )
-    folder = MaskResults(out, protocol, title="Pseudo masks", caption="pseudo mask")
+    folder = MaskResults(out, protocol, title="Pseudo masks", caption="pseudo mask", pages=pages)
     walked = MapFolder(folder.directory / "maps", ("irn",))
 
     def write(_: int, record: Record, edges: np.ndarray) -> None:
         mapped, before = heatmaps.read_for(record, method, classes=classes)
         after = walked_maps(before, edges, **walk)
-        walked.write(record.id, mapped, run.class_names, {"irn": np.moveaxis(after, -1, 0)})
+        walked.write(record.id, mapped, run.class_names, {"irn": after})
         folder.write(record, with_class_values(cut(after, background), mapped))
 
     skipped = []

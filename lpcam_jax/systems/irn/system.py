@@ -56,7 +56,8 @@ class IRN(System[IRNConfig]):
         from .masks import make_pseudo_masks
 
         state = trained_state(job.run, devices=job.devices)
-        return lambda: make_pseudo_masks(job.run, state, pictures, flags.maps or job.run.config.data.maps, flags.out)
+        maps = flags.maps or job.run.config.data.maps
+        return lambda: make_pseudo_masks(job.run, state, pictures, maps, flags.out, pages=flags.pages)
 
     def describe(self, metrics: Metrics) -> Iterator[str]:
         from .masks import describe

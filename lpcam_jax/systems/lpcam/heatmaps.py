@@ -12,6 +12,7 @@ from ...prototypes import Prototypes
 from ...refine.pictures import Refinement
 from ...results.folder import write_all
 from ...results.heatmaps import HeatMapFolder
+from ...results.shown import Pages
 from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import inference_network, network_of
@@ -28,6 +29,7 @@ def make_heatmaps(
     out: str | Path,
     *,
     refinement: Refinement,
+    pages: Pages,
 ) -> dict[str, Any] | None:
     """Compute the missing heat maps, then score all pictures.
 
@@ -38,6 +40,7 @@ def make_heatmaps(
         source: the pictures.
         out: output folder.
         refinement: how pseudo masks are made.
+        pages: which pictures have overlays and a place in the gallery.
 
     Returns:
         The contents of metrics.json; None in every process but the first.
@@ -47,7 +50,7 @@ def make_heatmaps(
     """
     inference, classes, devices = run.config.inference, len(run.class_names), local_mesh()
     protocol = heatmap_protocol(run, state, prototypes, source)
-    folder = HeatMapFolder(out, run.class_names, methods_of(prototypes), protocol, refinement=refinement)
+    folder = HeatMapFolder(out, run.class_names, methods_of(prototypes), protocol, refinement=refinement, pages=pages)
     skipped = []
     if missing := folder.missing(source):
         results = map_pictures(
@@ -61,11 +64,11 @@ def make_heatmaps(
         )
         skipped = write_all(results, lambda _, record, maps: folder.write(record, maps))
 
-    def pages() -> list[tuple[str, str]]:
+    def more_pages() -> list[tuple[str, str]]:
         has_prototypes = write_prototype_page(run, state, prototypes, source, out, devices=devices)
         return [("What the maps are made of: the prototypes of every class", "prototypes.html")] * has_prototypes
 
-    return folder.finish(source, skipped, pages=pages)
+    return folder.finish(source, skipped, pages=more_pages)
 
 
 def heatmap_protocol(run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource) -> dict[str, Any]:

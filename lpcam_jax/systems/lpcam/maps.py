@@ -1,6 +1,7 @@
 """CAM, LPCAM-F and LPCAM of pictures, over several scales and mirror images (paper, Eq. 1, 5 and 6)."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from scipy.special import expit
 
 from ...class_activation import cam, fuse, normalize
 from ...data.records import Record, RecordSource
+from ...inference.canvas import Scales, canvas_of, cropped, fused, inside, stack_scales
 from ...inference.forward import Network, mirrored_back, with_mirror_images
 from ...inference.passes import Outputs, finish_each
 from ...machine.errors import UserError
@@ -92,7 +94,7 @@ def map_pictures(
         classes = mapped_classes(record, probabilities, inference.probability)
         size = record.image.shape[:2]
         maps = {
-            method: on_picture(
+            method: finished_maps(
                 [scale[method][..., classes] for scale in outputs], size, stride=stride, epsilon=EPSILON[method]
             )
             for method in methods
@@ -151,6 +153,32 @@ def on_picture(
     Source: reference steps "make_cam" and "make_lpcam" (the former adds epsilon to the sum over scales).
     """
     return normalize(fuse(maps, size, stride=stride), epsilon=epsilon / len(maps))
+
+
+def finished_maps(maps: Sequence[np.ndarray], size: tuple[int, int], *, stride: int, epsilon: float) -> np.ndarray:
+    """`on_picture` on the device, compiled for few shapes.
+
+    Args:
+        maps: float (h_s, w_s, n) for each scale s.
+        size: (H, W) of the picture.
+        stride: pixels per feature position.
+        epsilon: added to the maximum of the sum over scales.
+
+    Returns:
+        float16 (n, H, W) in [0, 1].
+    """
+    scales, options = stack_scales(maps, size), {"canvas": canvas_of(size), "stride": stride}
+    # One map at a time, because a program is compiled for each shape; they are all dispatched before the first is done.
+    finished = [_finished_map(scales[n : n + 1], epsilon / len(maps), **options) for n in range(scales.maps.shape[1])]
+    return np.stack([cropped(one, size) for one in finished]) if finished else np.zeros((0, *size), np.float16)
+
+
+@partial(jax.jit, static_argnames=("canvas", "stride"))
+def _finished_map(scales: Scales, epsilon: jax.Array, *, canvas: tuple[int, int], stride: int) -> jax.Array:
+    """A single map, fused and normalized: float16 (*canvas)."""
+    [heat] = fused(scales, stride * -(-scales.size // stride), canvas=canvas)
+    heat = jnp.where(inside(scales, canvas), heat, heat[0, 0])  # the padding has no influence on the extremes
+    return normalize(heat[..., None], epsilon=epsilon)[..., 0].astype(jnp.float16)
 
 
 def mapped_classes(record: Record, probabilities: np.ndarray, threshold: float) -> np.ndarray:

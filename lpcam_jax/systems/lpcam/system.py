@@ -64,7 +64,8 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
         refined = refinement(flags.refine, background=flags.inference.background, saliency=flags.saliency)
         prototypes = load_prototypes(job.run)
         state = trained_state(job.run, devices=job.devices)
-        return lambda: make_heatmaps(job.run, state, prototypes, pictures, flags.out, refinement=refined)
+        options = {"refinement": refined, "pages": flags.pages}
+        return lambda: make_heatmaps(job.run, state, prototypes, pictures, flags.out, **options)
 
 
 system = LPCAM()

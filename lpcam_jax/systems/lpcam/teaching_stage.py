@@ -25,7 +25,7 @@ from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import inference_network, network_of
 from .config import LPCAMConfig
-from .maps import features_of_both, on_picture
+from .maps import features_of_both, finished_maps
 from .network import Classifier
 from .teaching import Lesson, blank_lesson, teach
 
@@ -102,7 +102,7 @@ def _fill(
 
     def write(index: int, record: Record, outputs: list[dict[str, np.ndarray]]) -> None:
         labels, size = np.flatnonzero(record.labels), record.image.shape[:2]
-        maps = on_picture([scale["lpcam"][..., labels] for scale in outputs], size, stride=stride, epsilon=0.0)
+        maps = finished_maps([scale["lpcam"][..., labels] for scale in outputs], size, stride=stride, epsilon=0.0)
         refined = crf_labels(record.image, [cut(maps, background)], 1 + len(labels))[0]
         target = target_of(np.append(0, 1 + labels)[refined], 1 + len(start), stride=stride)
         lesson.write(slots[index], [scale["features"] for scale in outputs], record.labels > 0, target)

@@ -110,7 +110,8 @@ class TrainedModel:
         ):
             names = tuple(self.class_names[n] for n in mapped.classes)
             probabilities = dict(zip(self.class_names, map(float, mapped.probabilities), strict=True))
-            results[index] = NamedMaps(record.image, mapped.classes, names, probabilities, mapped.maps)
+            maps = {method: np.moveaxis(stack, 0, -1).astype(np.float32) for method, stack in mapped.maps.items()}
+            results[index] = NamedMaps(record.image, mapped.classes, names, probabilities, maps)
         return results
 
     def features(self, picture: Picture) -> np.ndarray:

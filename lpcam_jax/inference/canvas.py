@@ -1,0 +1,99 @@
+"""The outputs of all scales of a picture, brought to the size of the picture on the device.
+
+Pictures have hundreds of sizes, and a program is compiled for each shape. So a picture and its grids lie in the top
+left corners of canvases of few sizes, and what is sampled depends on the valid sizes alone, as in `backbones.layers`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..backbones.layers import interpolation_matrix
+
+# Multiples of pixels and of positions of a grid.
+_PIXELS, _POSITIONS = 64, 8
+
+Size = tuple[int, int]
+
+
+class Scales(NamedTuple):
+    """Maps of a picture at several scales; padded, so that they are one array.
+
+    Attributes:
+        maps: float32 (s, k, h, w), zero outside the valid region.
+        grids: int32 (s, 2), valid rows and columns of each scale.
+        size: int32 (2,), rows and columns of the picture.
+    """
+
+    maps: np.ndarray
+    grids: np.ndarray
+    size: np.ndarray
+
+    def __getitem__(self, index: slice) -> "Scales":
+        """Some of the k maps."""
+        return self._replace(maps=self.maps[:, index])
+
+
+def stack_scales(maps: Sequence[np.ndarray], size: Size) -> Scales:
+    """Stack the maps of all scales.
+
+    Args:
+        maps: float (h_s, w_s, k) for each scale s.
+        size: (H, W) of the picture.
+
+    Returns:
+        Scales, with h and w rounded up to multiples of 8.
+    """
+    grids = np.array([one.shape[:2] for one in maps], np.int32)
+    shape = -(-grids.max(axis=0) // _POSITIONS) * _POSITIONS
+    padded = np.zeros((len(maps), maps[0].shape[2], *shape), np.float32)
+    for canvas, one in zip(padded, maps, strict=True):
+        canvas[:, : one.shape[0], : one.shape[1]] = np.moveaxis(one, -1, 0)
+    return Scales(padded, grids, np.array(size, np.int32))
+
+
+def canvas_of(size: Size) -> Size:
+    """The canvas of a picture (H, W): both rounded up to multiples of 64."""
+    return tuple(-(-length // _PIXELS) * _PIXELS for length in size)
+
+
+def fused(scales: Scales, extent: jax.Array, *, canvas: Size) -> jax.Array:
+    """The mean over scales of the maps, each resized bilinearly.
+
+    Args:
+        scales: the maps.
+        extent: int32 (2,), the size to which the valid region of each scale is resized: that of the picture or, where
+            positions of the grid have a size in pixels, that of the grid.
+        canvas: of the picture.
+
+    Returns:
+        float32 (k, *canvas), to be cropped to the picture; undefined outside.
+
+    Source: `class_activation.fuse`, equal to 1e-6.
+    """
+    down, across = _matrices(scales, extent, canvas)
+    wide = jnp.einsum("skhw,sxw->skhx", scales.maps, across, precision="highest")
+    return jnp.einsum("syh,skhx->kyx", down, wide, precision="highest") / len(scales.maps)
+
+
+def inside(scales: Scales, canvas: Size) -> jax.Array:
+    """Which positions of the canvas belong to the picture: bool (*canvas)."""
+    rows, columns = (jnp.arange(length) < valid for length, valid in zip(canvas, scales.size, strict=True))
+    return rows[:, None] & columns[None]
+
+
+def cropped(maps: jax.Array, size: Size) -> np.ndarray:
+    """The part (..., H, W) of maps (..., H', W') on a canvas that belongs to the picture, on the host."""
+    return np.asarray(maps)[..., : size[0], : size[1]]
+
+
+def _matrices(scales: Scales, extent: jax.Array, canvas: Size) -> tuple[jax.Array, jax.Array]:
+    """The weights of rows float32 (s, H', h), and of columns (s, W', w)."""
+    extents = jnp.broadcast_to(extent, scales.grids.shape)
+    return tuple(
+        interpolation_matrix(source, target, scales.grids[:, axis], scales.grids[:, axis], extents[:, axis])
+        for axis, (source, target) in enumerate(zip(scales.maps.shape[2:], canvas, strict=True))
+    )

@@ -1,0 +1,46 @@
+"""The outputs of all scales, finished on a canvas, are those of the picture alone."""
+
+import numpy as np
+import pytest
+
+from lpcam_jax.inference.canvas import canvas_of, cropped, fused, stack_scales
+from lpcam_jax.systems.lpcam.maps import finished_maps, on_picture
+
+RNG = np.random.default_rng(0)
+SIZES = [(1, 1), (5, 7), (64, 64), (65, 33), (375, 500)]
+
+
+def at_scales(size: tuple[int, int], count: int) -> list[np.ndarray]:
+    """Random maps at three scales, on grids of 16 pixels a position."""
+    grids = [[max(round(scale * length / 16), 1) for length in size] for scale in (1.0, 0.5, 2.0)]
+    return [RNG.random((*grid, count), np.float32) for grid in grids]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", [1, 3])
+def test_maps_are_those_computed_at_the_size_of_the_picture(size, count):
+    maps = at_scales(size, count)
+    found = finished_maps(maps, size, stride=16, epsilon=1e-5)
+    assert (found.shape, found.dtype) == ((count, *size), np.float16)
+    np.testing.assert_allclose(found, np.moveaxis(on_picture(maps, size, stride=16), -1, 0), atol=5e-4)
+
+
+def test_a_picture_of_no_class_has_no_maps_and_a_flat_map_is_zero():
+    assert finished_maps(at_scales((20, 30), 0), (20, 30), stride=16, epsilon=0.0).shape == (0, 20, 30)
+    assert not finished_maps([np.ones((2, 2, 1), np.float32)], (20, 30), stride=16, epsilon=0.0).any()
+
+
+def test_the_canvas_has_no_influence():
+    size = (37, 50)
+    scales = stack_scales(at_scales(size, 2), size)
+    small, large = (
+        cropped(fused(scales, scales.size, canvas=canvas), size) for canvas in (canvas_of(size), (192, 256))
+    )
+    np.testing.assert_allclose(small, large, atol=1e-6)
+
+
+def test_pictures_of_a_hundred_sizes_have_few_canvases():
+    sizes = [(h, w) for h in range(320, 384, 6) for w in range(448, 512, 6)]
+    assert {canvas_of(size) for size in sizes} == {(320, 448), (384, 448), (320, 512), (384, 512)}
+    shapes = {stack_scales(at_scales(size, 1), size).maps.shape for size in sizes}
+    assert len(shapes) <= 4
