@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from . import processes
 from .errors import UserError
 
 _UNABLE = "Unable to initialize backend"
@@ -41,6 +42,7 @@ def start() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # JAX asserts that one of those that are named is there
         raise UserError(_no_devices(error)) from None
+    processes.gather(np.zeros(0))  # CPUs connect now that all are here: at any other time they wait half a minute
 
 
 def complaint(error: Exception) -> str | None:

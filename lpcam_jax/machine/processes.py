@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from itertools import count
 from typing import Any, NoReturn
 
 import jax
@@ -18,6 +19,10 @@ from .errors import UserError
 
 # Seconds without a heartbeat after which a process counts as dead and the others end.
 _SILENCE = 40
+
+# Seconds that a process waits for one that lives: it may be at work alone for hours.
+_PATIENCE = 24 * 60 * 60
+
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
@@ -55,6 +60,32 @@ def join() -> None:
 
 
 _are_joined = False
+_waits = count()
+
+
+def are_joined() -> bool:
+    """Whether this process is one of several started together; asks no device."""
+    return _are_joined
+
+
+def wait() -> None:
+    """Wait for the other processes: each returns once all have called this.
+
+    JAX itself waits for 5 minutes at the end of a process, and CPUs for less than an hour in an exchange; but the first
+    may write pages for longer, and one machine may be slower than another.
+
+    Raises:
+        UserError: Another process has ended, or is not here within a day.
+    """
+    if not _are_joined:
+        return
+    from orbax.checkpoint import multihost  # here: few programs need it
+
+    try:
+        multihost.get_barrier_sync_fn()(key=f"lpcam_jax {next(_waits)}", timeout_ms=1000 * _PATIENCE)
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).split("\n")[0][:200]
+        raise UserError(f"another process does not come ({reason}); its own output says why.") from None
 
 
 def end(line: str, code: int) -> NoReturn:
@@ -117,6 +148,7 @@ def gather(array: np.ndarray) -> list[np.ndarray]:
     """
     if not are_several():
         return [array]
+    wait()
     from jax.experimental import multihost_utils  # here: it takes as long to import as a tenth of JAX
 
     counts = multihost_utils.process_allgather(np.int32(len(array)))

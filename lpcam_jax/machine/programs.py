@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,13 @@ def run_program(main: Callable[[], None]) -> None:
     """Run a program: a UserError is one line on stderr and exit code 2; Ctrl-C is one and 130, SIGTERM one and 143.
 
     So is what the machine is to blame for, such as memory that is full. All other errors are bugs, with a traceback.
+    Of several processes, each ends when all are done, or any has failed.
     """
     _print_all_letters()
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
+        processes.wait()
     except UserError as error:
         processes.end(f"error: {' '.join(str(error).splitlines())}", 2)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
@@ -29,9 +32,11 @@ def run_program(main: Callable[[], None]) -> None:
         code = 143 if isinstance(stop, _Terminated) else 130
         processes.end("stopped; the same command continues where it was.", code)
     except Exception as error:
-        if (line := devices.complaint(error)) is None:
+        if (line := devices.complaint(error)) is not None:
+            processes.end(f"error: {line}", 2)
+        if not processes.are_joined():
             raise
-        processes.end(f"error: {line}", 2)
+        processes.end(traceback.format_exc().rstrip(), 1)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -109,28 +109,21 @@ class PictureResults(ResultFolder, ABC):
         if self._origins is not None:
             self._origins.note(self._source, self._numbers[name], self._inputs)
 
-    def finish(
-        self, source: RecordSource, skipped: Sequence[str], score: Callable[[dict[str, Any]], dict[str, Any]]
-    ) -> dict[str, Any] | None:
-        """Score all pictures and write metrics.json and the page, once every process has written its share.
+    def base_metrics(self, source: RecordSource, skipped: Sequence[str]) -> dict[str, Any]:
+        """The beginning of metrics.json, once every process has written its share.
 
         Args:
             source: the pictures.
             skipped: one line for every picture that this process could not read.
-            score: {"pictures", "skipped", "protocol"} -> the contents of metrics.json; also writes the files about all
-                pictures.
 
         Returns:
-            The contents of metrics.json; None in every process but the first.
+            {"pictures", "skipped", "protocol"}.
 
         Raises:
-            UserError: no picture could be read, or the folder cannot be written.
+            UserError: no picture could be read.
         """
-        self._shown = shown_pictures(source.ids, self.pages)
         skipped = all_skipped(skipped, source)
-        if not processes.is_first():
-            return None
-        return score({"pictures": len(source) - len(skipped), "skipped": skipped, "protocol": self.protocol})
+        return {"pictures": len(source) - len(skipped), "skipped": skipped, "protocol": self.protocol}
 
 
 def fingerprint(tree: Any) -> str:

@@ -26,6 +26,7 @@ import numpy as np
 from ..config.registry import title
 from ..data.masks import MAX_CLASSES, MaskFolder, expect_numbered
 from ..data.records import Record, RecordSource
+from ..machine import processes
 from ..machine.files import write_atomically
 from ..refine.pictures import Refinement, cut
 from ..report.curve import seed_curves
@@ -128,12 +129,13 @@ class HeatMapFolder(PictureResults):
     def finish(
         self, source: RecordSource, skipped: Sequence[str], *, pages: Callable[[], Sequence[tuple[str, str]]] = list
     ) -> dict[str, Any] | None:
-        """Score all pictures and write the page, once every process has written its share.
+        """Score all pictures, each process its share, and write the page, once every process has written its share.
 
         Args:
             source: the pictures.
             skipped: one line for every picture that this process could not read.
-            pages: writes further pages and returns links to them, each (text, file beside index.html).
+            pages: writes further pages and returns links to them, each (text, file beside index.html); only asked in
+                the first process.
 
         Returns:
             The contents of metrics.json; None in every process but the first.
@@ -141,29 +143,28 @@ class HeatMapFolder(PictureResults):
         Raises:
             UserError: no picture could be read, or the folder cannot be written.
         """
-
-        def score(metrics: dict[str, Any]) -> dict[str, Any]:
-            scores, of_pictures = score_maps(self.maps, source)
-            metrics |= scores
-            if "scores" in metrics and self.refinement:
-                metrics["pseudo_masks"] = score_masks(self.pseudo_masks, source)[0]["scores"]
-            if "scores" in metrics:
-                seed_curves(self.directory / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
-            self.write_json("metrics.json", metrics)
-            if self.pages != "none":
-                write_heatmap_gallery(
-                    self.directory,
-                    self.maps,
-                    self.class_names,
-                    metrics,
-                    {name: of for name, of in of_pictures.items() if self.shows(name) and self.is_done(name)},
-                    has_masks=source.has_masks,
-                    refined=bool(self.refinement),
-                    links=pages(),
-                )
-            return metrics
-
-        return super().finish(source, skipped, score)
+        metrics = self.base_metrics(source, skipped)
+        scores, of_pictures = score_maps(self.maps, source)
+        metrics |= scores
+        if "scores" in metrics and self.refinement:
+            metrics["pseudo_masks"] = score_masks(self.pseudo_masks, source)[0]["scores"]
+        if not processes.is_first():
+            return None
+        if "scores" in metrics:
+            seed_curves(self.directory / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
+        self.write_json("metrics.json", metrics)
+        if self.pages != "none":
+            write_heatmap_gallery(
+                self.directory,
+                self.maps,
+                self.class_names,
+                metrics,
+                {name: of for name, of in of_pictures.items() if self.shows(name) and self.is_done(name)},
+                has_masks=source.has_masks,
+                refined=bool(self.refinement),
+                links=pages(),
+            )
+        return metrics
 
 
 def describe(metrics: dict[str, Any]) -> Iterator[str]:

@@ -21,6 +21,7 @@ import numpy as np
 from ..data.masks import MaskFolder, expect_numbered
 from ..data.pictures import picture_size
 from ..data.records import Record, RecordSource
+from ..machine import processes
 from ..machine.files import write_atomically
 from ..report.confusion import confusion_picture
 from ..report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layer
@@ -79,12 +80,12 @@ class MaskResults(PictureResults):
     def finish(
         self, source: RecordSource, skipped: Sequence[str], *, more: Callable[[], dict[str, Any]] = dict
     ) -> dict[str, Any] | None:
-        """Score all pictures and write the page, once every process has written its share.
+        """Score all pictures, each process its share, and write the page, once every process has written its share.
 
         Args:
             source: the pictures.
             skipped: one line for every picture that this process could not read.
-            more: computes further entries of metrics.json.
+            more: computes further entries of metrics.json, in every process.
 
         Returns:
             The contents of metrics.json; None in every process but the first.
@@ -92,19 +93,18 @@ class MaskResults(PictureResults):
         Raises:
             UserError: no picture could be read, or the folder cannot be written.
         """
-
-        def score(metrics: dict[str, Any]) -> dict[str, Any]:
-            scores, of_pictures = score_masks(self.masks, source)
-            metrics |= {**more(), **scores}
-            if "scores" in metrics:
-                confusion = np.array(metrics["scores"]["confusion"])
-                confusion_picture(self.directory / "confusion.png", {"masks": confusion}, self.class_names)
-            self.write_json("metrics.json", metrics)
-            if self.pages != "none":
-                self._write_gallery(metrics, of_pictures, has_masks=source.has_masks)
-            return metrics
-
-        return super().finish(source, skipped, score)
+        metrics = self.base_metrics(source, skipped)
+        scores, of_pictures = score_masks(self.masks, source)
+        metrics |= {**more(), **scores}
+        if not processes.is_first():
+            return None
+        if "scores" in metrics:
+            confusion = np.array(metrics["scores"]["confusion"])
+            confusion_picture(self.directory / "confusion.png", {"masks": confusion}, self.class_names)
+        self.write_json("metrics.json", metrics)
+        if self.pages != "none":
+            self._write_gallery(metrics, of_pictures, has_masks=source.has_masks)
+        return metrics
 
     def _write_gallery(
         self, metrics: dict[str, Any], of_pictures: Mapping[str, PictureScore], *, has_masks: bool

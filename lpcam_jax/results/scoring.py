@@ -2,6 +2,8 @@
 
 The threshold that turns maps into masks is a choice, and CAM and LPCAM need different ones. So every method is scored
 at its own best threshold and at a common fixed one, and the whole curve is stored.
+
+Of several processes each scores its share of the pictures, and all have the scores of all.
 """
 
 from collections import deque
@@ -16,6 +18,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..data.masks import IGNORE, MaskFolder
 from ..data.records import RecordSource
+from ..machine import processes
 from ..machine.errors import UserError
 from ..metrics import confusion_matrix, iou, seed_scores, threshold_sweep
 from .predictions import MapFolder
@@ -94,6 +97,11 @@ class SeedScoring:
         self.matrices[cells] += np.asarray(sweep)[:, : len(values), : len(values)]
         return np.nanmean(iou(sweep.astype(np.float32)), axis=1)
 
+    def add_processes(self) -> None:
+        """Add what the other processes have counted."""
+        for matrix in self.matrices:  # one at a time: together, those of a thousand classes take a gigabyte
+            matrix[:] = np.sum(processes.gather(matrix), axis=0)
+
     def report(self) -> dict[str, Any]:
         """Scores at the best and at the fixed threshold, and the curve; plain JSON values, fractions in [0, 1].
 
@@ -158,17 +166,20 @@ def score_maps(maps: MapFolder, source: RecordSource) -> tuple[dict[str, Any], d
     """
     # Matrices of all classes at all thresholds: a thousand classes take a gigabyte, which only true masks are worth.
     scoring = {method: SeedScoring(len(source.class_names)) for method in maps.methods if source.has_masks}
-    empty, counts, of_pictures = dict.fromkeys(maps.methods, 0), _counts(maps, source), {}
+    empty, of_pictures = dict.fromkeys(maps.methods, 0), {}
     for name, (classes, arrays), truth in _with_truth(maps, source):
         miou = {}
         for method, stack in arrays.items():
             empty[method] += int((~stack.any(axis=(1, 2))).sum())
             if truth is not None:
                 miou[method] = scoring[method].add(np.moveaxis(stack, 0, -1), classes, truth)
-        counts["without_truth" if truth is None else "scored"] += 1
         of_pictures[name] = PictureScore(classes, classes_in(truth), miou, _disagreement(arrays))
-    result = {**counts, "empty_maps": empty}
-    if counts["scored"]:
+    of_pictures = _of_all_processes(of_pictures, source)
+    empty = {method: sum(processes.gather_values(count)) for method, count in empty.items()}
+    result = {**_counts(of_pictures, source), "empty_maps": empty}
+    if result["scored"]:
+        for seed_scoring in scoring.values():
+            seed_scoring.add_processes()
         result["scores"] = {method: seed_scoring.report() for method, seed_scoring in scoring.items()}
     return result, of_pictures
 
@@ -193,9 +204,8 @@ def score_masks(masks: MaskFolder, source: RecordSource) -> tuple[dict[str, Any]
     Source: the reference's evaluation, which turns predicted 255 into background.
     """
     count = len(source.class_names) + 1
-    matrix, unsure, counts, of_pictures = np.zeros((count, count)), 0, _counts(masks, source), {}
+    matrix, unsure, of_pictures = np.zeros((count, count)), 0, {}
     for name, mask, truth in _with_truth(masks, source):
-        counts["without_truth" if truth is None else "scored"] += 1
         miou = {}
         if truth is not None:
             unsure += int(((mask == IGNORE) & (truth != IGNORE)).sum())
@@ -203,8 +213,10 @@ def score_masks(masks: MaskFolder, source: RecordSource) -> tuple[dict[str, Any]
             matrix += confusion
             miou["mask"] = np.nanmean(iou(confusion.astype(np.float32)), keepdims=True)
         of_pictures[name] = PictureScore(classes_in(mask), classes_in(truth), miou, float("nan"))
-    result = {**counts, "unsure_pixels": unsure}
-    if counts["scored"]:
+    of_pictures = _of_all_processes(of_pictures, source)
+    matrix, unsure = np.sum(processes.gather(matrix), axis=0), sum(processes.gather_values(unsure))
+    result = {**_counts(of_pictures, source), "unsure_pixels": unsure}
+    if result["scored"]:
         result["scores"] = {
             **_scores(matrix),
             "confusion": matrix.astype(int).tolist(),
@@ -244,13 +256,37 @@ def _disagreement(arrays: dict[str, np.ndarray]) -> float:
     return float(np.abs(arrays["cam"] - arrays["lpcam"]).mean())
 
 
-def _counts(folder: MapFolder | MaskFolder, source: RecordSource) -> dict[str, Any]:
-    missing = [name for name in source.ids if not folder.file(name).exists()]
-    return {"scored": 0, "without_truth": 0, "missing": len(missing), "first_missing": missing[:5]}
+def _of_all_processes(of_pictures: dict[str, PictureScore], source: RecordSource) -> dict[str, PictureScore]:
+    """The scores of the pictures of all processes, in the order of the data set."""
+    facts = [
+        (name, score.classes.tolist(), score.truth.tolist(), list(score.miou), score.disagreement)
+        for name, score in of_pictures.items()
+    ]
+    curves = [curve for score in of_pictures.values() for curve in score.miou.values()]  # of equal lengths
+    everything = processes.gather_values(facts), processes.gather(np.concatenate([np.zeros(0, np.float32), *curves]))
+    found = {}
+    for facts, numbers in zip(*everything, strict=True):
+        count = sum(len(methods) for _, _, _, methods, _ in facts)
+        curve = iter(np.split(numbers, max(count, 1)))
+        for name, classes, truth, methods, disagreement in facts:
+            miou = {method: next(curve) for method in methods}
+            found[name] = PictureScore(np.array(classes, int), np.array(truth, int), miou, disagreement)
+    return {name: found[name] for name in source.ids if name in found}
+
+
+def _counts(of_pictures: dict[str, PictureScore], source: RecordSource) -> dict[str, Any]:
+    scored = sum(bool(score.miou) for score in of_pictures.values())
+    missing = [name for name in source.ids if name not in of_pictures]
+    return {
+        "scored": scored,
+        "without_truth": len(of_pictures) - scored,
+        "missing": len(missing),
+        "first_missing": missing[:5],
+    }
 
 
 def _with_truth(folder: MapFolder | MaskFolder, source: RecordSource) -> Iterator[tuple[str, Any, np.ndarray | None]]:
-    """Id, prediction and truth of every picture that has a file; threads read a few pictures ahead."""
+    """Id, prediction and truth of every picture of the share that has a file; threads read a few pictures ahead."""
     classes = len(source.class_names)
 
     def read(index: int) -> tuple[str, Any, np.ndarray | None]:
@@ -266,7 +302,8 @@ def _with_truth(folder: MapFolder | MaskFolder, source: RecordSource) -> Iterato
             )
         return name, prediction, truth
 
-    present = [index for index, name in enumerate(source.ids) if folder.file(name).exists()]
+    share = processes.share(range(len(source.ids)))
+    present = [index for index in share if folder.file(source.ids[index]).exists()]
     ahead: deque = deque()
     with (
         ThreadPoolExecutor(4) as pool,

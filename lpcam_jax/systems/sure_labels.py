@@ -117,7 +117,7 @@ def label_pictures(run: Run, pictures: RecordSource) -> Relabelled:
     if missing := sorted({*share} - {*done} | {*changed}):
         # A picture that cannot be read ends the run here, since training would fail on it too.
         write_all(((index, pictures[index], None) for index in tqdm(missing, "labels", unit="img")), write)
-    processes.gather(np.zeros(0))  # wait until every process has written its labels
+    processes.wait()  # until each has written its labels
     return Relabelled(pictures, masks)
 
 
