@@ -1,6 +1,7 @@
 """Which pictures a config means: parts of data sets, and slices of them."""
 
 import contextlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from test_commands import picture
 from lpcam_jax.config import Data
 from lpcam_jax.data.folder import look_into
 from lpcam_jax.data.labels import refuse
+from lpcam_jax.data.records import mask_of
 from lpcam_jax.data.sources import first, pictures_of, seed_source, training_sources, with_classes
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
@@ -164,3 +166,15 @@ def test_the_same_pictures_are_mapped_as_are_checked(tmp_path):
     assert sorted(look_into(tmp_path, refuse).ids) == list(mapped.ids)
     # Masks alone are pictures to whoever names them.
     assert list(pictures_of(LPCAMConfig(), ("cat",), images=str(tmp_path / "Masks")).ids) == ["a"]
+
+
+def test_a_mask_is_read_without_its_picture(devkit):
+    pictures = part("train.txt", source="voc_layout", root=devkit)
+    for source in (pictures, first(pictures, 2)):
+        for index in range(len(source)):
+            np.testing.assert_array_equal(mask_of(source, index), source[index].mask)
+    file = Path(devkit, "JPEGImages", f"{NAMES[0]}.jpg")
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(UserError):
+        pictures[0]
+    assert mask_of(pictures, 0).max() == 1

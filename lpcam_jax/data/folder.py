@@ -13,7 +13,7 @@ from ..machine.errors import UserError
 from .findings import Finding, Severity, listed, quoted, say, shown
 from .formats import SUFFIXES, UNREAD, how_to_read
 from .label_files import MASKS, Labels, Report, Row, read_labels, refuse
-from .masks import MAX_CLASSES, pick_classes, read_with_mask, renumbering
+from .masks import MAX_CLASSES, check_size, pick_classes, read_mask, read_with_mask, renumbering
 from .pictures import among, find_pictures, no_picture, picture_size, read_picture, unique_ids
 from .records import Origin, Record
 from .walk import Walk, entry, walk
@@ -77,6 +77,14 @@ class Folder:
             return Record(self.ids[index], read_picture(path), self.labels[index], None)
         image, mask = read_with_mask(path, mask_path, num_classes=self._num_classes)
         return Record(self.ids[index], image, self.labels[index], self._renumber[mask])
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """The mask alone."""
+        if (path := self._masks[index]) is None:
+            return None
+        mask = read_mask(path, num_classes=self._num_classes)
+        check_size(mask, self.size(index), path)
+        return self._renumber[mask]
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) from the header."""

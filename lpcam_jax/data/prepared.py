@@ -2,7 +2,8 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from ..machine.errors import UserError
 from ..machine.files import read_arrays, write_atomically
-from .masks import IGNORE, MAX_CLASSES, pick_classes, read_mask, read_with_mask, renumbering
+from .masks import IGNORE, MAX_CLASSES, check_size, pick_classes, read_mask, renumbering
 from .pictures import Encoded, picture_size, read_picture, shown
 from .records import Origin, Record, relative_name
 
@@ -86,23 +87,33 @@ class Prepared:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Record:
+        with self._prepared_again():
+            values, name = self._read(*self._parts[index]), self.ids[index]
+            image = read_picture(Encoded(f"{self._where}: {name}", values["image"]), upright=False)
+            labels = None if self.labels is None else self.labels[index]
+            return Record(name, image, labels, self._decoded_mask(index, values, image.shape[:2]))
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """The mask alone."""
+        with self._prepared_again():
+            return self._decoded_mask(index, self._read(*self._parts[index]), self._sizes[index])
+
+    def _decoded_mask(self, index: int, values: dict[str, Any], size: tuple[int, int]) -> np.ndarray | None:
+        if self._reads.mask is None:
+            return None
+        file = Encoded(f"{self._where}: mask of {self.ids[index]}", values[self._reads.mask])
+        if self._reads.is_trimap:
+            return self._renumber[_of_trimap(read_mask(file), int(values["label"]))]
+        mask = read_mask(file, num_classes=self._num_classes)
+        check_size(mask, size, file)
+        return self._renumber[mask]
+
+    @contextmanager
+    def _prepared_again(self) -> Iterator[None]:
         try:
-            return self._decoded(index)
+            yield
         except UserError as error:
             raise UserError(f"{error}; then delete {self._where}, and it will be prepared again") from None
-
-    def _decoded(self, index: int) -> Record:
-        values, name = self._read(*self._parts[index]), self.ids[index]
-        image = Encoded(f"{self._where}: {name}", values["image"])
-        labels = None if self.labels is None else self.labels[index]
-        if self._reads.mask is None:
-            return Record(name, read_picture(image, upright=False), labels, None)
-        file = Encoded(f"{self._where}: mask of {name}", values[self._reads.mask])
-        if not self._reads.is_trimap:
-            pixels, mask = read_with_mask(image, file, num_classes=self._num_classes, upright=False)
-            return Record(name, pixels, labels, self._renumber[mask])
-        pixels, mask = read_picture(image, upright=False), read_mask(file)
-        return Record(name, pixels, labels, self._renumber[_of_trimap(mask, int(values["label"]))])
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W)."""

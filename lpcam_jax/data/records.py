@@ -75,6 +75,19 @@ class RecordSource(Protocol):
         ...
 
 
+def mask_of(source: RecordSource, index: int) -> np.ndarray | None:
+    """`source[index].mask`, without decoding the picture where the source has a method `mask` for that.
+
+    Args:
+        source: the pictures.
+        index: of one of them.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return source.mask(index) if hasattr(source, "mask") else source[index].mask
+
+
 def origin_of(source: RecordSource, index: int) -> Origin:
     """What a record is made from, its labels included; of a source that does not say it, its name and labels."""
     labels = b"" if source.labels is None else np.asarray(source.labels[index], np.float32).tobytes()
@@ -113,6 +126,10 @@ class Subset:
 
     def size(self, index: int) -> tuple[int, int]:
         return self._source.size(self._indices[index])
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """The mask alone."""
+        return mask_of(self._source, self._indices[index])
 
     def origin(self, index: int) -> Origin:
         """What a record is made from."""

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..machine.errors import UserError
 from .findings import listed
 from .formats import SUFFIXES
-from .masks import pick_classes, read_mask, read_with_mask, renumbering
+from .masks import check_size, pick_classes, read_mask, read_with_mask, renumbering
 from .pictures import picture_size, shown
 from .records import Origin, Record, relative_name
 from .walk import walk
@@ -72,6 +72,12 @@ class VOCLayout:
     def __getitem__(self, index: int) -> Record:
         image, mask = read_with_mask(self._images[index], self._masks[index], num_classes=len(VOC_CLASSES))
         return Record(self.ids[index], image, self.labels[index], self._renumber[mask])
+
+    def mask(self, index: int) -> np.ndarray:
+        """The mask alone."""
+        mask = read_mask(self._masks[index], num_classes=len(VOC_CLASSES))
+        check_size(mask, self.size(index), self._masks[index])
+        return self._renumber[mask]
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) from the header."""

@@ -6,9 +6,7 @@ at its own best threshold and at a common fixed one, and the whole curve is stor
 Of several processes each scores its share of the pictures, and all have the scores of all.
 """
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +15,10 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..data.masks import IGNORE, MaskFolder
-from ..data.records import RecordSource
+from ..data.records import RecordSource, mask_of
 from ..machine import processes
 from ..machine.errors import UserError
+from ..machine.threads import map_ahead
 from ..metrics import confusion_matrix, iou, seed_scores, threshold_sweep
 from .predictions import MapFolder
 
@@ -292,7 +291,7 @@ def _with_truth(folder: MapFolder | MaskFolder, source: RecordSource) -> Iterato
     def read(index: int) -> tuple[str, Any, np.ndarray | None]:
         name = source.ids[index]
         prediction, size = folder.read(name, classes=classes)
-        truth = source[index].mask if source.has_masks else None
+        truth = mask_of(source, index) if source.has_masks else None
         if truth is None or (truth == IGNORE).all():
             return name, prediction, None
         if size != truth.shape:
@@ -304,19 +303,7 @@ def _with_truth(folder: MapFolder | MaskFolder, source: RecordSource) -> Iterato
 
     share = processes.share(range(len(source.ids)))
     present = [index for index in share if folder.file(source.ids[index]).exists()]
-    ahead: deque = deque()
-    with (
-        ThreadPoolExecutor(4) as pool,
-        tqdm(total=len(present), desc="scoring", unit="img", disable=not source.has_masks) as bar,
-    ):
-        for index in present:
-            ahead.append(pool.submit(read, index))
-            if len(ahead) > 8:
-                yield ahead.popleft().result()
-                bar.update()
-        while ahead:
-            yield ahead.popleft().result()
-            bar.update()
+    return tqdm(map_ahead(read, present), "scoring", len(present), unit="img", disable=not source.has_masks)
 
 
 def _scores(matrix: np.ndarray) -> dict[str, Any]:
