@@ -23,7 +23,7 @@ from lpcam_jax.systems.lpcam.maps import METHODS
 from lpcam_jax.training.run import Run
 
 SEEDS_ONLY = refinement("none", background=0.3)
-KINDS = {"maps": "npz", "overlays": "png", "seeds": "png", "pseudo_masks": "png"}
+KINDS = {"maps": "npz", "overlays": "jpg", "seeds": "png", "pseudo_masks": "png"}
 
 
 def arrays_of(path) -> dict[str, np.ndarray]:
@@ -124,7 +124,7 @@ def test_seeds_are_the_thresholded_maps_as_a_palette_picture(mapped, source):
 
 def test_pictures_for_people_can_be_opened(mapped, source):
     out, _ = mapped
-    for path in [out / "thresholds.png", *(out / "overlays" / f"{name}.png" for name in source.ids[:3])]:
+    for path in [out / "thresholds.png", *(out / "overlays" / f"{name}.jpg" for name in source.ids[:3])]:
         with Image.open(path) as image:
             image.load()
             assert min(image.size) > 100
@@ -290,7 +290,7 @@ def test_folders_in_ids_become_folders_inside_the_output(tmp_path, classes):
     result = PictureMaps(np.array(classes, int), maps, np.array([0.2, 0.9], np.float32))
     folder.write(record, result)
     assert folder.is_done(record.id)
-    for file in ("maps/{}.npz", "overlays/{}.png", "seeds/{}.png"):
+    for file in ("maps/{}.npz", "overlays/{}.jpg", "seeds/{}.png"):
         assert (tmp_path / file.format("holiday/day 1/IMG.1")).is_file()
     (_, maps), size = folder.maps.read(record.id, classes=2)
     assert (maps["lpcam"].shape, size) == ((len(classes), 20, 30), (20, 30))

@@ -66,7 +66,7 @@ def test_heat_maps_without_masks(finished):
     assert not (maps / "seeds").exists()
     assert not (maps / "pseudo_masks").exists()
     assert f"class_{COUNT - 1}" in (maps / "index.html").read_text()
-    assert (maps / "overlays" / f"class_{COUNT - 1}" / f"{COUNT - 1}.png").exists()
+    assert (maps / "overlays" / f"class_{COUNT - 1}" / f"{COUNT - 1}.jpg").exists()
     assert said.splitlines()[-1].endswith("look at index.html, use maps/.")
 
 

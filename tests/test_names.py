@@ -86,7 +86,7 @@ def test_heat_maps_and_their_page(finished):
     path = unquote_to_bytes(entry["path"])
     assert path == b"cat/caf\xe9"
     assert os.path.exists(os.fsencode(maps) + b"/gallery/photo/" + path + b".jpg")
-    assert os.path.exists(os.fsencode(maps) + b"/overlays/" + path + b".png")
+    assert os.path.exists(os.fsencode(maps) + b"/overlays/" + path + b".jpg")
     metrics = json.loads((maps / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["protocol"]["class_names"] == ["cat", ODD_CLASS]
     assert f"cat/{NAME}" in metrics["pseudo_masks"]["miou_of_pictures"]

@@ -23,5 +23,5 @@ def test_without_pages_everything_else_is_written_and_pages_can_be_added_later(p
     assert not any((tmp_path / name).exists() for name in ("overlays", "gallery", "index.html", "prototypes.html"))
     finished = program(*words)
     assert "look at index.html" in finished.out
-    assert len(list((tmp_path / "overlays").glob("*.png"))) == 3
+    assert len(list((tmp_path / "overlays").glob("*.jpg"))) == 3
     assert len(list((tmp_path / "gallery" / "photo").glob("*.jpg"))) == 3

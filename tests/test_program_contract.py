@@ -201,7 +201,7 @@ def test_every_picture_has_its_results(kind, run, results):
     out, ids = results.directory, ids_of(run)
     assert len(ids) == TINY[kind].pictures
     assert all((out / TINY[kind].result.format(name)).is_file() for name in ids)
-    assert all((out / "overlays" / f"{name}.png").is_file() for name in ids)
+    assert all((out / "overlays" / f"{name}.jpg").is_file() for name in ids)
     system = registry.load_system(kind)
     flags = system.flags(ckpt=str(run.directory), out=str(out))
     said = f"{len(ids)} pictures are in {out}: look at index.html, use {system.results(flags)}."

@@ -17,7 +17,7 @@ from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.report.gallery import layer_file
-from lpcam_jax.report.overlays import mask_panel, png
+from lpcam_jax.report.overlays import jpeg, mask_panel
 from lpcam_jax.report.palette import class_palette, mask_png
 from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabInference, DeepLabModel, DeepLabTraining
 from lpcam_jax.systems.protocol import model_protocol
@@ -73,7 +73,7 @@ def files_of(folder) -> dict:
 
 
 def times_of(folder) -> dict:
-    return {path: path.stat().st_mtime_ns for kind in ("masks", "overlays") for path in (folder / kind).rglob("*.png")}
+    return {path: path.stat().st_mtime_ns for kind in ("masks", "overlays") for path in (folder / kind).rglob("*.*g")}
 
 
 # what they write
@@ -82,8 +82,8 @@ def times_of(folder) -> dict:
 def test_every_picture_has_a_mask_and_an_overlay_and_nothing_else_is_left(segmented, source):
     out, _ = segmented
     assert len(source) == 6
-    for kind in ("masks", "overlays"):
-        assert {path.name for path in (out / kind).iterdir()} == {f"{name}.png" for name in source.ids}
+    for kind, suffix in {"masks": "png", "overlays": "jpg"}.items():
+        assert {path.name for path in (out / kind).iterdir()} == {f"{name}.{suffix}" for name in source.ids}
     files = {"index.html", "metrics.json", "confusion.png", "protocol.json", "origins.0.jsonl"}
     assert {path.name for path in out.iterdir()} == {"masks", "overlays", "gallery", *files}
 
@@ -106,7 +106,7 @@ def test_overlays_show_picture_mask_and_truth(segmented, source):
         expected = mask_panel(
             record.image, mask_in(segmented[0] / "masks" / f"{name}.png"), record.mask, source.class_names
         )
-        assert (segmented[0] / "overlays" / f"{name}.png").read_bytes() == png(expected)
+        assert (segmented[0] / "overlays" / f"{name}.jpg").read_bytes() == jpeg(expected)
 
 
 def test_scores_are_those_of_a_plain_count(segmented, source):

@@ -80,7 +80,7 @@ class Gallery(NamedTuple):
         thresholds: for each method with a seed, the initial threshold.
         rank: the method by whose IoU pictures are sorted.
         against: the method that it is compared with; "" if there is none.
-        overlays: folder of the labelled panels, ID.png.
+        overlays: folder of the labelled panels, ID.jpg.
         summary: lines of text.
         links: (text, file beside the page).
     """

@@ -128,6 +128,13 @@ def png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg(image: np.ndarray) -> bytes:
+    """Encode uint8 (H, W, 3) as JPEG: of photographs a quarter of the size of PNG, in a tenth of its time."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=90, subsampling=0)  # full colour keeps captions crisp
+    return buffer.getvalue()
+
+
 def _fitted(image: np.ndarray) -> np.ndarray:
     """Resize the photograph to fit a cell."""
     height, width = image.shape[:2]

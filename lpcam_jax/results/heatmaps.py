@@ -2,7 +2,7 @@
 
     maps/ID.npz       classes (n,) and their names; for each method float16 (n, H, W), in [0, 1]; if the network
                       classifies, probabilities (c,) of all classes. No pickle.
-    overlays/ID.png   picture, seed, truth, and the maps of every class, side by side
+    overlays/ID.jpg   picture, seed, truth, and the maps of every class, side by side
     seeds/ID.png      seed mask of the last method's maps as a palette PNG: 0 background, n + 1 class n; none where
                       there are more than 254 classes
     pseudo_masks/     the refined seeds (`Refinement`), unless refinement is off
@@ -31,7 +31,7 @@ from ..machine.files import write_atomically
 from ..refine.pictures import Refinement, cut
 from ..report.curve import seed_curves
 from ..report.gallery import write_layer
-from ..report.overlays import panel, png
+from ..report.overlays import jpeg, panel
 from ..report.palette import mask_png
 from ..report.table import empty_maps_line, seed_tables
 from ..seeds import with_class_values
@@ -124,7 +124,7 @@ class HeatMapFolder(PictureResults):
         )
         for key, layer in gallery_layers(record, result.classes, result.maps, refined):
             write_layer(self.directory, key, record.id, layer)
-        write_atomically(self.file("overlays", record.id, "png"), png(picture), durably=False)
+        write_atomically(self.file("overlays", record.id, "jpg"), jpeg(picture), durably=False)
 
     def finish(
         self, source: RecordSource, skipped: Sequence[str], *, pages: Callable[[], Sequence[tuple[str, str]]] = list

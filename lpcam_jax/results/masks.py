@@ -1,7 +1,7 @@
 """A folder of masks, predicted or pseudo, written picture by picture, resumable, and scored together.
 
     masks/ID.png      palette PNG: 0 background, n + 1 class n
-    overlays/ID.png   picture, mask and truth side by side
+    overlays/ID.jpg   picture, mask and truth side by side
     index.html        a gallery to filter and sort; gallery/ holds its pictures. Of many pictures, overlays and gallery
                       show a sample (`shown`)
     metrics.json      protocol and, if there are true masks, mIoU, IoU of each class and confusion matrix
@@ -26,7 +26,7 @@ from ..machine.files import write_atomically
 from ..report.confusion import confusion_picture
 from ..report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layer
 from ..report.layers import mask_layer, photo_layer, picture_colors
-from ..report.overlays import mask_panel, png
+from ..report.overlays import jpeg, mask_panel
 from ..report.palette import mask_png
 from ..report.table import mask_tables
 from .folder import PictureResults, skipped_line
@@ -73,7 +73,7 @@ class MaskResults(PictureResults):
             picture = mask_panel(record.image, mask, record.mask, self.class_names, caption=self.caption)
             for key, layer in _layers(record, mask):
                 write_layer(self.directory, key, record.id, layer)
-            write_atomically(self.file("overlays", record.id, "png"), png(picture), durably=False)
+            write_atomically(self.file("overlays", record.id, "jpg"), jpeg(picture), durably=False)
         self.note_origin(record.id)
         write_atomically(self.masks.file(record.id), mask_png(mask))
 

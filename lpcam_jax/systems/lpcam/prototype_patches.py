@@ -6,7 +6,6 @@
 Both are in the run's directory. They are optional: a run without them, or with those of other prototypes, is valid.
 """
 
-import io
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from ...data.records import RecordSource
 from ...machine.errors import UserError
 from ...machine.files import write_atomically
 from ...prototypes import Prototypes, class_scores
+from ...report.overlays import jpeg
 from ...results.folder import fingerprint
 from .config import Clustering
 
@@ -203,13 +203,6 @@ def read_patches(directory: Path, prototypes: Prototypes) -> dict[str, Any] | No
         return values if values.pop("prototypes") == fingerprint(prototypes) else None
     except (OSError, ValueError, KeyError):
         return None
-
-
-def jpeg(image: np.ndarray) -> bytes:
-    """Encode uint8 (H, W, 3) as JPEG."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
 
 
 def _cut(source: RecordSource, nearest: Sequence[Nearest], *, stride: int) -> dict[tuple, tuple]:
