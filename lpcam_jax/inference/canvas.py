@@ -13,8 +13,8 @@ import numpy as np
 
 from ..backbones.layers import interpolation_matrix
 
-# Multiples of pixels and of positions of a grid.
-_PIXELS, _POSITIONS = 64, 8
+# Multiples of pixels, and of positions of a grid, that canvases are rounded up to.
+_PIXELS, _POSITIONS = 128, 32
 
 Size = tuple[int, int]
 
@@ -45,7 +45,7 @@ def stack_scales(maps: Sequence[np.ndarray], size: Size) -> Scales:
         size: (H, W) of the picture.
 
     Returns:
-        Scales, with h and w rounded up to multiples of 8.
+        Scales, with h and w rounded up to multiples of 32.
     """
     grids = np.array([one.shape[:2] for one in maps], np.int32)
     shape = -(-grids.max(axis=0) // _POSITIONS) * _POSITIONS
@@ -56,7 +56,7 @@ def stack_scales(maps: Sequence[np.ndarray], size: Size) -> Scales:
 
 
 def canvas_of(size: Size) -> Size:
-    """The canvas of a picture (H, W): both rounded up to multiples of 64."""
+    """The canvas of a picture (H, W): both rounded up to multiples of 128."""
     return tuple(-(-length // _PIXELS) * _PIXELS for length in size)
 
 

@@ -2,15 +2,18 @@
 
 A picture at one scale is an item. Items of one bucket share a batch, whatever picture and scale they come from; a
 picture is finished with its last item. `plan_batches` chooses shapes and batches from the sizes alone; `run_passes`
-reads and resizes ahead in threads, and runs one batch on the devices while collecting the next.
+reads and resizes ahead in threads, compiles the shapes side by side, and runs two batches on the devices while
+collecting the next.
 """
 
 import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -21,7 +24,7 @@ from ..data.buckets import bucket_of, choose_buckets
 from ..data.records import Record, RecordSource
 from ..machine.devices import shard
 from ..machine.errors import UserError
-from ..machine.threads import map_ahead
+from ..machine.threads import cores, map_ahead
 
 # Batches on the devices while the next one is put together.
 _RUNNING = 2
@@ -175,8 +178,8 @@ def run_passes(
     readable = [index for index in sizes if index in requested]
     plan = plan_batches(sizes, passes, readable, among=among, batches=batches, devices=devices.size)
     bar = tqdm(total=len(readable), desc=description, unit="img", smoothing=0.05, disable=description is None)
-    queue = _Queue(plan, devices, extra_input, bar)
-    with bar:
+    with bar, ThreadPoolExecutor(cores()) as pool:
+        queue = _Queue(plan, devices, extra_input, bar, pool)
         for index, record, images in _read_ahead(source, readable, [step.scale for step in passes]):
             if isinstance(record, UserError):
                 bar.update()
@@ -188,14 +191,16 @@ def run_passes(
 class _Queue:
     """Items waiting for their batch, batches on the devices, and unfinished pictures."""
 
-    def __init__(self, plan: BatchPlan, devices: Mesh, extra_input: Callable | None, bar: tqdm):
-        self._plan, self._devices, self._extra_input, self._bar = plan, devices, extra_input, bar
+    def __init__(
+        self, plan: BatchPlan, devices: Mesh, extra_input: Callable | None, bar: tqdm, pool: ThreadPoolExecutor
+    ):
+        self._plan, self._devices, self._extra_input, self._bar, self._pool = plan, devices, extra_input, bar, pool
         # (key, number of the batch) -> (index, number of the pass, slot, image)
         self._waiting: dict[tuple[Key, int], list[tuple[int, int, int, np.ndarray]]] = defaultdict(list)
         self._unfinished: dict[int, tuple[Record, list[Outputs | None]]] = {}
-        self._running: deque[tuple[list, Outputs]] = deque()
+        self._running: deque[tuple[list, Future[Outputs]]] = deque()
         self._items_left = Counter(place[:2] for of_picture in plan.places.values() for place in of_picture)
-        self._compiled: set[Key] = set()
+        self._first: dict[Key, Future[Outputs]] = {}  # the first batch of each key, which compiles its program
 
     def add(
         self, index: int, record: Record | UserError, images: Sequence[np.ndarray]
@@ -218,13 +223,15 @@ class _Queue:
                 self._waiting[key, batch].append((index, number, slot, images[number]))
             if not self._items_left[key, batch] and self._waiting[key, batch]:
                 self._start(key, self._waiting.pop((key, batch)))
-            yield from self.finished(running=_RUNNING)
+            compiling = sum(not first.done() for first in self._first.values())
+            yield from self.finished(running=_RUNNING + compiling)
 
     def finished(self, *, running: int) -> Iterator[tuple[int, Record, list[Outputs]]]:
         """Yield finished pictures, waiting until at most `running` batches are on the devices."""
         while len(self._running) > running:
             batch, outputs = self._running.popleft()
-            outputs = {name: np.asarray(value) for name, value in outputs.items()}
+            outputs = {name: np.asarray(value) for name, value in outputs.result().items()}
+            self._bar.set_postfix_str(str(self._plan), refresh=False)
             for index, number, slot, _ in batch:
                 rows, columns = outputs["grid"][slot]
                 record, results = self._unfinished[index]
@@ -249,14 +256,20 @@ class _Queue:
             values = {slot: self._extra_input(self._unfinished[index][0]) for index, _, slot, _ in batch}
             nothing = np.zeros_like(next(iter(values.values())))
             inputs.append(np.stack([values.get(slot, nothing) for slot in range(count)]))
-        if key not in self._compiled:
-            self._compiled.add(key)
-            shapes = f"{len(self._compiled)} of {len(self._plan.items)}"
+        first = self._first.get(key)
+
+        def compute() -> Outputs:
+            if first:
+                first.result()  # so that no program is compiled twice
+            outputs = key.network(*shard(tuple(inputs), self._devices))
+            jax.copy_to_host_async(outputs)
+            return outputs
+
+        outputs = self._pool.submit(compute)
+        if first is None:
+            self._first[key] = outputs
+            shapes = f"{len(self._first)} of {len(self._plan.items)}"
             self._bar.set_postfix_str(f"compiling {height}x{width} ({shapes})")
-        outputs = key.network(*shard(tuple(inputs), self._devices))
-        for value in outputs.values():
-            value.copy_to_host_async()
-        self._bar.set_postfix_str(str(self._plan), refresh=False)
         self._running.append((batch, outputs))
 
 
