@@ -5,11 +5,10 @@
     python -m benchmarks.host --root DIR --beside OLD       # and another checkout, in turn
 
 The programs are the real ones; only what runs on the device is replaced, by arrays of its shapes that are made once:
-the forward pass and, after it, the resizing to the picture. So what is left is what an accelerator has to wait for:
-reading, resizing, putting together batches, and everything from the device's outputs to the files. Time is that of all
-threads together (user and system), so that other programs on the machine matter little; pictures a second are those of
-one core, start and end of the program left out. With and without pages; never with the CRF, which is measured by
-`benchmarks.crf`. Prints Markdown.
+the forward pass, the resizing to the picture, random walk and CRF. So what is left is what an accelerator has to wait
+for: reading, resizing, putting together batches, and everything from the device's outputs to the files. Time is that of
+all threads together (user and system), so that other programs on the machine matter little; pictures a second are those
+of one core, start and end of the program left out. With and without pages; without pseudo masks. Prints Markdown.
 """
 
 import argparse
@@ -31,18 +30,20 @@ import numpy as np
 REPOSITORY = Path(__file__).parents[1]
 WORK = REPOSITORY / ".bench" / "host"
 SIZE = (375, 500)
-# What runs on the device after the forward pass, where a checkout has it.
+# What else runs on the device, where a checkout has it; the CRF is that of AMN's sure labels.
 FINISHING = (
     ("lpcam_jax.systems.lpcam.maps", "_finished_map"),
     ("lpcam_jax.systems.amn.activation", "_activate"),
     ("lpcam_jax.systems.deeplab.segment", "_best"),
+    ("lpcam_jax.refine.pictures", "mean_field"),
+    ("lpcam_jax.refine.pictures", "random_walk"),
 )
 SYSTEMS = ("lpcam", "amn", "irn", "deeplab")
 SMALL = ("--model.blocks", "1", "1", "1", "1", "--model.width", "2", "--model.stem-width", "2")
 TRAINED = {
     "lpcam": ("folder", "--training.least-steps", "1", "--training.crop", "64", "--training.long-side", "64", "96"),
     "amn": ("voc12_amn", "--data.source", "folder", "--training.crop", "64"),
-    "irn": ("folder_irn", "--training.crop", "64"),
+    "irn": ("folder_irn", "--training.crop", "80"),
     "deeplab": ("folder_deeplab", "--training.steps", "1", "--training.crop", "64"),
 }
 
@@ -220,7 +221,7 @@ def free(function):
     kept = {}
 
     def outputs(*arguments, **options):
-        key = (tuple(np.shape(leaf) for leaf in jax.tree.leaves(arguments)), tuple(options.items()))
+        key = tuple(getattr(leaf, "shape", leaf) for leaf in jax.tree.leaves((arguments, options)))
         if key not in kept:
             shape = jax.eval_shape(functools.partial(function, **options), *arguments)
             values = smooth((1, *shape.shape, 1)).reshape(shape.shape)

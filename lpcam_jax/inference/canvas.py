@@ -32,9 +32,9 @@ class Scales(NamedTuple):
     grids: np.ndarray
     size: np.ndarray
 
-    def __getitem__(self, index: slice) -> "Scales":
-        """Some of the k maps."""
-        return self._replace(maps=self.maps[:, index])
+    def only(self, n: int) -> "Scales":
+        """Map number n alone."""
+        return self._replace(maps=self.maps[:, n : n + 1])
 
 
 def stack_scales(maps: Sequence[np.ndarray], size: Size) -> Scales:

@@ -169,7 +169,7 @@ def finished_maps(maps: Sequence[np.ndarray], size: tuple[int, int], *, stride: 
     """
     scales, options = stack_scales(maps, size), {"canvas": canvas_of(size), "stride": stride}
     # One map at a time, because a program is compiled for each shape; they are all dispatched before the first is done.
-    finished = [_finished_map(scales[n : n + 1], epsilon / len(maps), **options) for n in range(scales.maps.shape[1])]
+    finished = [_finished_map(scales.only(n), epsilon / len(maps), **options) for n in range(scales.maps.shape[1])]
     return np.stack([cropped(one, size) for one in finished]) if finished else np.zeros((0, *size), np.float16)
 
 
