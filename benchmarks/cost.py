@@ -12,7 +12,6 @@ which take it minutes. Prints Markdown for RESULTS.md.
 import argparse
 import dataclasses
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,24 +23,18 @@ from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from benchmarks.chips import CHIPS, least_time, roofline
+from benchmarks.steps import CLASSES, classifier_step, segmentation_step
 from lpcam_jax import cam, kmeans, lpcam
 from lpcam_jax.backbones.folding import fold_batch_norm
 from lpcam_jax.machine.devices import portable
 from lpcam_jax.systems.deeplab.config import DeepLabConfig
-from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.systems.lpcam.maps import features_of_both
-from lpcam_jax.systems.lpcam.training import classification_loss, classifier_optimizer
-from lpcam_jax.training.state import graph_of, initial_state, network_of
-from lpcam_jax.training.step import make_train_step
+from lpcam_jax.training.state import graph_of
 
-CLASSES, PLATFORMS = 20, ("cpu", "cuda", "tpu")
-# Flops and bytes a second. By JAX's default a float32 convolution is multiplied in bfloat16 on a TPU and in TF32
-# on an H100; the products of the method ask for full precision ("highest"): six passes on a v5e, no tensor cores there.
-CHIPS = {
-    "v5e": {"bfloat16": 197e12, "float32": 197e12, "highest": 197e12 / 6, "bytes": 819e9},
-    "H100": {"bfloat16": 989e12, "float32": 494e12, "highest": 67e12, "bytes": 3.35e12},
-}
+PLATFORMS = ("cpu", "cuda", "tpu")
+SHOWN = {name: CHIPS[name] for name in ("v5e", "H100")}
 
 
 class Program(NamedTuple):
@@ -59,10 +52,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tpu", action="store_true", help="compile for a TPU v5e, which need not be here")
     if parser.parse_args().tpu:
-        everywhere, chips = NamedSharding(one_v5e(), PartitionSpec()), {"v5e": CHIPS["v5e"]}
+        everywhere, chips = NamedSharding(one_v5e(), PartitionSpec()), {"v5e": SHOWN["v5e"]}
     else:
         here = dict.fromkeys(("highest", "float32", "bfloat16"), products_a_second()) | {"bytes": reads_a_second()}
-        everywhere, chips = None, CHIPS | {"here": here}
+        everywhere, chips = None, SHOWN | {"here": here}
         print(f"These cores: {here['float32'] / 1e9:,.0f} GFLOP/s (product), {here['bytes'] / 1e9:.0f} GB/s (sum).")
     columns = ["GFLOP", "GB", "peak GB", *(f"{chip}, ms" for chip in chips)]
     print(f"\n| program | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}", flush=True)
@@ -109,11 +102,6 @@ def _placed(leaf, *, sharding):
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def roofline(flops: float, nbytes: float, chip: dict[str, float], precision: str) -> float:
-    """Seconds that the chip needs at least."""
-    return max(flops / chip[precision], nbytes / chip["bytes"])
-
-
 def programs(*, steps: bool) -> Iterator[Program]:
     """Every stage; the training steps, if they are wanted."""
     features = _floats(32, 32, 2048)
@@ -158,48 +146,29 @@ def _maps(graph, parameters, batch_stats, directions, pictures, sizes):
 def _classifier_step(precision: str) -> Program:
     config = LPCAMConfig()
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, precision=precision))
-    optimizer = classifier_optimizer(config.training, network_of(config, CLASSES), steps=1000)
-    graph, *_ = graph_of(config, CLASSES)
-    state = jax.eval_shape(partial(initial_state, config, CLASSES, optimizer))
-    b, side = config.training.batch_size, config.training.crop
-    batch = {"image": _bytes(b, side, side, 3), "box": _integers(b, 4), "labels": _floats(b, CLASSES)}
-    step = make_train_step(graph, optimizer, classification_loss(train_batch_norm=False), seed=0)
-    return Program(f"classifier step, {b} pictures of {side}x{side}, {precision}", step, (state, batch), 1, precision)
+    b, side, step = config.training.batch_size, config.training.crop, classifier_step(config)
+    name = f"classifier step, {b} pictures of {side}x{side}, {precision}"
+    return Program(name, step.function, (step.state, step.batch), 1, precision)
 
 
 def _segmentation_step() -> Program:
     config = DeepLabConfig()
-    training, graph = config.training, graph_of(config, CLASSES)[0]
-    optimizer = segmentation_optimizer(training, network_of(config, CLASSES))
-    state = jax.eval_shape(partial(initial_state, config, CLASSES, optimizer))
-    b, side = training.batch_size, training.crop
-    batch = {"image": _bytes(b, side, side, 3), "box": _integers(b, 4), "mask": _bytes(b, side, side)}
-    loss = segmentation_loss(train_backbone=training.batch_norm == "train")
-    step = make_train_step(graph, optimizer, loss, seed=0, accumulate=training.accumulate)
-    name = f"DeepLabV2 step, ResNet-101, {b} pictures of {side}x{side} in {training.accumulate} parts, float32"
-    return Program(name, step, (state, batch), 1, "float32")
+    training, step = config.training, segmentation_step(config)
+    b, side, parts = training.batch_size, training.crop, training.accumulate
+    name = f"DeepLabV2 step, ResNet-101, {b} pictures of {side}x{side} in {parts} parts, float32"
+    return Program(name, step.function, (step.state, step.batch), 1, "float32")
 
 
 def products_a_second() -> float:
     """Flops a second of a float32 product on these cores."""
     x = jnp.ones((2048, 2048))
-    return 2 * 2048**3 / _least_time(jax.jit(lambda x: x @ x), x)
+    return 2 * 2048**3 / least_time(jax.jit(lambda x: x @ x), x)
 
 
 def reads_a_second() -> float:
     """Bytes a second of a sum over more than the caches hold, on these cores."""
     x = jnp.ones(1 << 28)
-    return x.nbytes / _least_time(jax.jit(jnp.sum), x)
-
-
-def _least_time(function: Callable, x: jax.Array) -> float:
-    jax.block_until_ready(function(x))
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        jax.block_until_ready(function(x))
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return x.nbytes / least_time(jax.jit(jnp.sum), x)
 
 
 def _floats(*shape: int) -> Any:

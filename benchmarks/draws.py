@@ -18,15 +18,15 @@ def features(blocks: int) -> np.ndarray:
     return _positive(np.random.default_rng(0), (blocks, 32, 32, 2048))
 
 
-def head() -> np.ndarray:
-    """A classifier's head, float32 (2048, CLASSES)."""
-    return np.random.default_rng(1).normal(0, 0.05, (2048, CLASSES)).astype(np.float32)
+def head(channels: int = 2048) -> np.ndarray:
+    """A classifier's head, float32 (channels, CLASSES)."""
+    return np.random.default_rng(1).normal(0, 0.05, (channels, CLASSES)).astype(np.float32)
 
 
-def prototypes() -> tuple[np.ndarray, np.ndarray]:
-    """Class and context centres, float32 (CLASSES, 12, 2048) each."""
+def prototypes(channels: int = 2048) -> tuple[np.ndarray, np.ndarray]:
+    """Class and context centres, float32 (CLASSES, 12, channels) each."""
     rng = np.random.default_rng(2)
-    return tuple(_positive(rng, (CLASSES, 12, 2048)) for _ in range(2))
+    return tuple(_positive(rng, (CLASSES, 12, channels)) for _ in range(2))
 
 
 def points(count: int, clusters: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,8 +53,8 @@ def labels(count: int) -> np.ndarray:
     return np.random.default_rng(5).integers(0, 2, (count, CLASSES)).astype(np.float32)
 
 
-def classifier() -> dict[str, np.ndarray]:
-    """A ResNet-50's weights under torchvision's names, and the head as fc.weight; features keep their scale."""
+def classifier(blocks: tuple[int, ...] = (3, 4, 6, 3), width: int = 64) -> dict[str, np.ndarray]:
+    """A ResNet's weights under torchvision's names, and the head as fc.weight; features keep their scale."""
     rng, arrays = np.random.default_rng(6), {}
 
     def convolution(name, outputs, inputs, size):
@@ -70,11 +70,11 @@ def classifier() -> dict[str, np.ndarray]:
         }.items():
             arrays[f"{name}.{kind}"] = rng.uniform(*values, channels).astype(np.float32)
 
-    convolution("conv1", 64, 3, 7)
-    norm("bn1", 64, 0.6, 1.4)
-    inputs = 64
-    for stage, count in enumerate((3, 4, 6, 3)):
-        wide = 64 * 2**stage
+    convolution("conv1", width, 3, 7)
+    norm("bn1", width, 0.6, 1.4)
+    inputs = width
+    for stage, count in enumerate(blocks):
+        wide = width * 2**stage
         for block in range(count):
             name = f"layer{stage + 1}.{block}"
             for number, (outs, ins, size) in enumerate(
@@ -87,7 +87,7 @@ def classifier() -> dict[str, np.ndarray]:
                 convolution(f"{name}.downsample.0", 4 * wide, inputs, 1)
                 norm(f"{name}.downsample.1", 4 * wide, 0.6, 1.4)
             inputs = 4 * wide
-    arrays["fc.weight"] = np.ascontiguousarray(head().T)
+    arrays["fc.weight"] = np.ascontiguousarray(head(inputs).T)
     return arrays
 
 

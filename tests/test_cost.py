@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks.cost import CHIPS, Program, cost_of, programs, roofline
+from benchmarks.chips import CHIPS, KINDS, roofline
+from benchmarks.cost import Program, cost_of, programs
 
 pytestmark = pytest.mark.rest
 
@@ -12,7 +13,13 @@ def test_the_roofline_is_the_slower_of_computing_and_moving():
     assert roofline(1000, 4, chip, "float32") == 10
     assert roofline(1000, 4, chip, "highest") == 100
     assert roofline(1000, 60, chip, "float32") == 30
-    assert {"float32", "bfloat16", "highest", "bytes"} == CHIPS["v5e"].keys() == CHIPS["H100"].keys()
+
+
+def test_no_chip_is_slower_in_a_lower_precision_and_every_kind_is_known():
+    for name, chip in CHIPS.items():
+        assert chip.keys() == {"float32", "bfloat16", "highest", "bytes"}, name
+        assert chip["highest"] < chip["float32"] <= chip["bfloat16"], name
+    assert set(KINDS.values()) == set(CHIPS)
 
 
 @pytest.fixture(scope="module")

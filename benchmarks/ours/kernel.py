@@ -5,14 +5,13 @@ import numpy as np
 
 from benchmarks import draws
 from benchmarks.contestant import Ready
-from lpcam_jax import Prototypes, cam, directions, lpcam
+from benchmarks.ours.trained import drawn_prototypes
+from lpcam_jax import cam, directions, lpcam
 
 
 def ours(blocks: int, made: bool) -> Ready:
     """LPCAM from prototypes; or from directions that were made once."""
-    of_class, of_context = draws.prototypes()
-    all_of_them = np.ones(of_class.shape[:2], bool)
-    prototypes = jax.device_put(Prototypes(of_class, all_of_them, of_context, all_of_them))
+    prototypes = jax.device_put(drawn_prototypes())
     return _on_features(blocks, lpcam, directions(prototypes) if made else prototypes)
 
 

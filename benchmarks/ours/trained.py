@@ -29,13 +29,20 @@ def optimizer_of(config: LPCAMConfig, *, steps: int) -> optax.GradientTransforma
 
 def with_drawn_weights(config: LPCAMConfig, optimizer: optax.GradientTransformation) -> TrainState:
     """Step 0 with the weights of `draws.classifier`."""
-    arrays = draws.classifier()
+    arrays = draws.classifier(config.model.blocks, config.model.width)
     state = jax.jit(lambda: initial_state(config, draws.CLASSES, optimizer))()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.npz"
         np.savez(file, **arrays)
         state = with_weights(state, replace(config.model, weights=str(file)), devices=devices.mesh())
     return state._replace(parameters={**state.parameters, "head": jnp.asarray(arrays["fc.weight"].T)})
+
+
+def drawn_prototypes(channels: int = 2048) -> Prototypes:
+    """The prototypes of `draws.prototypes`, all of which are kept."""
+    of_class, of_context = draws.prototypes(channels)
+    all_of_them = np.ones(of_class.shape[:2], bool)
+    return Prototypes(of_class, all_of_them, of_context, all_of_them)
 
 
 def write_run(folder: Path, pictures: Path) -> None:
@@ -46,6 +53,4 @@ def write_run(folder: Path, pictures: Path) -> None:
     run = Run.create(folder, config, draws.CLASS_NAMES)
     with CheckpointWriter(run) as checkpoints:
         checkpoints.save(1, state._replace(step=jnp.int32(1)))
-    of_class, of_context = draws.prototypes()
-    all_of_them = np.ones(of_class.shape[:2], bool)
-    save_prototypes(run, Prototypes(of_class, all_of_them, of_context, all_of_them), step=1)
+    save_prototypes(run, drawn_prototypes(), step=1)

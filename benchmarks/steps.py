@@ -1,0 +1,62 @@
+"""The training steps that are measured: the product's own, with the shapes of what they take."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from lpcam_jax.systems.deeplab.config import DeepLabConfig
+from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
+from lpcam_jax.systems.lpcam.training import classification_loss, classifier_optimizer
+from lpcam_jax.training.checkpoints import TrainState
+from lpcam_jax.training.state import graph_of, initial_state, network_of
+from lpcam_jax.training.step import TrainStep, make_train_step
+
+CLASSES = 20
+
+
+class Step(NamedTuple):
+    """A training step.
+
+    Attributes:
+        function: (state, batch) -> (state, metrics), jitted; the state is donated.
+        optimizer: of its parameters.
+        state: shapes of the state.
+        batch: shapes of the batch.
+    """
+
+    function: TrainStep
+    optimizer: optax.GradientTransformation
+    state: TrainState
+    batch: dict[str, jax.ShapeDtypeStruct]
+
+
+def classifier_step(config: LPCAMConfig) -> Step:
+    """Of the classifier."""
+    training, network = config.training, network_of(config, CLASSES)
+    labels = {"labels": jax.ShapeDtypeStruct((training.batch_size, CLASSES), np.float32)}
+    loss = classification_loss(train_batch_norm=training.batch_norm == "train")
+    return _step(config, classifier_optimizer(training, network, steps=1000), loss, labels)
+
+
+def segmentation_step(config: DeepLabConfig) -> Step:
+    """Of DeepLab."""
+    training, network = config.training, network_of(config, CLASSES)
+    mask = {"mask": jax.ShapeDtypeStruct((training.batch_size, training.crop, training.crop), np.uint8)}
+    loss = segmentation_loss(train_backbone=training.batch_norm == "train")
+    return _step(config, segmentation_optimizer(training, network), loss, mask, accumulate=training.accumulate)
+
+
+def _step(config: Any, optimizer: Any, loss: Any, labels: dict[str, jax.ShapeDtypeStruct], **options: Any) -> Step:
+    b, side = config.training.batch_size, config.training.crop
+    batch = {
+        "image": jax.ShapeDtypeStruct((b, side, side, 3), np.uint8),
+        "box": jax.ShapeDtypeStruct((b, 4), np.int32),
+        **labels,
+    }
+    graph, *_ = graph_of(config, CLASSES)
+    state = jax.eval_shape(partial(initial_state, config, CLASSES, optimizer))
+    return Step(make_train_step(graph, optimizer, loss, seed=0, **options), optimizer, state, batch)
