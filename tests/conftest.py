@@ -9,12 +9,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-# Most of a test's time is compilation, and half of that LLVM's optimization. It changes last bits: `make test-all`
-# compiles the tests that compare numbers as users do.
-os.environ.setdefault(
-    "XLA_FLAGS", "" if os.environ.get("LPCAM_TEST_OPTIMIZED") else "--xla_backend_optimization_level=0"
-)
-
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -259,15 +253,31 @@ def driver():
     driver.quit()
 
 
+def pytest_configure(config):
+    """Before JAX opens the devices, which reads the flags.
+
+    Most of a test's time is compilation, and half of that LLVM's optimization. It changes last bits: `make test-all`
+    compiles the tests that compare numbers as users do, and so are programs for GPUs and TPUs.
+    """
+    as_for_users = os.environ.get("LPCAM_TEST_OPTIMIZED") or config.option.markexpr == "accelerator"
+    os.environ.setdefault("XLA_FLAGS", "" if as_for_users else "--xla_backend_optimization_level=0")
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
-def pytest_collection_modifyitems(items):
-    """Whatever drives a browser is of the rest."""
+def pytest_collection_modifyitems(config, items):
+    """Whatever drives a browser is of the rest; what needs a GPU or TPU is skipped without one."""
     for item in items:
         if "driver" in item.fixturenames:
             item.add_marker("rest")
+    of_accelerators = [item for item in items if item.get_closest_marker("accelerator")]
+    if of_accelerators and not config.option.on_cpu and jax.default_backend() == "cpu":
+        reason = "JAX has only CPUs here; --on-cpu compares the CPU with itself"
+        for item in of_accelerators:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_addoption(parser):
+    parser.addoption("--on-cpu", action="store_true", help="run the tests of accelerators without one, to try them")
     parser.addoption("--heatmaps", help="a folder of infer.py to look at in the browser, instead of the tests' own")
     parser.addoption("--screenshots", help="a folder for pictures of what the browser shows")
     parser.addoption("--kills", type=int, default=2, help="how often tests/test_kills.py kills each program")

@@ -95,7 +95,7 @@ def _measured(sizes: Sizes, step: Step, state_of: Any, precision: str, limit: fl
     row = timed(run, least=sizes.seconds)
     facts = {"batch": len(batch["image"]), "first loss": losses[0], "memory, GB": program.memory / 1e9}
     if peak := (device().memory_stats() or {}).get("peak_bytes_in_use"):
-        facts["memory in use at most, GB"] = peak / 1e9
+        facts["peak of its process, GB"] = peak / 1e9
     return row | {
         "pictures": len(batch["image"]),
         "flops": program.flops,

@@ -132,7 +132,7 @@ def _step(
 
     facts, row = {}, timed(run, least=sizes.seconds)
     if device().type == "cuda":
-        facts["memory in use at most, GB"] = torch.cuda.max_memory_allocated() / 1e9
+        facts["peak, GB"] = torch.cuda.max_memory_allocated() / 1e9
         torch.cuda.reset_peak_memory_stats()
     return row | {"pictures": len(pictures), "facts": {"first loss": losses[0], **facts}}
 
