@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.accelerator, pytest.mark.rest]  # of the rest, so that
 
 def is_deterministic() -> bool:
     """Whether the same program gives the same bits every time."""
-    return device().platform != "gpu" or "--xla_gpu_deterministic_ops=true" in os.environ.get("XLA_FLAGS", "")
+    return device().platform in ("cpu", "tpu") or "--xla_gpu_deterministic_ops=true" in os.environ.get("XLA_FLAGS", "")
 
 
 def assert_repeated(one, other):
