@@ -58,7 +58,7 @@ class Arguments:
     minutes: float = 10
     """after which no row is begun, and the one at work is stopped"""
     out: Path = REPOSITORY / "runs" / "accelerator"
-    """folder of results.json and results.md"""
+    """folder for results.json and results.md"""
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ import os
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,6 +41,7 @@ def said(start: str, sizes: Sizes) -> Iterator[dict[str, Any]]:
         try:
             row = work()
         except Exception as error:  # whatever it is, the rest goes on
+            traceback.print_exc()
             row = {"error": _first_line(error)}
         yield {"row": {"name": name, **row}}
 
