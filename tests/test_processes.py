@@ -49,6 +49,12 @@ def arrays_of(tree):
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def assert_silent(ended):
+    """The first alone speaks; but XLA says of every process that compiles slowly that it does."""
+    _, out, err = ended
+    assert (out, "img/s" in err, "Error" in err) == ("", False, False), err
+
+
 def names_in(folder):
     """Of the files in it, but those that each process has of its own."""
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -60,8 +66,8 @@ def names_in(folder):
 def test_two_processes_train_as_one(kind, together, tiny_runs, tmp_path):
     first, second = together(*tiny_runs.words(kind), "--workdir", tmp_path / "run")
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
-    assert "is ready" in first[1]  # the first speaks
-    assert second[1:] == ("", "")
+    assert "is ready" in first[1]
+    assert_silent(second)
     one, two = Run.open(tiny_runs.run(kind).directory), Run.open(tmp_path / "run")
     for found, expected in zip(lines_of(two), lines_of(one), strict=True):
         assert found == pytest.approx(expected, rel=1e-5)
@@ -88,7 +94,7 @@ def test_two_processes_infer_and_score_as_one(kind, together, tiny_runs, tmp_pat
     count = TINY[kind].pictures
     assert f"{count} pictures are in" in first[1]
     assert f"0/{count // 2}" in first[2]  # its share, and in the folder the results of both
-    assert second[1:] == ("", "")
+    assert_silent(second)
     assert names_in(found) == names_in(expected)
     for file in sorted(expected.glob("maps/*.npz")):
         with np.load(file) as one, np.load(found / "maps" / file.name) as two:
@@ -170,7 +176,8 @@ def test_the_others_wait_for_the_first(when, together):
     first, second = together("-c", START + BUSY[when] + "run_program(main)")
     assert first[0] == 0, first[2]
     assert first[1] in ("done\n", "[0, 1]\n")
-    assert second == (0, "", "")
+    assert second[0] == 0
+    assert_silent(second)
 
 
 ENDS = {"error": 'raise UserError("what is wrong")', "bug": "raise ValueError(3)", "kill": "os.kill(os.getpid(), 9)"}

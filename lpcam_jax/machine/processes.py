@@ -85,7 +85,7 @@ def wait() -> None:
         multihost.get_barrier_sync_fn()(key=f"lpcam_jax {next(_waits)}", timeout_ms=1000 * _PATIENCE)
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).split("\n")[0][:200]
-        raise UserError(f"another process does not come ({reason}); its own output says why.") from None
+        raise UserError(f"another process has ended, or does not come ({reason}); its own output says why.") from None
 
 
 def end(line: str, code: int) -> NoReturn:
