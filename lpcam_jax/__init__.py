@@ -12,7 +12,7 @@ from .clustering import KMeans, cluster_classes, inverse_length, kmeans, kmeans_
 from .local_features import FeatureSample, split
 from .metrics import SeedScores, average_precision, confusion_matrix, iou, seed_scores, threshold_sweep
 from .prototype_activation import directions, lpcam, similarity_maps, without_context
-from .prototypes import Prototypes, class_scores, select_prototypes
+from .prototypes import Prototypes, class_scores, own_scores, select_prototypes
 from .seeds import (
     bounding_boxes,
     confident_labels,
@@ -53,6 +53,7 @@ __all__ = [
     "lpcam",
     "normalize",
     "otsu_threshold",
+    "own_scores",
     "percentile_threshold",
     "resize_bilinear",
     "resize_nearest",

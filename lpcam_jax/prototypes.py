@@ -7,6 +7,9 @@ A centre is scored as if it were a picture's mean feature, by a softmax over cla
     F'_n = { centres of F_n with p_n > mu_f }            class prototypes: head, leg, body
     B'_n = { centres of B_n with low < p_n < mu_b }      context prototypes: grass, rail
 
+With one, two or three classes a softmax has little or nothing to compare with. There a centre is compared with the
+other centres of its set, F_n or B_n (`own_scores`).
+
 The score depends on the centre's length: unit centres would score about 1/c everywhere, and none would pass. So the raw
 means of the clusters are scored and kept; the cosine used later ignores length.
 """
@@ -15,6 +18,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+FEW = 4
+"""From this many classes on, the paper's score is used."""
 
 
 class Prototypes(NamedTuple):
@@ -39,20 +45,42 @@ class Prototypes(NamedTuple):
 def class_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
     """Probability of each class for each centre: softmax over classes of centre . w.
 
-    Of a single class the softmax is always 1, so every centre would pass and no context ever. There the score is the
-    classifier's own probability, the sigmoid of centre . w: the softmax beside a background of logit 0.
-
     Args:
         centres: float (*k, d), raw means in the units of the features.
         weights: float (d, c), the classifier's head.
 
     Returns:
-        float (*k, c), in [0, 1], summing to 1 over c > 1 classes.
+        float (*k, c), in [0, 1], summing to 1 over the classes; of a single class always 1.
 
     Source: reference step "make_lpcam". (Eq. 3 as printed normalizes over the centres.)
     """
-    logits = jnp.einsum("...d,dc->...c", centres, weights, precision="highest")
-    return jax.nn.softmax(logits, axis=-1) if weights.shape[1] > 1 else jax.nn.sigmoid(logits)
+    return jax.nn.softmax(_logits(centres, weights), axis=-1)
+
+
+@jax.jit
+def own_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
+    """Score of each centre of class n, or of its context, by class n: p_n of `class_scores`.
+
+    A softmax compares a class with all others. Fewer than FEW are not enough for that: one has no other, and where
+    every picture has one of two, the classifier may take the background for either, which then passes for it. There
+    a centre is compared with the mean of its set instead:
+
+        p_n(c) = sigmoid(w_n . c - mean_j w_n . c_j)
+
+    Args:
+        centres: float (c, k, d), of F_n or of B_n; zero centres (empty clusters) do not count in the mean.
+        weights: float (d, c), the classifier's head.
+
+    Returns:
+        float (c, k), in [0, 1].
+
+    Source: reference step "make_lpcam"; for few classes ours (measured in docs/your_own_pictures.md).
+    """
+    if weights.shape[1] >= FEW:
+        return _of_own_class(class_scores(centres, weights))
+    logits, counted = _of_own_class(_logits(centres, weights)), _exists(centres)
+    total = jnp.where(counted, logits, 0).sum(axis=1, keepdims=True)
+    return jax.nn.sigmoid(logits - total / jnp.maximum(counted.sum(axis=1, keepdims=True), 1))
 
 
 @jax.jit
@@ -64,7 +92,7 @@ def select_prototypes(
     mu_f: float = 0.9,
     context: tuple[float, float] = (0.05, 0.9),
 ) -> Prototypes:
-    """Keep the centres whose scores pass the thresholds.
+    """Keep the centres whose scores (`own_scores`) pass the thresholds.
 
     A zero centre (an empty cluster) is never kept. A class without a passing centre keeps its best-scoring one, and
     those within 1e-6 of it. A context without one keeps none: then nothing is subtracted.
@@ -82,20 +110,25 @@ def select_prototypes(
     Source: paper Eq. 3-4; reference step "make_lpcam" (the lower bound is only in the code, the fallback only in the
     code for COCO).
     """
-
-    def own_score(centres):
-        """p_n of the centres of class n, (c, k)."""
-        return jnp.diagonal(class_scores(centres, weights), axis1=0, axis2=2).T
-
-    def exists(centres):
-        return jnp.any(centres != 0, axis=-1)
-
-    score = jnp.where(exists(class_centres), own_score(class_centres), -1)
+    score = jnp.where(_exists(class_centres), own_scores(class_centres, weights), -1)
     best = (score >= score.max(axis=1, keepdims=True) - 1e-6) & (score >= 0)
     passed = score > mu_f
     class_mask = jnp.where(passed.any(axis=1, keepdims=True), passed, best)
 
     low, mu_b = context
-    context_score = own_score(context_centres)
-    context_mask = exists(context_centres) & (context_score > low) & (context_score < mu_b)
+    context_score = own_scores(context_centres, weights)
+    context_mask = _exists(context_centres) & (context_score > low) & (context_score < mu_b)
     return Prototypes(class_centres, class_mask, context_centres, context_mask)
+
+
+def _logits(centres, weights):
+    return jnp.einsum("...d,dc->...c", centres, weights, precision="highest")
+
+
+def _of_own_class(values):
+    """(c, k, c) -> (c, k): the values of class n at the centres of class n."""
+    return jnp.diagonal(values, axis1=0, axis2=2).T
+
+
+def _exists(centres):
+    return jnp.any(centres != 0, axis=-1)

@@ -17,7 +17,7 @@ from ...clustering import KMeans, cluster_classes
 from ...data.records import RecordSource, census
 from ...machine import processes
 from ...machine.devices import classes_at_once, local_mesh, map_shards, split_over
-from ...prototypes import Prototypes, class_scores, select_prototypes
+from ...prototypes import Prototypes, own_scores, select_prototypes
 from ...training.run import Job
 from ...training.state import network_of, trained_state
 from .feature_sampling import sample_features
@@ -124,14 +124,14 @@ def selection_report(
     Returns:
         c lines.
     """
-    scores = np.asarray(class_scores(prototypes.class_centres, weights))
+    scores = np.asarray(own_scores(prototypes.class_centres, weights))
     lines = []
     for n, name in enumerate(class_names):
         selected, context = np.asarray(prototypes.class_mask[n]), np.asarray(prototypes.context_mask[n])
         line = f"{name}: {selected.sum()} class and {context.sum()} context prototypes"
         if not selected.any():
             line += "; no feature belongs to this class: its LPCAM will be empty (is it in any picture?)"
-        elif not (scores[n, selected, n] > mu_f).any():
-            line += f"; none scored above {mu_f:g}, the best ({scores[n, selected, n].max():.2f}) is used"
+        elif not (scores[n, selected] > mu_f).any():
+            line += f"; none scored above {mu_f:g}, the best ({scores[n, selected].max():.2f}) is used"
         lines.append(line)
     return lines

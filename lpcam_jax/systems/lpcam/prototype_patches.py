@@ -23,7 +23,7 @@ from ...clustering import KMeans, inverse_length, unit
 from ...data.records import RecordSource
 from ...machine.errors import UserError
 from ...machine.files import write_atomically
-from ...prototypes import Prototypes, class_scores
+from ...prototypes import Prototypes, own_scores
 from ...report.overlays import jpeg
 from ...results.folder import fingerprint
 from .config import Clustering
@@ -151,13 +151,13 @@ def write_patches(
     masks = prototypes.class_mask, prototypes.context_mask
     classes = [{"name": name} for name in source.class_names]
     for context, kind in enumerate(_KINDS):
-        scores, selected = np.asarray(class_scores(centres[context], weights)), np.asarray(masks[context])
+        scores, selected = np.asarray(own_scores(centres[context], weights)), np.asarray(masks[context])
         total = np.maximum(np.asarray(counts[context]).sum(axis=1, keepdims=True), 1)
         shares = np.asarray(counts[context]) / total
         for n, entry in enumerate(classes):
             entry[kind] = [
                 {
-                    "score": float(scores[n, cluster, n]),
+                    "score": float(scores[n, cluster]),
                     "kept": bool(selected[n, cluster]),
                     "share": float(shares[n, cluster]),
                     "patches": [
