@@ -19,8 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-FEW = 4
-"""From this many classes on, the paper's score is used."""
+_ENOUGH = 4  # classes to compare with each other, as the paper does
 
 
 class Prototypes(NamedTuple):
@@ -61,7 +60,7 @@ def class_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
 def own_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
     """Score of each centre of class n, or of its context, by class n: p_n of `class_scores`.
 
-    A softmax compares a class with all others. Fewer than FEW are not enough for that: one has no other, and where
+    A softmax compares a class with all others. One to three are not enough for that: one has no other, and where
     every picture has one of two, the classifier may take the background for either, which then passes for it. There
     a centre is compared with the mean of its set instead:
 
@@ -76,7 +75,7 @@ def own_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
 
     Source: reference step "make_lpcam"; for few classes ours (measured in docs/your_own_pictures.md).
     """
-    if weights.shape[1] >= FEW:
+    if weights.shape[1] >= _ENOUGH:
         return _of_own_class(class_scores(centres, weights))
     logits, counted = _of_own_class(_logits(centres, weights)), _exists(centres)
     total = jnp.where(counted, logits, 0).sum(axis=1, keepdims=True)
