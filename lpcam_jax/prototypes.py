@@ -7,8 +7,8 @@ A centre is scored as if it were a picture's mean feature, by a softmax over cla
     F'_n = { centres of F_n with p_n > mu_f }            class prototypes: head, leg, body
     B'_n = { centres of B_n with low < p_n < mu_b }      context prototypes: grass, rail
 
-With one, two or three classes a softmax has little or nothing to compare with. There a centre is compared with the
-other centres of its set, F_n or B_n (`own_scores`).
+With one or two classes a softmax has little or nothing to compare with. There a centre is compared with the other
+centres of its set, F_n or B_n (`own_scores`).
 
 The score depends on the centre's length: unit centres would score about 1/c everywhere, and none would pass. So the raw
 means of the clusters are scored and kept; the cosine used later ignores length.
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-_ENOUGH = 4  # classes to compare with each other, as the paper does
+_ENOUGH = 3  # classes to compare with each other, as the paper does
 
 
 class Prototypes(NamedTuple):
@@ -60,9 +60,9 @@ def class_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
 def own_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
     """Score of each centre of class n, or of its context, by class n: p_n of `class_scores`.
 
-    A softmax compares a class with all others. One to three are not enough for that: one has no other, and where
-    every picture has one of two, the classifier may take the background for either, which then passes for it. There
-    a centre is compared with the mean of its set instead:
+    A softmax compares a class with all others. One or two are not enough for that: one has no other, and where every
+    picture has one of two, the classifier may take the background for either, which then passes for it. There a centre
+    is compared with the mean of its set instead:
 
         p_n(c) = sigmoid(w_n . c - mean_j w_n . c_j)
 
@@ -73,7 +73,7 @@ def own_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
     Returns:
         float (c, k), in [0, 1].
 
-    Source: reference step "make_lpcam"; for few classes ours (measured in docs/your_own_pictures.md).
+    Source: reference step "make_lpcam"; for one or two classes ours (measured in docs/your_own_pictures.md).
     """
     if weights.shape[1] >= _ENOUGH:
         return _of_own_class(class_scores(centres, weights))
