@@ -46,9 +46,9 @@ def swept(program, trained, tmp_path_factory):
 
 @pytest.fixture
 def sample():
-    """Features of two classes and their contexts, of eight dimensions."""
-    rng, sample = np.random.default_rng(0), FeatureSample(2, 8, size=64)
-    for number, n, context in np.ndindex(3, 2, 2):
+    """Features of three classes and their contexts, of eight dimensions."""
+    rng, sample = np.random.default_rng(0), FeatureSample(3, 8, size=64)
+    for number, n, context in np.ndindex(3, 3, 2):
         features = rng.random((4, 4, 8)).astype(np.float32)
         sample.add(number, features, n, np.ones((4, 4)), context=bool(context))
     return sample
@@ -56,7 +56,7 @@ def sample():
 
 @pytest.fixture
 def weights():
-    return jax.random.normal(jax.random.key(1), (8, 2))
+    return jax.random.normal(jax.random.key(1), (8, 3))
 
 
 def test_one_parameter_is_varied_at_a_time_and_the_own_value_is_among_them():
