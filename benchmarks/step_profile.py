@@ -3,7 +3,8 @@
     python -m benchmarks.step_profile                   # ResNet-50, batch 4 of 256 x 256
     python -m benchmarks.step_profile --batch 16 --side 512
 
-Five steps are traced by JAX's profiler; an operation's kind is the primitive that it was compiled from. Prints a table.
+Five steps are traced by JAX's profiler; an operation's kind is the primitive that it was compiled from. Operations that
+run side by side count with their whole times, so run it on a machine that does nothing else. Prints Markdown.
 """
 
 import argparse
@@ -16,11 +17,9 @@ import jax
 import numpy as np
 
 from benchmarks import draws
-from benchmarks.ours.trained import optimizer_of, with_drawn_weights
+from benchmarks.ours.trained import with_drawn_weights
+from benchmarks.steps import classifier_step
 from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
-from lpcam_jax.systems.lpcam.training import classification_loss
-from lpcam_jax.training.state import graph_of
-from lpcam_jax.training.step import make_train_step
 
 STEPS = 5
 _OPERATION = re.compile(r'%?([\w.-]+) = .*metadata=\{[^}]*op_name="([^"]+)"')
@@ -53,14 +52,12 @@ def main() -> None:
 
 def step(batch: int, side: int):
     """The compiled step, its state and a batch."""
-    config = LPCAMConfig(training=LPCAMTraining(learning_rate=1e-3))
-    graph, *_ = graph_of(config, draws.CLASSES)
-    optimizer = optimizer_of(config, steps=1000)
+    config = LPCAMConfig(training=LPCAMTraining(batch_size=batch, crop=side, learning_rate=1e-3))
+    function, optimizer, *_ = classifier_step(config)
     box = np.tile(np.int32([[0, 0, side, side]]), (batch, 1))
     data = jax.device_put({"image": draws.images(batch, side), "box": box, "labels": draws.labels(batch)})
     state = with_drawn_weights(config, optimizer)
-    train_step = make_train_step(graph, optimizer, classification_loss(train_batch_norm=False), seed=0)
-    return train_step.lower(state, data).compile(), state, data
+    return function.lower(state, data).compile(), state, data
 
 
 def traced(directory: Path) -> Counter:
