@@ -178,3 +178,8 @@ def test_a_mask_is_read_without_its_picture(devkit):
     with pytest.raises(UserError):
         pictures[0]
     assert mask_of(pictures, 0).max() == 1
+
+
+def test_the_drawn_scenes_have_all_their_classes():
+    message = refusal("all", source="shapes", scenes=3, classes=("fox", "owl"))
+    assert message == "--data.classes fox owl: the drawn scenes always have all their classes; omit it."

@@ -135,6 +135,10 @@ def _open(config: Any, part: str) -> RecordSource:
         case "shapes":
             if data.scenes < 1:
                 raise UserError(f"--data.scenes is {data.scenes}; draw at least one scene.")
+            if data.classes:
+                raise UserError(
+                    f"--data.classes {' '.join(data.classes)}: the drawn scenes always have all their classes; omit it."
+                )
             source = _sliced(Shapes(data.scenes, seed=config.seed), _only_all(name, bracket, part))
         case "folder":
             source = _sliced(Folder(_root(data), classes=data.classes), _only_all(name, bracket, part))
