@@ -15,7 +15,7 @@ Source: Krähenbühl and Koltun, Efficient inference in fully connected CRFs wit
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -90,8 +90,9 @@ def mean_field(
     """Probabilities of the labels, Q <- softmax(-U + sum_k w_k K~_k Q).
 
     New shapes are compiled anew, new parameters are not. So pad pictures at the bottom and right to a few shapes, and
-    labels, with infinite energies, to a few counts: padding has no influence on the result. For a batch of pictures,
-    use `jax.lax.map`, or `jax.vmap`, which builds the lattice of every picture in both of its sizes.
+    labels, with infinite energies, to a few counts, best to one more than a power of two: padding has no influence on
+    the result. For a batch of pictures use `jax.vmap` on accelerators, which gives all lattices the size of the
+    largest, and `jax.lax.map` on CPUs, which needs the memory of one picture.
 
     Args:
         image: uint8 or float (H, W, 3), colours from 0 to 255.
@@ -130,23 +131,32 @@ def mean_field(
     def gaussian(maps):
         return jnp.matmul(jnp.matmul(down, maps, precision="highest"), across, precision="highest")
 
-    # Labels first, because a softmax over a short last axis would take longer than everything else.
-    energies = jnp.moveaxis(jnp.asarray(unary, jnp.float32), -1, 0).reshape(-1, height, width)
-    energies = jnp.where(exists[None], energies, 0)
+    # Labels first: an operation along a short last axis would take longer than everything else.
+    energies = jnp.moveaxis(jnp.asarray(unary, jnp.float32), -1, 0).reshape(n, -1, height, width)
+    energies = jnp.where(exists[None, None], energies, 0)
 
     def solve(sums):
         def bilateral(maps):
-            return sums(maps.reshape(len(maps), -1).T).T.reshape(maps.shape)
+            return sums(maps.reshape(-1, height * width).T).T.reshape(maps.shape)
 
         kernels = _normalized(gaussian, exists), _normalized(bilateral, exists)
         weights = parameters.gaussian_weight, parameters.bilateral_weight
 
+        def messages(maps):
+            return sum(weight * kernel(maps) for weight, kernel in zip(weights, kernels, strict=True))
+
+        # Sums over labels are written out, since XLA's reductions over a leading axis are slow on CPUs.
         def distribution(messages):
-            scores = (messages - energies).reshape(n, -1)
-            return jax.nn.softmax(scores, axis=0).reshape(energies.shape)
+            scores = messages - energies
+            shares = jnp.exp(scores - reduce(jnp.maximum, scores)[None])
+            return shares / sum(shares)[None]
+
+        # Probabilities sum to 1, so the messages of the last label are what the others leave of those of all.
+        all_labels = jnp.broadcast_to(messages(jnp.ones((1, height, width))), energies.shape[1:])
 
         def iterate(_, q):
-            return distribution(sum(weight * kernel(q) for weight, kernel in zip(weights, kernels, strict=True)))
+            others = messages(q[:-1].reshape(-1, height, width)).reshape(q[:-1].shape)
+            return distribution(jnp.concatenate([others, reduce(jnp.subtract, others, all_labels)[None]]))
 
         return jax.lax.fori_loop(0, parameters.iterations, iterate, distribution(0))
 
@@ -180,7 +190,7 @@ def _all_pairs(points: jax.Array, exists: jax.Array, values: jax.Array) -> jax.A
 
     def tiles(array, size):
         padded = jnp.pad(array, ((0, -count % TILE_COLUMNS), (0, 0)))
-        return padded.reshape(-1, size, array.shape[1])
+        return padded.reshape(len(padded) // size, size, array.shape[1])
 
     columns = tiles(jnp.concatenate([centred, half, ones], axis=1), TILE_COLUMNS), tiles(values, TILE_COLUMNS)
 
@@ -194,4 +204,4 @@ def _all_pairs(points: jax.Array, exists: jax.Array, values: jax.Array) -> jax.A
         return jax.lax.scan(add, jnp.zeros((TILE_ROWS, values.shape[1])), columns)[0]
 
     rows = tiles(jnp.concatenate([centred, ones, half], axis=1), TILE_ROWS)
-    return jax.lax.map(sums, rows).reshape(-1, values.shape[1])[:count]
+    return jax.lax.map(sums, rows).reshape(rows.shape[0] * TILE_ROWS, values.shape[1])[:count]

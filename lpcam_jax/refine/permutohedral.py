@@ -7,10 +7,11 @@ simplex, with barycentric weights (splat); the values are blurred by 1/2, 1, 1/2
 the lattice; every point interpolates between the corners of its simplex (slice). Only corners near a point are stored.
 
 A corner has d + 1 integer coordinates that sum to 0 and are all congruent modulo d + 1; their remainder is its kind,
-and every simplex has one corner of each kind. So the corners are found by sorting, one kind at a time, and no kind has
-more corners than there are points.
+and every simplex has one corner of each kind. So the corners are found one kind at a time, each in its own small hash
+table, and no kind has more corners than there are points.
 
-Source: Adams, Baek and Davis, Fast high-dimensional filtering using the permutohedral lattice (2010).
+Source: Adams, Baek and Davis, Fast high-dimensional filtering using the permutohedral lattice (2010); for the tables,
+Amble and Knuth, Ordered hash tables (1974).
 """
 
 from collections.abc import Callable
@@ -21,30 +22,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# The code of no corner.
-NOWHERE = np.uint32(2**32 - 1)
+# What a lattice has room for, in corners per point; the least that suffices is used.
+CAPACITIES = 1, 2
+
+# Two odd numbers that scatter the bits of what they multiply.
+START, STEP = np.uint32(2654435769), np.uint32(2246822519)
 
 
 class Corners(NamedTuple):
     """The corners around n points.
 
     Attributes:
-        codes: uint32 (d + 1, n), code of each point's corner of each kind.
+        codes: uint32 (d + 1, n), code of each point's corner of each kind, at least 1.
         weights: float32 (d + 1, n), barycentric; 0 for points that do not exist.
-        sorted_codes: uint32 (d + 1, n), the same codes, sorted.
-        sorted_numbers: int32 (d + 1, n), numbers of their corners, from 0 in each kind.
         steps: uint32 (d + 1,), the amount that a step along each direction subtracts from a code.
     """
 
     codes: jax.Array
     weights: jax.Array
-    sorted_codes: jax.Array
-    sorted_numbers: jax.Array
     steps: jax.Array
 
 
+class Tables(NamedTuple):
+    """A hash table of the corners of each kind.
+
+    A code is looked for in one slot after the other, until one holds it, or a smaller one, which means that it is in
+    none. So a code gives way to larger ones that look in its slot, and the table is the same in whatever order it is
+    filled: by all codes at once.
+
+    Attributes:
+        codes: uint32 (d + 1, slots), 0 in an empty slot.
+        numbers: int32 (d + 1, slots), of the corners, counted from 0 in each kind.
+        slots: int32 (d + 1, n), where each point's corner of each kind is.
+    """
+
+    codes: jax.Array
+    numbers: jax.Array
+    slots: jax.Array
+
+
 class Lattice(NamedTuple):
-    """The stored corners: corner i of kind k is row `capacity * k + i`. The last row is always empty.
+    """The stored corners, kind after kind in rows; the last row is always empty.
 
     Attributes:
         rows: int32 (d + 1, n), row of each point's corner of each kind.
@@ -61,8 +79,8 @@ def with_gaussian_sums(points: jax.Array, exists: jax.Array, use: Callable[[Call
     """`use(sums)`, where `sums` maps float32 values (n, c) of the points to their Gaussian sums (n, c).
 
     The sums are correct up to a factor common to all points, and within a few percent. Points usually share corners,
-    but the number of corners depends on the data: so `use` is compiled twice, with capacity for a quarter as many
-    corners as points, and for as many; the first is run if it suffices. Under `jax.vmap`, both run.
+    but the number of corners depends on the data: so `use` is compiled for each of `CAPACITIES` and for as many as
+    there can be; the first that suffices is run, under `jax.vmap` the first that suffices for the whole batch.
 
     Args:
         points: float32 (n, d), in standard deviations. Corners are identified by 32 bits: exact while the bounding box
@@ -74,14 +92,26 @@ def with_gaussian_sums(points: jax.Array, exists: jax.Array, use: Callable[[Call
     Returns:
         The value that `use` returns.
     """
-    n = len(points)
+    n, d = points.shape
     corners = _corners(points, exists)
-    capacity = n // 4 + 1
-    return jax.lax.cond(
-        corners.sorted_numbers.max() + 1 < capacity,
-        lambda: use(partial(_sums, _lattice(corners, capacity))),
-        lambda: use(partial(_sums, _lattice(corners, n + 1))),
+    tables = jax.lax.map(_table, corners.codes)
+    capacities = *(n * capacity for capacity in CAPACITIES), n * (d + 1) + 1
+    needed = _largest(jnp.sum(tables.numbers[:, -1] + 1) + 1)
+    return jax.lax.switch(
+        jnp.sum(needed > np.array(capacities)),
+        [lambda capacity=capacity: use(partial(_sums, _lattice(corners, tables, capacity))) for capacity in capacities],
     )
+
+
+@jax.custom_batching.custom_vmap
+def _largest(count: jax.Array) -> jax.Array:
+    """A count, of a batch the largest: so that what depends on it is the same for all, and done only once."""
+    return count
+
+
+@_largest.def_vmap
+def _largest_of_batch(size: int, batched: list[bool], counts: jax.Array) -> tuple[jax.Array, bool]:
+    return _largest(counts.max(axis=0)), False
 
 
 def _sums(lattice: Lattice, values: jax.Array) -> jax.Array:
@@ -91,43 +121,48 @@ def _sums(lattice: Lattice, values: jax.Array) -> jax.Array:
 
     def splat(corners, kind):
         rows, weights = kind
-        return corners.at[rows].add(weights[:, None] * values), None
+        return corners.at[rows].add(weights[:, None] * values, mode="promise_in_bounds"), None
 
     def blur(corners, neighbours):
         before, after = neighbours
-        return corners + (corners[before] + corners[after]) / 2, None
+        return corners + (_at(corners, before) + _at(corners, after)) / 2, None
 
     def read(sums, kind):
         rows, weights = kind
-        return sums + weights[:, None] * corners[rows], None
+        return sums + weights[:, None] * _at(corners, rows), None
 
     corners, _ = jax.lax.scan(splat, corners, kinds)
     corners, _ = jax.lax.scan(blur, corners, lattice.neighbours)
     return jax.lax.scan(read, jnp.zeros_like(values), kinds)[0]
 
 
+def _at(array: jax.Array, rows: jax.Array) -> jax.Array:
+    return array.at[rows].get(mode="promise_in_bounds")
+
+
 def _corners(points: jax.Array, exists: jax.Array) -> Corners:
     """The corners around the points that exist."""
     d = points.shape[1]
     somewhere = points[jnp.argmax(exists)]
-    corners, weights = _simplices(jnp.where(exists[:, None], points, somewhere[None]))
-    lowest, highest = corners.min(axis=(0, 2), keepdims=True), corners.max(axis=(0, 2), keepdims=True)
-    # A code has a digit for every coordinate but the last, with one spare value at either end for neighbours.
-    bases = (highest - lowest + 3).reshape(d).astype(jnp.uint32)
+    nearest, rank, weights = _simplices(jnp.where(exists[:, None], points, somewhere[None]))
+    # A code has a digit for every coordinate but the last, with room for the other corners of the simplices, smaller by
+    # 1, and for neighbours, which differ by 1 from any of them.
+    lowest, highest = nearest.min(axis=1, keepdims=True), nearest.max(axis=1, keepdims=True)
+    bases = (highest - lowest + 4).reshape(-1).astype(jnp.uint32)[:d]
     places = jnp.concatenate([jnp.ones(1, jnp.uint32), jnp.cumprod(bases[:-1], dtype=jnp.uint32)])
-    digits = (corners - lowest + 1).astype(jnp.uint32)
-    codes = jnp.sum(digits * places[None, :, None], axis=1, dtype=jnp.uint32)
-    # Only the codes are sorted, and looked up later: sorting them together with the points takes four times as long.
-    ordered = jnp.sort(codes, axis=1)
-    fresh = jnp.pad(ordered[:, 1:] != ordered[:, :-1], ((0, 0), (1, 0)))
-    numbers = jnp.cumsum(fresh, axis=1, dtype=jnp.int32)
-    return Corners(codes, jnp.where(exists[None], weights, 0), ordered, numbers, jnp.append(places, jnp.uint32(0)))
+    digits = (nearest - lowest + 2).astype(jnp.uint32)
+    # The other corners of a simplex follow by decrementing the coordinates of the highest ranks, one by one.
+    kinds = np.arange(d + 1)[:, None]
+    codes = sum(places[i] * (digits[i : i + 1] - (rank[i : i + 1] > d - kinds)) for i in range(d))
+    weights = jnp.where(exists[None], weights, 0)
+    return Corners(jnp.maximum(codes, 1), weights, jnp.append(places, jnp.uint32(0)))
 
 
-def _simplices(points: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The corners (d + 1 kinds, d, n) of the simplex around each point (n, d), and their weights (d + 1 kinds, n).
+def _simplices(points: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The simplices around points (n, d): integers (d + 1, n), ranks (d + 1, n) and weights (d + 1 kinds, n).
 
-    A corner x is represented by the integers (x - kind) / (d + 1); the last coordinate follows from the others.
+    A corner x is represented by the integers (x - kind) / (d + 1). Given here is the corner of kind 0; that of a kind k
+    has one less in those coordinates whose rank is above d - k.
     """
     d = points.shape[1]
     # Embed into the plane of sum 0 in d + 1 dimensions, scaled so that the blur has a standard deviation of 1.
@@ -146,34 +181,67 @@ def _simplices(points: jax.Array) -> tuple[jax.Array, jax.Array]:
     rank, rest = rank + (d + 1) * wrapped, rest - wrapped
     nearest = nearest.astype(jnp.int32) + wrapped
 
-    # The other corners follow by incrementing the coordinates of the lowest ranks, one by one.
-    descending = jnp.sum(jnp.where(rank[None] == axes[:, None, None], rest[None], 0), axis=1)
+    descending = sum(jnp.where(rank[i : i + 1] == axes[:, None], rest[i : i + 1], 0) for i in axes)
     weights = (descending - jnp.roll(descending, -1, axis=0))[::-1] + (axes == 0)[:, None].astype(np.float32)
-    corners = nearest[None] - (rank[None] > (d - axes)[:, None, None])
-    return corners[:, :d], weights
+    return nearest, rank, weights
 
 
-def _lattice(corners: Corners, capacity: int) -> Lattice:
-    """The lattice with capacity for this many corners of a kind, at least one more than there are.
+def _table(codes: jax.Array) -> Tables:
+    """The table of the corners of one kind, from their codes (n,)."""
+    # One slot at least has to stay empty, or a code would be looked for forever; a quarter, or it would take long.
+    size = 1 << max(codes.size, 4 * codes.size // 3 - 1).bit_length()
+    slots, next_slots = _probes(codes, size)
+
+    def fill(state):
+        table, slots, further = state
+        table = table.at[jnp.where(further, slots, size)].max(codes, mode="drop")
+        further = _at(table, slots) > codes
+        return table, jnp.where(further, next_slots(slots), slots), further
+
+    state = jnp.zeros(size, jnp.uint32), slots, jnp.ones_like(codes, bool)
+    table, slots, _ = jax.lax.while_loop(lambda state: state[2].any(), fill, state)
+    return Tables(table, jax.lax.associative_scan(jnp.add, (table > 0).astype(jnp.int32)) - 1, slots)
+
+
+def _probes(codes: jax.Array, size: int) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    """The slot of a table where codes are looked for first, and the function from a slot to the next."""
+    shift = 33 - size.bit_length()
+    step = (codes * STEP >> shift).astype(jnp.int32) | 1  # odd, so that every slot is reached
+    return (codes * START >> shift).astype(jnp.int32), lambda slots: (slots + step) & (size - 1)
+
+
+def _lattice(corners: Corners, tables: Tables, capacity: int) -> Lattice:
+    """The lattice with capacity for this many corners, at least one more than there are.
 
     A step along direction k adds 1 to all coordinates and subtracts d + 1 from coordinate k. The kind increases by 1;
     the last kind wraps around to the first, with all integers incremented.
     """
-    kinds = np.arange(len(corners.steps), dtype=np.int32)[:, None]
-    codes = jnp.full((kinds.size, capacity), NOWHERE)
-    codes = codes.at[kinds, corners.sorted_numbers].set(corners.sorted_codes, mode="drop")
-    search = jax.vmap(jnp.searchsorted)
-    following, following_kinds = jnp.roll(codes, -1, axis=0), np.roll(kinds, -1)
-    carry = jnp.where(following_kinds == 0, corners.steps.sum(dtype=jnp.uint32), 0)
-    nowhere = kinds.size * capacity - 1
+    kinds, size = tables.codes.shape
+    counts = tables.numbers[:, -1] + 1
+    ends = jnp.cumsum(counts)
+    table, row_at = tables.codes.reshape(-1), (tables.numbers + (ends - counts)[:, None]).reshape(-1)
+    nowhere = capacity - 1
+
+    row = jnp.arange(capacity, dtype=jnp.int32)
+    codes = jnp.zeros(capacity, jnp.uint32).at[jnp.where(table > 0, row_at, capacity)].set(table, mode="drop")
+    kind = jnp.sum(row[None] >= ends[:-1, None], axis=0, dtype=jnp.int32)
+    wraps = kind == kinds - 1
+    carry, following = jnp.where(wraps, corners.steps.sum(dtype=jnp.uint32), 0), jnp.where(wraps, 0, kind + 1) * size
 
     def neighbours(step):
         target = codes + (carry - step)
-        numbers = search(following, target)
-        hit = (jnp.take_along_axis(following, numbers, axis=1, mode="clip") == target) & (codes != NOWHERE)
-        after = jnp.where(hit, capacity * following_kinds + numbers, nowhere).reshape(-1)
-        before = jnp.full_like(after, nowhere).at[after].set(jnp.arange(after.size, dtype=after.dtype))
+        slots, next_slots = _probes(target, size)
+
+        def look(state):
+            slots, _ = state
+            further = _at(table, following + slots) > target
+            return jnp.where(further, next_slots(slots), slots), further.any()
+
+        slots, _ = jax.lax.while_loop(lambda state: state[1], look, (slots, True))
+        hit = (_at(table, following + slots) == target) & (codes > 0)
+        after = jnp.where(hit, _at(row_at, following + slots), nowhere)
+        before = jnp.full_like(row, nowhere).at[after].set(row, mode="promise_in_bounds")
         return jnp.stack([before.at[nowhere].set(nowhere), after])
 
-    rows = capacity * kinds + search(codes, corners.codes)
+    rows = _at(row_at, size * np.arange(kinds, dtype=np.int32)[:, None] + tables.slots)
     return Lattice(rows, corners.weights, jax.lax.map(neighbours, corners.steps))

@@ -1,8 +1,8 @@
 """Refinement of one picture's heat maps: NumPy in, NumPy out, with few compiled shapes for pictures of any size.
 
-Pictures are padded right and bottom to multiples of 64 pixels, and the number of labels to a power of two, without any
-influence on the result. Pictures of more than a million pixels are refined at a half of their size, a third, and so on,
-to bound the memory.
+Pictures are padded right and bottom to multiples of 128 pixels, and the number of maps, or of labels beside the
+background, to a power of two, without any influence on the result. Pictures of more than a million pixels are refined
+at a half of their size, a third, and so on, to bound the memory.
 """
 
 import math
@@ -21,7 +21,7 @@ from .random_walk import STRIDE, on_picture, random_walk
 from .saliency import background_scores, saliency_mask
 from .saliency_maps import SaliencyFolder
 
-_GRID = 64
+_GRID = 128
 _MOST_PIXELS = 1 << 20
 
 
@@ -171,7 +171,7 @@ def walked_maps(
         return maps
     channels_last = np.moveaxis(maps.astype(np.float32, copy=False), 0, -1)
     canvas = _padded_size(grid, _GRID // STRIDE)
-    low = _padded(resize_bilinear(channels_last, grid) ** power, canvas, labels=_labels_for(count))
+    low = _padded(resize_bilinear(channels_last, grid) ** power, canvas, labels=_power_of_two(count))
     options = {"radius": radius, "beta": beta, "steps": steps, "size": np.int32(grid)}
     walked = np.asarray(random_walk(low, _padded(edges, canvas), **options))
     return np.moveaxis(on_picture(walked[: grid[0], : grid[1], :count], size), -1, 0)
@@ -180,7 +180,7 @@ def walked_maps(
 def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF) -> np.ndarray:
     """`mean_field` of energies (m, H, W, n), with padded shapes."""
     *size, count = unary.shape[1:]
-    canvas, labels = _padded_size(size, _GRID), _labels_for(count)
+    canvas, labels = _padded_size(size, _GRID), 1 + _power_of_two(count - 1)
     energies = np.full((len(unary), *canvas, labels), np.inf, np.float32)
     energies[:, : size[0], : size[1], :count] = unary
     scores = mean_field(_padded(image, canvas), energies, crf, size=np.int32(size))
@@ -203,6 +203,6 @@ def _padded(array: np.ndarray, canvas: tuple[int, int], *, labels: int | None = 
     return np.pad(array, [(0, whole - length) for whole, length in zip(shape, array.shape, strict=True)])
 
 
-def _labels_for(count: int) -> int:
+def _power_of_two(count: int) -> int:
     """The smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()
