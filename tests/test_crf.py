@@ -83,6 +83,22 @@ def test_sums_over_the_lattice_are_gaussian_up_to_a_factor(d):
     assert np.corrcoef(mean(points)[:, 0], expected[:, 0])[0, 1] > 0.98
 
 
+def test_points_far_away_and_their_order_have_no_influence_on_sums():
+    """Of points some of which share corners of the lattice, while others hardly do."""
+    random = np.random.default_rng(0)
+    groups = [random.uniform(0, spread, (400, 5)) + distance for spread, distance in ((1, 0), (20, 60))]
+    points, values = np.concatenate(groups).astype(np.float32), random.uniform(1, 2, (800, 2)).astype(np.float32)
+
+    @jax.jit
+    def gaussian_sums(points, values):
+        return with_gaussian_sums(points, jnp.ones(len(points), bool), lambda sums: sums(values))
+
+    order = random.permutation(800)
+    together = np.asarray(gaussian_sums(points[order], values[order]))[np.argsort(order)]
+    alone = [gaussian_sums(points[part], values[part]) for part in (slice(400), slice(400, None))]
+    np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-4)
+
+
 @both
 def test_without_an_iteration_it_is_the_softmax_of_the_energies(picture, unary, exact):
     q = mean_field(picture, unary, SMALL._replace(iterations=0), exact=exact)
@@ -129,6 +145,13 @@ def test_pictures_in_a_batch_are_those_alone(padded, exact):
     for q, *one in zip(batch, images, unaries, sizes, strict=True):
         rows, columns = one[-1]
         np.testing.assert_allclose(q[:, :rows, :columns], alone(*one)[:, :rows, :columns], atol=1e-5)
+
+
+def test_a_batch_runs_for_one_size_of_the_lattice(padded):
+    """Not for each of them, as a batch of conditionals would."""
+    image, energies, _ = padded
+    batch = jax.jit(jax.vmap(mean_field)).lower(np.stack([image, image]), np.stack([energies, energies]))
+    assert "stablehlo.case" in batch.as_text()
 
 
 @both
