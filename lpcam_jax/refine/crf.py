@@ -106,8 +106,8 @@ def mean_field(
 
     Returns:
         float32 (*u, H, W, n), summing to 1; undefined in the padding. The computation needs, whatever the picture,
-        0.75 KB per pixel; with more than 4 labels of all unaries together, 0.42 KB per pixel plus 70 bytes per pixel
-        and label. So 1024 x 1024 pixels take 0.8 GB with 3 labels, 1.9 GB with 21. The exact sum takes 150 bytes per
+        0.85 KB per pixel; with more than 8 labels of all unaries together, 0.35 KB per pixel plus 65 bytes per pixel
+        and label. So 1024 x 1024 pixels take 0.9 GB with 3 labels, 1.8 GB with 21. The exact sum takes 150 bytes per
         pixel plus 20 per label.
 
     Raises:

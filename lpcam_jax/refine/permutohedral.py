@@ -238,7 +238,7 @@ def _lattice(corners: Corners, tables: Tables, capacity: int) -> Lattice:
             return jnp.where(further, next_slots(slots), slots), further.any()
 
         slots, _ = jax.lax.while_loop(lambda state: state[1], look, (slots, True))
-        hit = (_at(table, following + slots) == target) & (codes > 0)
+        hit = (_at(table, following + slots) == target) & (jnp.minimum(codes, target) > 0)
         after = jnp.where(hit, _at(row_at, following + slots), nowhere)
         before = jnp.full_like(row, nowhere).at[after].set(row, mode="promise_in_bounds")
         return jnp.stack([before.at[nowhere].set(nowhere), after])
