@@ -76,6 +76,24 @@ def assert_is_folded(graph: nnx.GraphDef, parameters: dict, batch_stats: dict) -
     assert all(isinstance(norm, Shift) for norm in norms)
 
 
+def given_to_layers(model: nnx.Module, monkeypatch: pytest.MonkeyPatch) -> list[jax.Array]:
+    """A list of the maps that the modules inside the model are called with, from now on."""
+    given = []
+
+    def listening(call):
+        def listened(module, x, *others, **options):
+            given.extend(leaf for leaf in jax.tree.leaves(x) if jnp.ndim(leaf) == 4)
+            return call(module, x, *others, **options)
+
+        return listened
+
+    kinds_of_modules = {type(module) for path, module in nnx.iter_modules(model) if path}
+    for kind in kinds_of_modules:
+        if "__call__" in vars(kind):
+            monkeypatch.setattr(kind, "__call__", listening(vars(kind)["__call__"]))
+    return given
+
+
 def test_every_system_and_every_backbone_has_a_tiny_one():
     assert {one.config.kind for one in SYSTEMS.values()} == set(kinds())
     assert {one.config.backbone for one in BACKBONES.values()} == set(backbones())
@@ -144,6 +162,15 @@ class TestSystem:
         for output, expected in of_padded(name).items():
             if expected.ndim == 4:
                 assert_about_the_same(outputs[output], expected)
+
+    def test_layers_hand_on_bfloat16(self, name, monkeypatch):
+        """Whatever is stored between them is half as large; all but the pictures that come in."""
+        config = SYSTEMS[name].config
+        config = replace(config, model=replace(config.model, precision="bfloat16"))
+        fast = TinyNetwork(SYSTEMS[name]._replace(config=config))
+        given = given_to_layers(fast.model, monkeypatch)
+        jax.eval_shape(fast.traced, *fast.arrays, *padded(SIZES, BUCKET), LABELS[: len(SIZES)], None)
+        assert {x.dtype.name for x in given if x.shape[-1] != 3} == {"bfloat16"}
 
     def test_the_forward_pass_exports_for_every_platform(self, name):
         net = network(name)
@@ -261,7 +288,8 @@ class TestBackbone:
         fast = backbone(name, "bfloat16")
         outputs = fast(*padded(BACKBONES[name].sizes, CANVAS))
         for values, expected in zip(outputs, stages_of_padded(name), strict=True):
-            assert_about_the_same(values, expected)
+            assert values.dtype == jnp.bfloat16
+            assert_about_the_same(values.astype(np.float32), expected)
 
     def test_statistics_move_in_train_mode_only(self, name):
         net, images = backbone(name), np.stack([image_of((33, 31))] * 2)

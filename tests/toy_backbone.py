@@ -66,7 +66,7 @@ class Preact(nnx.Module):
         for stage in self.stages:
             x = getattr(self, stage)(x, sizes, train=train)
             sizes = strided(sizes, 2)
-            x = keep_valid(x.astype(jnp.float32), sizes)
+            x = keep_valid(x, sizes)
             outputs.append(x)
         return tuple(outputs)
 

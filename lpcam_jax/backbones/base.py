@@ -40,7 +40,8 @@ class Backbone(Protocol):
             train: whether batch norm uses the statistics of this batch and updates the stored ones.
 
         Returns:
-            float32 (b, h_s, w_s, d_s) of each stage, zero outside the valid region of `grids`.
+            (b, h_s, w_s, d_s) of each stage, float32 or in the backbone's precision, zero outside the valid region of
+            `grids`.
         """
         ...
 

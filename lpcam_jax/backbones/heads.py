@@ -1,6 +1,7 @@
 """Heads shared by several systems."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from .base import Backbone
@@ -16,11 +17,12 @@ class AtrousSum(nnx.List):
         inputs: channels of the features.
         outputs: channels of the logits.
         rates: the dilations.
+        dtype: dtype of the convolutions; parameters and logits stay float32.
         rngs: random streams for the initialization: N(0, 0.01) for the weights, 0 for the biases.
     """
 
-    def __init__(self, inputs: int, outputs: int, rates: tuple[int, ...], *, rngs: nnx.Rngs):
-        options = {"use_bias": True, "kernel_init": CLASSIFIER_INIT, "rngs": rngs}
+    def __init__(self, inputs: int, outputs: int, rates: tuple[int, ...], *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        options = {"use_bias": True, "kernel_init": CLASSIFIER_INIT, "dtype": dtype, "rngs": rngs}
         super().__init__([Conv(inputs, outputs, 3, dilation=rate, **options) for rate in rates])
 
     def __call__(self, features: jax.Array, sizes: Sizes = None) -> jax.Array:

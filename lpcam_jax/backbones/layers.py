@@ -6,6 +6,9 @@ of the picture alone. Positions outside become non-zero only through batch norm'
 spatial layer is enough. Padding is always explicit and symmetric, as in torch, and the top left corner stays fixed.
 The sampling positions of a bilinear resize depend on the valid sizes alone, never on the bucket.
 
+A network of precision bfloat16 computes in float32 what is not a product, but stores in bfloat16 what goes from layer
+to layer: a convolution returns its own dtype, everything else the dtype of its input. Parameters stay float32.
+
 All arrays are NHWC. Sizes are int32 (b, 2), valid rows and columns; None means all.
 """
 
@@ -66,7 +69,10 @@ def dropout(key: jax.Array | None, x: jax.Array, *, rate: float) -> jax.Array:
 
 
 class Conv(nnx.Module):
-    """Convolution with symmetric padding, `dilation * (size // 2)` on every side; its bias, if any, starts at 0."""
+    """Convolution with symmetric padding, `dilation * (size // 2)` on every side; its bias, if any, starts at 0.
+
+    Its result is of its dtype; with a bias, which is added in float32, it is float32.
+    """
 
     def __init__(
         self,
@@ -100,7 +106,7 @@ class Conv(nnx.Module):
     def __call__(self, x: jax.Array, factor: jax.Array | float = 1.0) -> jax.Array:
         """The convolution of x (b, h, w, inputs), times a factor (1, 1, 1, outputs) before the bias."""
         y = self._product(x, self.kernel[...] * factor)
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
+        return y if self.bias is None else y + self.bias[...].reshape(1, 1, 1, -1)
 
     def _product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
@@ -131,7 +137,7 @@ class Conv(nnx.Module):
 
 
 class BatchNorm(nnx.Module):
-    """Batch norm in float32, equal to torch's; train mode is an argument of every call.
+    """Batch norm, computed in float32, equal to torch's; train mode is an argument of every call.
 
     In train mode x is normalized with the biased variance of the batch (over n), and the stored variance moves by a
     tenth towards the unbiased one (over n - 1), where n = b * h * w of the global batch. flax's uses the biased one.
@@ -144,7 +150,7 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(features, jnp.float32))
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = x.astype(jnp.float32)
+        dtype, x = x.dtype, x.astype(jnp.float32)
         mean, var = self.mean[...], self.var[...]
         if train:
             n = x[..., 0].size
@@ -155,14 +161,14 @@ class BatchNorm(nnx.Module):
             mean, var = batch_mean, batch_var
         factor = jax.lax.rsqrt(var + 1e-5) * self.scale[...]
         mean, factor, bias = (values.reshape(1, 1, 1, -1) for values in (mean, factor, self.bias[...]))
-        return (x - mean) * factor + bias
+        return ((x - mean) * factor + bias).astype(dtype)
 
     def after(self, conv: Conv, x: jax.Array, *, train: bool) -> jax.Array:
         """The norm of conv(x). Outside train mode the kernel is scaled instead of the outputs, which are many more."""
         if train:
             return self(conv(x), train=True)
         factor, bias = self.factor_and_bias()
-        return conv(x, factor.reshape(1, 1, 1, -1)).astype(jnp.float32) + bias.reshape(1, 1, 1, -1)
+        return shifted(conv(x, factor.reshape(1, 1, 1, -1)), bias)
 
     def factor_and_bias(self) -> tuple[jax.Array, jax.Array]:
         """Factor and bias, float32 (d,) each, of the norm outside train mode, x * factor + bias."""
@@ -171,7 +177,7 @@ class BatchNorm(nnx.Module):
 
 
 class Shift(nnx.Module):
-    """The rest of a batch norm that is folded into its convolution (`folding`): a bias, added in float32."""
+    """The rest of a batch norm that is folded into its convolution (`folding`): a bias."""
 
     def __init__(self, bias: jax.Array):
         self.bias = nnx.Param(bias)
@@ -180,11 +186,16 @@ class Shift(nnx.Module):
         """conv(x) plus the bias."""
         if train:
             raise ValueError("A network whose batch norm is folded cannot be trained.")
-        return conv(x).astype(jnp.float32) + self.bias[...].reshape(1, 1, 1, -1)
+        return shifted(conv(x), self.bias[...])
+
+
+def shifted(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """x (b, h, w, d) plus a bias float32 (d,), added in float32, in the dtype of x."""
+    return (x.astype(jnp.float32) + bias.reshape(1, 1, 1, -1)).astype(x.dtype)
 
 
 class GroupNorm(nnx.Module):
-    """Group norm in float32, equal to torch's on each picture's valid region.
+    """Group norm, computed in float32, equal to torch's on each picture's valid region.
 
         y = (x - mean) / sqrt(variance + 1e-5) * scale + bias
 
@@ -198,12 +209,12 @@ class GroupNorm(nnx.Module):
         self.groups = groups
 
     def __call__(self, x: jax.Array, sizes: Sizes = None) -> jax.Array:
-        """The norm of x (b, h, w, d) with valid sizes int32 (b, 2): float32 (b, h, w, d)."""
+        """The norm of x (b, h, w, d) with valid sizes int32 (b, 2): (b, h, w, d), in the dtype of x."""
         centred = x.astype(jnp.float32)
         centred = centred - self._mean(centred, sizes)
         factor = jax.lax.rsqrt(self._mean(centred**2, sizes) + 1e-5)
         scale, bias = (values[...].reshape(1, 1, 1, -1) for values in (self.scale, self.bias))
-        return centred * (factor * scale) + bias
+        return (centred * (factor * scale) + bias).astype(x.dtype)
 
     def _mean(self, x: jax.Array, sizes: Sizes) -> jax.Array:
         """The mean of each group, repeated for its channels: (b, 1, 1, d)."""
@@ -274,7 +285,7 @@ def resize_valid(x: jax.Array, sizes: Sizes, shape: tuple[int, int], target_size
         target_sizes: int32 (b, 2), the valid sizes N there; None if and only if `sizes` is.
 
     Returns:
-        float32 (b, H, W, d), zero outside the valid region.
+        (b, H, W, d), in the dtype of x, zero outside the valid region.
 
     Source: torch's `interpolate(size=N, mode="bilinear", align_corners=False)` of the picture alone.
     """
@@ -291,8 +302,8 @@ def rescale(x: jax.Array, sizes: Sizes, scale: float) -> tuple[jax.Array, Sizes]
         scale: new over old length; a fraction of small integers, such as 0.75 or 4.
 
     Returns:
-        float32 (b, floor(scale h), floor(scale w), d), at least one row and column, zero outside the valid region; and
-        its valid sizes.
+        (b, floor(scale h), floor(scale w), d), in the dtype of x, at least one row and column, zero outside the valid
+        region; and its valid sizes.
 
     Source: torch's `interpolate(scale_factor=scale, mode="bilinear", align_corners=False)`, whose positions depend on
     the factor, not on the ratio of the sizes as with `recompute_scale_factor=True`.
@@ -314,9 +325,13 @@ def _interpolate(x: jax.Array, sizes: jax.Array, shape: tuple[int, int], old: ja
     b, h, w, d = x.shape
     down = interpolation_matrix(h, shape[0], sizes[:, 0], old[:, 0], new[:, 0])
     across = interpolation_matrix(w, shape[1], sizes[:, 1], old[:, 1], new[:, 1])
-    x = x.astype(jnp.float32).reshape(b, h, w * d)
-    tall = jnp.matmul(down, x, precision="highest").reshape(b, shape[0], w, d)
-    return jnp.matmul(across[:, None], tall, precision="highest")
+    tall = _product(down, x.reshape(b, h, w * d)).reshape(b, shape[0], w, d)
+    return _product(across[:, None], tall)
+
+
+def _product(matrix: jax.Array, x: jax.Array) -> jax.Array:
+    """Product with a float32 matrix, in full precision, in the dtype of x."""
+    return jnp.matmul(matrix, x.astype(jnp.float32), precision="highest").astype(x.dtype)
 
 
 def interpolation_matrix(source: int, target: int, size: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:

@@ -92,7 +92,7 @@ class ResNet(nnx.Module):
             unchanged. In the Caffe layout these are all blocks of the stage (DeepLabV2); in torchvision's, where the
             stride is on the first 3x3 itself, all but the first, which has the dilation of the previous stage
             (DeepLabV3+).
-        dtype: dtype of the convolutions; parameters and norms stay float32.
+        dtype: dtype of the convolutions and of what is stored between layers; parameters stay float32.
         rngs: random streams for the initialization.
 
     The stages are the stem, including its pool, and layer1 to layer4.
@@ -155,7 +155,7 @@ class ResNet(nnx.Module):
             train: whether batch norm uses the statistics of this batch and updates the stored ones.
 
         Returns:
-            float32 (b, h_s, w_s, d_s) of each stage, >= 0, zero outside the valid region of `grids`.
+            (b, h_s, w_s, d_s) of each stage, of dtype, >= 0, zero outside the valid region of `grids`.
         """
         sizes = strided(sizes, 2)
         x = keep_valid(nnx.relu(self.bn1.after(self.conv1, images, train=train)), sizes)

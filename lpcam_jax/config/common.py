@@ -55,7 +55,7 @@ class Batches:
     max_shapes: Count = 12
     """maximum number of picture shapes to compile"""
     precision: Literal["", "float32", "bfloat16"] = ""
-    """precision of the convolutions in inference; empty: the model's. bfloat16 is for GPUs and TPUs"""
+    """precision of the network in inference; empty: the model's. bfloat16 is for GPUs and TPUs"""
 
 
 @dataclass(frozen=True, kw_only=True)

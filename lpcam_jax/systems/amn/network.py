@@ -39,6 +39,7 @@ class AMN(nnx.Module):
         preprocessing: matches the backbone's weights.
         rates: dilations of the convolutions at output stride 16; rescaled for other strides to the same reach in
             pixels.
+        dtype: dtype of the head's convolutions; parameters and logits stay float32.
         rngs: random streams for the initialization.
 
     Source: Lee et al., Threshold matters in WSSS: manipulating the activation for the robust and accurate segmentation
@@ -54,12 +55,13 @@ class AMN(nnx.Module):
         *,
         preprocessing: Preprocessing,
         rates: tuple[int, ...] = (6, 12, 18, 24),
+        dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.backbone, self.preprocessing = backbone, preprocessing
         self.rates = scaled_rates(rates, 16, backbone)
         self.labels = LabelEncoder(classes, backbone.channels[-1], rngs=rngs)
-        self.activation = AtrousSum(backbone.channels[-1], classes + 1, self.rates, rngs=rngs)
+        self.activation = AtrousSum(backbone.channels[-1], classes + 1, self.rates, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, images: jax.Array, labels: jax.Array, sizes: Sizes = None, *, dropout_key: jax.Array | None = None
@@ -75,7 +77,8 @@ class AMN(nnx.Module):
         Returns:
             float32 (b, h', w', c + 1), the background first, zero outside the valid region.
         """
-        features = self.backbone(images, sizes)[-1] * self.labels(labels)[:, None, None]
+        features = self.backbone(images, sizes)[-1]
+        features = (features * self.labels(labels)[:, None, None]).astype(features.dtype)
         features = dropout(dropout_key, features, rate=self.dropout)
         return self.activation(features, self.grid_sizes(sizes))
 
@@ -95,5 +98,7 @@ def build_amn(model: AMNModel, classes: int, *, seed: int = 0) -> AMN:
         seed: random seed of the initialization.
     """
     rngs = nnx.Rngs(seed)
-    options = {"rates": model.rates} if model.rates else {}
-    return AMN(model.build(rngs=rngs), classes, preprocessing=Preprocessing.of(model), rngs=rngs, **options)
+    options = {"preprocessing": Preprocessing.of(model), "dtype": jnp.dtype(model.precision), "rngs": rngs}
+    if model.rates:
+        options["rates"] = model.rates
+    return AMN(model.build(rngs=rngs), classes, **options)

@@ -29,6 +29,7 @@ class DeepLabV2(nnx.Module):
         classes: c, including the background.
         preprocessing: matches the backbone's weights.
         rates: dilations of the head at output stride 8; rescaled for other strides to the same reach in pixels.
+        dtype: dtype of the head's convolutions; parameters and logits stay float32.
         rngs: random streams for the initialization.
 
     Source: Chen et al., DeepLab (TPAMI 2018), as trained by the multi-scale recipe behind the papers' numbers.
@@ -43,11 +44,12 @@ class DeepLabV2(nnx.Module):
         *,
         preprocessing: Preprocessing,
         rates: tuple[int, ...] = (6, 12, 18, 24),
+        dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.backbone, self.preprocessing = backbone, preprocessing
         self.rates = scaled_rates(rates, 8, backbone)
-        self.head = AtrousSum(backbone.channels[-1], classes, self.rates, rngs=rngs)
+        self.head = AtrousSum(backbone.channels[-1], classes, self.rates, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: jax.Array, sizes: Sizes = None) -> jax.Array:
         """Logits of pictures: the last element of `pyramid`."""
@@ -124,8 +126,8 @@ class AtrousPyramid(nnx.Module):
     def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
         b, h, w, _ = x.shape
         positions = h * w if sizes is None else sizes.prod(axis=1).reshape(-1, 1, 1, 1)
-        mean = x.sum(axis=(1, 2), keepdims=True) / positions
-        picture = self.picture(mean, None, train=train)
+        mean = x.sum(axis=(1, 2), dtype=jnp.float32, keepdims=True) / positions
+        picture = self.picture(mean.astype(x.dtype), None, train=train)
         picture = keep_valid(jnp.broadcast_to(picture, (b, h, w, picture.shape[-1])), sizes)
         branches = [branch(x, sizes, train=train) for branch in self.local]
         return self.mix(jnp.concatenate([*branches, picture], axis=-1), sizes, train=train)
@@ -140,7 +142,7 @@ class DeepLabV3Plus(nnx.Module):
         preprocessing: matches the backbone's weights.
         rates: dilations of the pyramid at output stride 16; rescaled for other strides to the same reach in pixels.
         width: channels of pyramid and decoder.
-        dtype: dtype of all convolutions but the last; parameters, norms and logits stay float32.
+        dtype: dtype of the head's convolutions and of what is stored between them; parameters and logits stay float32.
         rngs: random streams for the initialization.
 
     Source: Chen et al., Encoder-Decoder with Atrous Separable Convolution (ECCV 2018), with plain convolutions in
@@ -167,7 +169,7 @@ class DeepLabV3Plus(nnx.Module):
         self.pyramid = AtrousPyramid(backbone.channels[-1], width, rates=self.rates, **options)
         self.finer = ConvNormRelu(backbone.channels[self.finer_stage], finer_width, 1, **options)
         self.decoder = nnx.List([ConvNormRelu(inputs, width, 3, **options) for inputs in (width + finer_width, width)])
-        self.classifier = Conv(width, classes, 1, use_bias=True, kernel_init=CLASSIFIER_INIT, rngs=rngs)
+        self.classifier = Conv(width, classes, 1, use_bias=True, kernel_init=CLASSIFIER_INIT, **options)
 
     def __call__(
         self,
@@ -233,12 +235,12 @@ def build_deeplab(model: DeepLabModel, classes: int, *, seed: int = 0) -> DeepLa
     """
     rngs = nnx.Rngs(seed)
     backbone = model.build(dilation="atrous", rngs=rngs)
-    options = {"preprocessing": Preprocessing.of(model), "rngs": rngs}
+    options = {"preprocessing": Preprocessing.of(model), "dtype": jnp.dtype(model.precision), "rngs": rngs}
     if model.rates:
         options["rates"] = model.rates
     if model.head == "deeplabv2":
         return DeepLabV2(backbone, classes, **options)
-    return DeepLabV3Plus(backbone, classes, width=model.head_width, dtype=jnp.dtype(model.precision), **options)
+    return DeepLabV3Plus(backbone, classes, width=model.head_width, **options)
 
 
 def _last_of_stride(stride: int, backbone: Backbone) -> int:

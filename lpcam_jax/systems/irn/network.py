@@ -27,7 +27,7 @@ class Tap(NamedTuple):
     """Output of a backbone stage.
 
     Attributes:
-        features: float32 (b, h, w, d), zero outside the valid region.
+        features: (b, h, w, d), in the backbone's precision, zero outside the valid region.
         sizes: int32 (b, 2), valid rows and columns; None: all.
     """
 
@@ -44,7 +44,7 @@ class Projection(nnx.Module):
         self.enlarge = enlarge
 
     def __call__(self, tap: Tap, onto: Tap) -> jax.Array:
-        """Project a tap onto the grid of another: float32 (b, h, w, outputs), zero outside the valid region."""
+        """Project a tap onto the grid of another: (b, h, w, outputs), of dtype, zero outside the valid region."""
         y = self.gn(self.conv(tap.features), tap.sizes)
         if self.enlarge > 1:
             height, width = onto.features.shape[1:3]
@@ -62,7 +62,8 @@ class EdgeBranch(nnx.Module):
         self.stages = backbone.stages
         for stage, channels, stride in zip(self.stages, backbone.channels, backbone.strides, strict=True):
             setattr(self, stage, Projection(channels, self.width, enlarge=stride // STRIDE, **options))
-        self.logit = Conv(len(self.stages) * self.width, 1, 1, use_bias=True, kernel_init=TORCH_UNIFORM, rngs=rngs)
+        options = {"use_bias": True, "kernel_init": TORCH_UNIFORM, "dtype": dtype, "rngs": rngs}
+        self.logit = Conv(len(self.stages) * self.width, 1, 1, **options)
 
     def __call__(self, taps: dict[str, Tap]) -> jax.Array:
         fine = taps[self.stages[0]]
@@ -88,7 +89,7 @@ class DisplacementBranch(nnx.Module):
             setattr(self, stage, projection)
         self.coarse = Projection(len(self.coarse_stages) * 256, 256, enlarge=2, **options)
         self.fine = Projection(sum(widths) + 256, 256, **options)
-        self.vector = Conv(256, 2, 1, kernel_init=TORCH_UNIFORM, rngs=rngs)
+        self.vector = Conv(256, 2, 1, kernel_init=TORCH_UNIFORM, dtype=dtype, rngs=rngs)
 
     def __call__(self, taps: dict[str, Tap]) -> jax.Array:
         fine, coarse = taps[self.fine_stages[-1]], taps[self.coarse_stages[0]]
@@ -96,7 +97,7 @@ class DisplacementBranch(nnx.Module):
         x = self.coarse(coarse._replace(features=jnp.concatenate(parts, axis=-1)), fine)
         parts = [*(getattr(self, stage)(taps[stage], fine) for stage in self.fine_stages), x]
         x = self.fine(fine._replace(features=jnp.concatenate(parts, axis=-1)), fine)
-        return self.vector(x)
+        return self.vector(x).astype(jnp.float32)
 
 
 class IRNet(nnx.Module):
@@ -107,7 +108,8 @@ class IRNet(nnx.Module):
     Args:
         backbone: an ImageNet-pretrained feature extractor of any width; IRN's has output stride 16.
         preprocessing: matches the backbone's weights.
-        dtype: dtype of the branches' convolutions but the last; parameters, norms and results stay float32.
+        dtype: dtype of the branches' convolutions and of what is stored between them; parameters and results stay
+            float32.
         rngs: random streams for the initialization.
 
     Source: Ahn, Cho and Kwak, Weakly supervised learning of instance segmentation with inter-pixel relations (CVPR

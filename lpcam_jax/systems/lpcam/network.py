@@ -47,7 +47,8 @@ class Classifier(nnx.Module):
         Returns:
             float32 (b, h', w', d), zero outside the valid region.
         """
-        return self.backbone(images, sizes, train=train)[-1]
+        # Not stored in the training step: the mean is taken as they are made.
+        return self.backbone(images, sizes, train=train)[-1].astype(jnp.float32)
 
     def logits(self, features: jax.Array, sizes: Sizes = None) -> jax.Array:
         """Logits of a feature block.
