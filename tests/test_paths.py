@@ -1,10 +1,12 @@
 from collections import Counter
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lpcam_jax.machine.devices import portable
 from lpcam_jax.refine.paths import affinity, reach, search_paths, window
 
 PATHS = search_paths(5)
@@ -23,6 +25,12 @@ def one_by_one(edges, paths, cotangents):
         planes.append(1 - edges[strongest])
         np.subtract.at(gradient, strongest, cotangent)
     return np.stack(planes), gradient
+
+
+def pull(edges, cotangents, paths):
+    """The affinities, and the gradient of (affinities * cotangents).sum()."""
+    planes, pulled = jax.vjp(lambda edges: affinity(edges, paths), edges)
+    return planes, *pulled(cotangents)
 
 
 def test_radius_5_has_34_directions_and_radius_10_has_152():
@@ -88,16 +96,21 @@ def test_an_edge_between_two_regions_separates_them_and_no_others():
         assert (plane == jnp.where((low <= 8) & (high >= 8), 0, 1)).all(), (direction, cells)
 
 
-@pytest.mark.parametrize("radius", [5, 10])
-def test_affinities_and_their_gradient_are_those_of_every_path_by_itself(radius):
+@pytest.mark.parametrize(
+    ("radius", "form"),  # cell by cell; all cells of a path at once
+    [(5, nullcontext), (10, nullcontext), (5, portable)],
+)
+def test_affinities_and_their_gradient_are_those_of_every_path_by_itself(radius, form):
     rng, paths = np.random.default_rng(radius), search_paths(radius)
     edges = rng.integers(0, 50, (24, 30)).astype(np.float32) / 64  # some are equal
-    planes, pull = jax.vjp(lambda edges: affinity(edges, paths), jnp.asarray(edges))
-    cotangents = rng.integers(-8, 9, planes.shape).astype(np.float32)
+    shape = jax.eval_shape(lambda edges: affinity(edges, paths), edges).shape
+    cotangents = rng.integers(-8, 9, shape).astype(np.float32)
+    with form():
+        planes, pulled = jax.jit(lambda edges, cotangents: pull(edges, cotangents, paths))(edges, cotangents)
     expected, gradient = one_by_one(edges, paths, cotangents)
     assert planes.shape == (len(paths), 24 - radius + 1, 30 - 2 * radius + 2)
     np.testing.assert_array_equal(planes, expected)
-    np.testing.assert_array_equal(pull(jnp.asarray(cotangents))[0], gradient)
+    np.testing.assert_array_equal(pulled, gradient)
 
 
 def test_the_gradient_goes_to_the_first_of_equal_cells():

@@ -186,6 +186,11 @@ def abstract_on(tree: Any, devices: Mesh) -> Any:
 
 def convolves_by_products() -> bool:
     """Whether to write convolutions as matrix products, which is faster on CPUs; GPUs and TPUs have units for them."""
+    return traces_for_cpus()
+
+
+def traces_for_cpus() -> bool:
+    """Whether what is traced is to run on CPUs, which are fast at other things than GPUs and TPUs."""
     return jax.default_backend() == "cpu" and not _portable.get()
 
 

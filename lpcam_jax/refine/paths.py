@@ -10,12 +10,17 @@ so `over_paths` computes one plane at a time, and a loss needs to store none.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from ..machine.devices import traces_for_cpus
+
+# Paths that GPUs and TPUs follow in one loop, with as many cells as the longest of them has.
+_IN_A_LOOP = 32
 
 
 class Path(NamedTuple):
@@ -90,16 +95,7 @@ def over_paths(measure: Callable[[jax.Array, Callable[[jax.Array], jax.Array]], 
     Returns:
         The arrays that `measure` returns, with a leading axis p.
     """
-    r = reach(paths)
-    cells = jnp.array([cell for path in paths for cell in path.cells])
-    ends = jnp.cumsum(jnp.array([len(path.cells) for path in paths]))
-    spans = jnp.stack([jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]]), ends], axis=-1)
-
-    @jax.checkpoint
-    def follow(span):
-        return measure(_at(cells, span[0]), lambda edges: 1 - _strongest(edges, cells, span, r))
-
-    return lax.map(follow, spans)
+    return (_cell_by_cell if traces_for_cpus() else _all_cells_at_once)(measure, paths, reach(paths))
 
 
 def affinity(edges: jax.Array, paths: tuple[Path, ...]) -> jax.Array:
@@ -115,6 +111,19 @@ def affinity(edges: jax.Array, paths: tuple[Path, ...]) -> jax.Array:
     Source: IRN, net/resnet50_irn.py (there a gather of all cells of all paths).
     """
     return over_paths(lambda _, along: along(edges), paths)
+
+
+def _cell_by_cell(measure, paths, r):
+    """For CPUs, whose caches hold a plane: loops over paths, and over the cells of each."""
+    cells = jnp.array([cell for path in paths for cell in path.cells])
+    ends = jnp.cumsum(jnp.array([len(path.cells) for path in paths]))
+    spans = jnp.stack([jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]]), ends], axis=-1)
+
+    @jax.checkpoint
+    def follow(span):
+        return measure(_at(cells, span[0]), lambda edges: 1 - _strongest(edges, cells, span, r))
+
+    return lax.map(follow, spans)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -147,6 +156,54 @@ def _strongest_backward(r, inputs, cotangent):
 
 
 _strongest.defvjp(_strongest_forward, _strongest_backward)
+
+
+def _all_cells_at_once(measure, paths, r):
+    """For GPUs and TPUs, to which a step of a loop is dear: one for a path, whose cells are unrolled."""
+
+    @jax.checkpoint
+    def follow(cells):
+        return measure(cells[0], lambda edges: 1 - _strongest_of(edges, cells, r))
+
+    groups = [paths[start : start + _IN_A_LOOP] for start in range(0, len(paths), _IN_A_LOOP)]
+    results = [lax.map(follow, _as_long_as_the_last(group)) for group in groups]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
+
+
+def _as_long_as_the_last(paths: tuple[Path, ...]) -> jax.Array:
+    """Cells of paths of ascending length, int (p, n, 2): the source, the last cell, is repeated, which changes none."""
+    n = len(paths[-1].cells)
+    return jnp.array([path.cells + path.cells[-1:] * (n - len(path.cells)) for path in paths])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _strongest_of(edges, cells, r):
+    """The largest edge among the cells, int (n, 2), for all sources."""
+    return reduce(jnp.maximum, (window(edges, cell, r) for cell in cells))
+
+
+def _strongest_of_forward(edges, cells, r):
+    strongest = _strongest_of(edges, cells, r)
+    return strongest, (edges, cells, strongest)
+
+
+def _strongest_of_backward(r, inputs, cotangent):
+    edges, cells, strongest = inputs
+    first = jnp.full(strongest.shape, len(cells))
+    for number in reversed(range(len(cells))):
+        first = jnp.where(window(edges, cells[number], r) == strongest, number, first)
+    # Gathered, not scattered: what an edge gets from all sources whose path has its strongest cell there.
+    margins = [(0, 0)] * (edges.ndim - 2) + [(r, r), (2 * r, 2 * r)]
+    first, cotangent = (jnp.pad(plane, margins) for plane in (first, cotangent))
+    total = jnp.zeros_like(edges)
+    for number, (row, column) in enumerate(cells):
+        start = (*[0] * (edges.ndim - 2), r - row, r - column)
+        there, share = (lax.dynamic_slice(plane, start, edges.shape) for plane in (first, cotangent))
+        total += jnp.where(there == number, share, 0)
+    return total, None
+
+
+_strongest_of.defvjp(_strongest_of_forward, _strongest_of_backward)
 
 
 def _cells(row: int, column: int) -> tuple[tuple[int, int], ...]:
