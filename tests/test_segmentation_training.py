@@ -3,6 +3,7 @@
 test_deeplab_parity.py compares ten steps with torch.
 """
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 
@@ -149,23 +150,27 @@ def loss_by_hand(numbers: jax.Array, batch: dict[str, np.ndarray]) -> jax.Array:
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None].astype(int), axis=1))
 
 
+@pytest.mark.parametrize("form", [nullcontext, devices.portable])  # one after another, and in a loop
 @pytest.mark.parametrize("parts", [1, 2, 3])
-def test_a_step_takes_the_mean_gradient_of_its_parts(parts):
+def test_a_step_takes_the_mean_gradient_of_its_parts(parts, form):
     step, state = three_numbers(DeepLabTraining(accumulate=parts))
     batch, start = batch_of_six(), np.float32([0.5, -0.25, 1.0])
     pieces = [{name: values[part::parts] for name, values in batch.items()} for part in range(parts)]
     losses, gradients = zip(*[jax.value_and_grad(loss_by_hand)(start, piece) for piece in pieces], strict=True)
-    state, metrics = step(state, batch)
+    with form():
+        state, metrics = step(state, batch)
     assert float(metrics["loss"]) == pytest.approx(np.mean(losses), rel=1e-6)
     np.testing.assert_allclose(state.parameters["numbers"], start - 0.125 * np.mean(gradients, axis=0), rtol=1e-5)
     assert np.abs(np.mean(gradients, axis=0)).min() > 1e-3
     assert int(state.step) == 1
 
 
+@pytest.mark.parametrize("form", [nullcontext, devices.portable])
 @pytest.mark.parametrize(("parts", "firsts"), [(1, 1), (2, 12), (3, 123)])
-def test_each_part_continues_from_the_statistics_of_the_one_before(parts, firsts):
+def test_each_part_continues_from_the_statistics_of_the_one_before(parts, firsts, form):
     step, state = three_numbers(DeepLabTraining(accumulate=parts))
-    state, _ = step(state, batch_of_six())
+    with form():
+        state, _ = step(state, batch_of_six())
     assert float(state.batch_stats["firsts"]) == firsts
 
 

@@ -12,6 +12,7 @@ import optax
 from flax import nnx
 
 from ..data.pipeline import Batch
+from ..machine.devices import traces_for_cpus
 from .checkpoints import TrainState
 
 Loss = Callable[[nnx.Module, Batch, jax.Array], jax.Array]
@@ -55,14 +56,16 @@ def make_train_step(
         keys = jax.random.split(key, accumulate)
         # Every n-th record, so that each part is spread evenly over the devices.
         parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
-        total, gradients, batch_stats = 0.0, None, state.batch_stats
-        for number in range(accumulate):
-            part = jax.tree.map(lambda x, number=number: x[number], parts)
-            # The barrier forces sequential execution, to save memory. (A loop would be slow on CPUs.)
-            part, gradients = jax.lax.optimization_barrier((part, gradients))
-            (value, batch_stats), addend = gradient(state.parameters, batch_stats, part, keys[number])
-            total = total + value
-            gradients = addend if gradients is None else jax.tree.map(jnp.add, gradients, addend)
+
+        def add(sums: Any, part: tuple[Batch, jax.Array]):
+            # The barrier forces sequential execution, to save memory, also where there is no loop.
+            part, (total, gradients, batch_stats) = jax.lax.optimization_barrier((part, sums))
+            (value, batch_stats), addend = gradient(state.parameters, batch_stats, *part)
+            return (total + value, jax.tree.map(jnp.add, gradients, addend), batch_stats), None
+
+        nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.parameters), state.batch_stats
+        # A loop would be slow on CPUs; elsewhere it is compiled once for all parts.
+        (total, gradients, batch_stats), _ = jax.lax.scan(add, nothing, (parts, keys), unroll=traces_for_cpus())
         return (total, batch_stats), gradients
 
     def step(state: TrainState, batch: Batch):
