@@ -36,7 +36,7 @@ class BackboneConfig(ABC):
     """divisor after subtracting the mean"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """precision of the convolutions and of what is stored between layers; parameters, logits and losses stay float32.
-    bfloat16 is for GPUs and TPUs, where it takes about half the time and memory"""
+    bfloat16 is for GPUs and TPUs"""
 
     fixed: ClassVar[tuple[str, ...]] = ("channel_order", "mean", "std")
     """names of the fields determined by stored parameters"""
