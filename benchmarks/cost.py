@@ -5,8 +5,8 @@
 
 Nothing is run: programs are lowered for every platform and compiled for this one, with plain convolutions, and the
 compiler is asked. The roofline is max(flops / peak flops, bytes / bandwidth); bytes are those that this CPU's compiler
-counts, which fuses less than that of an accelerator; with --tpu the TPU's own does, of all but the training steps,
-which take it minutes. Prints Markdown for RESULTS.md.
+counts, which fuses less than that of an accelerator; with --tpu the TPU's own does, of the training steps only with
+--steps: they take it minutes. Prints Markdown for RESULTS.md.
 """
 
 import argparse
@@ -51,7 +51,9 @@ def main() -> None:
     """Lower, compile, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tpu", action="store_true", help="compile for a TPU v5e, which need not be here")
-    if parser.parse_args().tpu:
+    parser.add_argument("--steps", action="store_true", help="with --tpu: the training steps as well")
+    arguments = parser.parse_args()
+    if arguments.tpu:
         everywhere, chips = NamedSharding(one_v5e(), PartitionSpec()), {"v5e": SHOWN["v5e"]}
     else:
         here = dict.fromkeys(("highest", "float32", "bfloat16"), products_a_second()) | {"bytes": reads_a_second()}
@@ -59,7 +61,7 @@ def main() -> None:
         print(f"These cores: {here['float32'] / 1e9:,.0f} GFLOP/s (product), {here['bytes'] / 1e9:.0f} GB/s (sum).")
     columns = ["GFLOP", "GB", "peak GB", *(f"{chip}, ms" for chip in chips)]
     print(f"\n| program | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}", flush=True)
-    for program in programs(steps=everywhere is None):
+    for program in programs(steps=everywhere is None or arguments.steps):
         cost = cost_of(program, everywhere)
         times = (1000 * roofline(cost.flops, cost.bytes, chip, program.precision) for chip in chips.values())
         cells = [f"{cost.flops / 1e9:,.1f}", f"{cost.bytes / 1e9:,.2f}", f"{cost.peak / 1e9:,.2f}"]
@@ -131,9 +133,9 @@ def programs(*, steps: bool) -> Iterator[Program]:
             name = f"maps of a picture of 500x375, scale {scale:g}, with its mirror image, {precision}"
             yield Program(name, network, arguments, precision=precision)
     if steps:
-        yield _classifier_step("float32")
-        yield _classifier_step("bfloat16")
-        yield _segmentation_step()
+        for step in (_classifier_step, _segmentation_step):
+            for precision in ("float32", "bfloat16"):
+                yield step(precision)
 
 
 def _maps(graph, parameters, batch_stats, directions, pictures, sizes):
@@ -151,12 +153,15 @@ def _classifier_step(precision: str) -> Program:
     return Program(name, step.function, (step.state, step.batch), 1, precision)
 
 
-def _segmentation_step() -> Program:
+def _segmentation_step(precision: str) -> Program:
+    """Of one part of a batch: the compiler does not know how often a loop runs."""
     config = DeepLabConfig()
-    training, step = config.training, segmentation_step(config)
-    b, side, parts = training.batch_size, training.crop, training.accumulate
-    name = f"DeepLabV2 step, ResNet-101, {b} pictures of {side}x{side} in {parts} parts, float32"
-    return Program(name, step.function, (step.state, step.batch), 1, "float32")
+    training = config.training
+    training = dataclasses.replace(training, batch_size=training.batch_size // training.accumulate, accumulate=1)
+    model = dataclasses.replace(config.model, precision=precision)
+    step = segmentation_step(dataclasses.replace(config, model=model, training=training))
+    name = f"DeepLabV2 step, ResNet-101, a part of {training.batch_size} pictures of {training.crop}x{training.crop}"
+    return Program(f"{name}, {precision}", step.function, (step.state, step.batch), 1, precision)
 
 
 def products_a_second() -> float:
