@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 
+from benchmarks.draws import CLASSES
 from lpcam_jax.systems.deeplab.config import DeepLabConfig
 from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
@@ -14,8 +15,6 @@ from lpcam_jax.systems.lpcam.training import classification_loss, classifier_opt
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.state import graph_of, initial_state, network_of
 from lpcam_jax.training.step import TrainStep, make_train_step
-
-CLASSES = 20
 
 
 class Step(NamedTuple):

@@ -27,7 +27,7 @@ from .seeds import (
 if TYPE_CHECKING:
     from .systems.lpcam.trained_model import TrainedModel
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "FeatureSample",

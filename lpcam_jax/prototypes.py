@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-_ENOUGH = 3  # classes to compare with each other, as the paper does
+ENOUGH_CLASSES = 3  # classes to compare with each other, as the paper does
 
 
 class Prototypes(NamedTuple):
@@ -75,7 +75,7 @@ def own_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
 
     Source: reference step "make_lpcam"; for one or two classes ours (measured in docs/your_own_pictures.md).
     """
-    if weights.shape[1] >= _ENOUGH:
+    if weights.shape[1] >= ENOUGH_CLASSES:
         return _of_own_class(class_scores(centres, weights))
     logits, counted = _of_own_class(_logits(centres, weights)), _exists(centres)
     total = jnp.where(counted, logits, 0).sum(axis=1, keepdims=True)

@@ -1,5 +1,6 @@
 """More classes than a mask of 8 bits can number: heat maps without masks; what needs masks is refused at once."""
 
+import io
 import re
 
 import numpy as np
@@ -14,6 +15,7 @@ from tiny_recipes import CLASSIFIER, IRN, SEGMENTATION
 from lpcam_jax.data.masks import MAX_CLASSES, expect_numbered, renumbering
 from lpcam_jax.data.prepared import Prepared
 from lpcam_jax.machine.errors import UserError
+from lpcam_jax.report.overlays import jpeg, panel
 from lpcam_jax.results.masks import MaskResults
 from lpcam_jax.results.predictions import MapFolder
 from lpcam_jax.seeds import with_class_values
@@ -185,3 +187,10 @@ def test_data_sets_of_tfds(tmp_path, capsys, masks, count):
     assert ("its masks are left out" in capsys.readouterr().out) == (
         masks == "segmentation_mask" and count > MAX_CLASSES
     )
+
+
+def test_the_panel_of_a_picture_of_hundreds_of_classes_is_a_jpeg():
+    image, maps = np.zeros((80, 60, 3), np.uint8), np.zeros((300, 80, 60), np.float16)
+    picture = panel(image, {"LPCAM": maps}, [f"class {n}" for n in range(300)], None)
+    with Image.open(io.BytesIO(jpeg(picture))) as opened:
+        assert opened.size == picture.shape[1::-1]

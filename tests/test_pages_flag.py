@@ -25,3 +25,10 @@ def test_without_pages_everything_else_is_written_and_pages_can_be_added_later(p
     assert "look at index.html" in finished.out
     assert len(list((tmp_path / "overlays").glob("*.jpg"))) == 3
     assert len(list((tmp_path / "gallery" / "photo").glob("*.jpg"))) == 3
+    # Killed while pages were added: the overlay is the last of their files.
+    overlay = next((tmp_path / "overlays").glob("*.jpg"))
+    overlay.unlink()
+    assert program(*words).code == 0
+    assert overlay.exists()
+    assert program(*words, "--pages", "none").code == 0
+    assert not any((tmp_path / name).exists() for name in ("index.html", "prototypes.html"))  # of another run

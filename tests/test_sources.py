@@ -11,7 +11,7 @@ from test_commands import picture
 from lpcam_jax.config import Data
 from lpcam_jax.data.folder import look_into
 from lpcam_jax.data.labels import refuse
-from lpcam_jax.data.records import mask_of
+from lpcam_jax.data.records import true_mask
 from lpcam_jax.data.sources import first, pictures_of, seed_source, training_sources, with_classes
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
@@ -172,14 +172,31 @@ def test_a_mask_is_read_without_its_picture(devkit):
     pictures = part("train.txt", source="voc_layout", root=devkit)
     for source in (pictures, first(pictures, 2)):
         for index in range(len(source)):
-            np.testing.assert_array_equal(mask_of(source, index), source[index].mask)
+            np.testing.assert_array_equal(true_mask(source, index), source[index].mask)
     file = Path(devkit, "JPEGImages", f"{NAMES[0]}.jpg")
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(UserError):
         pictures[0]
-    assert mask_of(pictures, 0).max() == 1
+    assert true_mask(pictures, 0).max() == 1
 
 
 def test_the_drawn_scenes_have_all_their_classes():
     message = refusal("all", source="shapes", scenes=3, classes=("fox", "owl"))
     assert message == "--data.classes fox owl: the drawn scenes always have all their classes; omit it."
+
+
+def test_the_mask_of_a_turned_picture_in_a_folder_is_read_without_it(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    turned = Path(folder, "images", "0.png")
+    with Image.open(turned) as image:
+        image.load()
+        image.save(turned, exif=exif)
+    Path(folder, "masks").mkdir()
+    for number, shape in enumerate([(4, 3), (3, 4)]):
+        Image.fromarray(np.full(shape, number + 1, np.uint8)).save(Path(folder, "masks", f"{number}.png"))
+    pictures = part("all", source="folder", root=folder)
+    for index in range(3):
+        mask = pictures[index].mask
+        np.testing.assert_array_equal(true_mask(pictures, index), mask)
+        assert (mask is None) == (index == 2)

@@ -45,10 +45,10 @@ def read_mask(path: str | Path | Encoded, *, num_classes: int | None = None) -> 
 
 
 def read_with_mask(
-    path: str | Path | Encoded, mask_path: str | Path | Encoded, *, num_classes: int, upright: bool = True
+    path: str | Path | Encoded, mask_path: str | Path | Encoded, *, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read a picture and its mask, which must have the same size; raises UserError."""
-    image, mask = read_picture(path, upright=upright), read_mask(mask_path, num_classes=num_classes)
+    image, mask = read_picture(path), read_mask(mask_path, num_classes=num_classes)
     check_size(mask, image.shape[:2], mask_path)
     return image, mask
 

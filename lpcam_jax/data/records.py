@@ -75,7 +75,7 @@ class RecordSource(Protocol):
         ...
 
 
-def mask_of(source: RecordSource, index: int) -> np.ndarray | None:
+def true_mask(source: RecordSource, index: int) -> np.ndarray | None:
     """`source[index].mask`, without decoding the picture where the source has a method `mask` for that.
 
     Args:
@@ -129,7 +129,7 @@ class Subset:
 
     def mask(self, index: int) -> np.ndarray | None:
         """The mask alone."""
-        return mask_of(self._source, self._indices[index])
+        return true_mask(self._source, self._indices[index])
 
     def origin(self, index: int) -> Origin:
         """What a record is made from."""

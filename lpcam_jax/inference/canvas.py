@@ -19,7 +19,7 @@ _PIXELS, _POSITIONS = 128, 32
 Size = tuple[int, int]
 
 
-class Scales(NamedTuple):
+class ScaleMaps(NamedTuple):
     """Maps of a picture at several scales; padded, so that they are one array.
 
     Attributes:
@@ -32,12 +32,12 @@ class Scales(NamedTuple):
     grids: np.ndarray
     size: np.ndarray
 
-    def only(self, n: int) -> "Scales":
+    def only(self, n: int) -> "ScaleMaps":
         """Map number n alone."""
         return self._replace(maps=self.maps[:, n : n + 1])
 
 
-def stack_scales(maps: Sequence[np.ndarray], size: Size) -> Scales:
+def stack_scales(maps: Sequence[np.ndarray], size: Size) -> ScaleMaps:
     """Stack the maps of all scales.
 
     Args:
@@ -45,14 +45,14 @@ def stack_scales(maps: Sequence[np.ndarray], size: Size) -> Scales:
         size: (H, W) of the picture.
 
     Returns:
-        Scales, with h and w rounded up to multiples of 32.
+        ScaleMaps, with h and w rounded up to multiples of 32.
     """
     grids = np.array([one.shape[:2] for one in maps], np.int32)
     shape = -(-grids.max(axis=0) // _POSITIONS) * _POSITIONS
     padded = np.zeros((len(maps), maps[0].shape[2], *shape), np.float32)
     for canvas, one in zip(padded, maps, strict=True):
         canvas[:, : one.shape[0], : one.shape[1]] = np.moveaxis(one, -1, 0)
-    return Scales(padded, grids, np.array(size, np.int32))
+    return ScaleMaps(padded, grids, np.array(size, np.int32))
 
 
 def canvas_of(size: Size) -> Size:
@@ -60,7 +60,7 @@ def canvas_of(size: Size) -> Size:
     return tuple(-(-length // _PIXELS) * _PIXELS for length in size)
 
 
-def fused(scales: Scales, extent: jax.Array, *, canvas: Size) -> jax.Array:
+def fused(scales: ScaleMaps, extent: jax.Array, *, canvas: Size) -> jax.Array:
     """The mean over scales of the maps, each resized bilinearly.
 
     Args:
@@ -79,7 +79,7 @@ def fused(scales: Scales, extent: jax.Array, *, canvas: Size) -> jax.Array:
     return jnp.einsum("syh,skhx->kyx", down, wide, precision="highest") / len(scales.maps)
 
 
-def inside(scales: Scales, canvas: Size) -> jax.Array:
+def inside(scales: ScaleMaps, canvas: Size) -> jax.Array:
     """Which positions of the canvas belong to the picture: bool (*canvas)."""
     rows, columns = (jnp.arange(length) < valid for length, valid in zip(canvas, scales.size, strict=True))
     return rows[:, None] & columns[None]
@@ -90,7 +90,7 @@ def cropped(maps: jax.Array, size: Size) -> np.ndarray:
     return np.asarray(maps)[..., : size[0], : size[1]]
 
 
-def _matrices(scales: Scales, extent: jax.Array, canvas: Size) -> tuple[jax.Array, jax.Array]:
+def _matrices(scales: ScaleMaps, extent: jax.Array, canvas: Size) -> tuple[jax.Array, jax.Array]:
     """The weights of rows float32 (s, H', h), and of columns (s, W', w)."""
     extents = jnp.broadcast_to(extent, scales.grids.shape)
     return tuple(

@@ -9,8 +9,9 @@ collecting the next.
 import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from functools import partial
+from threading import Event
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -24,7 +25,7 @@ from ..data.buckets import bucket_of, choose_buckets
 from ..data.records import Record, RecordSource
 from ..machine.devices import shard
 from ..machine.errors import UserError
-from ..machine.threads import cores, map_ahead
+from ..machine.threads import cores, map_ahead, pool
 
 # Batches on the devices while the next one is put together.
 _RUNNING = 2
@@ -178,8 +179,8 @@ def run_passes(
     readable = [index for index in sizes if index in requested]
     plan = plan_batches(sizes, passes, readable, among=among, batches=batches, devices=devices.size)
     bar = tqdm(total=len(readable), desc=description, unit="img", smoothing=0.05, disable=description is None)
-    with bar, ThreadPoolExecutor(cores()) as pool:
-        queue = _Queue(plan, devices, extra_input, bar, pool)
+    with bar, pool(cores()) as workers:
+        queue = _Queue(plan, devices, extra_input, bar, workers)
         for index, record, images in _read_ahead(source, readable, [step.scale for step in passes]):
             if isinstance(record, UserError):
                 bar.update()
@@ -191,16 +192,15 @@ def run_passes(
 class _Queue:
     """Items waiting for their batch, batches on the devices, and unfinished pictures."""
 
-    def __init__(
-        self, plan: BatchPlan, devices: Mesh, extra_input: Callable | None, bar: tqdm, pool: ThreadPoolExecutor
-    ):
-        self._plan, self._devices, self._extra_input, self._bar, self._pool = plan, devices, extra_input, bar, pool
+    def __init__(self, plan: BatchPlan, devices: Mesh, extra_input: Callable | None, bar: tqdm, workers: Executor):
+        self._plan, self._devices, self._extra_input = plan, devices, extra_input
+        self._bar, self._workers = bar, workers
         # (key, number of the batch) -> (index, number of the pass, slot, image)
         self._waiting: dict[tuple[Key, int], list[tuple[int, int, int, np.ndarray]]] = defaultdict(list)
         self._unfinished: dict[int, tuple[Record, list[Outputs | None]]] = {}
         self._running: deque[tuple[list, Future[Outputs]]] = deque()
         self._items_left = Counter(place[:2] for of_picture in plan.places.values() for place in of_picture)
-        self._first: dict[Key, Future[Outputs]] = {}  # the first batch of each key, which compiles its program
+        self._compiled: dict[Key, Event] = {}  # set once the first batch of the key has compiled its program
 
     def add(
         self, index: int, record: Record | UserError, images: Sequence[np.ndarray]
@@ -223,7 +223,7 @@ class _Queue:
                 self._waiting[key, batch].append((index, number, slot, images[number]))
             if not self._items_left[key, batch] and self._waiting[key, batch]:
                 self._start(key, self._waiting.pop((key, batch)))
-            compiling = sum(not first.done() for first in self._first.values())
+            compiling = sum(not done.is_set() for done in self._compiled.values())
             yield from self.finished(running=_RUNNING + compiling)
 
     def finished(self, *, running: int) -> Iterator[tuple[int, Record, list[Outputs]]]:
@@ -256,20 +256,26 @@ class _Queue:
             values = {slot: self._extra_input(self._unfinished[index][0]) for index, _, slot, _ in batch}
             nothing = np.zeros_like(next(iter(values.values())))
             inputs.append(np.stack([values.get(slot, nothing) for slot in range(count)]))
-        first = self._first.get(key)
+        is_first, compiled = key not in self._compiled, self._compiled.setdefault(key, Event())
+        if is_first:
+            shapes = f"{len(self._compiled)} of {len(self._plan.items)}"
+            self._bar.set_postfix_str(f"compiling {height}x{width} ({shapes})")
 
         def compute() -> Outputs:
-            if first:
-                first.result()  # so that no program is compiled twice
-            outputs = key.network(*shard(tuple(inputs), self._devices))
+            if not is_first:
+                compiled.wait()  # so that no program is compiled twice
+            try:
+                outputs = key.network(*shard(tuple(inputs), self._devices))
+            finally:
+                compiled.set()
             jax.copy_to_host_async(outputs)
             return outputs
 
-        outputs = self._pool.submit(compute)
-        if first is None:
-            self._first[key] = outputs
-            shapes = f"{len(self._first)} of {len(self._plan.items)}"
-            self._bar.set_postfix_str(f"compiling {height}x{width} ({shapes})")
+        if self._devices.size == 1:
+            outputs = self._workers.submit(compute)
+        else:  # several devices have to be given their programs in one order
+            outputs = Future()
+            outputs.set_result(compute())
         self._running.append((batch, outputs))
 
 

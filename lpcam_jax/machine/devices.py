@@ -7,10 +7,11 @@ looks at the available devices.
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache, partial
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import jax
@@ -192,6 +193,15 @@ def convolves_by_products() -> bool:
 def traces_for_cpus() -> bool:
     """Whether what is traced is to run on CPUs, which are fast at other things than GPUs and TPUs."""
     return jax.default_backend() == "cpu" and not _portable.get()
+
+
+@cache
+def finishing() -> AbstractContextManager:
+    """Within, a thread finishes a picture on the device (`inference.canvas`, the CRF, the walk).
+
+    On GPUs and TPUs two threads do so at a time, which keeps the device busy and bounds its memory; on CPUs all may.
+    """
+    return Semaphore(2) if jax.default_backend() != "cpu" else nullcontext()
 
 
 _portable = ContextVar("portable", default=False)

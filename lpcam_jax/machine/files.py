@@ -35,8 +35,8 @@ def write_atomically(path: Path, data: bytes, *, durably: bool = True) -> None:
     Args:
         path: The file; missing folders are created.
         data: The whole new content.
-        durably: Whether to wait until it is on the disk, so that it also survives a power failure. Not worth the time
-            for a file that is written anew unless another, written after it, is there.
+        durably: Whether to wait until it is on the disk. Otherwise it may be empty after a power failure (not after a
+            kill): for the many files of a picture, the wait would take longer than the work.
 
     Raises:
         UserError: The file cannot be written. Nothing is left behind.

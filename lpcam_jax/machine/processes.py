@@ -8,8 +8,10 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import count
+from threading import Thread
 from typing import Any, NoReturn
 
 import jax
@@ -20,7 +22,7 @@ from .errors import UserError
 # Seconds without a heartbeat after which a process counts as dead and the others end.
 _SILENCE = 40
 
-# Seconds that a process waits for one that lives: it may be at work alone for hours.
+# Seconds that a process waits for another process that is alive but still busy.
 _PATIENCE = 24 * 60 * 60
 
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -81,8 +83,22 @@ def wait() -> None:
         return
     from orbax.checkpoint import multihost  # here: few programs need it
 
+    barrier, key = multihost.get_barrier_sync_fn(), f"lpcam_jax {next(_waits)}"
+    outcome: Future[None] = Future()
+
+    def meet() -> None:
+        try:
+            outcome.set_result(barrier(key=key, timeout_ms=1000 * _PATIENCE))
+        except BaseException as error:  # passed on
+            outcome.set_exception(error)
+
+    # In a thread, because the main one would not hear a signal in it; a daemon, so that it does not keep the program.
+    Thread(target=meet, daemon=True).start()
     try:
-        multihost.get_barrier_sync_fn()(key=f"lpcam_jax {next(_waits)}", timeout_ms=1000 * _PATIENCE)
+        while not outcome.done():
+            with suppress(TimeoutError):
+                outcome.result(timeout=1)
+        outcome.result()
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).split("\n")[0][:200]
         raise UserError(f"another process has ended, or does not come ({reason}); its own output says why.") from None

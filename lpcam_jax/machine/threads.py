@@ -4,15 +4,31 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from typing import TypeVar
 
 S, T = TypeVar("S"), TypeVar("T")
+
+# Each thread holds the arrays of a picture, so more threads than these would cost more memory than they save time.
+_MOST = 16
 
 
 def cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads that ends with the `with` block: after all its work or, if the block is left by an exception,
+    after what was begun."""
+    threads_of_it = ThreadPoolExecutor(threads)
+    try:
+        yield threads_of_it
+    except BaseException:
+        threads_of_it.shutdown(cancel_futures=True)
+        raise
+    threads_of_it.shutdown()
 
 
 def map_ahead(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
@@ -25,12 +41,12 @@ def map_ahead(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     Yields:
         The results in the order of the items; the first exception ends the work, once what was begun is done.
     """
-    threads = cores() + 1  # one of them usually waits for a disk
+    threads = min(cores() + 1, _MOST)  # one of them usually waits for a disk
     ahead: deque = deque()
-    with closing(items) if hasattr(items, "close") else nullcontext(), ThreadPoolExecutor(threads) as pool:
+    with closing(items) if hasattr(items, "close") else nullcontext(), pool(threads) as workers:
         for item in items:
-            ahead.append(pool.submit(function, item))
-            if len(ahead) > 2 * threads:
+            ahead.append(workers.submit(function, item))
+            if len(ahead) > threads + 1:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()

@@ -14,6 +14,7 @@ import numpy as np
 from ..class_activation import resize_bilinear
 from ..data.augment import resize_bicubic, resize_mask
 from ..data.records import Record
+from ..machine.devices import finishing
 from ..machine.errors import UserError
 from ..seeds import ir_labels, seed_mask
 from .crf import CRF, CRFS, label_unary, mean_field, softmax_unary
@@ -173,7 +174,8 @@ def walked_maps(
     canvas = _padded_size(grid, _GRID // STRIDE)
     low = _padded(resize_bilinear(channels_last, grid) ** power, canvas, labels=_power_of_two(count))
     options = {"radius": radius, "beta": beta, "steps": steps, "size": np.int32(grid)}
-    walked = np.asarray(random_walk(low, _padded(edges, canvas), **options))
+    with finishing():
+        walked = np.asarray(random_walk(low, _padded(edges, canvas), **options))
     return np.moveaxis(on_picture(walked[: grid[0], : grid[1], :count], size), -1, 0)
 
 
@@ -183,8 +185,9 @@ def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF) -> np.ndarray:
     canvas, labels = _padded_size(size, _GRID), 1 + _power_of_two(count - 1)
     energies = np.full((len(unary), *canvas, labels), np.inf, np.float32)
     energies[:, : size[0], : size[1], :count] = unary
-    scores = mean_field(_padded(image, canvas), energies, crf, size=np.int32(size))
-    return np.asarray(scores)[:, : size[0], : size[1], :count]
+    with finishing():
+        scores = np.asarray(mean_field(_padded(image, canvas), energies, crf, size=np.int32(size)))
+    return scores[:, : size[0], : size[1], :count]
 
 
 def _bounded(size: tuple[int, int]) -> tuple[int, int]:

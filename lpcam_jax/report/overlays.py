@@ -20,6 +20,7 @@ _INFERNO = np.rint(np.stack(_LEVELS, axis=1)).astype(np.uint8)
 
 _CELL = (240, 320)  # the largest width and height of a picture within a panel
 _NARROWEST = 160  # leaves room for a caption over a slim picture
+_MOST_CLASSES = 60  # rows of a panel; a JPEG has at most 65,500 rows of pixels
 _GAP = 8
 _CAPTION = 22
 _INK = (32, 32, 32)
@@ -60,7 +61,7 @@ def panel(
     refined: np.ndarray | None = None,
     class_values: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Draw a labelled panel: photograph and masks, then the maps, one row per class.
+    """Draw a labelled panel: photograph and masks, then the maps, one row per class, of at most 60 classes.
 
     Args:
         image: uint8 (H, W, 3).
@@ -83,10 +84,12 @@ def panel(
         rows[0].append(("pseudo mask", None, _tinted(photo, refined)))
     if truth is not None:
         rows[0].append(("ground truth", None, _tinted(photo, truth)))
-    for k, name in enumerate(class_names):
+    for k, name in enumerate(class_names[:_MOST_CLASSES]):
         swatch = None if class_values is None else class_values[k]
         heats = {method: overlay(photo, _resize_bilinear(stack[k], size)) for method, stack in maps.items()}
         rows.append([(f"{method}: {name}", swatch, heat) for method, heat in heats.items()])
+    if (more := len(class_names) - _MOST_CLASSES) > 0:
+        rows.append([(f"and {more} more", None, np.zeros((0, 0, 3), np.uint8))])
     return _grid(rows, (max(size[0], _NARROWEST), size[1]))
 
 

@@ -17,7 +17,6 @@ from ..machine import processes
 from ..machine.errors import UserError
 from ..machine.files import write_json
 from ..machine.threads import map_ahead
-from ..report.gallery import layer_file
 from .origins import Origins
 from .shown import Pages, shown_pictures
 
@@ -76,7 +75,7 @@ class PictureResults(ResultFolder, ABC):
 
     def is_done(self, name: str) -> bool:
         """Whether all outputs of a picture exist."""
-        has_pages = not self.shows(name) or layer_file(self.directory, "photo", name).exists()
+        has_pages = not self.shows(name) or self.file("overlays", name, "jpg").exists()  # written last of them
         return has_pages and self.marker(name).exists()
 
     def missing(self, source: RecordSource, inputs: Callable[[str], Path] | None = None) -> list[int]:
@@ -103,6 +102,11 @@ class PictureResults(ResultFolder, ABC):
         if changed:
             tqdm.write(f"{len(changed)} of {len(done)} pictures have changed since, and are done again")
         return sorted({*share} - {*done} | {*changed})
+
+    def remove_pages(self) -> None:
+        """Remove the pages of an earlier run, which would tell of it, not of this one."""
+        for name in ("index.html", "prototypes.html"):
+            (self.directory / name).unlink(missing_ok=True)
 
     def note_origin(self, name: str) -> None:
         """Note what a picture's outputs are made from, before the marker is written; after `missing` was asked."""
@@ -151,7 +155,8 @@ def write_all(
         index, record, result = item
         if isinstance(record, UserError):
             return str(record)
-        return write(index, record, result)
+        write(index, record, result)
+        return None
 
     return [line for line in map_ahead(written, results) if line is not None]
 

@@ -6,14 +6,14 @@
     seeds/ID.png      seed mask of the last method's maps as a palette PNG: 0 background, n + 1 class n; none where
                       there are more than 254 classes
     pseudo_masks/     the refined seeds (`Refinement`), unless refinement is off
-    index.html        a gallery (`gallery`) to filter, sort and threshold; gallery/ holds its pictures. Of many,
-                      overlays and gallery show a sample (`shown`)
+    index.html        a gallery (`gallery`) to filter, sort and threshold; gallery/ holds its pictures. Of more
+                      than 2,000 pictures only a sample has overlays and is in the gallery (`shown`)
     metrics.json      protocol and, if there are true masks, Table 1 and confusion matrices
     thresholds.png    mIoU over the seed threshold, if there are true masks
     protocol.json     how the maps were made
     origins.N.jsonl   which pictures and labels they were made from (`origins`)
 
-The npz is written last: it marks a finished picture. (Pictures that are to be shown and are not are done again.)
+The npz is written last: it marks a finished picture. (A picture that should have pages but has none is done again.)
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -153,7 +153,9 @@ class HeatMapFolder(PictureResults):
         if "scores" in metrics:
             seed_curves(self.directory / "thresholds.png", metrics["scores"], pictures=metrics["scored"])
         self.write_json("metrics.json", metrics)
-        if self.pages != "none":
+        if self.pages == "none":
+            self.remove_pages()
+        else:
             write_heatmap_gallery(
                 self.directory,
                 self.maps,

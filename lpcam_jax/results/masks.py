@@ -2,8 +2,8 @@
 
     masks/ID.png      palette PNG: 0 background, n + 1 class n
     overlays/ID.jpg   picture, mask and truth side by side
-    index.html        a gallery to filter and sort; gallery/ holds its pictures. Of many pictures, overlays and gallery
-                      show a sample (`shown`)
+    index.html        a gallery to filter and sort; gallery/ holds its pictures. Of more than 2,000 pictures only a
+                      sample has overlays and is in the gallery (`shown`)
     metrics.json      protocol and, if there are true masks, mIoU, IoU of each class and confusion matrix
     confusion.png     the confusion matrix, if there are true masks
     origins.N.jsonl   which pictures, and maps, they were made from (`origins`)
@@ -102,7 +102,9 @@ class MaskResults(PictureResults):
             confusion = np.array(metrics["scores"]["confusion"])
             confusion_picture(self.directory / "confusion.png", {"masks": confusion}, self.class_names)
         self.write_json("metrics.json", metrics)
-        if self.pages != "none":
+        if self.pages == "none":
+            self.remove_pages()
+        else:
             self._write_gallery(metrics, of_pictures, has_masks=source.has_masks)
         return metrics
 

@@ -10,7 +10,7 @@ class PictureMaps(NamedTuple):
 
     Attributes:
         classes: int (n,), the mapped classes.
-        maps: float16 (n, H, W), normalized, in [0, 1], by method; seeds are cut from the last.
+        maps: float (n, H, W), stored as float16, normalized, in [0, 1], by method; seeds are cut from the last.
         probabilities: float32 (c,), of all classes, at the first scale; None: the network does not classify.
     """
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..data.records import Record, RecordSource
 from ..machine.errors import UserError
+from ..machine.threads import map_ahead
 from ..refine.pictures import Refinement
 from ..seeds import with_class_values
 from .folder import write_all
@@ -67,8 +68,11 @@ def refine_maps(
 
 def _read(source: RecordSource, indices: Sequence[int]) -> Iterator[tuple[int, Record | UserError, None]]:
     """Yield (index, record or the UserError of reading it, None), with a progress bar."""
-    for index in tqdm(indices, "pseudo masks", unit="img"):
+
+    def read(index: int) -> tuple[int, Record | UserError, None]:
         try:
-            yield index, source[index], None
+            return index, source[index], None
         except UserError as error:
-            yield index, error, None
+            return index, error, None
+
+    yield from tqdm(map_ahead(read, indices), "pseudo masks", len(indices), unit="img")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..data.masks import IGNORE, MaskFolder
-from ..data.records import RecordSource, mask_of
+from ..data.records import RecordSource, true_mask
 from ..machine import processes
 from ..machine.errors import UserError
 from ..machine.threads import map_ahead
@@ -291,7 +291,7 @@ def _with_truth(folder: MapFolder | MaskFolder, source: RecordSource) -> Iterato
     def read(index: int) -> tuple[str, Any, np.ndarray | None]:
         name = source.ids[index]
         prediction, size = folder.read(name, classes=classes)
-        truth = mask_of(source, index) if source.has_masks else None
+        truth = true_mask(source, index) if source.has_masks else None
         if truth is None or (truth == IGNORE).all():
             return name, prediction, None
         if size != truth.shape:

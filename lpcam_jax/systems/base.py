@@ -39,7 +39,8 @@ class InferFlags:
     limit: int | None = None
     """use only the first LIMIT pictures"""
     pages: Pages = "sample"
-    """which pictures have overlays and a place in the gallery, index.html: sample, at most 2,000; all; or none"""
+    """which pictures have overlays and a place in the gallery, index.html: sample, at most 2,000; all; or none, which
+    also leaves out prototypes.html"""
     distributed: bool = False
     """run as one of several processes, each with its share of the pictures: see docs/many_devices.md"""
 

@@ -31,5 +31,5 @@ def model_protocol(run: Run, state: TrainState, *arrays: Any, **entries: Any) ->
 
 
 def precision_of(run: Run) -> str:
-    """Precision of the convolutions during inference."""
+    """Precision of the network during inference."""
     return at_precision(run.config).model.precision

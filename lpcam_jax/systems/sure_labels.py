@@ -23,6 +23,7 @@ from ..data.relabelled import Relabelled
 from ..machine import processes
 from ..machine.errors import UserError
 from ..machine.files import write_atomically
+from ..machine.threads import map_ahead
 from ..refine.pictures import sure_labels
 from ..report.palette import mask_png
 from ..results.folder import ResultFolder, write_all
@@ -116,7 +117,8 @@ def label_pictures(run: Run, pictures: RecordSource) -> Relabelled:
         masks.file(pictures.ids[index]).unlink(missing_ok=True)
     if missing := sorted({*share} - {*done} | {*changed}):
         # A picture that cannot be read ends the run here, since training would fail on it too.
-        write_all(((index, pictures[index], None) for index in tqdm(missing, "labels", unit="img")), write)
+        records = map_ahead(lambda index: (index, pictures[index], None), missing)
+        write_all(tqdm(records, "labels", len(missing), unit="img"), write)
     processes.wait()  # until each has written its labels
     return Relabelled(pictures, masks)
 

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...inference.canvas import Scales, canvas_of, cropped, fused, inside
+from ...inference.canvas import ScaleMaps, canvas_of, cropped, fused, inside
+from ...machine.devices import finishing
 
 Array = jax.Array | np.ndarray
 
@@ -75,7 +76,7 @@ def activation_maps(logits: Array, classes: Array, seed: Array, *, epsilon: floa
     return xp.where((seed != 0)[..., None], (p - low) / (high - low + epsilon), p)
 
 
-def activate(logits: Scales, classes: np.ndarray, seed: np.ndarray) -> np.ndarray:
+def activate(logits: ScaleMaps, classes: np.ndarray, seed: np.ndarray) -> np.ndarray:
     """`activation_maps` of a picture of any size, on the device; compiled for few shapes.
 
     Args:
@@ -91,11 +92,12 @@ def activate(logits: Scales, classes: np.ndarray, seed: np.ndarray) -> np.ndarra
         return np.zeros((0, *size), np.float16)
     numbers = np.resize(classes, 1 << (count - 1).bit_length())  # a power of two, to limit compilations
     seed = np.pad(seed, [(0, whole - length) for whole, length in zip(canvas, size, strict=True)])
-    return cropped(_activate(logits, numbers, seed, canvas=canvas)[:count], size)
+    with finishing():
+        return cropped(_activate(logits, numbers, seed, canvas=canvas)[:count], size)
 
 
 @partial(jax.jit, static_argnames="canvas")
-def _activate(logits: Scales, classes: jax.Array, seed: jax.Array, *, canvas: tuple[int, int]) -> jax.Array:
+def _activate(logits: ScaleMaps, classes: jax.Array, seed: jax.Array, *, canvas: tuple[int, int]) -> jax.Array:
     """Maps float16 (n, *canvas)."""
     heights = fused(logits, logits.size, canvas=canvas)
     heights = jnp.where(inside(logits, canvas)[None], heights, heights[:, :1, :1])  # no influence on the extremes

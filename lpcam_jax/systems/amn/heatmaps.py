@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...data.records import Record, RecordSource
-from ...inference.canvas import Scales
+from ...inference.canvas import ScaleMaps
 from ...machine.devices import local_mesh
 from ...refine.pictures import Refinement, sure_labels
 from ...results.folder import write_all
@@ -83,7 +83,7 @@ def make_amn_heatmaps(
         labels[input_maps.read_classes(record.id, classes=classes)] = 1
         return labels
 
-    def write(_: int, record: Record, logits: Scales) -> None:
+    def write(_: int, record: Record, logits: ScaleMaps) -> None:
         mapped, before = input_maps.read_for(record, method, classes=classes)
         if stored_labels and stored_labels.file(record.id).exists():
             seed, _ = stored_labels.read(record.id, classes=classes)

@@ -2,7 +2,7 @@
 
 g(x) = mean over scales of  (logits + logits of the mirror image, mirrored back)(x) / 2,  resized to the picture
 
-The mean is left to `activation`, because the logits of all classes at the size of the picture would be large.
+The mean is left to `activation`, so that only the small grids wait to be written.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...data.records import Record, RecordSource
-from ...inference.canvas import Scales, stack_scales
+from ...inference.canvas import ScaleMaps, stack_scales
 from ...inference.forward import Network, mirrored_back, with_mirror_images
 from ...inference.passes import Outputs, finish_each
 from ...machine.errors import UserError
@@ -47,7 +47,7 @@ def activate_pictures(
     only: Sequence[int] | None = None,
     among: Sequence[int] | None = None,
     description: str | None = "heat maps",
-) -> Iterator[tuple[int, Record | UserError, Scales | None]]:
+) -> Iterator[tuple[int, Record | UserError, ScaleMaps | None]]:
     """Compute AMN's logits of every picture.
 
     Args:
@@ -69,7 +69,7 @@ def activate_pictures(
     Source: AMN's map generation, which leaves training's dropout switched on.
     """
 
-    def finish(record: Record, outputs: list[Outputs]) -> Scales:
+    def finish(record: Record, outputs: list[Outputs]) -> ScaleMaps:
         return stack_scales([scale["logits"] for scale in outputs], record.image.shape[:2])
 
     results = network.run(

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...data.records import Record, RecordSource
-from ...inference.canvas import Scales, canvas_of, cropped, fused, stack_scales
+from ...inference.canvas import ScaleMaps, canvas_of, cropped, fused, stack_scales
 from ...inference.forward import Network, as_they_are, mirrored_back, with_mirror_images
 from ...inference.passes import Outputs, finish_each
+from ...machine.devices import finishing
 from ...machine.errors import UserError
 from .config import DeepLabInference
 from .network import DeepLabV2, DeepLabV3Plus
@@ -86,18 +87,19 @@ def mask_of(logits: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     Returns:
         uint8 (H, W).
     """
-    return cropped(_best(stack_scales(logits, size), canvas=canvas_of(size)), size)
+    with finishing():
+        return cropped(_best(stack_scales(logits, size), canvas=canvas_of(size)), size)
 
 
 @partial(jax.jit, static_argnames="canvas")
-def _best(logits: Scales, *, canvas: tuple[int, int]) -> jax.Array:
+def _best(logits: ScaleMaps, *, canvas: tuple[int, int]) -> jax.Array:
     """The most probable class, uint8 (*canvas); the probabilities of one view at a time are in memory."""
     if len(logits.maps) == 1:  # softmax is monotonic
         total = fused(logits, logits.size, canvas=canvas)
     else:
 
         def add(total, view):
-            one = Scales(*(array[None] for array in view), logits.size)
+            one = ScaleMaps(*(array[None] for array in view), logits.size)
             return total + jax.nn.softmax(fused(one, logits.size, canvas=canvas), axis=0), None
 
         start = jnp.zeros((logits.maps.shape[1], *canvas), jnp.float32)

@@ -10,9 +10,10 @@ from scipy.special import expit
 
 from ...class_activation import cam, fuse, normalize
 from ...data.records import Record, RecordSource
-from ...inference.canvas import Scales, canvas_of, cropped, fused, inside, stack_scales
+from ...inference.canvas import ScaleMaps, canvas_of, cropped, fused, inside, stack_scales
 from ...inference.forward import Network, mirrored_back, with_mirror_images
 from ...inference.passes import Outputs, finish_each
+from ...machine.devices import finishing
 from ...machine.errors import UserError
 from ...prototype_activation import directions, lpcam, without_context
 from ...prototypes import Prototypes
@@ -169,12 +170,13 @@ def finished_maps(maps: Sequence[np.ndarray], size: tuple[int, int], *, stride: 
     """
     scales, options = stack_scales(maps, size), {"canvas": canvas_of(size), "stride": stride}
     # One map at a time, because a program is compiled for each shape; they are all dispatched before the first is done.
-    finished = [_finished_map(scales.only(n), epsilon / len(maps), **options) for n in range(scales.maps.shape[1])]
-    return np.stack([cropped(one, size) for one in finished]) if finished else np.zeros((0, *size), np.float16)
+    with finishing():
+        finished = [_finished_map(scales.only(n), epsilon / len(maps), **options) for n in range(scales.maps.shape[1])]
+        return np.stack([cropped(one, size) for one in finished]) if finished else np.zeros((0, *size), np.float16)
 
 
 @partial(jax.jit, static_argnames=("canvas", "stride"))
-def _finished_map(scales: Scales, epsilon: jax.Array, *, canvas: tuple[int, int], stride: int) -> jax.Array:
+def _finished_map(scales: ScaleMaps, epsilon: jax.Array, *, canvas: tuple[int, int], stride: int) -> jax.Array:
     """A single map, fused and normalized: float16 (*canvas)."""
     [heat] = fused(scales, stride * -(-scales.size // stride), canvas=canvas)
     heat = jnp.where(inside(scales, canvas), heat, heat[0, 0])  # the padding has no influence on the extremes

@@ -9,7 +9,7 @@ import numpy as np
 from ...config import to_json
 from ...machine.errors import UserError
 from ...machine.files import read_arrays, write_arrays
-from ...prototypes import Prototypes
+from ...prototypes import ENOUGH_CLASSES, Prototypes
 from ...training.run import Run
 
 
@@ -71,4 +71,5 @@ def prototypes_file(run: Run) -> Path:
 def _settings(run: Run) -> str:
     """What they depend on besides the checkpoint."""
     values = to_json(run.config)
-    return json.dumps({"seed": values["seed"], **values["prototypes"]})
+    rule = {"compared": "within its set"} if len(run.class_names) < ENOUGH_CLASSES else {}  # `prototypes.own_scores`
+    return json.dumps({"seed": values["seed"], **values["prototypes"], **rule})

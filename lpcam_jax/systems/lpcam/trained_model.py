@@ -40,7 +40,8 @@ class NamedMaps(NamedTuple):
         classes: int (n,), the mapped classes, ascending.
         names: names of these n classes.
         probabilities: probability of every class, in [0, 1], by name.
-        maps: float32 (H, W, n), normalized, in [0, 1], by method: "cam", "lpcam_f", "lpcam", and "taught" if the run
+        maps: float32 (H, W, n), rounded to float16, normalized, in [0, 1], by method: "cam", "lpcam_f", "lpcam", and
+            "taught" if the run
             has it.
     """
 
