@@ -41,7 +41,10 @@ _SYSTEMS = {
     "amn": Place("lpcam_jax.systems.amn.system", {"amn": "AMN"}),
     "segmentation": Place("lpcam_jax.systems.deeplab.system"),
 }
-_BACKBONES = {"resnet": "lpcam_jax.backbones.config:ResNetConfig"}
+_BACKBONES = {
+    "resnet": "lpcam_jax.backbones.config:ResNetConfig",
+    "vgg16": "lpcam_jax.backbones.vgg:VGG16Config",
+}
 
 
 def register_system(kind: str, module: str, titles: Mapping[str, str] | None = None) -> None:

@@ -7,7 +7,7 @@ has the stride, nor how pictures were preprocessed: only the source of a file ca
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,7 +123,25 @@ def load_deeplab(path: str | Path, network: dict[str, Any]) -> Loaded:
 
 def fill_backbone(weights: Weights, backbone: dict[str, Any]) -> Loaded:
     """Like `load_backbone`, for a file that has been read."""
-    return _filled(weights, {"backbone": backbone}, {"head": ""})
+    return _filled(weights, {"backbone": backbone}, {"head": ""}, _IN_BLOCKS, _resnet_advice)
+
+
+def fill_whole_backbone(
+    weights: Weights, network: dict[str, Any], *, modules: str, advice: Callable[[Weights, dict[str, Any]], str]
+) -> Loaded:
+    """Fill a backbone of any kind from a file; the other parts of its network are new.
+
+    Args:
+        weights: as returned by `read_weights`.
+        network: "backbone" as in `load_backbone`, and the other parts of the model.
+        modules: pattern of the names of entries that the backbone must have a place for.
+        advice: (weights, backbone) -> a sentence about weights that do not fit, without a semicolon.
+
+    Raises:
+        UserError: as in `load_backbone`.
+    """
+    new = {part: "" for part in network if part != "backbone"}
+    return _filled(weights, {"backbone": network["backbone"]}, new, modules, advice)
 
 
 def fill_deeplab(weights: Weights, network: dict[str, Any]) -> Loaded:
@@ -134,7 +152,7 @@ def fill_deeplab(weights: Weights, network: dict[str, Any]) -> Loaded:
         if not new["head"]:
             del new["head"]
             parts["head"] = network["head"]
-    return _filled(weights, parts, new)
+    return _filled(weights, parts, new, _IN_BLOCKS, _resnet_advice)
 
 
 def find_architecture(weights: Weights) -> Architecture:
@@ -201,15 +219,21 @@ def _start(part: str) -> tuple:
     return () if part == "backbone" else (part,)
 
 
-def _filled(weights: Weights, parts: dict[str, Any], new: dict[str, str]) -> Loaded:
-    """Fill parts from the file, which must hold all of them."""
+def _filled(
+    weights: Weights,
+    parts: dict[str, Any],
+    new: dict[str, str],
+    modules: str,
+    advice: Callable[[Weights, dict[str, Any]], str],
+) -> Loaded:
+    """Fill parts from the file, which must hold all of them; the other arguments as in `fill_whole_backbone`."""
     used, problems = set(), []
     filled = {part: _fill(tree, _start(part), weights, used, problems) for part, tree in parts.items()}
-    if not problems and (unknown := _without_place(weights, used)):
+    if not problems and (unknown := _without_place(weights, used, modules)):
         problems = [f"it has no place for {listed(unknown)}"]
     if problems:
-        problems, advice = listed(problems, "; "), _advice(weights, parts["backbone"])
-        raise UserError(f"{weights.file} does not hold this {' and '.join(parts)}: {problems}. {advice}")
+        problems, hint = listed(problems, "; "), advice(weights, parts["backbone"])
+        raise UserError(f"{weights.file} does not hold this {' and '.join(parts)}: {problems}. {hint}")
     return Loaded(filled, len(used), tuple(name for name in weights.arrays if name not in used), new)
 
 
@@ -276,7 +300,7 @@ def _stored(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape)
 
 
-def _advice(weights: Weights, backbone: dict[str, Any]) -> str:
+def _resnet_advice(weights: Weights, backbone: dict[str, Any]) -> str:
     """Advice about weights that do not fit, without a semicolon: those separate what does not fit."""
     if peculiarity := _peculiarity(weights):
         return f"{peculiarity[0].upper()}{peculiarity[1:]}."
@@ -337,10 +361,10 @@ def _peculiarity(weights: Weights) -> str:
     return ""
 
 
-def _without_place(weights: Weights, used: set[str]) -> list[str]:
-    """The entries of blocks that a backbone does not have: without them, it is another network than the file's."""
+def _without_place(weights: Weights, used: set[str], modules: str) -> list[str]:
+    """The entries of modules that a backbone does not have: without them, it is another network than the file's."""
     return [
         name
         for ours, name in weights.names.items()
-        if name not in used and re.search(rf"^{_IN_BLOCKS}", ours) and not ours.endswith("num_batches_tracked")
+        if name not in used and re.match(modules, ours) and not ours.endswith("num_batches_tracked")
     ]

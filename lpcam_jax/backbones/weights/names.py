@@ -15,7 +15,7 @@ and isht7/pytorch-deeplab-resnet, whose many descendants use torchvision's names
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -25,9 +25,9 @@ import numpy as np
 from ...machine.errors import UserError
 from .files import read_weight_file
 
-# Ours: torchvision's, then its replacement if batch norm is folded, or a shortcut is a single convolution.
+# Ours: torchvision's, then its replacement if batch norm is folded, or a shortcut is a single convolution. The last
+# five are for all other modules.
 _TABLE = {
-    r"conv(\d)/kernel": (r"conv\1.weight",),
     r"bn(\d)/scale": (r"bn\1.weight", r"conv\1.bias"),
     r"bn(\d)/bias": (r"bn\1.bias", r"conv\1.bias"),
     r"bn(\d)/mean": (r"bn\1.running_mean", r"conv\1.bias"),
@@ -37,8 +37,11 @@ _TABLE = {
     r"downsample/bn/bias": (r"downsample.1.bias", r"downsample.0.bias", r"downsample.bias"),
     r"downsample/bn/mean": (r"downsample.1.running_mean", r"downsample.0.bias", r"downsample.bias"),
     r"downsample/bn/var": (r"downsample.1.running_var", r"downsample.0.bias", r"downsample.bias"),
-    r"head/(\d)/kernel": (r"head.\1.weight",),
-    r"head/(\d)/bias": (r"head.\1.bias",),
+    r"(\w+)/kernel": (r"\1.weight",),
+    r"(\w+)/scale": (r"\1.weight",),
+    r"(\w+)/bias": (r"\1.bias",),
+    r"(\w+)/mean": (r"\1.running_mean",),
+    r"(\w+)/var": (r"\1.running_var",),
 }
 _HEAD_CONVOLUTIONS = range(4)
 _STAGES = range(1, 5)
@@ -112,10 +115,10 @@ _NAMINGS = (
 )
 
 
-def _find_naming(names: Iterable[str]) -> Naming:
-    """The naming that translates the most of these names; torchvision's if none does."""
+def _find_naming(names: Iterable[str], namings: Sequence[Naming]) -> Naming:
+    """The naming that translates the most of these names; the first if none does."""
     names = list(names)
-    return max(_NAMINGS, key=lambda naming: sum(naming.to_torchvision(name) != name for name in names))
+    return max(namings, key=lambda naming: sum(naming.to_torchvision(name) != name for name in names))
 
 
 class Weights(NamedTuple):
@@ -149,27 +152,32 @@ class Weights(NamedTuple):
         return self.naming.caffe or self.prefix.endswith("Scale.")
 
 
-def read_weights(path: str | Path) -> Weights:
-    """Read the arrays of a file, and find the backbone among them by its 7x7 convolution `conv1.weight`.
+def read_weights(
+    path: str | Path, namings: Sequence[Naming] = _NAMINGS, *, stem: str = "conv1.weight", size: int = 7
+) -> Weights:
+    """Read the arrays of a file, and find the backbone among them by its first convolution.
 
     Args:
         path: as in `read_weight_file`.
+        namings: of the code bases that may have made it; by default those of ResNets.
+        stem: name of the first convolution, in the names that the namings translate to.
+        size: its height and width.
 
     Returns:
-        All arrays under the file's names, and torchvision's names for the backbone's.
+        All arrays under the file's names, and the translated names of the backbone's.
 
     Raises:
         UserError: as in `read_weight_file`; or there are several backbones, or two names for one entry.
     """
     arrays = read_weight_file(path)
-    naming = _find_naming(arrays)
+    naming = _find_naming(arrays, namings)
     translated = {name: naming.to_torchvision(name) for name in arrays}
     stems = {
-        name: ours.removesuffix("conv1.weight")
+        name: ours.removesuffix(stem)
         for name, ours in translated.items()
-        if ours.endswith(".conv1.weight") and arrays[name].shape[2:] == (7, 7)
+        if ours.endswith(f".{stem}") and arrays[name].shape[2:] == (size, size)
     }
-    if "conv1.weight" in translated.values() or not stems:
+    if stem in translated.values() or not stems:
         stems = {"": ""}
     if len(stems) > 1:
         raise UserError(

@@ -1,0 +1,48 @@
+"""Six animal classes of VOC 2012 with a VGG-16: `voc_animals.py` on a backbone of another family.
+
+vgg16.npz holds the convolutions of an ImageNet VGG-16 converted from Caffe or Keras, or of torchvision's: then with
+--model.channel-order rgb --model.mean 123.675 116.28 103.53 --model.std 58.395 57.12 57.375. Not run in full by us: it
+is about eight times the work of `voc_animals.py`. The first command trains the last three blocks; the second only the
+head, a linear probe.
+
+    python train.py configs/voc_animals_vgg.py --data.root DIR --model.weights vgg16.npz --workdir runs/voc_animals_vgg
+    python train.py configs/voc_animals_vgg.py --data.root DIR --model.weights vgg16.npz --workdir runs/vgg_probe \
+        --training.frozen block1 block2 block3 block4 block5
+    python infer.py --ckpt runs/voc_animals_vgg --out heatmaps/
+"""
+
+from lpcam_jax.backbones.vgg import VGG16Config
+from lpcam_jax.config import Data
+from lpcam_jax.systems.lpcam.config import Clustering, LPCAMConfig, LPCAMInference, LPCAMTraining
+
+
+def get_config() -> LPCAMConfig:
+    """The recipe."""
+    return LPCAMConfig(
+        data=Data(
+            source="voc_layout",
+            classes=("cat", "cow", "dog", "horse", "person", "sheep"),
+            train="train_aug.txt",
+            seeds="train.txt",
+            truth="SegmentationClassAug",
+            present=50,
+        ),
+        model=VGG16Config(
+            channel_order="bgr",
+            mean=(103.939, 116.779, 123.68),
+            std=(1.0, 1.0, 1.0),
+        ),
+        training=LPCAMTraining(
+            epochs=4,
+            crop=256,
+            long_side=(272, 416),
+            optimizer="adamw",
+            learning_rate=1e-4,
+            weight_decay=1e-2,
+            frozen=("block1", "block2"),
+            head_init="zero",
+            checkpoint_every=50,
+        ),
+        prototypes=Clustering(cam_scales=(1.0, 0.5, 1.5)),
+        inference=LPCAMInference(scales=(1.0, 0.5, 1.5)),
+    )
