@@ -17,6 +17,7 @@ from flax import nnx
 from lpcam_jax.backbones.config import BackboneConfig, ResNetConfig
 from lpcam_jax.backbones.layers import Sizes
 from lpcam_jax.backbones.vgg import VGG16Config
+from lpcam_jax.backbones.wideresnet import WideResNet38Config
 from lpcam_jax.data.pipeline import Augmentation
 from lpcam_jax.inference.forward import Network
 from lpcam_jax.machine.devices import mesh
@@ -191,6 +192,7 @@ BACKBONES = {
     ),
     "vgg16": TinyBackbone(VGG16Config(width=4), ((1, 1), (47, 33))),
     "vgg16, psa": TinyBackbone(VGG16Config(width=4, layout="psa"), ((1, 2), (33, 47))),
+    "wideresnet38": TinyBackbone(WideResNet38Config(width=2), ((1, 1), (33, 47))),
 }
 """By the kind of the backbone; of its other forms, by what is special."""
 
