@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
     from .weights.fill import Loaded
 
+# Of the blocks.
 CONVOLUTIONS = (2, 2, 3, 3, 3)
 WIDENING = (1, 2, 4, 8, 8)
-STRIDES = {"plain": (1, 2, 4, 8, 16), "psa": (1, 2, 4, 8, 8)}
+# Of the stages.
+STRIDES = {"plain": (4, 8, 16), "psa": (4, 8, 8)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +105,7 @@ class VGG16(nnx.Module):
     ):
         self.layout = layout
         channels = tuple(factor * width for factor in WIDENING)
-        self.channels, self.strides = channels[2:], STRIDES[layout][2:]
+        self.channels, self.strides = channels[2:], STRIDES[layout]
         for part, inputs, outputs, count in zip(self.parts, (3, *channels), channels, CONVOLUTIONS, strict=False):
             dilation = 2 if layout == "psa" and part == "block5" else 1
             setattr(self, part, Block(inputs, outputs, count, dilation=dilation, dtype=dtype, rngs=rngs))

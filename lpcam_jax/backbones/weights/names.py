@@ -1,5 +1,7 @@
 """Names of parameters: torchvision's names for ours, and other code bases' names for torchvision's.
 
+Of a backbone whose modules have other names than torchvision's (`weights/vgg.py`), ours take their place.
+
     ours                          torchvision                       deeplab-pytorch
     conv1 / kernel                conv1.weight                      layer1.conv1.conv.weight
     bn1 / scale, bias             bn1.weight, .bias                 layer1.conv1.bn.weight, .bias
