@@ -315,8 +315,9 @@ class TestBackbone:
         assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).all()), after, before)))
 
 
-def test_padding_changes_no_gradient():
-    net, size = backbone("resnet"), (33, 47)
+@pytest.mark.parametrize("name", backbones())
+def test_padding_changes_no_gradient(name):
+    net, size = backbone(name), (33, 47)
     gradient = jax.jit(jax.grad(lambda parameters, *inputs: net.traced(parameters, net.batch_stats, *inputs)[-1].sum()))
     with_padding = jax.device_get(gradient(net.parameters, *padded((size,), CANVAS)))
     without = jax.device_get(gradient(net.parameters, image_of(size)[None]))

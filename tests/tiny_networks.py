@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from lpcam_jax.backbones.config import BackboneConfig, ResNetConfig
+from lpcam_jax.backbones.config import BackboneConfig, ResNetConfig, ViTConfig
 from lpcam_jax.backbones.layers import Sizes
 from lpcam_jax.backbones.vgg import VGG16Config
 from lpcam_jax.backbones.wideresnet import WideResNet38Config
@@ -166,6 +166,7 @@ class TinyBackbone(NamedTuple):
     positions_are_rounded_up: bool = True
 
 
+VIT = {"dim": 16, "depth": 5, "head_dim": 8, "mlp_ratio": 2, "position_grid": 3}
 CAFFE = ResNetConfig(**RESNET, layout="caffe")
 BACKBONES = {
     "resnet": TinyBackbone(ResNetConfig(**RESNET), ((1, 1), (17, 33))),
@@ -193,6 +194,14 @@ BACKBONES = {
     "vgg16": TinyBackbone(VGG16Config(width=4), ((1, 1), (47, 33))),
     "vgg16, psa": TinyBackbone(VGG16Config(width=4, layout="psa"), ((1, 2), (33, 47))),
     "wideresnet38": TinyBackbone(WideResNet38Config(width=2), ((1, 1), (33, 47))),
+    "vit": TinyBackbone(ViTConfig(**VIT), ((1, 1), (17, 33), (48, 48))),
+    "vit, as DINOv2": TinyBackbone(
+        ViTConfig(**VIT, patch=14, tokens=5, layer_scale=True, position_resize="offset"), ((2, 14), (29, 57), (42, 42))
+    ),
+    "vit, as CLIP": TinyBackbone(
+        ViTConfig(**VIT, patch=8, pre_norm=True, final_norm=False, activation="quick_gelu", position_resize="bicubic"),
+        ((1, 2), (33, 64)),
+    ),
 }
 """By the kind of the backbone; of its other forms, by what is special."""
 

@@ -3,9 +3,9 @@
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from ..config.numbers import Count
+from ..config.numbers import Count, Limit
 from ..config.registry import load_backbone_config
 from ..machine.errors import UserError
 
@@ -143,3 +143,89 @@ class ResNetConfig(BackboneConfig):
         """The flags for depth and widths."""
         blocks = " ".join(map(str, self.blocks))
         return f"--model.blocks {blocks} --model.width {self.width} --model.stem-width {self.stem_width}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig(BackboneConfig):
+    """A vision transformer. The defaults are DeiT-S's; docs/backbones.md has the flags of others."""
+
+    backbone: Literal["vit"] = "vit"
+    patch: Count = 16
+    """side of a patch in pixels, which is the stride of the features"""
+    dim: Count = 384
+    """channels: 192 of ViT-Ti, 384 of S, 768 of B, 1024 of L"""
+    depth: Annotated[int, Limit(lambda value: value >= 4, "use at least 4")] = 12
+    """blocks: 12 of ViT-Ti, S and B, 24 of L"""
+    head_dim: Count = 64
+    """channels of an attention head; 64 in all of them, and no file of weights tells"""
+    mlp_ratio: Count = 4
+    """channels between the two layers of a block, over `dim`"""
+    tokens: Count = 1
+    """tokens beside the patches: 1, the class token; 2 with a distillation token; 5 with four registers"""
+    position_grid: Count = 14
+    """rows and columns of the stored positions: side of the pictures that they were trained on, over `patch`"""
+    position_resize: Literal["antialiased", "bicubic", "offset"] = "antialiased"
+    """how they are resized to the grid of a picture: antialiased as in timm, open_clip and DINOv2 with registers,
+    bicubic as in transformers, or by a size that is 0.1 larger, as in DINO and DINOv2"""
+    layer_scale: bool = False
+    """whether the outputs of the branches are scaled, as in DINOv2"""
+    pre_norm: bool = False
+    """whether a norm stands before the blocks, as in CLIP"""
+    final_norm: bool = True
+    """whether the features are those after the last norm"""
+    activation: Literal["gelu", "quick_gelu"] = "gelu"
+    """gelu, exact; or quick_gelu, x sigmoid(1.702 x), as in OpenAI's CLIP"""
+    norm_epsilon: float = 1e-6
+    """added to the variance in norms; 1e-5 in CLIP"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """precision of the products and of what is stored between layers; parameters, norms, softmax and the head stay
+    float32"""
+
+    example_weights: ClassVar[str] = "hf:timm/deit_small_patch16_224.fb_in1k"
+    fixed: ClassVar[tuple[str, ...]] = (
+        *("patch", "dim", "depth", "head_dim", "mlp_ratio", "tokens", "position_grid", "position_resize"),
+        *("layer_scale", "pre_norm", "final_norm", "activation", "norm_epsilon"),
+        *BackboneConfig.fixed,
+    )
+
+    def build(self, *, dilation: Literal["reference", "atrous"] = "reference", rngs: "nnx.Rngs") -> "Backbone":
+        """Build a `backbones.vit.ViT`; nothing in it is dilated.
+
+        Raises:
+            UserError: the heads do not divide the channels.
+        """
+        import jax.numpy as jnp
+
+        from .vit import ViT
+
+        if self.dim % self.head_dim:
+            raise UserError(f"--model.dim {self.dim} is no multiple of --model.head-dim {self.head_dim}; change one.")
+        return ViT(
+            patch=self.patch,
+            dim=self.dim,
+            depth=self.depth,
+            head_dim=self.head_dim,
+            mlp_ratio=self.mlp_ratio,
+            tokens=self.tokens,
+            grid=self.position_grid,
+            resize=self.position_resize,
+            pre_norm=self.pre_norm,
+            final_norm=self.final_norm,
+            layer_scale=self.layer_scale,
+            activation=self.activation,
+            epsilon=self.norm_epsilon,
+            dtype=jnp.dtype(self.precision),
+            rngs=rngs,
+        )
+
+    def load(self, path: "str | Path", network: dict[str, Any]) -> "Loaded":
+        """Load a file with the names of timm, DeiT, DINO, DINOv2, transformers, CLIP or open_clip (`load_vit`)."""
+        from .weights.vit import load_vit
+
+        return load_vit(path, network, self)
+
+    def flags(self) -> str:
+        """The flags for everything that parameters depend on."""
+        from .weights.vit import Architecture
+
+        return f"--model.backbone vit {Architecture.of(self).flags()}"

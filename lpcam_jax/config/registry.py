@@ -45,6 +45,7 @@ _BACKBONES = {
     "resnet": "lpcam_jax.backbones.config:ResNetConfig",
     "vgg16": "lpcam_jax.backbones.vgg:VGG16Config",
     "wideresnet38": "lpcam_jax.backbones.wideresnet:WideResNet38Config",
+    "vit": "lpcam_jax.backbones.config:ViTConfig",
 }
 
 

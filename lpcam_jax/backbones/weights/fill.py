@@ -278,20 +278,27 @@ def _fill(tree: Any, path: tuple, weights: Weights, used: set[str], problems: li
     array = weights.arrays[name]
     if path[-1] in _FOLDED and present != names[:1]:
         array = np.broadcast_to(_FOLDED[path[-1]], array.shape)
+    values = float32_of(name, array, shape, problems)
+    if values is None:
+        return tree
+    if path[-1] == "var" and (values < 0).any():
+        problems.append(f"{name} holds a negative variance")
+    return values.transpose(2, 3, 1, 0) if values.ndim == 4 else values
+
+
+def float32_of(name: str, array: np.ndarray, shape: tuple[int, ...], problems: list[str]) -> np.ndarray | None:
+    """An entry as finite float32 numbers of this shape; None if it holds none, and `problems` then says why."""
     if array.shape != shape:
         problems.append(f"{name} has shape {array.shape}, not {shape}")
-        return tree
+        return None
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         problems.append(f"{name} holds {array.dtype} instead of numbers")
-        return tree
-    if array.ndim == 4:
-        array = array.transpose(2, 3, 1, 0)
+        return None
     with np.errstate(over="ignore"):
         values = np.array(array, np.float32)  # an aligned copy, so that the file's data can be freed
     if not np.isfinite(values).all():
         problems.append(f"{name} holds values that are not finite")
-    elif path[-1] == "var" and (values < 0).any():
-        problems.append(f"{name} holds a negative variance")
+        return None
     return values
 
 

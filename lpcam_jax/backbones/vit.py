@@ -1,0 +1,249 @@
+"""Vision transformer (ViT) of any size: DeiT's, DINO's, DINOv2's and CLIP's.
+
+    picture -> patches, their positions, and tokens -> blocks1 -> blocks2 -> blocks3 -> blocks4 -> norm
+
+    x = x + gamma1 attention(norm1(x))          x = x + gamma2 fc2(gelu(fc1(norm2(x))))
+
+The tokens (class token, distillation token, registers) have no place in the picture: they are attended to and left out
+of the features, which are the patches'. A picture whose sides are no multiples of the patch is padded at the right and
+the bottom with zeros, the mean colour, to the patches that it has begun. A patch that is all padding is attended to by
+nobody, and positions are those of the picture's own grid (`positions`): so it is the picture alone, on any canvas.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from .layers import Sizes, keep_valid, strided
+from .positions import Resize, resize_positions
+
+ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+}
+_TOKEN_INIT = nnx.initializers.truncated_normal(0.02)
+
+
+class Linear(nnx.Linear):
+    """A linear layer whose bias has no weight decay."""
+
+    undecayed: ClassVar = ("bias",)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm over the channels, computed in float32: (x - mean) / sqrt(variance + epsilon) * scale + bias."""
+
+    undecayed: ClassVar = ("scale", "bias")
+
+    def __init__(self, features: int, epsilon: float):
+        self.scale = nnx.Param(jnp.ones(features, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The norm of x (b, n, d), in the dtype of x."""
+        y = x.astype(jnp.float32)
+        y = y - y.mean(axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt((y**2).mean(axis=-1, keepdims=True) + self.epsilon)
+        return (y * self.scale[...].reshape(1, 1, -1) + self.bias[...].reshape(1, 1, -1)).astype(x.dtype)
+
+
+class Embedding(nnx.Module):
+    """Tokens and patches of a picture; a token's own position is part of it."""
+
+    undecayed: ClassVar = ("tokens", "positions")
+
+    def __init__(
+        self,
+        patch: int,
+        dim: int,
+        *,
+        tokens: int,
+        grid: int,
+        resize: Resize,
+        norm: LayerNorm | None,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        # As in CLIP, a norm takes the place of the bias.
+        self.patches = Linear(3 * patch**2, dim, use_bias=norm is None, dtype=dtype, rngs=rngs)
+        self.tokens = nnx.Param(_TOKEN_INIT(rngs.params(), (tokens, dim), jnp.float32))
+        self.positions = nnx.Param(_TOKEN_INIT(rngs.params(), (grid, grid, dim), jnp.float32))
+        self.norm = norm
+        self.patch, self.resize, self.dtype = patch, resize, dtype
+
+    def __call__(self, images: jax.Array, grids: Sizes) -> tuple[jax.Array, tuple[int, int]]:
+        """Pictures (b, h, w, 3) with grids int32 (b, 2) -> (b, tokens + h' w', dim), of dtype; and (h', w')."""
+        b, *shape, _ = images.shape
+        p, (h, w) = self.patch, (-(-length // self.patch) for length in shape)
+        images = jnp.pad(images, [(0, 0), (0, h * p - shape[0]), (0, w * p - shape[1]), (0, 0)])
+        pieces = images.reshape(b, h, p, w, p, 3).swapaxes(2, 3).reshape(b, h, w, -1)
+        x = self.patches(pieces).astype(jnp.float32)
+        x = x + resize_positions(self.positions[...], grids, (h, w), resize=self.resize)
+        tokens = jnp.broadcast_to(self.tokens[...], (b, *self.tokens.shape))
+        x = jnp.concatenate([tokens, x.reshape(b, h * w, -1)], axis=1)
+        x = x if self.norm is None else self.norm(x)
+        return x.astype(self.dtype), (h, w)
+
+
+class Block(nnx.Module):
+    """Attention of all positions to all, then two layers at each; both are added to their input."""
+
+    undecayed: ClassVar = ("gamma1", "gamma2")
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        head_dim: int,
+        mlp_ratio: int,
+        activation: Literal["gelu", "quick_gelu"],
+        epsilon: float,
+        layer_scale: bool,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        options = {"kernel_init": nnx.initializers.xavier_uniform(), "dtype": dtype, "rngs": rngs}
+        self.norm1, self.norm2 = LayerNorm(dim, epsilon), LayerNorm(dim, epsilon)
+        self.qkv, self.proj = Linear(dim, 3 * dim, **options), Linear(dim, dim, **options)
+        self.fc1, self.fc2 = Linear(dim, mlp_ratio * dim, **options), Linear(mlp_ratio * dim, dim, **options)
+        self.gamma1, self.gamma2 = (
+            nnx.Param(jnp.full(dim, 1e-5, jnp.float32)) if layer_scale else None for _ in range(2)
+        )
+        self.head_dim, self.activation = head_dim, activation
+
+    def __call__(self, x: jax.Array, attended: jax.Array | None) -> jax.Array:
+        """x (b, n, dim), of dtype, and which positions are attended to, bool (b, 1, 1, n); None: all."""
+        x = x + _times(self.gamma1, self._attention(self.norm1(x), attended))
+        y = self.fc2(ACTIVATIONS[self.activation](self.fc1(self.norm2(x))))
+        return x + _times(self.gamma2, y)
+
+    def _attention(self, x: jax.Array, attended: jax.Array | None) -> jax.Array:
+        b, n, dim = x.shape
+        query, key, value = jnp.split(self.qkv(x).reshape(b, n, -1, self.head_dim), 3, axis=2)
+        y = jax.nn.dot_product_attention(query, key, value, mask=attended)  # its softmax is in float32
+        return self.proj(y.reshape(b, n, dim))
+
+
+def _times(gamma: nnx.Param | None, y: jax.Array) -> jax.Array:
+    """The output of a branch, scaled if it has a scale (LayerScale)."""
+    return y if gamma is None else y * gamma[...].astype(y.dtype).reshape(1, 1, -1)
+
+
+class Blocks(nnx.Module):
+    """Blocks one after the other, and maybe the network's last norm."""
+
+    def __init__(self, blocks: list[Block], norm: LayerNorm | None = None):
+        self.blocks, self.norm = nnx.List(blocks), norm
+
+    def __call__(self, x: jax.Array, attended: jax.Array | None) -> jax.Array:
+        for block in self.blocks:
+            x = block(x, attended)
+        return x if self.norm is None else self.norm(x)
+
+
+def quarters(blocks: Sequence) -> list[Sequence]:
+    """The blocks of the four stages, from all of them in order."""
+    return [blocks[len(blocks) * number // 4 : len(blocks) * (number + 1) // 4] for number in range(4)]
+
+
+class ViT(nnx.Module):
+    """The backbone, a `backbones.base.Backbone`.
+
+    Args:
+        patch: side of a patch in pixels.
+        dim: channels.
+        depth: blocks, at least four.
+        head_dim: channels of an attention head; divides dim.
+        mlp_ratio: channels between a block's two layers, over dim.
+        tokens: tokens beside the patches.
+        grid: rows and columns of the stored positions.
+        resize: how they become those of a picture, see `positions.resize_positions`.
+        pre_norm: whether a norm stands before the blocks.
+        final_norm: whether a norm stands after them.
+        layer_scale: whether the outputs of branches are scaled.
+        activation: "gelu", exact, or "quick_gelu", x sigmoid(1.702 x).
+        epsilon: of the norms.
+        dtype: dtype of the products and of what is stored between layers; parameters stay float32, in which norms and
+            softmax are computed.
+        rngs: random streams for the initialization.
+
+    The stages are the outputs of the four quarters of the blocks, all on the grid of the patches.
+    """
+
+    stages: ClassVar = ("blocks1", "blocks2", "blocks3", "blocks4")
+    parts: ClassVar = ("embedding", *stages)
+    nonnegative: ClassVar = False
+
+    def __init__(
+        self,
+        *,
+        patch: int = 16,
+        dim: int = 384,
+        depth: int = 12,
+        head_dim: int = 64,
+        mlp_ratio: int = 4,
+        tokens: int = 1,
+        grid: int = 14,
+        resize: Resize = "antialiased",
+        pre_norm: bool = False,
+        final_norm: bool = True,
+        layer_scale: bool = False,
+        activation: Literal["gelu", "quick_gelu"] = "gelu",
+        epsilon: float = 1e-6,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.patch, self.tokens = patch, tokens
+        self.channels, self.strides = (dim,) * len(self.stages), (patch,) * len(self.stages)
+        norm = LayerNorm(dim, epsilon) if pre_norm else None
+        self.embedding = Embedding(
+            patch, dim, tokens=tokens, grid=grid, resize=resize, norm=norm, dtype=dtype, rngs=rngs
+        )
+        blocks = [
+            Block(
+                dim,
+                head_dim=head_dim,
+                mlp_ratio=mlp_ratio,
+                activation=activation,
+                epsilon=epsilon,
+                layer_scale=layer_scale,
+                dtype=dtype,
+                rngs=rngs,
+            )
+            for _ in range(depth)
+        ]
+        for stage, of_stage in zip(self.stages, quarters(blocks), strict=True):
+            last = LayerNorm(dim, epsilon) if final_norm and stage == self.stages[-1] else None
+            setattr(self, stage, Blocks(of_stage, last))
+
+    def __call__(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> tuple[jax.Array, ...]:
+        """Features of every stage.
+
+        Args:
+            images: float (b, h, w, 3), preprocessed, zero outside the valid region.
+            sizes: int32 (b, 2), valid rows and columns of each picture; None: all.
+            train: without influence; there are no statistics.
+
+        Returns:
+            float32 (b, h', w', dim) of each stage, zero outside the valid region of `grids`.
+        """
+        grids = strided(sizes, self.patch)
+        x, (h, w) = self.embedding(images, grids)
+        attended = None
+        if sizes is not None:
+            valid = keep_valid(jnp.ones((len(x), h, w, 1), bool), grids).reshape(len(x), -1)
+            attended = jnp.pad(valid, [(0, 0), (self.tokens, 0)], constant_values=True)[:, None, None]
+        outputs = []
+        for stage in self.stages:
+            x = getattr(self, stage)(x, attended)
+            patches = x[:, self.tokens :].reshape(len(x), h, w, -1)
+            outputs.append(keep_valid(patches.astype(jnp.float32), grids))
+        return tuple(outputs)
+
+    def grids(self, sizes: Sizes) -> tuple[Sizes, ...]:
+        """Valid sizes of every stage for pictures of these sizes; all int32 (b, 2)."""
+        return (strided(sizes, self.patch),) * len(self.stages)
