@@ -17,12 +17,14 @@ class Backbone(Protocol):
         parts: names that `--training.frozen` accepts, first to last layer; attributes of the module.
         nonnegative: whether the last features come from a ReLU.
 
-    Its submodules may declare two more attributes:
+    Its submodules may declare three more attributes:
 
         folds: ClassVar[tuple[tuple[str, str], ...]]
             (convolution, batch norm applied only to its output) attribute names: pairs that `folding` may fold.
         branch_end: ClassVar[tuple[str, str]]
             (layer, parameter) of a residual block that reduces the block to its shortcut if zero.
+        undecayed: ClassVar[tuple[str, ...]]
+            attribute names of parameters that have no weight decay.
     """
 
     stages: ClassVar[tuple[str, ...]]

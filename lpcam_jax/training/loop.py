@@ -129,7 +129,7 @@ def first_state(run: Run, optimizer: optax.GradientTransformation, *, devices: M
     initialize = partial(initial_state, config, len(run.class_names), optimizer)
     if run.steps():
         return restore(run, abstract_on(jax.eval_shape(initialize), devices))
-    if starts_blind(config):
+    if starts_blind(config, len(run.class_names)):
         tqdm.write(
             "note: without --model.weights, and with frozen batch norm, this is a dry run: expect no model"
             + (f"; --model.weights {example} downloads some" if (example := config.model.example_weights) else "")

@@ -17,7 +17,7 @@ from ..backbones.layers import BatchNorm
 from ..machine.errors import UserError
 
 Path = tuple[str | int, ...]
-FROZEN = "frozen"
+FROZEN, EVERYTHING = "frozen", "all"
 
 
 class Group(NamedTuple):
@@ -101,7 +101,7 @@ def backbone_groups(network: nnx.Module, frozen: tuple[str, ...]) -> Callable[[P
 
     Args:
         network: a network with a `backbone`.
-        frozen: frozen parts, among `backbone.parts`.
+        frozen: frozen parts, among `backbone.parts`; ("all",): all of them.
 
     Returns:
         Path of a parameter -> name of its group.
@@ -110,6 +110,8 @@ def backbone_groups(network: nnx.Module, frozen: tuple[str, ...]) -> Callable[[P
         UserError: the backbone has no such part.
     """
     parts = network.backbone.parts
+    if frozen == (EVERYTHING,):
+        frozen = parts
     if unknown := [name for name in frozen if name not in parts]:
         raise UserError(f"--training.frozen {unknown[0]}: the backbone has no such part; it has {', '.join(parts)}.")
 
@@ -119,6 +121,12 @@ def backbone_groups(network: nnx.Module, frozen: tuple[str, ...]) -> Callable[[P
         return FROZEN if path[1] in frozen else "backbone"
 
     return group_of
+
+
+def without_decay(network: nnx.Module) -> set[Path]:
+    """Paths of the parameters whose modules declare that they have no weight decay (`backbones.base.Backbone`)."""
+    modules = nnx.iter_modules(network)
+    return {(*path, name) for path, module in modules for name in getattr(module, "undecayed", ())}
 
 
 def is_in_norm(network: nnx.Module) -> Callable[[Path], bool]:

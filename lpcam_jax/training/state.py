@@ -53,7 +53,7 @@ def inference_network(config: Any, state: TrainState, classes: int, *, devices: 
 def initial_state(config: Any, classes: int, optimizer: optax.GradientTransformation) -> TrainState:
     """Random state at step 0; call it inside `jax.jit` or `jax.eval_shape`."""
     network, system = system_of(config).build(config, classes), system_of(config)
-    if starts_blind(config):
+    if starts_blind(config, classes):
         _zero_branches(network)
     _, parameters, batch_stats = nnx.split(network, nnx.Param, nnx.BatchStat)
     parameters, batch_stats = nnx.to_pure_dict(parameters), nnx.to_pure_dict(batch_stats)
@@ -61,9 +61,12 @@ def initial_state(config: Any, classes: int, optimizer: optax.GradientTransforma
     return TrainState(jnp.zeros((), jnp.int32), parameters, batch_stats, optimizer.init(parameters), average)
 
 
-def starts_blind(config: Any) -> bool:
+def starts_blind(config: Any, classes: int) -> bool:
     """Whether a random network is trained with frozen batch norm, which is only good for a dry run."""
-    return not config.model.weights and system_of(config).uses_stored_statistics(config)
+    if config.model.weights or not system_of(config).uses_stored_statistics(config):
+        return False
+    _, _, batch_stats = graph_of(config, classes)
+    return bool(batch_stats)
 
 
 def with_weights(state: TrainState, model: BackboneConfig, *, devices: Mesh) -> TrainState:

@@ -18,6 +18,7 @@ from ...backbones.base import Backbone
 from ...backbones.config import BackboneConfig
 from ...backbones.layers import TORCH_UNIFORM, Conv, GroupNorm, Sizes, keep_valid, rescale
 from ...backbones.preprocessing import Preprocessing
+from ...machine.errors import UserError
 
 STRIDE = 4
 """Pixels per position of edges and displacements."""
@@ -121,7 +122,11 @@ class IRNet(nnx.Module):
     ):
         fine, coarse = backbone.strides.count(STRIDE), backbone.strides.count(2 * STRIDE)
         if backbone.strides[0] != STRIDE or fine > 2 or not coarse:
-            raise ValueError(f"IRNet needs one or two stages of stride 4, then one of stride 8, not {backbone.strides}")
+            strides = ", ".join(map(str, backbone.strides))
+            raise UserError(
+                "IRNet needs a backbone with one or two stages of stride 4, then one of stride 8; this one's strides are "
+                f"{strides}. Give another --model.backbone."
+            )
         self.backbone, self.preprocessing = backbone, preprocessing
         self.edge = EdgeBranch(backbone, dtype=dtype, rngs=rngs)
         self.displacement = DisplacementBranch(backbone, dtype=dtype, rngs=rngs)

@@ -22,7 +22,7 @@ from ...machine.errors import UserError
 from ...metrics import average_precision
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, Validation, steps_of, train
-from ...training.optimizers import Group, backbone_groups, grouped, poly
+from ...training.optimizers import Group, Path, backbone_groups, grouped, poly, without_decay
 from ...training.run import Job
 from ...training.state import graph_of, network_of
 from ...training.step import Batch, Loss
@@ -80,7 +80,8 @@ def classification_loss(*, train_batch_norm: bool) -> Loss:
 
 
 def classifier_optimizer(training: LPCAMTraining, network: nnx.Module, *, steps: int) -> optax.GradientTransformation:
-    """The classifier's optimizer: a higher learning rate for the head, none for frozen parts of the backbone.
+    """The classifier's optimizer: a higher learning rate for the head, none for frozen parts of the backbone, and no
+    decay where the backbone declares none.
 
     Args:
         training: learning rates, decay, frozen parts.
@@ -95,7 +96,15 @@ def classifier_optimizer(training: LPCAMTraining, network: nnx.Module, *, steps:
     """
     decay = training.weight_decay
     groups = {"head": Group(training.head_multiplier, decay), "backbone": Group(1.0, decay)}
-    return grouped(groups, backbone_groups(network, training.frozen), poly(training, steps=steps))
+    part_of, undecayed = backbone_groups(network, training.frozen), without_decay(network)
+    if undecayed:  # not as an empty group, because optimizer states are stored by group
+        groups["undecayed"] = Group(1.0, 0.0)
+
+    def group_of(path: Path) -> str:
+        part = part_of(path)
+        return "undecayed" if part == "backbone" and path in undecayed else part
+
+    return grouped(groups, group_of, poly(training, steps=steps))
 
 
 def labelled_crops(training: LPCAMTraining) -> Augmentation:
