@@ -10,7 +10,7 @@ import pytest
 
 from lpcam_jax.__main__ import COMMANDS
 from lpcam_jax.config import registry
-from lpcam_jax.config.recipes import load_recipe
+from lpcam_jax.config.recipes import load_recipe, value_of_flag
 from lpcam_jax.training.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
@@ -162,8 +162,9 @@ def flags_of(program, runs):
                 return frozenset().union(*(flags("infer.py", "--ckpt", str(run)) for run in runs.values()))
             case ["train.py", *rest]:
                 recipe = next((word for word in rest if word.endswith(".py")), "configs/folder.py")
-                kind = load_recipe(str(REPOSITORY / recipe)).kind
-                return flags("train.py", str(REPOSITORY / EXAMPLES[kind]))
+                config = load_recipe(str(REPOSITORY / recipe))
+                backbone = value_of_flag("--model.backbone", rest) or config.model.backbone
+                return flags("train.py", str(REPOSITORY / EXAMPLES[config.kind]), "--model.backbone", backbone)
             case ["-m", "lpcam_jax", "export", "--format", kind, *_]:
                 return flags("lpcam_jax.__main__", "export", "--format", kind)
             case ["-m", "lpcam_jax", name, *_]:
@@ -176,6 +177,7 @@ def flags_of(program, runs):
 @pytest.fixture(scope="module")
 def all_flags(flags_of):
     examples = ["infer.py", *(f"train.py {recipe}" for recipe in EXAMPLES.values())]
+    examples += [f"train.py configs/folder.py --model.backbone {name}" for name in registry.backbones()]
     examples += [f"-m lpcam_jax {name}" for name in COMMANDS]
     examples += [f"-m lpcam_jax export --format {name}" for name in ("irn", "coco", "labelme", "stablehlo")]
     return frozenset().union(*(flags_of(example.split()) for example in examples))

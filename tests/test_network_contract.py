@@ -148,7 +148,8 @@ class TestSystem:
     def test_a_folded_network_is_the_same_function(self, name):
         net = network(name)
         folded = fold_batch_norm(net.graph, *net.arrays)
-        assert_is_folded(*folded)
+        if net.batch_stats:
+            assert_is_folded(*folded)
         outputs = net.with_graph(*folded)(*padded(SIZES, BUCKET), LABELS[: len(SIZES)], None)
         for output, expected in of_padded(name).items():
             assert relative_difference(outputs[output], expected) < 1e-5, output

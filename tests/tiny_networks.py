@@ -63,17 +63,18 @@ class TinySystem(NamedTuple):
 
 RESNET = {"blocks": (1, 1, 1, 1), "width": 4, "stem_width": 8}
 ALL_BUT_LAST = ("conv1", "bn1", "layer1", "layer2", "layer3")
+VIT = {"dim": 16, "depth": 5, "head_dim": 8, "mlp_ratio": 2, "position_grid": 3}
 
 
-def _lpcam() -> TinySystem:
-    training = LPCAMTraining(crop=32, long_side=(24, 40), batch_norm="train", frozen=ALL_BUT_LAST)
+def _lpcam(model: BackboneConfig, frozen: tuple[str, ...]) -> TinySystem:
+    training = LPCAMTraining(crop=32, long_side=(24, 40), batch_norm="train", frozen=frozen)
 
     def outputs(model, images, sizes, labels, key):
         features = model.features(images, sizes)
         return {"features": features, "logits": model.logits(features, sizes)}
 
     return TinySystem(
-        LPCAMConfig(model=ResNetConfig(**RESNET), training=training),
+        LPCAMConfig(model=model, training=training),
         outputs,
         classification_loss(train_batch_norm=True),
         lambda network: classifier_optimizer(training, network, steps=9),
@@ -141,7 +142,8 @@ V3PLUS = {
     "output_stride": 16,
 }
 SYSTEMS = {
-    "classifier": _lpcam(),
+    "classifier": _lpcam(ResNetConfig(**RESNET), ALL_BUT_LAST),
+    "classifier, vit": _lpcam(ViTConfig(**VIT), ("embedding", "blocks1", "blocks2", "blocks3")),
     "irn": _irn(),
     "amn": _amn(),
     "segmentation": _deeplab(),
@@ -166,7 +168,6 @@ class TinyBackbone(NamedTuple):
     positions_are_rounded_up: bool = True
 
 
-VIT = {"dim": 16, "depth": 5, "head_dim": 8, "mlp_ratio": 2, "position_grid": 3}
 CAFFE = ResNetConfig(**RESNET, layout="caffe")
 BACKBONES = {
     "resnet": TinyBackbone(ResNetConfig(**RESNET), ((1, 1), (17, 33))),

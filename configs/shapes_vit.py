@@ -1,0 +1,31 @@
+"""The embedded data set with a small vision transformer, from scratch.
+
+python train.py configs/shapes_vit.py --workdir runs/demo_vit
+python infer.py --ckpt runs/demo_vit --out heatmaps_vit/
+"""
+
+from lpcam_jax.backbones.config import ViTConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.lpcam.config import Clustering, LPCAMConfig, LPCAMInference, LPCAMTraining
+
+
+def get_config() -> LPCAMConfig:
+    """The recipe."""
+    return LPCAMConfig(
+        data=Data(source="shapes", scenes=400),
+        model=ViTConfig(patch=8, dim=96, depth=4, head_dim=32, position_grid=16),
+        training=LPCAMTraining(
+            epochs=40,
+            batch_size=16,
+            crop=128,
+            long_side=(144, 224),
+            optimizer="adamw",
+            learning_rate=1e-3,
+            head_multiplier=1.0,
+            weight_decay=5e-2,
+            frozen=(),
+        ),
+        prototypes=Clustering(cam_scales=(1.5, 2.0)),
+        inference=LPCAMInference(scales=(1.5, 2.0), max_shapes=3),
+        seed=2,
+    )
