@@ -13,9 +13,9 @@ def get_config() -> LPCAMConfig:
     """The recipe."""
     return LPCAMConfig(
         data=Data(source="shapes", scenes=400),
-        model=ViTConfig(patch=8, dim=96, depth=4, head_dim=32, position_grid=16),
+        model=ViTConfig(patch=16, dim=96, depth=4, head_dim=32, position_grid=8),
         training=LPCAMTraining(
-            epochs=40,
+            epochs=16,
             batch_size=16,
             crop=128,
             long_side=(144, 224),

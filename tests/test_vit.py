@@ -12,6 +12,8 @@ from tiny_networks import VIT
 
 import lpcam_jax
 from lpcam_jax.backbones.config import ViTConfig
+from lpcam_jax.backbones.vit import attention
+from lpcam_jax.machine.devices import portable
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.irn.network import build_irnet
 from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
@@ -115,6 +117,21 @@ def test_only_kernels_and_the_head_decay(optimizer):
         assert update == pytest.approx(decay, rel=1e-6), path
     frozen = updates_without_gradients(replace(training, frozen=("blocks2",)), model)
     assert {path[1] for path, update in frozen.items() if path[-1] == "kernel" and not update} == {"blocks2"}
+
+
+def test_attention_is_the_same_on_other_devices():
+    """Traced for CPUs, and in the form for all."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(2, 9, 3, 4)).astype(np.float32) for _ in range(3)]
+    attended = rng.random((2, 1, 1, 9)) < 0.6
+    for mask in (attended, None):
+        here = jax.jit(lambda *arrays, mask=mask: attention(*arrays, mask))(*arrays)
+        with portable():
+            anywhere = jax.jit(lambda *arrays, mask=mask: attention(*arrays, mask))(*arrays)
+        np.testing.assert_allclose(here, anywhere, atol=1e-6)
+        hidden = [arrays[0], *(np.where(attended.reshape(2, 9, 1, 1), x, 7) for x in arrays[1:])]
+        same = jax.jit(lambda *arrays, mask=mask: attention(*arrays, mask))(*hidden)
+        assert np.allclose(here, same, atol=1e-6) == (mask is not None)
 
 
 def test_all_parts_can_be_frozen():

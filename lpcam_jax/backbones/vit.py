@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..machine.devices import traces_for_cpus
 from .layers import Sizes, keep_valid, strided
 from .positions import Resize, resize_positions
 
@@ -124,8 +125,29 @@ class Block(nnx.Module):
     def _attention(self, x: jax.Array, attended: jax.Array | None) -> jax.Array:
         b, n, dim = x.shape
         query, key, value = jnp.split(self.qkv(x).reshape(b, n, -1, self.head_dim), 3, axis=2)
-        y = jax.nn.dot_product_attention(query, key, value, mask=attended)  # its softmax is in float32
-        return self.proj(y.reshape(b, n, dim))
+        return self.proj(attention(query, key, value, attended).reshape(b, n, dim))
+
+
+def attention(query: jax.Array, key: jax.Array, value: jax.Array, attended: jax.Array | None) -> jax.Array:
+    """softmax(query . key / sqrt(d)) . value, for every head.
+
+    Args:
+        query: float (b, n, heads, d).
+        key: of the same shape and dtype.
+        value: of the same shape and dtype.
+        attended: bool (b, 1, 1, n), of the keys; None: all.
+
+    Returns:
+        (b, n, heads, d), in the dtype of the arguments; the softmax is in float32.
+    """
+    if not traces_for_cpus():
+        return jax.nn.dot_product_attention(query, key, value, mask=attended)
+    # Heads before positions: a product's arrays are then rows in a row, which on CPUs is up to 1.8 times as fast.
+    query, key, value = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
+    logits = jnp.matmul(query, key.swapaxes(2, 3)).astype(jnp.float32)
+    if attended is not None:
+        logits = jnp.where(attended, logits, jnp.finfo(jnp.float32).min)
+    return jnp.matmul(jax.nn.softmax(logits).astype(value.dtype), value).swapaxes(1, 2)
 
 
 def _times(gamma: nnx.Param | None, y: jax.Array) -> jax.Array:

@@ -124,8 +124,8 @@ class IRNet(nnx.Module):
         if backbone.strides[0] != STRIDE or fine > 2 or not coarse:
             strides = ", ".join(map(str, backbone.strides))
             raise UserError(
-                "IRNet needs a backbone with one or two stages of stride 4, then one of stride 8; this one's strides are "
-                f"{strides}. Give another --model.backbone."
+                "IRNet needs a backbone with one or two stages of stride 4, then one of stride 8; this one's strides "
+                f"are {strides}. Give another --model.backbone."
             )
         self.backbone, self.preprocessing = backbone, preprocessing
         self.edge = EdgeBranch(backbone, dtype=dtype, rngs=rngs)

@@ -33,8 +33,8 @@ class LPCAMTraining:
     power: float = 0.9
     """learning rate = initial * (1 - step / steps) ** power"""
     frozen: tuple[str, ...] = ("conv1", "bn1")
-    """frozen parts of the backbone; in a ResNet among conv1, bn1, layer1 .. layer4; in a ViT among embedding, blocks1 ..
-    blocks4. all: every part, so that only the head is trained (a linear probe)"""
+    """frozen parts of the backbone; in a ResNet among conv1, bn1, layer1 .. layer4, in a ViT among embedding, blocks1
+    .. blocks4. all: every part, so that only the head is trained (a linear probe)"""
     batch_norm: Literal["frozen", "train"] = "frozen"
     """frozen: uses the stored statistics and leaves them unchanged; train: uses statistics of the global batch"""
     head_init: Literal["random", "zero"] = "random"
