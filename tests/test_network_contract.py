@@ -82,7 +82,7 @@ def given_to_layers(model: nnx.Module, monkeypatch: pytest.MonkeyPatch) -> list[
 
     def listening(call):
         def listened(module, x, *others, **options):
-            given.extend(leaf for leaf in jax.tree.leaves(x) if jnp.ndim(leaf) == 4)
+            given.extend(leaf for leaf in jax.tree.leaves(x) if jnp.ndim(leaf) >= 3)
             return call(module, x, *others, **options)
 
         return listened

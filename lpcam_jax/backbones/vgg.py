@@ -71,7 +71,8 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array, sizes: Sizes) -> jax.Array:
         for number in range(1, self.count + 1):
-            x = keep_valid(nnx.relu(getattr(self, f"conv{number}")(x)), sizes)
+            conv = getattr(self, f"conv{number}")
+            x = keep_valid(nnx.relu(conv(x)).astype(conv.dtype), sizes)
         return x
 
 
@@ -82,7 +83,7 @@ class VGG16(nnx.Module):
         layout: "plain": 2x2 max pools of stride 2. "psa": 3x3 max pools, of stride 2 after block1 to block3, and of
             stride 1 after block4; the convolutions of block5 have dilation 2. A stride makes ceil(n / 2) of n.
         width: channels of block1.
-        dtype: dtype of the convolutions; parameters stay float32.
+        dtype: dtype of the convolutions and of what is stored between them; parameters stay float32.
         rngs: random streams for the initialization.
 
     The stages are the blocks from 4 pixels per position on, before the pool that follows them.
@@ -119,13 +120,13 @@ class VGG16(nnx.Module):
             train: no influence: there is no norm.
 
         Returns:
-            float32 (b, h_s, w_s, d_s) of each stage, >= 0, zero outside the valid region of `grids`.
+            (b, h_s, w_s, d_s) of each stage, in its precision, >= 0, zero outside the valid region of `grids`.
         """
         x, outputs = self.block1(images, sizes), []
         for part in self.parts[1:]:
             x, sizes = self._pool(x, sizes, before=part)
             x = getattr(self, part)(keep_valid(x, sizes), sizes)
-            outputs.append(x.astype(jnp.float32))
+            outputs.append(x)
         return tuple(outputs[-len(self.stages) :])
 
     def grids(self, sizes: Sizes) -> tuple[Sizes, ...]:

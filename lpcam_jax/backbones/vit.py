@@ -82,7 +82,7 @@ class Embedding(nnx.Module):
         p, (h, w) = self.patch, (-(-length // self.patch) for length in shape)
         images = jnp.pad(images, [(0, 0), (0, h * p - shape[0]), (0, w * p - shape[1]), (0, 0)])
         pieces = images.reshape(b, h, p, w, p, 3).swapaxes(2, 3).reshape(b, h, w, -1)
-        x = self.patches(pieces).astype(jnp.float32)
+        x = self.patches(pieces.astype(self.dtype)).astype(jnp.float32)
         x = x + resize_positions(self.positions[...], grids, (h, w), resize=self.resize)
         tokens = jnp.broadcast_to(self.tokens[...], (b, *self.tokens.shape))
         x = jnp.concatenate([tokens, x.reshape(b, h * w, -1)], axis=1)
@@ -251,7 +251,7 @@ class ViT(nnx.Module):
             train: without influence; there are no statistics.
 
         Returns:
-            float32 (b, h', w', dim) of each stage, zero outside the valid region of `grids`.
+            (b, h', w', dim) of each stage, in its precision, zero outside the valid region of `grids`.
         """
         grids = strided(sizes, self.patch)
         x, (h, w) = self.embedding(images, grids)
@@ -263,7 +263,7 @@ class ViT(nnx.Module):
         for stage in self.stages:
             x = getattr(self, stage)(x, attended)
             patches = x[:, self.tokens :].reshape(len(x), h, w, -1)
-            outputs.append(keep_valid(patches.astype(jnp.float32), grids))
+            outputs.append(keep_valid(patches, grids))
         return tuple(outputs)
 
     def grids(self, sizes: Sizes) -> tuple[Sizes, ...]:

@@ -93,12 +93,12 @@ class BasicBlock(nnx.Module):
         self.stride = stride
 
     def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> tuple[jax.Array, jax.Array]:
-        """The block's output, and u, zero outside the valid region: both float32."""
+        """The block's output, and u, zero outside the valid region."""
         u = keep_valid(nnx.relu(self.bn_branch2a(x, train=train)), sizes)
         y = nnx.relu(self.bn_branch2b1.after(self.conv_branch2a, u, train=train))
         y = self.conv_branch2b1(keep_valid(y, strided(sizes, self.stride)))
         shortcut = x if self.conv_branch1 is None else self.conv_branch1(u)
-        return y.astype(jnp.float32) + shortcut.astype(jnp.float32), u
+        return y + shortcut, u
 
 
 class Bottleneck(nnx.Module):
@@ -119,12 +119,12 @@ class Bottleneck(nnx.Module):
         self.conv_branch1 = Conv(inputs, outputs, 1, **options)
 
     def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> tuple[jax.Array, jax.Array]:
-        """The block's output, and u, zero outside the valid region: both float32."""
+        """The block's output, and u, zero outside the valid region."""
         u = keep_valid(nnx.relu(self.bn_branch2a(x, train=train)), sizes)
         y = nnx.relu(self.bn_branch2b1.after(self.conv_branch2a, u, train=train))
         y = nnx.relu(self.bn_branch2b2.after(self.conv_branch2b1, keep_valid(y, sizes), train=train))
         y, shortcut = self.conv_branch2b2(y), self.conv_branch1(u)
-        return y.astype(jnp.float32) + shortcut.astype(jnp.float32), u
+        return y + shortcut, u
 
 
 class WideResNet38(nnx.Module):
@@ -132,7 +132,7 @@ class WideResNet38(nnx.Module):
 
     Args:
         width: channels of the first convolution.
-        dtype: dtype of the convolutions; parameters, norms and the sums of blocks stay float32.
+        dtype: dtype of the convolutions and of what is stored between layers; parameters and norms stay float32.
         rngs: random streams for the initialization.
 
     psa's dropout inside b6 and b7 is left out: the interface of a backbone has no random key.
@@ -169,7 +169,7 @@ class WideResNet38(nnx.Module):
             train: whether batch norm uses the statistics of this batch and updates the stored ones.
 
         Returns:
-            float32 (b, h_s, w_s, d_s) of each stage, >= 0, zero outside the valid region of `grids`.
+            (b, h_s, w_s, d_s) of each stage, in its precision, >= 0, zero outside the valid region of `grids`.
         """
         x, outputs = self.conv1a(images), []
         for name in (*BASIC, *BOTTLENECKS):
