@@ -26,7 +26,7 @@ test: .venv/ready-dev      ## run the tests
 
 # What compares numbers is compiled with all optimizations, as users compile it.
 test-all: .venv/ready-dev  ## run the rest: what takes long or needs a browser, and the numbers of optimized programs
-	$(PYTEST) -m "rest and not optimized" --on-cpu
+	$(PYTEST) -m "rest and not optimized"
 	LPCAM_TEST_OPTIMIZED=1 $(PYTEST) -m optimized
 
 lint: .venv/ready-dev      ## check style

@@ -72,7 +72,7 @@ def test_every_cell_runs_and_shows_something(executed):
     assert sum(len(pictures(cell)) for cell in cells) == 6
     before, after = printed(cells[2]).splitlines()[-1].removeprefix("probabilities ").split(" = ")
     assert before == after  # the logit is the mean of the map
-    assert "prototypes: [2 2]" in printed(cells[-1])
+    assert "prototypes: [2 2 2]" in printed(cells[-1])
 
 
 def test_what_is_committed_ran_in_order_without_an_error_and_is_small(committed):
