@@ -294,8 +294,8 @@ def test_ten_steps_of_training(name, options, monkeypatch):
     assert expected_losses[-1] < 0.7 * expected_losses[0]
     assert relative_difference(losses, expected_losses) < 1e-5
     arrays = without_prefix(network.state_dict())
-    assert_close(state.parameters, filled(one.parameters, arrays), within=1e-5)
-    assert_close(state.batch_stats, filled(one.batch_stats, arrays), within=1e-5)
+    assert_close(state.parameters, filled(one.parameters, arrays), within=2e-5)
+    assert_close(state.batch_stats, filled(one.batch_stats, arrays), within=2e-5)
 
 
 def assert_close(tree: dict[str, Any], expected: dict[str, Any], *, within: float) -> None:
