@@ -1,8 +1,9 @@
 """The embedded data set with a small vision transformer, from scratch: 90 seconds of CPU time to train, no download.
 
 It shows that the code works, and what a transformer without pretraining makes of 360 scenes, which is little: a mAP of
-75.6 % on the scenes held out, and prototypes of which some score below the 0.9 that is asked for. With weights from
-elsewhere (docs/backbones.md) it is another thing.
+75.6 % on the scenes held out, prototypes of which some score below the 0.9 that is asked for, and seeds of 21.7 mIoU
+(CAM) and 15.5 (LPCAM, which loses), each at its best threshold. With weights from elsewhere (docs/backbones.md) it is
+another thing.
 
     python train.py configs/shapes_vit.py --workdir runs/demo_vit
     python infer.py --ckpt runs/demo_vit --out heatmaps_vit/
