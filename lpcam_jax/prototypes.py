@@ -7,8 +7,8 @@ A centre is scored as if it were a picture's mean feature, by a softmax over cla
     F'_n = { centres of F_n with p_n > mu_f }            class prototypes: head, leg, body
     B'_n = { centres of B_n with low < p_n < mu_b }      context prototypes: grass, rail
 
-With one or two classes a softmax has little or nothing to compare with. There a centre is compared with the other
-centres of its set, F_n or B_n (`own_scores`).
+With one or two classes a softmax has little or nothing to compare with. There a centre is compared with the best one of
+F_n (`own_scores`): those that reach half of it are class prototypes, the others of B_n context prototypes.
 
 The score depends on the centre's length: unit centres would score about 1/c everywhere, and none would pass. So the raw
 means of the clusters are scored and kept; the cosine used later ignores length.
@@ -57,17 +57,18 @@ def class_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def own_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
+def own_scores(centres: jax.Array, class_centres: jax.Array, weights: jax.Array) -> jax.Array:
     """Score of each centre of class n, or of its context, by class n: p_n of `class_scores`.
 
     A softmax compares a class with all others. One or two are not enough for that: one has no other, and where every
     picture has one of two, the classifier may take the background for either, which then passes for it. There a centre
-    is compared with the mean of its set instead:
+    is compared with the class's best one instead, as CAM is with its maximum:
 
-        p_n(c) = sigmoid(w_n . c - mean_j w_n . c_j)
+        p_n(c) = w_n . c / max_j w_n . c_j          c_j of F_n; clipped to [0, 1]
 
     Args:
-        centres: float (c, k, d), of F_n or of B_n; zero centres (empty clusters) do not count in the mean.
+        centres: float (c, k, d), of F_n or of B_n.
+        class_centres: float (c, k', d), of F_n.
         weights: float (d, c), the classifier's head.
 
     Returns:
@@ -77,9 +78,9 @@ def own_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
     """
     if weights.shape[1] >= ENOUGH_CLASSES:
         return _of_own_class(class_scores(centres, weights))
-    logits, counted = _of_own_class(_logits(centres, weights)), _exists(centres)
-    total = jnp.where(counted, logits, 0).sum(axis=1, keepdims=True)
-    return jax.nn.sigmoid(logits - total / jnp.maximum(counted.sum(axis=1, keepdims=True), 1))
+    logits, of_class = (_of_own_class(_logits(points, weights)) for points in (centres, class_centres))
+    top = jnp.where(_exists(class_centres), of_class, -jnp.inf).max(axis=1, keepdims=True)
+    return jnp.clip(jnp.where(top > 0, logits / jnp.where(top > 0, top, 1), 0), 0, 1)
 
 
 @jax.jit
@@ -100,8 +101,8 @@ def select_prototypes(
         class_centres: float (c, k, d), raw means of the clusters of F_n.
         context_centres: float (c, k', d), of B_n.
         weights: float (d, c), the classifier's head.
-        mu_f: class prototypes score above this.
-        context: (low, mu_b), context prototypes score strictly between.
+        mu_f: class prototypes score above this; with one or two classes, at least 1/2 instead.
+        context: (low, mu_b), context prototypes score strictly between; with one or two classes, below 1/2 instead.
 
     Returns:
         Prototypes.
@@ -109,14 +110,15 @@ def select_prototypes(
     Source: paper Eq. 3-4; reference step "make_lpcam" (the lower bound is only in the code, the fallback only in the
     code for COCO).
     """
-    score = jnp.where(_exists(class_centres), own_scores(class_centres, weights), -1)
+    score = jnp.where(_exists(class_centres), own_scores(class_centres, class_centres, weights), -1)
+    context_score, (low, mu_b) = own_scores(context_centres, class_centres, weights), context
+    if weights.shape[1] >= ENOUGH_CLASSES:
+        passed, is_context = score > mu_f, (context_score > low) & (context_score < mu_b)
+    else:
+        passed, is_context = score >= 0.5, context_score < 0.5
     best = (score >= score.max(axis=1, keepdims=True) - 1e-6) & (score >= 0)
-    passed = score > mu_f
     class_mask = jnp.where(passed.any(axis=1, keepdims=True), passed, best)
-
-    low, mu_b = context
-    context_score = own_scores(context_centres, weights)
-    context_mask = _exists(context_centres) & (context_score > low) & (context_score < mu_b)
+    context_mask = _exists(context_centres) & is_context
     return Prototypes(class_centres, class_mask, context_centres, context_mask)
 
 

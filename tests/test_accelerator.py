@@ -91,7 +91,7 @@ CALLS = {
     "confident_labels": lambda f, a: f(a.maps, a.present),
     "confusion_matrix": lambda f, a: f(a.truth, a.masks, num_classes=4),
     "directions": lambda f, a: f(a.prototypes),
-    "own_scores": lambda f, a: f(a.centres, a.head),
+    "own_scores": lambda f, a: f(a.centres, a.centres, a.head),
     "fuse": lambda f, a: f([a.maps, a.maps[:, :5, :7]], (140, 180)),
     "inverse_length": lambda f, a: f(a.features),
     "iou": lambda f, a: f(a.matrix),

@@ -137,7 +137,7 @@ def test_what_is_known_of_every_cluster(written):
     empty, full = first["class"]
     assert (empty["kept"], empty["share"], empty["patches"]) == (False, 0, [])
     assert (full["kept"], full["share"]) == (True, 1)
-    assert full["score"] == 0.5  # of two classes, compared with the mean of its set, which is itself
+    assert full["score"] == 1.0  # of two classes, compared with the best of its class, which is itself
     assert [patch["id"] for patch in full["patches"]] == ["p/1", "p/0"]
     assert full["patches"][0]["box"] == [8, 152, 104, 248]
     assert [one["patches"] for one in second["class"]] == [[], []]
@@ -177,7 +177,7 @@ def test_scores_are_those_of_the_centres(trained, mesh):
     run = Run.open(trained)
     prototypes = load_prototypes(run)
     weights = np.asarray(trained_state(run, devices=mesh).parameters["head"])
-    expected = own_scores(prototypes.context_centres, weights)
+    expected = own_scores(prototypes.context_centres, prototypes.class_centres, weights)
     for n, one in enumerate(read_patches(trained, prototypes)["classes"]):
         np.testing.assert_allclose([cluster["score"] for cluster in one["context"]], expected[n], atol=1e-6)
 

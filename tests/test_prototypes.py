@@ -118,31 +118,39 @@ def test_three_classes_and_more_are_scored_by_the_softmax_over_them():
     rng = np.random.default_rng(1)
     points, weights = rng.normal(size=(3, 5, 8)).astype(np.float32), rng.normal(size=(8, 3)).astype(np.float32)
     scores = np.asarray(class_scores(points, weights))
-    np.testing.assert_array_equal(own_scores(points, weights), [scores[n, :, n] for n in range(3)])
+    np.testing.assert_array_equal(own_scores(points, -points, weights), [scores[n, :, n] for n in range(3)])
 
 
 @pytest.mark.parametrize("classes", [1, 2])
-def test_of_few_classes_a_centre_is_compared_with_the_mean_of_its_set(classes):
+def test_of_few_classes_a_centre_is_compared_with_the_best_of_its_class(classes):
     rng = np.random.default_rng(classes)
-    points = rng.normal(size=(classes, 5, 8)).astype(np.float32)
-    points[0, 3] = 0  # an empty cluster
+    of_class, others = (rng.normal(size=(classes, count, 8)).astype(np.float32) for count in (5, 4))
+    of_class[0, 3] = 0  # an empty cluster
     weights = rng.normal(size=(8, classes)).astype(np.float32)
-    scores = own_scores(points, weights)
-    for n in range(classes):
-        logits = points[n] @ weights[:, n]
-        mean = logits[[0, 1, 2, 4]].mean() if n == 0 else logits.mean()
-        np.testing.assert_allclose(scores[n], 1 / (1 + np.exp(mean - logits)), rtol=1e-4)
+    for points in (of_class, others):
+        scores = own_scores(points, of_class, weights)
+        for n in range(classes):
+            expected = np.clip(points[n] @ weights[:, n] / (of_class[n] @ weights[:, n]).max(), 0, 1)
+            np.testing.assert_allclose(scores[n], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_of_a_single_class_background_with_any_logit_is_context():
+def test_of_a_single_class_half_of_the_best_decides_and_the_background_is_context():
     """A softmax over one class is always 1: all clusters would be kept, and nothing would be context."""
-    of_class = np.float32([[[12.0], [4.0], [3.0], [1.0]]])
-    for offset in (-30, 0, 2):
-        context = np.float32([[[8.0], [1.5], [0.5], [-10.0], [0.0]]]) + offset
-        context[0, 4] = 0  # an empty cluster
-        chosen = select_prototypes(of_class, context, np.ones((1, 1), np.float32))
-        assert chosen.class_mask.tolist() == [[True, False, False, False]]
-        assert chosen.context_mask.tolist() == [[False, True, True, False, False]]
+    of_class = np.float32([[[12.0], [6.0], [5.9], [-1.0]]])
+    context = np.float32([[[8.0], [1.5], [5.9], [-10.0], [0.0]]])  # the last is an empty cluster
+    for scale in (0.1, 1.0, 30.0):  # an unsure classifier and a sure one
+        chosen = select_prototypes(scale * of_class, scale * context, np.ones((1, 1), np.float32))
+        assert chosen.class_mask.tolist() == [[True, True, False, False]]
+        assert chosen.context_mask.tolist() == [[False, True, True, True, False]]
+
+
+def test_of_a_single_class_that_is_nowhere_the_best_centre_is_kept():
+    chosen = select_prototypes(
+        np.float32([[[-3.0], [-2.0], [0.0]]]), np.float32([[[-4.0]]]), np.ones((1, 1), np.float32)
+    )
+    assert chosen.class_mask.any()
+    assert not chosen.class_mask[0, 2]
+    assert chosen.context_mask.all()
 
 
 def test_where_every_picture_has_one_of_two_classes_the_background_passes_for_neither():

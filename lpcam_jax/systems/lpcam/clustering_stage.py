@@ -124,7 +124,7 @@ def selection_report(
     Returns:
         c lines.
     """
-    scores = np.asarray(own_scores(prototypes.class_centres, weights))
+    scores = np.asarray(own_scores(prototypes.class_centres, prototypes.class_centres, weights))
     lines = []
     for n, name in enumerate(class_names):
         selected, context = np.asarray(prototypes.class_mask[n]), np.asarray(prototypes.context_mask[n])

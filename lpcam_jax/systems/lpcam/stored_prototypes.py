@@ -71,5 +71,5 @@ def prototypes_file(run: Run) -> Path:
 def _settings(run: Run) -> str:
     """What they depend on besides the checkpoint."""
     values = to_json(run.config)
-    rule = {"compared": "within its set"} if len(run.class_names) < ENOUGH_CLASSES else {}  # `prototypes.own_scores`
+    rule = {"compared": "with the best"} if len(run.class_names) < ENOUGH_CLASSES else {}  # `prototypes.own_scores`
     return json.dumps({"seed": values["seed"], **values["prototypes"], **rule})
