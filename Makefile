@@ -24,9 +24,9 @@ demo-segmentation: demo    ## the last step: train DeepLab on the demo's seeds, 
 test: .venv/ready-dev      ## run the tests
 	$(PYTEST) -m "not rest"
 
-# What compares numbers is compiled with all optimizations, as users compile it.
+# What compares numbers is compiled with all optimizations, as users compile it. Some of the rest waits for time-outs.
 test-all: .venv/ready-dev  ## run the rest: what takes long or needs a browser, and the numbers of optimized programs
-	$(PYTEST) -m "rest and not optimized"
+	$(PYTEST) -n 4 -m "rest and not optimized"
 	LPCAM_TEST_OPTIMIZED=1 $(PYTEST) -m optimized
 
 lint: .venv/ready-dev      ## check style

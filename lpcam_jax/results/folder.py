@@ -17,6 +17,7 @@ from ..machine import processes
 from ..machine.errors import UserError
 from ..machine.files import write_json
 from ..machine.threads import map_ahead
+from ..report.gallery import layer_file
 from .origins import Origins
 from .shown import Pages, shown_pictures
 
@@ -75,7 +76,8 @@ class PictureResults(ResultFolder, ABC):
 
     def is_done(self, name: str) -> bool:
         """Whether all outputs of a picture exist."""
-        has_pages = not self.shows(name) or self.file("overlays", name, "jpg").exists()  # written last of them
+        first_and_last = layer_file(self.directory, "photo", name), self.file("overlays", name, "jpg")
+        has_pages = not self.shows(name) or all(file.exists() for file in first_and_last)
         return has_pages and self.marker(name).exists()
 
     def missing(self, source: RecordSource, inputs: Callable[[str], Path] | None = None) -> list[int]:
