@@ -29,7 +29,8 @@ from lpcam_jax import cam, directions, select_prototypes
 from lpcam_jax.class_activation import resize_nearest
 from lpcam_jax.clustering import unit
 from lpcam_jax.data.sources import seed_source
-from lpcam_jax.inference.passes import Outputs, Pass, run_passes
+from lpcam_jax.inference.passes import run_passes
+from lpcam_jax.inference.plan import Outputs, Pass
 from lpcam_jax.local_features import FeatureSample, split
 from lpcam_jax.machine import devices as machine
 from lpcam_jax.machine.errors import UserError

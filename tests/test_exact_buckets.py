@@ -16,7 +16,8 @@ from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.backbones.folding import fold_batch_norm
 from lpcam_jax.data.augment import resize_bicubic, scaled_size
 from lpcam_jax.data.records import Record
-from lpcam_jax.inference.passes import Pass, run_passes
+from lpcam_jax.inference.passes import run_passes
+from lpcam_jax.inference.plan import Pass
 from lpcam_jax.systems.lpcam.config import LPCAMInference
 from lpcam_jax.systems.lpcam.maps import features_of_both
 from lpcam_jax.systems.lpcam.network import build_classifier

@@ -15,7 +15,7 @@ from benchmarks.ours.trained import drawn_prototypes, optimizer_of, with_drawn_w
 from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.data.records import Record
 from lpcam_jax.inference.forward import Network
-from lpcam_jax.inference.passes import Pass, plan_batches
+from lpcam_jax.inference.plan import Pass, plan_batches
 from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMInference
 from lpcam_jax.systems.lpcam.maps import grid_maps, map_pictures
 from lpcam_jax.training.state import inference_network

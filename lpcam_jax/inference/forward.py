@@ -15,7 +15,8 @@ from ..config import Batches
 from ..data.records import Record, RecordSource
 from ..machine.devices import jit_forward, replicate
 from ..machine.errors import UserError
-from .passes import Outputs, Pass, run_passes
+from .passes import run_passes
+from .plan import Outputs, Pass
 
 
 class PictureNetwork(Protocol):
@@ -46,7 +47,7 @@ class Network(NamedTuple):
     devices: Mesh
 
     def forward(self, function: Function, *constants: Any) -> Callable[..., Outputs]:
-        """Compile a function of this network, for `passes.Pass`; each shape is compiled once, also over several calls.
+        """Compile a function of this network, for `plan.Pass`; each shape is compiled once, also over several calls.
 
         Args:
             function: a module-level function; compilations are cached by its identity.

@@ -14,7 +14,8 @@ import numpy as np
 from ...data.records import Record, RecordSource
 from ...inference.canvas import ScaleMaps, stack_scales
 from ...inference.forward import Network, mirrored_back, with_mirror_images
-from ...inference.passes import Outputs, finish_each
+from ...inference.passes import finish_each
+from ...inference.plan import Outputs
 from ...machine.errors import UserError
 from .config import AMNInference
 from .network import AMN

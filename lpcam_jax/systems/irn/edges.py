@@ -12,7 +12,8 @@ from scipy.special import expit
 from ...config import Batches
 from ...data.records import Record, RecordSource
 from ...inference.forward import Network, mirrored_back, with_mirror_images
-from ...inference.passes import Outputs, finish_each
+from ...inference.passes import finish_each
+from ...inference.plan import Outputs
 from ...machine.errors import UserError
 from .network import IRNet
 

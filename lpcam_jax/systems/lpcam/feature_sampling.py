@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from ...class_activation import cam, resize_nearest
 from ...data.records import RecordSource
-from ...inference.passes import Outputs, Pass, run_passes
+from ...inference.passes import run_passes
+from ...inference.plan import Outputs, Pass
 from ...local_features import FeatureSample, split
 from ...machine import processes
 from ...machine.errors import UserError

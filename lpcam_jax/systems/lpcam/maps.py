@@ -12,7 +12,8 @@ from ...class_activation import cam, fuse, normalize
 from ...data.records import Record, RecordSource
 from ...inference.canvas import ScaleMaps, canvas_of, cropped, fused, inside, stack_scales
 from ...inference.forward import Network, mirrored_back, with_mirror_images
-from ...inference.passes import Outputs, finish_each
+from ...inference.passes import finish_each
+from ...inference.plan import Outputs
 from ...machine.devices import finishing
 from ...machine.errors import UserError
 from ...prototype_activation import directions, lpcam, without_context

@@ -21,7 +21,7 @@ from PIL import Image
 from ...backbones.base import Backbone
 from ...config.registry import title
 from ...data.records import RecordSource, Subset
-from ...inference.passes import Outputs
+from ...inference.plan import Outputs
 from ...machine.errors import UserError
 from ...machine.files import write_atomically
 from ...prototype_activation import similarity_maps

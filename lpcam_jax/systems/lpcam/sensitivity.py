@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ...class_activation import cam
 from ...data.masks import IGNORE
 from ...data.records import RecordSource
-from ...inference.passes import Outputs
+from ...inference.plan import Outputs
 from ...local_features import FeatureSample
 from ...machine.errors import UserError
 from ...prototype_activation import directions, lpcam

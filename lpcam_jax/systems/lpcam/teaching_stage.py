@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ...clustering import unit
 from ...data.records import Record, RecordSource
-from ...inference.passes import Outputs
+from ...inference.plan import Outputs
 from ...machine.errors import UserError
 from ...prototype_activation import directions, lpcam
 from ...prototypes import Prototypes

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from ...data.pictures import read_picture
 from ...data.records import Record
 from ...inference.forward import as_they_are
-from ...inference.passes import Outputs
+from ...inference.plan import Outputs
 from ...machine.devices import jit_forward, mesh
 from ...machine.errors import UserError
 from ...training.run import Run

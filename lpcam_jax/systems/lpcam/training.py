@@ -15,7 +15,8 @@ from ...data.augment import random_crop, random_long_side, random_mirror
 from ...data.pipeline import Augmentation
 from ...data.records import Record, RecordSource
 from ...inference.forward import Network
-from ...inference.passes import Outputs, finish_each
+from ...inference.passes import finish_each
+from ...inference.plan import Outputs
 from ...machine import processes
 from ...machine.devices import local_mesh, replicate
 from ...machine.errors import UserError

@@ -1,0 +1,132 @@
+"""The batches of all pictures at all scales: few shapes, whatever the pictures' sizes, chosen from the sizes alone.
+
+A picture at one scale is an item. Items of one bucket share a batch, whatever picture and scale they come from.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..config import Batches
+from ..data.augment import scaled_size
+from ..data.buckets import bucket_of, choose_buckets
+
+Outputs = dict[str, Any]
+Size = tuple[int, int]
+
+
+class Pass(NamedTuple):
+    """One scale of every picture, and the network that computes it.
+
+    Attributes:
+        scale: factor on the sides of the pictures.
+        network: (pictures uint8 (b, h, w, 3), sizes int32 (b, 2), extra input of the records, if any) -> dict of arrays
+            with leading axis b. Its entry "grid", int32 (b, 2), is the valid size of each (b, h', w', ...) array.
+    """
+
+    scale: float
+    network: Callable[..., Outputs]
+
+
+class Key(NamedTuple):
+    """What the items of a batch have in common.
+
+    Attributes:
+        network: the network that computes them.
+        bucket: their padded shape, for which the network is compiled.
+    """
+
+    network: Callable[..., Outputs]
+    bucket: Size
+
+
+class Place(NamedTuple):
+    """Where an item is computed.
+
+    Attributes:
+        key: network and bucket.
+        batch: number of the batch among those of the key.
+        slot: in the batch.
+    """
+
+    key: Key
+    batch: int
+    slot: int
+
+
+class BatchPlan(NamedTuple):
+    """The batches of a whole source; a resumed run computes only some of its pictures, in the slots they always have.
+
+    Attributes:
+        places: for each picture to compute, the place of its item in each pass.
+        batch_sizes: batch size for each key.
+        items: number of items of each key among the pictures to compute.
+        padding: fraction of the computed pixels that is padding.
+    """
+
+    places: dict[int, list[Place]]
+    batch_sizes: dict[Key, int]
+    items: Counter
+    padding: float
+
+    def __str__(self) -> str:
+        shapes = len(self.items)
+        return f"{shapes} shape{'s' * (shapes != 1)}, {100 * self.padding:.0f} % padding"
+
+
+def plan_batches(
+    sizes: Mapping[int, Size],
+    passes: Sequence[Pass],
+    wanted: Sequence[int],
+    *,
+    among: Sequence[int] | None = None,
+    batches: Batches,
+    devices: int,
+) -> BatchPlan:
+    """Choose shapes, batch sizes and the slot of every item.
+
+    Args:
+        sizes: (H, W) of every readable picture of the source.
+        passes: scales and their networks.
+        wanted: indices of the pictures to compute.
+        among: indices of the pictures that share the batches, such as all of one process, of which `wanted` are those
+            that a stopped run had not finished: nothing that is computed depends on which these are; None: `wanted`.
+        batches: limits of batches and shapes.
+        devices: number of devices that a batch is split over.
+
+    Returns:
+        BatchPlan.
+    """
+    shapes = {index: [scaled_size(size, step.scale) for step in passes] for index, size in sizes.items()}
+    buckets = choose_buckets([shape for scaled in shapes.values() for shape in scaled], limit=batches.max_shapes)
+    keys = {
+        index: [Key(step.network, bucket_of(shape, buckets)) for step, shape in zip(passes, scaled, strict=True)]
+        for index, scaled in shapes.items()
+    }
+    counts = Counter(key for picture_keys in keys.values() for key in picture_keys)
+    batch_sizes = {key: _batch_size(key.bucket, count, batches, devices) for key, count in counts.items()}
+    taken, places, chosen = Counter(), {}, set(wanted)
+    for index in wanted if among is None else among:
+        if index not in keys:  # it cannot be read
+            continue
+        places[index] = []
+        for key in keys[index]:
+            places[index].append(Place(key, *divmod(taken[key], batch_sizes[key])))
+            taken[key] += 1
+    places = {index: of_picture for index, of_picture in places.items() if index in chosen}
+    items = Counter(place.key for of_picture in places.values() for place in of_picture)
+    started = {place[:2] for of_picture in places.values() for place in of_picture}
+    pixels = sum(math.prod(shape) for index in places for shape in shapes[index])
+    computed = sum(batch_sizes[key] * math.prod(key.bucket) for key, _ in started)
+    return BatchPlan(places, batch_sizes, items, 1 - pixels / max(computed, 1))
+
+
+def _batch_size(bucket: Size, count: int, batches: Batches, devices: int) -> int:
+    """Batch size: at most what fits a device's pixel limit, mirror images included, times the number of devices.
+
+    The batches are as few and as even as possible: five pictures, of which four fit, become three and two.
+    """
+    fit = max(batches.batch_pixels // (2 * bucket[0] * bucket[1]), 1) * devices
+    batch = -(-count // -(-count // fit))
+    return -(-batch // devices) * devices
