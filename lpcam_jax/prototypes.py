@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 ENOUGH_CLASSES = 3  # classes to compare with each other, as the paper does
+BOUNDS_OF_FEW = 0.5, (-1.0, 0.5)  # of the scores of fewer, in place of mu_f and (low, mu_b)
 
 
 class Prototypes(NamedTuple):
@@ -101,7 +102,7 @@ def select_prototypes(
         class_centres: float (c, k, d), raw means of the clusters of F_n.
         context_centres: float (c, k', d), of B_n.
         weights: float (d, c), the classifier's head.
-        mu_f: class prototypes score above this; with one or two classes, at least 1/2 instead.
+        mu_f: class prototypes score above this; with one or two classes, above 1/2 instead.
         context: (low, mu_b), context prototypes score strictly between; with one or two classes, below 1/2 instead.
 
     Returns:
@@ -111,11 +112,9 @@ def select_prototypes(
     code for COCO).
     """
     score = jnp.where(_exists(class_centres), own_scores(class_centres, class_centres, weights), -1)
-    context_score, (low, mu_b) = own_scores(context_centres, class_centres, weights), context
-    if weights.shape[1] >= ENOUGH_CLASSES:
-        passed, is_context = score > mu_f, (context_score > low) & (context_score < mu_b)
-    else:
-        passed, is_context = score >= 0.5, context_score < 0.5
+    context_score = own_scores(context_centres, class_centres, weights)
+    mu_f, (low, mu_b) = (mu_f, context) if weights.shape[1] >= ENOUGH_CLASSES else BOUNDS_OF_FEW
+    passed, is_context = score > mu_f, (context_score > low) & (context_score < mu_b)
     best = (score >= score.max(axis=1, keepdims=True) - 1e-6) & (score >= 0)
     class_mask = jnp.where(passed.any(axis=1, keepdims=True), passed, best)
     context_mask = _exists(context_centres) & is_context

@@ -131,7 +131,7 @@ def test_the_files_of_a_run_are_named_by_numbers(written):
 
 def test_what_is_known_of_every_cluster(written):
     values = read_patches(written.directory, written.prototypes)
-    assert (values["mu_f"], values["context"]) == (0.9, [0.05, 0.9])
+    assert (values["mu_f"], values["context"]) == (0.5, [-1, 0.5])  # of two classes
     first, second = values["classes"]
     assert (first["name"], second["name"]) == Squares.class_names
     empty, full = first["class"]

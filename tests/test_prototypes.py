@@ -136,7 +136,7 @@ def test_of_few_classes_a_centre_is_compared_with_the_best_of_its_class(classes)
 
 def test_of_a_single_class_half_of_the_best_decides_and_the_background_is_context():
     """A softmax over one class is always 1: all clusters would be kept, and nothing would be context."""
-    of_class = np.float32([[[12.0], [6.0], [5.9], [-1.0]]])
+    of_class = np.float32([[[12.0], [6.1], [5.9], [-1.0]]])
     context = np.float32([[[8.0], [1.5], [5.9], [-10.0], [0.0]]])  # the last is an empty cluster
     for scale in (0.1, 1.0, 30.0):  # an unsure classifier and a sure one
         chosen = select_prototypes(scale * of_class, scale * context, np.ones((1, 1), np.float32))

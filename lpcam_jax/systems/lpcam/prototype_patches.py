@@ -23,7 +23,7 @@ from ...clustering import KMeans, inverse_length, unit
 from ...data.records import RecordSource
 from ...machine.errors import UserError
 from ...machine.files import write_atomically
-from ...prototypes import Prototypes, own_scores
+from ...prototypes import BOUNDS_OF_FEW, ENOUGH_CLASSES, Prototypes, own_scores
 from ...report.overlays import jpeg
 from ...results.folder import fingerprint
 from .config import Clustering
@@ -178,10 +178,12 @@ def write_patches(
                 if strip:
                     file = strip_file(directory, n, cluster, context=bool(context))
                     write_atomically(file, jpeg(np.concatenate(strip, axis=1)))
+    chosen = settings.mu_f, settings.context
+    mu_f, context_bounds = chosen if len(classes) >= ENOUGH_CLASSES else BOUNDS_OF_FEW
     values = {
         "prototypes": fingerprint(prototypes),
-        "mu_f": settings.mu_f,
-        "context": list(settings.context),
+        "mu_f": mu_f,
+        "context": list(context_bounds),
         "classes": classes,
     }
     write_atomically(index, json.dumps(values, indent=1).encode())
