@@ -53,9 +53,9 @@ def shared(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_programs(shared):
-    """Everything is compiled once a session, also for the programs that tests start, and for all its workers."""
-    folder = str(shared / "compiled")
+def compiled_programs(pytestconfig):
+    """Everything is compiled once, for all sessions and workers, also for the programs that tests start."""
+    folder = str(pytestconfig.cache.mkdir("compiled"))
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from reference import numpy_crf
 
-from lpcam_jax.refine.crf import CRF, CRFS, label_unary, mean_field, softmax_unary
-from lpcam_jax.refine.permutohedral import with_gaussian_sums
+from lpcam_jax.refine.crf import CRF, CRFS, bilateral_lattice, label_unary, mean_field, softmax_unary
+from lpcam_jax.refine.permutohedral import gaussian_sums, permutohedral_lattice, with_rows
 
 ANIMALS = Path(__file__).parents[2] / "shared" / "data" / "voc_animals"
 HEIGHT, WIDTH, LABELS = 24, 30, 3
@@ -72,11 +72,14 @@ def test_the_lattice_gives_the_labels_of_numpy(picture, unary, name):
 def test_sums_over_the_lattice_are_gaussian_up_to_a_factor(d):
     points = np.random.default_rng(0).uniform(0, 2.5, (800, d)).astype(np.float32)
     values = points[:, :1] ** 2
-    mean = jax.jit(
-        lambda points: with_gaussian_sums(
-            points, jnp.ones(len(points), bool), lambda sums: sums(values) / sums(jnp.ones_like(values))
-        )
-    )
+
+    @jax.jit
+    def mean(points):
+        lattice = permutohedral_lattice(points, jnp.ones(len(points), bool))
+        weighted = jnp.concatenate([values, jnp.ones_like(values)], axis=1)
+        sums = with_rows(lattice, lambda rows: gaussian_sums(rows, weighted))
+        return sums[:, :1] / sums[:, 1:]
+
     kernel = numpy_crf.kernel(points)
     expected = kernel @ values / kernel.sum(axis=1, keepdims=True)
     assert np.abs(mean(points) - expected).mean() < 0.1 * np.ptp(expected)
@@ -90,12 +93,13 @@ def test_points_far_away_and_their_order_have_no_influence_on_sums():
     points, values = np.concatenate(groups).astype(np.float32), random.uniform(1, 2, (800, 2)).astype(np.float32)
 
     @jax.jit
-    def gaussian_sums(points, values):
-        return with_gaussian_sums(points, jnp.ones(len(points), bool), lambda sums: sums(values))
+    def sums(points, values):
+        lattice = permutohedral_lattice(points, jnp.ones(len(points), bool))
+        return with_rows(lattice, lambda rows: gaussian_sums(rows, values))
 
     order = random.permutation(800)
-    together = np.asarray(gaussian_sums(points[order], values[order]))[np.argsort(order)]
-    alone = [gaussian_sums(points[part], values[part]) for part in (slice(400), slice(400, None))]
+    together = np.asarray(sums(points[order], values[order]))[np.argsort(order)]
+    alone = [sums(points[part], values[part]) for part in (slice(400), slice(400, None))]
     np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-4)
 
 
@@ -145,6 +149,16 @@ def test_pictures_in_a_batch_are_those_alone(padded, exact):
     for q, *one in zip(batch, images, unaries, sizes, strict=True):
         rows, columns = one[-1]
         np.testing.assert_allclose(q[:, :rows, :columns], alone(*one)[:, :rows, :columns], atol=1e-5)
+
+
+@pytest.mark.parametrize(("spread", "room"), [(0, 0), (16, 1), (40, 2)])
+def test_within_a_compiled_function_it_gives_the_same(unary, spread, room):
+    """Whatever the lattice needs room for: pixels that all share corners, some of them, and noise."""
+    flat = np.random.default_rng(0).normal(128, spread, (HEIGHT, WIDTH, 3))
+    picture = np.clip(flat, 0, 255).astype(np.uint8)
+    lattice = bilateral_lattice(picture, SMALL, np.array(picture.shape[:2]))
+    assert sum(lattice.needed > capacity for capacity in lattice.capacities) == room
+    np.testing.assert_array_equal(jax.jit(mean_field)(picture, unary, SMALL), mean_field(picture, unary, SMALL))
 
 
 def test_a_batch_runs_for_one_size_of_the_lattice(padded):
@@ -206,7 +220,8 @@ def test_sizes_that_differ_are_told(picture, unary):
 
 @both
 def test_it_lowers_for_every_device(picture, unary, exact):
-    exported = jax.export.export(mean_field, platforms=["cpu", "cuda", "tpu"])(picture, unary, SMALL, exact=exact)
+    program = jax.jit(mean_field, static_argnames="exact")
+    exported = jax.export.export(program, platforms=["cpu", "cuda", "tpu"])(picture, unary, SMALL, exact=exact)
     assert exported.platforms == ("cpu", "cuda", "tpu")
 
 

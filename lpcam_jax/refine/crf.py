@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .permutohedral import with_gaussian_sums
+from .permutohedral import Lattice, Rows, gaussian_sums, lattice_rows, permutohedral_lattice, with_rows
 
 Array = jax.Array | np.ndarray
 
@@ -83,16 +83,16 @@ def softmax_unary(probabilities: Array) -> Array:
     return -xp.log(xp.clip(probabilities, 1e-5, 1)).astype(np.float32)
 
 
-@partial(jax.jit, static_argnames="exact")
 def mean_field(
     image: Array, unary: Array, parameters: CRF = CRFS["irn"], *, size: Array | None = None, exact: bool = False
 ) -> jax.Array:
     """Probabilities of the labels, Q <- softmax(-U + sum_k w_k K~_k Q).
 
-    New shapes are compiled anew, new parameters are not. So pad pictures at the bottom and right to a few shapes, and
-    labels, with infinite energies, to a few counts, best to one more than a power of two: padding has no influence on
-    the result. For a batch of pictures use `jax.vmap` on accelerators, which gives all lattices the size of the
-    largest, and `jax.lax.map` on CPUs, which needs the memory of one picture.
+    It is compiled, for each shape; within another compiled function it becomes a part of that, and is compiled longer.
+    New parameters are not compiled anew. So pad pictures at the bottom and right to a few shapes, and labels, with
+    infinite energies, to a few counts, best to one more than a power of two: padding has no influence on the result.
+    For a batch of pictures use `jax.vmap` on accelerators, which gives all lattices the size of the largest, and
+    `jax.lax.map` on CPUs, which needs the memory of one picture.
 
     Args:
         image: uint8 or float (H, W, 3), colours from 0 to 255.
@@ -105,63 +105,106 @@ def mean_field(
             gives 99.9 % of the labels of pydensecrf, which uses a lattice too; benchmarks/crf.py measures this.
 
     Returns:
-        float32 (*u, H, W, n), summing to 1; undefined in the padding. The computation needs, whatever the picture,
-        0.85 KB per pixel; with more than 8 labels of all unaries together, 0.35 KB per pixel plus 65 bytes per pixel
-        and label. So 1024 x 1024 pixels take 0.9 GB with 3 labels, 1.8 GB with 21. The exact sum takes 150 bytes per
-        pixel plus 20 per label.
+        float32 (*u, H, W, n), summing to 1; undefined in the padding. The computation needs at most 0.85 KB per pixel;
+        with more than 8 labels of all unaries together, 0.35 KB per pixel plus 65 bytes per pixel and label. So
+        1024 x 1024 pixels take 0.9 GB with 3 labels, 1.8 GB with 21: within another compiled function always, else
+        only if hardly two pixels look the same, and usually half as much. The exact sum takes 150 bytes per pixel plus
+        20 per label.
 
     Raises:
         ValueError: the shapes of image and energies do not match.
 
     Source: pydensecrf, DenseCRF2D with its default, the symmetric normalization.
     """
-    *several, height, width, n = unary.shape
+    height, width = unary.shape[-3:-1]
     if image.shape != (height, width, 3):
         raise ValueError(f"image {image.shape} and energies {unary.shape} must be (H, W, 3) and (*u, H, W, n)")
-    rows, columns = (height, width) if size is None else (size[0], size[1])
-    row_exists, column_exists = jnp.arange(height) < rows, jnp.arange(width) < columns
-    exists = row_exists[:, None] & column_exists[None]
+    size = jnp.array([height, width]) if size is None else size
+    if exact:
+        return _with_all_pairs(image, unary, parameters, size)
+    lattice = bilateral_lattice(image, parameters, size)
+    if isinstance(lattice.needed, jax.core.Tracer):
+        return with_rows(lattice, lambda rows: _on_lattice(rows, unary, parameters, size))
+    # The number of corners is known, so one program is compiled instead of one for each capacity.
+    capacity = next(capacity for capacity in lattice.capacities if capacity >= lattice.needed)
+    return _on_lattice(lattice_rows(lattice, capacity), unary, parameters, size)
 
+
+@jax.jit
+def bilateral_lattice(image: Array, parameters: CRF, size: Array) -> Lattice:
+    """The lattice of the pixels' places and colours, which takes as long as a few iterations.
+
+    Args:
+        image: uint8 or float (H, W, 3), colours from 0 to 255.
+        parameters: sizes of the second kernel.
+        size: int (2,), rows and columns of the picture in the image.
+    """
+    return permutohedral_lattice(*_points(image, parameters, size))
+
+
+@jax.jit
+def _on_lattice(rows: Rows, unary: Array, parameters: CRF, size: Array) -> jax.Array:
+    return _solution(partial(gaussian_sums, rows), _exists(unary.shape[-3:-1], size), unary, parameters)
+
+
+@jax.jit
+def _with_all_pairs(image: Array, unary: Array, parameters: CRF, size: Array) -> jax.Array:
+    sums = partial(_all_pairs, *_points(image, parameters, size))
+    return _solution(sums, _exists(unary.shape[-3:-1], size), unary, parameters)
+
+
+def _exists(shape: tuple[int, int], size: Array) -> tuple[jax.Array, jax.Array]:
+    """Which rows bool (H,) and columns bool (W,) are of the picture."""
+    return tuple(jnp.arange(length) < valid for length, valid in zip(shape, size, strict=True))
+
+
+def _points(image: Array, parameters: CRF, size: Array) -> tuple[jax.Array, jax.Array]:
+    """Places and colours in standard deviations float32 (H W, 5), and which exist bool (H W,)."""
+    height, width, _ = image.shape
+    rows, columns = _exists((height, width), size)
     places = jnp.stack(jnp.meshgrid(jnp.arange(width), jnp.arange(height)), axis=-1).reshape(-1, 2)
     colors = jnp.asarray(image, jnp.float32).reshape(-1, 3)
     points = jnp.concatenate([places / parameters.bilateral_size, colors / parameters.bilateral_color], axis=1)
-    down = _line_kernel(row_exists, parameters.gaussian_size)
-    across = _line_kernel(column_exists, parameters.gaussian_size)
+    return points, (rows[:, None] & columns[None]).reshape(-1)
+
+
+def _solution(
+    sums: Callable, rows_and_columns: tuple[jax.Array, jax.Array], unary: Array, parameters: CRF
+) -> jax.Array:
+    """The probabilities, with the Gaussian sums over places and colours by `sums`, values (H W, c) -> (H W, c)."""
+    *several, height, width, n = unary.shape
+    exists = rows_and_columns[0][:, None] & rows_and_columns[1][None]
+    down, across = (_line_kernel(line, parameters.gaussian_size) for line in rows_and_columns)
 
     def gaussian(maps):
         return jnp.matmul(jnp.matmul(down, maps, precision="highest"), across, precision="highest")
 
+    def bilateral(maps):
+        return sums(maps.reshape(-1, height * width).T).T.reshape(maps.shape)
+
     # Labels first: an operation along a short last axis would take longer than everything else.
     energies = jnp.moveaxis(jnp.asarray(unary, jnp.float32), -1, 0).reshape(n, -1, height, width)
     energies = jnp.where(exists[None, None], energies, 0)
+    kernels = _normalized(gaussian, exists), _normalized(bilateral, exists)
+    weights = parameters.gaussian_weight, parameters.bilateral_weight
 
-    def solve(sums):
-        def bilateral(maps):
-            return sums(maps.reshape(-1, height * width).T).T.reshape(maps.shape)
+    def messages(maps):
+        return sum(weight * kernel(maps) for weight, kernel in zip(weights, kernels, strict=True))
 
-        kernels = _normalized(gaussian, exists), _normalized(bilateral, exists)
-        weights = parameters.gaussian_weight, parameters.bilateral_weight
+    # Sums over labels are written out, since XLA's reductions over a leading axis are slow on CPUs.
+    def distribution(messages):
+        scores = messages - energies
+        shares = jnp.exp(scores - reduce(jnp.maximum, scores)[None])
+        return shares / sum(shares)[None]
 
-        def messages(maps):
-            return sum(weight * kernel(maps) for weight, kernel in zip(weights, kernels, strict=True))
+    # Probabilities sum to 1, so the messages of the last label are what the others leave of those of all.
+    all_labels = jnp.broadcast_to(messages(jnp.ones((1, height, width))), energies.shape[1:])
 
-        # Sums over labels are written out, since XLA's reductions over a leading axis are slow on CPUs.
-        def distribution(messages):
-            scores = messages - energies
-            shares = jnp.exp(scores - reduce(jnp.maximum, scores)[None])
-            return shares / sum(shares)[None]
+    def iterate(_, q):
+        others = messages(q[:-1].reshape(-1, height, width)).reshape(q[:-1].shape)
+        return distribution(jnp.concatenate([others, reduce(jnp.subtract, others, all_labels)[None]]))
 
-        # Probabilities sum to 1, so the messages of the last label are what the others leave of those of all.
-        all_labels = jnp.broadcast_to(messages(jnp.ones((1, height, width))), energies.shape[1:])
-
-        def iterate(_, q):
-            others = messages(q[:-1].reshape(-1, height, width)).reshape(q[:-1].shape)
-            return distribution(jnp.concatenate([others, reduce(jnp.subtract, others, all_labels)[None]]))
-
-        return jax.lax.fori_loop(0, parameters.iterations, iterate, distribution(0))
-
-    flat = exists.reshape(-1)
-    q = solve(partial(_all_pairs, points, flat)) if exact else with_gaussian_sums(points, flat, solve)
+    q = jax.lax.fori_loop(0, parameters.iterations, iterate, distribution(0))
     return jnp.moveaxis(q.reshape(n, *several, height, width), 0, -1)
 
 

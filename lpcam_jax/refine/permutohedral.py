@@ -43,8 +43,8 @@ class Corners(NamedTuple):
     steps: jax.Array
 
 
-class Tables(NamedTuple):
-    """A hash table of the corners of each kind.
+class Lattice(NamedTuple):
+    """The corners around n points, and a hash table of those of each kind.
 
     A code is looked for in one slot after the other, until one holds it, or a smaller one, which means that it is in
     none. So a code gives way to larger ones that look in its slot, and the table is the same in whatever order it is
@@ -54,52 +54,107 @@ class Tables(NamedTuple):
         codes: uint32 (d + 1, slots), 0 in an empty slot.
         numbers: int32 (d + 1, slots), of the corners, counted from 0 in each kind.
         slots: int32 (d + 1, n), where each point's corner of each kind is.
+        weights: float32 (d + 1, n), barycentric; 0 for points that do not exist.
+        steps: uint32 (d + 1,), the amount that a step along each direction subtracts from a code.
+        needed: int32 (), one more than there are corners.
     """
 
     codes: jax.Array
     numbers: jax.Array
     slots: jax.Array
+    weights: jax.Array
+    steps: jax.Array
+    needed: jax.Array
+
+    @property
+    def capacities(self) -> tuple[int, ...]:
+        """Numbers of rows to store the corners in: the least that suffices is the fastest, the last one always does."""
+        kinds, n = self.slots.shape
+        return *(n * capacity for capacity in CAPACITIES), n * kinds + 1
 
 
-class Lattice(NamedTuple):
+class Rows(NamedTuple):
     """The stored corners, kind after kind in rows; the last row is always empty.
 
     Attributes:
-        rows: int32 (d + 1, n), row of each point's corner of each kind.
+        of_points: int32 (d + 1, n), row of each point's corner of each kind.
         weights: float32 (d + 1, n), barycentric; 0 for points that do not exist.
         neighbours: int32 (d + 1, 2, rows), the rows before and after in each direction; the last row for none.
     """
 
-    rows: jax.Array
+    of_points: jax.Array
     weights: jax.Array
     neighbours: jax.Array
 
 
-def with_gaussian_sums(points: jax.Array, exists: jax.Array, use: Callable[[Callable], jax.Array]) -> jax.Array:
-    """`use(sums)`, where `sums` maps float32 values (n, c) of the points to their Gaussian sums (n, c).
-
-    The sums are correct up to a factor common to all points, and within a few percent. Points usually share corners,
-    but the number of corners depends on the data: so `use` is compiled for each of `CAPACITIES` and for as many as
-    there can be; the first that suffices is run, under `jax.vmap` the first that suffices for the whole batch.
+def permutohedral_lattice(points: jax.Array, exists: jax.Array) -> Lattice:
+    """The lattice around points.
 
     Args:
         points: float32 (n, d), in standard deviations. Corners are identified by 32 bits: exact while the bounding box
             of the points holds fewer than 2^32 corners of a kind, as for photographs; beyond that the code is a hash,
             and a few corners in a million collide.
         exists: bool (n,), not all False; the other points neither contribute nor receive anything.
-        use: a function that may call `sums` any number of times.
 
     Returns:
-        The value that `use` returns.
+        Lattice.
     """
-    n, d = points.shape
     corners = _corners(points, exists)
-    tables = jax.lax.map(_table, corners.codes)
-    capacities = *(n * capacity for capacity in CAPACITIES), n * (d + 1) + 1
-    needed = _largest(jnp.sum(tables.numbers[:, -1] + 1) + 1)
+    codes, numbers, slots = jax.lax.map(_table, corners.codes)
+    return Lattice(codes, numbers, slots, corners.weights, corners.steps, jnp.sum(numbers[:, -1] + 1) + 1)
+
+
+@partial(jax.jit, static_argnames="capacity")
+def lattice_rows(lattice: Lattice, capacity: int) -> Rows:
+    """The corners of a lattice in rows, each with its neighbours.
+
+    A step along direction k adds 1 to all coordinates and subtracts d + 1 from coordinate k. The kind increases by 1;
+    the last kind wraps around to the first, with all integers incremented.
+
+    Args:
+        lattice: of the points.
+        capacity: number of rows, one of `lattice.capacities` that is at least `lattice.needed`.
+    """
+    kinds, size = lattice.codes.shape
+    counts = lattice.numbers[:, -1] + 1
+    ends = jnp.cumsum(counts)
+    table, row_at = lattice.codes.reshape(-1), (lattice.numbers + (ends - counts)[:, None]).reshape(-1)
+    nowhere = capacity - 1
+
+    row = jnp.arange(capacity, dtype=jnp.int32)
+    codes = jnp.zeros(capacity, jnp.uint32).at[jnp.where(table > 0, row_at, capacity)].set(table, mode="drop")
+    kind = jnp.sum(row[None] >= ends[:-1, None], axis=0, dtype=jnp.int32)
+    wraps = kind == kinds - 1
+    carry, following = jnp.where(wraps, lattice.steps.sum(dtype=jnp.uint32), 0), jnp.where(wraps, 0, kind + 1) * size
+
+    def neighbours(step):
+        target = codes + (carry - step)
+        slots, next_slots = _probes(target, size)
+
+        def look(state):
+            slots, _ = state
+            further = _at(table, following + slots) > target
+            return jnp.where(further, next_slots(slots), slots), further.any()
+
+        slots, _ = jax.lax.while_loop(lambda state: state[1], look, (slots, True))
+        hit = (_at(table, following + slots) == target) & (jnp.minimum(codes, target) > 0)
+        after = jnp.where(hit, _at(row_at, following + slots), nowhere)
+        before = jnp.full_like(row, nowhere).at[after].set(row, mode="promise_in_bounds")
+        return jnp.stack([before.at[nowhere].set(nowhere), after])
+
+    rows = _at(row_at, size * np.arange(kinds, dtype=np.int32)[:, None] + lattice.slots)
+    return Rows(rows, lattice.weights, jax.lax.map(neighbours, lattice.steps))
+
+
+def with_rows(lattice: Lattice, use: Callable[[Rows], jax.Array]) -> jax.Array:
+    """`use(lattice_rows(lattice, capacity))` with the least capacity that suffices, where its value is not known yet.
+
+    `use` is compiled for each capacity, and one is run; under `jax.vmap` the first that suffices for the whole batch.
+    """
+    needed = _largest(lattice.needed)
     return jax.lax.switch(
-        jnp.sum(needed > np.array(capacities)),
-        [lambda capacity=capacity: use(partial(_sums, _lattice(corners, tables, capacity))) for capacity in capacities],
+        jnp.sum(needed > np.array(lattice.capacities)),
+        [lambda capacity=capacity: use(lattice_rows(lattice, capacity)) for capacity in lattice.capacities],
     )
 
 
@@ -114,10 +169,20 @@ def _largest_of_batch(size: int, batched: list[bool], counts: jax.Array) -> tupl
     return _largest(counts.max(axis=0)), False
 
 
-def _sums(lattice: Lattice, values: jax.Array) -> jax.Array:
-    """Splat, blur, slice: (n, c) -> (n, c)."""
-    corners = jnp.zeros((lattice.neighbours.shape[2], values.shape[1]), values.dtype)
-    kinds = lattice.rows, lattice.weights
+def gaussian_sums(stored: Rows, values: jax.Array) -> jax.Array:
+    """sum_j exp( -|p_i - p_j|^2 / 2 ) v_j, up to a factor common to all points, and within a few percent.
+
+    Splat, blur, slice.
+
+    Args:
+        stored: the corners around the points.
+        values: float32 (n, c).
+
+    Returns:
+        float32 (n, c); of points that do not exist, 0.
+    """
+    corners = jnp.zeros((stored.neighbours.shape[2], values.shape[1]), values.dtype)
+    kinds = stored.of_points, stored.weights
 
     def splat(corners, kind):
         rows, weights = kind
@@ -132,7 +197,7 @@ def _sums(lattice: Lattice, values: jax.Array) -> jax.Array:
         return sums + weights[:, None] * _at(corners, rows), None
 
     corners, _ = jax.lax.scan(splat, corners, kinds)
-    corners, _ = jax.lax.scan(blur, corners, lattice.neighbours)
+    corners, _ = jax.lax.scan(blur, corners, stored.neighbours)
     return jax.lax.scan(read, jnp.zeros_like(values), kinds)[0]
 
 
@@ -186,8 +251,8 @@ def _simplices(points: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return nearest, rank, weights
 
 
-def _table(codes: jax.Array) -> Tables:
-    """The table of the corners of one kind, from their codes (n,)."""
+def _table(codes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The table of the corners of one kind, from their codes (n,): codes, numbers and slots."""
     # One slot at least has to stay empty, or a code would be looked for forever; a quarter, or it would take long.
     size = 1 << max(codes.size, 4 * codes.size // 3 - 1).bit_length()
     slots, next_slots = _probes(codes, size)
@@ -200,7 +265,20 @@ def _table(codes: jax.Array) -> Tables:
 
     state = jnp.zeros(size, jnp.uint32), slots, jnp.ones_like(codes, bool)
     table, slots, _ = jax.lax.while_loop(lambda state: state[2].any(), fill, state)
-    return Tables(table, jax.lax.associative_scan(jnp.add, (table > 0).astype(jnp.int32)) - 1, slots)
+    return table, _running_sum((table > 0).astype(jnp.float32)).astype(jnp.int32) - 1, slots
+
+
+def _running_sum(counts: jax.Array) -> jax.Array:
+    """Sums of the first 1, 2, ... of counts (n,), a power of two of them; float32, exact up to 2^24.
+
+    Matrix products of blocks: `jnp.cumsum` takes a second to compile.
+    """
+    blocks = counts.reshape(-1, min(counts.size, 64))
+    within = jnp.matmul(blocks, np.triu(np.ones([blocks.shape[1]] * 2, np.float32)), precision="highest")
+    if len(blocks) == 1:
+        return within.reshape(-1)
+    totals = within[:, -1]
+    return (within + (_running_sum(totals) - totals)[:, None]).reshape(-1)
 
 
 def _probes(codes: jax.Array, size: int) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
@@ -208,40 +286,3 @@ def _probes(codes: jax.Array, size: int) -> tuple[jax.Array, Callable[[jax.Array
     shift = 33 - size.bit_length()
     step = (codes * STEP >> shift).astype(jnp.int32) | 1  # odd, so that every slot is reached
     return (codes * START >> shift).astype(jnp.int32), lambda slots: (slots + step) & (size - 1)
-
-
-def _lattice(corners: Corners, tables: Tables, capacity: int) -> Lattice:
-    """The lattice with capacity for this many corners, at least one more than there are.
-
-    A step along direction k adds 1 to all coordinates and subtracts d + 1 from coordinate k. The kind increases by 1;
-    the last kind wraps around to the first, with all integers incremented.
-    """
-    kinds, size = tables.codes.shape
-    counts = tables.numbers[:, -1] + 1
-    ends = jnp.cumsum(counts)
-    table, row_at = tables.codes.reshape(-1), (tables.numbers + (ends - counts)[:, None]).reshape(-1)
-    nowhere = capacity - 1
-
-    row = jnp.arange(capacity, dtype=jnp.int32)
-    codes = jnp.zeros(capacity, jnp.uint32).at[jnp.where(table > 0, row_at, capacity)].set(table, mode="drop")
-    kind = jnp.sum(row[None] >= ends[:-1, None], axis=0, dtype=jnp.int32)
-    wraps = kind == kinds - 1
-    carry, following = jnp.where(wraps, corners.steps.sum(dtype=jnp.uint32), 0), jnp.where(wraps, 0, kind + 1) * size
-
-    def neighbours(step):
-        target = codes + (carry - step)
-        slots, next_slots = _probes(target, size)
-
-        def look(state):
-            slots, _ = state
-            further = _at(table, following + slots) > target
-            return jnp.where(further, next_slots(slots), slots), further.any()
-
-        slots, _ = jax.lax.while_loop(lambda state: state[1], look, (slots, True))
-        hit = (_at(table, following + slots) == target) & (jnp.minimum(codes, target) > 0)
-        after = jnp.where(hit, _at(row_at, following + slots), nowhere)
-        before = jnp.full_like(row, nowhere).at[after].set(row, mode="promise_in_bounds")
-        return jnp.stack([before.at[nowhere].set(nowhere), after])
-
-    rows = _at(row_at, size * np.arange(kinds, dtype=np.int32)[:, None] + tables.slots)
-    return Lattice(rows, corners.weights, jax.lax.map(neighbours, corners.steps))
