@@ -9,12 +9,12 @@ B_n holds the rest of the picture, other objects included. The features of all p
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+Array = jax.Array | np.ndarray
 
-@jax.jit
-def split(cam: jax.Array, *, threshold: float = 0.1) -> tuple[jax.Array, jax.Array]:
+
+def split(cam: Array, *, threshold: float = 0.1) -> tuple[Array, Array]:
     """Split feature positions into those of the class and those of its context, by the CAM.
 
     Args:
@@ -22,11 +22,12 @@ def split(cam: jax.Array, *, threshold: float = 0.1) -> tuple[jax.Array, jax.Arr
         threshold: tau.
 
     Returns:
-        (class weight, context weight), float32 (*b, h, w) each, 0 or 1; a value of exactly tau is in neither.
+        (class weight, context weight), float32 (*b, h, w) each, 0 or 1, NumPy's if the map is; a value of exactly tau
+        is in neither.
 
     Source: paper Eq. 2 (which has >= for the class); reference step "make_lpcam" has both strict.
     """
-    return (cam > threshold).astype(jnp.float32), (cam < threshold).astype(jnp.float32)
+    return (cam > threshold).astype(np.float32), (cam < threshold).astype(np.float32)
 
 
 class FeatureSample:
