@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array | np.ndarray
 
 
 @partial(jax.jit, static_argnames=("num_classes", "ignore"))
@@ -147,6 +150,19 @@ def average_precision(labels: jax.Array, scores: jax.Array) -> jax.Array:
     positives_at_least = n - jnp.searchsorted(positive_scores, scores, side="left")
     precision = positives_at_least / at_least
     return jnp.where(positive, precision, 0).sum() / jnp.where(positive.any(), positive.sum(), jnp.nan)
+
+
+def mean_average_precision(labels: Array, scores: Array) -> float:
+    """mAP: the mean of `average_precision` over the classes that occur.
+
+    Args:
+        labels: (n, c), non-zero for positives.
+        scores: float (n, c).
+
+    Returns:
+        In [0, 1]; NaN if no class occurs.
+    """
+    return float(jnp.nanmean(jax.vmap(average_precision, in_axes=1)(labels, scores)))
 
 
 def _margins(matrix):

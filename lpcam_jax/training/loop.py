@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import optax
@@ -54,6 +54,7 @@ class Plan(NamedTuple):
         description: label of the progress bar.
         accumulate: number of parts each batch is split into (gradient accumulation).
         validation: the validation; None: no validation.
+        instead: the first state -> what the batches are of, in place of the pictures; None: the pictures.
     """
 
     pictures: RecordSource
@@ -64,6 +65,7 @@ class Plan(NamedTuple):
     description: str
     accumulate: int = 1
     validation: Validation | None = None
+    instead: Callable[[TrainState], Any] | None = None
 
 
 def train(job: Job, plan: Plan) -> TrainState:
@@ -92,12 +94,13 @@ def train(job: Job, plan: Plan) -> TrainState:
         accumulate=plan.accumulate,
         average=run.system.average(config),
     )
+    state = first_state(run, plan.optimizer, devices=devices)
     return run_steps(
         run,
-        first_state(run, plan.optimizer, devices=devices),
+        state,
         step,
         lambda start: training_batches(
-            plan.pictures,
+            plan.instead(state) if plan.instead else plan.pictures,
             plan.augmented,
             batch_size=config.training.batch_size,
             seed=config.seed,

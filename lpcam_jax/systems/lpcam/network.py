@@ -60,11 +60,17 @@ class Classifier(nnx.Module):
         Returns:
             float32 (b, c).
         """
+        return self.scores(self.pooled(features, sizes))
+
+    def pooled(self, features: jax.Array, sizes: Sizes = None) -> jax.Array:
+        """The mean over positions of a feature block, as for `logits`: float32 (b, d)."""
         if sizes is None:
-            mean = features.mean(axis=(-3, -2))
-        else:
-            mean = features.sum(axis=(-3, -2)) / self.grid_sizes(sizes).prod(axis=1)[:, None]
-        return jnp.matmul(mean, self.head[...], precision="highest")
+            return features.mean(axis=(-3, -2))
+        return features.sum(axis=(-3, -2)) / self.grid_sizes(sizes).prod(axis=1)[:, None]
+
+    def scores(self, pooled: jax.Array) -> jax.Array:
+        """The head's output for mean features: float (b, d) -> float32 (b, c)."""
+        return jnp.matmul(pooled, self.head[...], precision="highest")
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of the features for pictures of these sizes; both int32 (b, 2)."""

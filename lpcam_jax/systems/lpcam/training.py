@@ -6,7 +6,6 @@ loss = mean over batch and classes of the binary cross entropy of the logits (mu
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -20,7 +19,7 @@ from ...inference.plan import Outputs
 from ...machine import processes
 from ...machine.devices import local_mesh, replicate
 from ...machine.errors import UserError
-from ...metrics import average_precision
+from ...metrics import mean_average_precision
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, Validation, steps_of, train
 from ...training.optimizers import Group, Path, backbone_groups, grouped, poly, without_decay
@@ -28,6 +27,7 @@ from ...training.run import Job
 from ...training.state import graph_of, network_of
 from ...training.step import Batch, Loss
 from .config import LPCAMConfig, LPCAMTraining
+from .linear_probe import either, head_loss, is_linear_probe, pooled, probe_validation
 from .maps import features_of_both
 from .network import Classifier
 
@@ -58,6 +58,13 @@ def train_classifier(job: Job, pictures: RecordSource, validation: RecordSource)
         "classifier",
         validation=make_validation(config, validation, every=steps // training.epochs) if len(validation) else None,
     )
+    if is_linear_probe(training):
+        plan = plan._replace(
+            augmented=either,
+            loss=head_loss,
+            validation=plan.validation and probe_validation(config, validation, every=plan.validation.every),
+            instead=lambda state: pooled(config, state, pictures, description="pooled features"),
+        )
     return train(job, plan)
 
 
@@ -158,8 +165,7 @@ def make_validation(config: LPCAMConfig, validation: RecordSource, *, every: int
         rows = np.concatenate(processes.gather(np.array(rows, np.float32).reshape(-1, 2 * classes)))
         if not len(rows):
             return math.nan
-        labels, logits = np.split(rows, 2, axis=1)
-        return float(jnp.nanmean(jax.vmap(average_precision, in_axes=1)(labels, logits)))
+        return mean_average_precision(*np.split(rows, 2, axis=1))
 
     return Validation(every, measure, "mAP")
 
