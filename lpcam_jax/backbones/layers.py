@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..machine.devices import convolves_by_products
-from .winograd import trainable_winograd, transformed, winograd
+from .winograd import at_dilation, trainable_winograd, transformed, winograd
 
 Sizes = jax.Array | None
 PoolPadding = Literal["symmetric", "ceil", "symmetric_ceil"]
@@ -99,8 +99,11 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(transformed(kernel) if self.transformed else kernel)
 
     def _suits_winograd(self, channels: int) -> bool:
-        """Whether it is 3x3 in float32, of stride 1, with at least this many channels, so that transforms pay off."""
-        is_plain_3x3 = (self.size, self.stride, self.dilation, self.dtype) == (3, 1, 1, jnp.float32)
+        """Whether it is 3x3 in float32, of stride 1, with at least this many channels, so that transforms pay off.
+
+        Dilated more widely, the maps of positions that belong together have fewer of them than a tile.
+        """
+        is_plain_3x3 = (self.size, self.stride, self.dtype) == (3, 1, jnp.float32) and self.dilation <= 4
         return is_plain_3x3 and min(self.kernel.shape[-2:]) >= channels
 
     def __call__(self, x: jax.Array, factor: jax.Array | float = 1.0) -> jax.Array:
@@ -111,10 +114,10 @@ class Conv(nnx.Module):
     def _product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.transformed:
-            return winograd(x, kernel)
+            return at_dilation(winograd, x, kernel, self.dilation)
         # The kernel is transformed at every step, which pays off only for maps that are larger than the kernel.
         if convolves_by_products() and self._suits_winograd(64) and x.shape[1] * x.shape[2] >= self.kernel.shape[2]:
-            return trainable_winograd(x, kernel)
+            return at_dilation(trainable_winograd, x, kernel, self.dilation)
         kernel = self._overlapping_taps(kernel, x.shape)
         if kernel.shape[:2] == (1, 1) and convolves_by_products():
             # Twice as fast as XLA's CPU convolution; as matrices, so that the gradient needs no transposed copy.

@@ -9,6 +9,8 @@ tiles laid out by position.
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (CVPR 2016).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +62,30 @@ def _backward(saved, gradient):
 
 
 trainable_winograd.defvjp(_forward, _backward)
+
+
+def at_dilation(
+    convolve: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array, dilation: int
+) -> jax.Array:
+    """Apply a convolution with a dilated kernel: positions that are `dilation` apart are a map of their own.
+
+    Args:
+        convolve: `winograd` or `trainable_winograd`.
+        x: float32 (b, h, w, inputs).
+        kernel: as `convolve` takes it.
+        dilation: r.
+
+    Returns:
+        float32 (b, h, w, outputs).
+    """
+    if dilation == 1:
+        return convolve(x, kernel)
+    (b, h, w, _), r = x.shape, dilation
+    x = jnp.pad(x, ((0, 0), (0, -h % r), (0, -w % r), (0, 0)))
+    rows, columns = x.shape[1] // r, x.shape[2] // r
+    maps = x.reshape(b, rows, r, columns, r, -1).transpose(2, 4, 0, 1, 3, 5).reshape(-1, rows, columns, x.shape[-1])
+    y = convolve(maps, kernel).reshape(r, r, b, rows, columns, -1)
+    return y.transpose(2, 3, 0, 4, 1, 5).reshape(b, rows * r, columns * r, -1)[:, :h, :w]
 
 
 def _product(matrix: np.ndarray, x: jax.Array) -> jax.Array:
