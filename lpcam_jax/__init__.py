@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from .class_activation import cam, fuse, normalize, resize_bilinear, resize_nearest
 from .clustering import KMeans, cluster_classes, inverse_length, kmeans, kmeans_plus_plus, unit
 from .local_features import FeatureSample, split
-from .metrics import SeedScores, average_precision, confusion_matrix, iou, seed_scores, threshold_sweep
+from .metrics import (
+    SeedScores,
+    average_precision,
+    confusion_matrix,
+    iou,
+    mean_average_precision,
+    seed_scores,
+    threshold_sweep,
+)
 from .prototype_activation import directions, lpcam, similarity_maps, without_context
 from .prototypes import Prototypes, class_scores, own_scores, select_prototypes
 from .seeds import (
@@ -51,6 +59,7 @@ __all__ = [
     "largest_component",
     "load",
     "lpcam",
+    "mean_average_precision",
     "normalize",
     "otsu_threshold",
     "own_scores",

@@ -10,9 +10,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-
-Array = jax.Array | np.ndarray
 
 
 @partial(jax.jit, static_argnames=("num_classes", "ignore"))
@@ -139,7 +136,7 @@ def average_precision(labels: jax.Array, scores: jax.Array) -> jax.Array:
         scores: float (n,), ties count together.
 
     Returns:
-        float32 (), in [0, 1]; NaN without positives. The mean over classes (`jax.vmap`, `jnp.nanmean`) is mAP.
+        float32 (), in [0, 1]; NaN without positives.
 
     Source: scikit-learn's `average_precision_score`, equal to 1e-6.
     """
@@ -152,7 +149,8 @@ def average_precision(labels: jax.Array, scores: jax.Array) -> jax.Array:
     return jnp.where(positive, precision, 0).sum() / jnp.where(positive.any(), positive.sum(), jnp.nan)
 
 
-def mean_average_precision(labels: Array, scores: Array) -> float:
+@jax.jit
+def mean_average_precision(labels: jax.Array, scores: jax.Array) -> jax.Array:
     """mAP: the mean of `average_precision` over the classes that occur.
 
     Args:
@@ -160,9 +158,9 @@ def mean_average_precision(labels: Array, scores: Array) -> float:
         scores: float (n, c).
 
     Returns:
-        In [0, 1]; NaN if no class occurs.
+        float32 (), in [0, 1]; NaN if no class occurs.
     """
-    return float(jnp.nanmean(jax.vmap(average_precision, in_axes=1)(labels, scores)))
+    return jnp.nanmean(jax.vmap(average_precision, in_axes=1)(labels, scores))
 
 
 def _margins(matrix):

@@ -99,6 +99,7 @@ CALLS = {
     "kmeans": lambda f, a: f(a.points[0], a.weights[0], a.points[0, :3]),
     "kmeans_plus_plus": lambda f, a: f(a.keys[0], a.points[0], a.weights[0], k=3),
     "lpcam": lambda f, a: f(a.features, a.prototypes),
+    "mean_average_precision": lambda f, a: f(a.present, a.maps[0, 0, :2]),
     "normalize": lambda f, a: f(a.maps),
     "otsu_threshold": lambda f, a: f(a.maps),
     "percentile_threshold": lambda f, a: f(a.maps, 80.0),

@@ -134,6 +134,6 @@ def probe_validation(config: LPCAMConfig, validation: RecordSource, *, every: in
         features, labels = pictures[0]
         if not len(labels):
             return math.nan
-        return mean_average_precision(labels, features.mean(axis=1) @ np.asarray(state.parameters["head"]))
+        return float(mean_average_precision(labels, features.mean(axis=1) @ np.asarray(state.parameters["head"])))
 
     return Validation(every, measure, "mAP")

@@ -165,7 +165,7 @@ def make_validation(config: LPCAMConfig, validation: RecordSource, *, every: int
         rows = np.concatenate(processes.gather(np.array(rows, np.float32).reshape(-1, 2 * classes)))
         if not len(rows):
             return math.nan
-        return mean_average_precision(*np.split(rows, 2, axis=1))
+        return float(mean_average_precision(*np.split(rows, 2, axis=1)))
 
     return Validation(every, measure, "mAP")
 
