@@ -19,6 +19,7 @@ TROUBLESHOOTING = REPOSITORY / "docs" / "troubleshooting.md"
 EXAMPLES = {
     "classifier": "configs/folder.py",
     "irn": "configs/folder_irn.py",
+    "psa": "configs/shapes_psa.py",
     "amn": "configs/shapes_amn.py",
     "segmentation": "configs/folder_deeplab.py",
 }

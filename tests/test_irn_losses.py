@@ -9,7 +9,8 @@ import pytest
 
 from lpcam_jax import confident_labels, ir_labels, seed_mask
 from lpcam_jax.refine.paths import reach, search_paths, window
-from lpcam_jax.systems.irn.losses import affinity_loss, displacement_loss, pair_targets
+from lpcam_jax.systems.irn.losses import affinity_loss, displacement_loss
+from lpcam_jax.systems.pairs import pair_targets
 
 RADIUS, CLASSES = 5, 3
 PATHS = search_paths(RADIUS)

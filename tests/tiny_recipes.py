@@ -56,6 +56,20 @@ def get_config():
     )
 """
 
+PSA = """
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.psa.config import PSAConfig, PSAInference, PSATraining
+
+def get_config():
+    return PSAConfig(
+        data=Data(source="shapes", scenes=24),
+        model=ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=4),
+        training=PSATraining(epochs=2, batch_size=8, crop=64, radius=2, learning_rate=0.01, checkpoint_every=2),
+        inference=PSAInference(max_shapes=1, radius=3, steps=8),
+    )
+"""
+
 AMN = """
 from lpcam_jax.config import Data
 from lpcam_jax.systems.amn.config import AMNConfig, AMNInference, AMNModel, AMNTraining
@@ -97,6 +111,7 @@ FROM_MAPS = ("--data.maps", "{maps}", "--model.weights", "{run}")
 TINY = {
     "classifier": Tiny(CLASSIFIER, "maps/{}.npz"),
     "irn": Tiny(IRN, "masks/{}.png", FROM_MAPS),
+    "psa": Tiny(PSA, "masks/{}.png", FROM_MAPS),
     "amn": Tiny(AMN, "maps/{}.npz", FROM_MAPS),
     "segmentation": Tiny(SEGMENTATION, "masks/{}.png", ("--data.masks", "{maps}/pseudo_masks"), pictures=6),
 }

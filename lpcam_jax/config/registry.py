@@ -38,6 +38,7 @@ _SYSTEMS = {
         {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM", "taught": "LPCAM-T"},
     ),
     "irn": Place("lpcam_jax.systems.irn.system"),
+    "psa": Place("lpcam_jax.systems.psa.system"),
     "amn": Place("lpcam_jax.systems.amn.system", {"amn": "AMN"}),
     "segmentation": Place("lpcam_jax.systems.deeplab.system"),
 }

@@ -7,7 +7,7 @@ canvas carries the box that its picture fills (`backbones/preprocessing.py` zero
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 
 def resize_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -49,6 +49,37 @@ def random_long_side(rng: np.random.Generator, image: np.ndarray, *, low: int, h
 def random_mirror(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Flip left and right with probability 1/2: uint8 (H, W, d) -> uint8 (H, W, d)."""
     return image[:, ::-1] if rng.random() < 0.5 else image
+
+
+def color_jitter(
+    rng: np.random.Generator, image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float
+) -> np.ndarray:
+    """Change the colours at random, in random order.
+
+    Args:
+        rng: random generator.
+        image: uint8 (H, W, 3).
+        brightness: of black and the picture, by a uniform factor in 1 - brightness .. 1 + brightness; 0: unchanged.
+        contrast: of its mean grey level and the picture.
+        saturation: of its grey levels and the picture.
+        hue: the largest shift, in turns of the colour circle, at most 1/2.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Source: torchvision's ColorJitter on PIL images.
+    """
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    factors = [rng.uniform(max(1 - most, 0), 1 + most) for most in (brightness, contrast, saturation)]
+    shift, picture = rng.uniform(-hue, hue), Image.fromarray(image)
+    for number in rng.permutation(4):
+        if number < 3:
+            picture = enhancers[number](picture).enhance(factors[number])
+        elif hue:
+            h, s, v = picture.convert("HSV").split()
+            turned = np.asarray(h) + np.uint8(int(shift * 255) % 256)
+            picture = Image.merge("HSV", (Image.fromarray(turned), s, v)).convert("RGB")
+    return np.asarray(picture)
 
 
 def random_crop(rng: np.random.Generator, image: np.ndarray, *, crop: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ from .crf import CRF, CRFS, label_unary, mean_field, softmax_unary
 from .random_walk import STRIDE, on_picture, random_walk
 from .saliency import background_scores, saliency_mask
 from .saliency_maps import SaliencyFolder
+from .similarity import walk_by_similarity
 
 _GRID = 128
 _MOST_PIXELS = 1 << 20
@@ -127,6 +128,28 @@ def sure_labels(image: np.ndarray, maps: np.ndarray, *, foreground: float, backg
     return ir_labels(*crf_labels(image, seeds, 1 + len(maps))).astype(np.uint8)
 
 
+def background_crfs(image: np.ndarray, maps: np.ndarray, exponents: Sequence[float]) -> np.ndarray:
+    """The scores of CRFs over the maps and a background, (1 - max of the maps)^exponent, one for each exponent.
+
+    Args:
+        image: uint8 (H, W, 3).
+        maps: float (n, H, W), in [0, 1].
+        exponents: m of them; the larger, the smaller the background.
+
+    Returns:
+        float32 (m, n + 1, H, W), summing to 1 over n + 1, background first.
+
+    Source: psa, infer_cls.py.
+    """
+    if not len(maps):
+        return np.ones((len(exponents), 1, *maps.shape[1:]), np.float32)
+    size, small = image.shape[:2], _bounded(image.shape[:2])
+    low = resize_bilinear(np.moveaxis(maps.astype(np.float32, copy=False), 0, -1), small)
+    unary = np.stack([softmax_unary(background_scores(low, alpha=exponent)) for exponent in exponents])
+    scores = _mean_field(resize_bicubic(image, small), unary, CRFS["psa"])
+    return np.moveaxis(resize_bilinear(scores, size), -1, 1)
+
+
 def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     """EDAM's rule: the best class where the picture is salient, background elsewhere unless a class is certain there.
 
@@ -177,6 +200,47 @@ def walked_maps(
     with finishing():
         walked = np.asarray(random_walk(low, _padded(edges, canvas), **options))
     return np.moveaxis(on_picture(walked[: grid[0], : grid[1], :count], size), -1, 0)
+
+
+def similar_labels(
+    maps: np.ndarray,
+    features: np.ndarray,
+    *,
+    background: float,
+    radius: int = 5,
+    beta: float = 8.0,
+    steps: int = 64,
+) -> np.ndarray:
+    """Labels from heat maps and a constant background, spread by a random walk among pixels of similar features.
+
+    Args:
+        maps: float (n, H, W), in [0, 1].
+        features: float32 (h, w, d), of the picture's positions; the stride is ceil(H / h).
+        background: the background's map, everywhere.
+        radius: reach of a step, in positions.
+        beta: exponent of the affinities.
+        steps: number of steps.
+
+    Returns:
+        uint8 (H, W), 0 background, k + 1 the k-th map.
+
+    Source: psa, infer_aff.py: maps and background are padded with zeros to whole positions, averaged over each, walked,
+    and enlarged bilinearly.
+    """
+    (count, *size), grid = maps.shape, features.shape[:2]
+    if not count:
+        return np.zeros(size, np.uint8)
+    stride = -(-size[0] // grid[0])
+    scores = np.concatenate([np.full((1, *size), background, np.float32), maps.astype(np.float32, copy=False)])
+    whole = [(0, stride * cells - length) for cells, length in zip(grid, size, strict=True)]
+    pooled = np.pad(scores, [(0, 0), *whole]).reshape(count + 1, grid[0], stride, grid[1], stride).mean(axis=(2, 4))
+    canvas = _padded_size(grid, _GRID // stride)
+    low = _padded(np.moveaxis(pooled, 0, -1), canvas, labels=1 + _power_of_two(count))
+    options = {"radius": radius, "beta": beta, "steps": steps, "size": np.int32(grid)}
+    with finishing():
+        walked = np.asarray(walk_by_similarity(low, _padded(features, canvas), **options))
+    walked = walked[: grid[0], : grid[1], : count + 1]
+    return resize_bilinear(walked, (stride * grid[0], stride * grid[1]), crop=size).argmax(axis=-1).astype(np.uint8)
 
 
 def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF) -> np.ndarray:

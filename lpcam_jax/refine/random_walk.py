@@ -19,6 +19,7 @@ Two identities make the walk short, and accurate in float32:
 """
 
 import math
+from collections.abc import Sequence
 from functools import cache, partial
 
 import jax
@@ -63,24 +64,42 @@ def random_walk(
     Source: IRN, misc/indexing.py, propagate_to_edge. The power: Sachdeva and Vishnoi, Faster algorithms via
         approximation theory (2014).
     """
-    *_, h, w = edges.shape
     if size is not None:
         row, column = (lax.broadcasted_iota(size.dtype, edges.shape, edges.ndim - axis) for axis in (2, 1))
         inside = (row < size[..., 0, None, None]) & (column < size[..., 1, None, None])
         edges = jnp.where(inside, edges, 1)
     paths = search_paths(radius)
     r = reach(paths)
-    # Pad with edges, so wide that every pixel is a source, and so is every pixel that has it as a partner.
+    # Pad with edges: nothing outside has any affinity.
     around = [(0, 0)] * (edges.ndim - 2) + [(r, r), (2 * r, 2 * r)]
-    planes = affinity(jnp.pad(edges, around, constant_values=1), paths)[..., None, :, :] ** beta
-    start = jnp.moveaxis(maps * (1 - edges)[..., None], -1, -3)
+    planes = affinity(jnp.pad(edges, around, constant_values=1), paths)
+    return walked(maps * (1 - edges)[..., None], planes**beta, [path.direction for path in paths], steps=steps)
+
+
+def walked(maps: jax.Array, planes: jax.Array, directions: Sequence[tuple[int, int]], *, steps: int) -> jax.Array:
+    """The maps after a random walk by given affinities, maps T^steps.
+
+    Args:
+        maps: float (*b, h, w, n).
+        planes: float (p, *b, h + r, w + 2 r), affinities of the pairs in each direction on the grid with a margin of r
+            rows above and below, r columns on both sides: position (y, x) is that of source (y - r, x - r). 0 where a
+            pixel of the pair is outside.
+        directions: p (rows, columns) from the sources to their partners, down or to the right.
+        steps: of the walk.
+
+    Returns:
+        float (*b, h, w, n).
+    """
+    *_, h, w, _ = maps.shape
+    r = planes.shape[-2] - h
+    planes, start = planes[..., None, :, :], jnp.moveaxis(maps, -1, -3)
 
     def shifted(grid, row, column):
         return grid[..., row : row + h, r + column : r + column + w]
 
     def neighbours():
         """The affinity to every neighbour, and the offset; windows of the planes, sliced where they are used."""
-        for plane, ((y, x), _) in zip(planes, paths, strict=True):
+        for plane, (y, x) in zip(planes, directions, strict=True):
             yield shifted(plane, r, 0), (y, x)
             yield shifted(plane, r - y, -x), (-y, -x)
 

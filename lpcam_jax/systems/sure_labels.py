@@ -8,6 +8,7 @@ label  = fg where fg is a class;  0 where both are background;  255 (unsure) els
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +98,42 @@ def label_pictures(run: Run, pictures: RecordSource) -> Relabelled:
     folder = ResultFolder(run.directory / "labels", protocol, what="labels", flag="--workdir")
     masks = MaskFolder(folder.directory)
 
-    origins = Origins(folder.directory)
-
-    def write(index: int, record: Record, __: None) -> None:
-        classes, picture_maps = maps.read_for(record, protocol["method"], classes=len(run.class_names))
+    def write(record: Record, classes: np.ndarray, picture_maps: np.ndarray) -> None:
         labels = sure_labels(record.image, picture_maps, foreground=settings.foreground, background=settings.background)
-        origins.note(pictures, index, maps.file)
         write_atomically(masks.file(record.id), mask_png(with_class_values(labels, classes)))
 
+    keep_labels(run, pictures, maps, masks.file, write)
+    return Relabelled(pictures, masks)
+
+
+def keep_labels(
+    run: Run,
+    pictures: RecordSource,
+    maps: MapFolder,
+    file: Callable[[str], Path],
+    write: Callable[[Record, np.ndarray, np.ndarray], None],
+) -> None:
+    """Make the labels of a run that are missing, and again those whose pictures or maps have changed.
+
+    Args:
+        run: the run.
+        pictures: pictures that have maps; each process makes the labels of its share.
+        maps: their heat maps, of one method.
+        file: id of a picture -> the file with its labels.
+        write: writes the labels of (record, classes int (n,), maps float32 (n, H, W)).
+
+    Raises:
+        UserError: labels have changed on which the run was trained; or a picture cannot be read.
+    """
+    origins, [method] = Origins(run.directory / "labels"), maps.methods
+
+    def write_one(index: int, record: Record, __: None) -> None:
+        classes, picture_maps = maps.read_for(record, method, classes=len(run.class_names))
+        origins.note(pictures, index, maps.file)
+        write(record, classes, picture_maps)
+
     share = processes.share(range(len(pictures)))
-    done = [index for index in share if masks.file(pictures.ids[index]).exists()]
+    done = [index for index in share if file(pictures.ids[index]).exists()]
     changed = origins.changed(pictures, done, maps.file)
     if changed and run.steps():
         raise UserError(
@@ -114,13 +141,12 @@ def label_pictures(run: Run, pictures: RecordSource) -> Relabelled:
             "changed since); choose another --workdir, or delete this one to start again."
         )
     for index in changed:
-        masks.file(pictures.ids[index]).unlink(missing_ok=True)
+        file(pictures.ids[index]).unlink(missing_ok=True)
     if missing := sorted({*share} - {*done} | {*changed}):
         # A picture that cannot be read ends the run here, since training would fail on it too.
         records = map_ahead(lambda index: (index, pictures[index], None), missing)
-        write_all(tqdm(records, "labels", len(missing), unit="img"), write)
+        write_all(tqdm(records, "labels", len(missing), unit="img"), write_one)
     processes.wait()  # until each has written its labels
-    return Relabelled(pictures, masks)
 
 
 def labels_protocol(settings: SureLabels, maps: MapFolder, where: str | Path) -> dict[str, Any]:

@@ -7,46 +7,11 @@ labels are `seeds.ir_labels` of two masks, at the size of the grid; the loss is 
 Source: Ahn, Cho and Kwak, Weakly supervised learning of instance segmentation with inter-pixel relations (2019).
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from ...refine.paths import Path, over_paths, reach, window
-
-EPSILON = 1e-5
-
-
-class PairTargets(NamedTuple):
-    """Relation between the labels of two pixels; a pair with an unsure pixel belongs to none of the three kinds.
-
-    Attributes:
-        background: bool (*b, h, w), both pixels are background.
-        foreground: bool (*b, h, w), both pixels are of the same class.
-        different: bool (*b, h, w), their labels differ.
-    """
-
-    background: jax.Array
-    foreground: jax.Array
-    different: jax.Array
-
-
-def pair_targets(source: jax.Array, partner: jax.Array, *, classes: int) -> PairTargets:
-    """Classify pairs of pixels by their labels.
-
-    Args:
-        source: int (*b, h, w), label of the source pixel: 0 for background, n + 1 for class n; anything above
-            `classes`, such as 255, is unsure.
-        partner: int (*b, h, w), label of its partner.
-        classes: number of classes.
-
-    Returns:
-        PairTargets.
-
-    Source: IRN, voc12/dataloader.py, GetAffinityLabelFromIndices.
-    """
-    known, same = (source <= classes) & (partner <= classes), source == partner
-    return PairTargets(known & same & (source == 0), known & same & (source > 0), known & ~same)
+from ..pairs import cross_entropies, means, pair_targets, summed, weighted
 
 
 def affinity_loss(edges: jax.Array, labels: jax.Array, paths: tuple[Path, ...], *, classes: int) -> jax.Array:
@@ -73,12 +38,9 @@ def affinity_loss(edges: jax.Array, labels: jax.Array, paths: tuple[Path, ...], 
 
     def measure(direction, along):
         targets = pair_targets(source, window(labels, direction, r), classes=classes)
-        a = along(edges)
-        losses = -jnp.log(jnp.where(targets.different, 1 + EPSILON - a, a + EPSILON))
-        return [_sum(losses, pairs) for pairs in targets]
+        return cross_entropies(along(edges), targets)
 
-    background, foreground, different = _means(over_paths(measure, paths))
-    return (background / 2 + foreground / 2 + different) / 2
+    return weighted(over_paths(measure, paths))
 
 
 def displacement_loss(
@@ -111,16 +73,7 @@ def displacement_loss(
         difference = source - window(fields, direction, r)
         target = direction.astype(fields.dtype).reshape(2, *[1] * (fields.ndim - 1))
         background, foreground = (jnp.abs(difference - offset).sum(axis=0) for offset in (0, target))
-        return [_sum(background, targets.background, 2), _sum(foreground, targets.foreground, 2)]
+        return [summed(background, targets.background, 2), summed(foreground, targets.foreground, 2)]
 
-    background, foreground = _means(over_paths(measure, paths))
+    background, foreground = means(over_paths(measure, paths))
     return (background + foreground) / 2
-
-
-def _sum(losses, pairs, values=1):
-    """Sum of the losses of these pairs, and their number times `values`, the number of values summed in each loss."""
-    return jnp.where(pairs, losses, 0).sum(), values * pairs.sum()
-
-
-def _means(sums):
-    return [total.sum() / (count.sum() + EPSILON) for total, count in sums]
