@@ -118,7 +118,10 @@ def test_the_same_command_does_nothing_when_all_is_done(program, words, run_copy
     assert (contents(run_copy), times(run_copy)) == before
 
 
-@pytest.mark.optimized
+# Compiled as for users, one kind stands for all: they share the loop.
+@pytest.mark.parametrize(
+    "kind", [pytest.param("classifier", marks=pytest.mark.optimized), *(k for k in KINDS if k != "classifier")]
+)
 def test_a_run_that_was_stopped_ends_with_the_same_bits(kind, tiny_runs, run, monkeypatch, tmp_path):
     real, workdir = loop.training_batches, tmp_path / "stopped"
 
