@@ -253,14 +253,24 @@ def driver():
     driver.quit()
 
 
+# LLVM's optimization is half of what compilation takes, and fused loops written by way of MLIR are half of the rest.
+QUICKLY_COMPILED = " ".join(
+    (
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    )
+)
+
+
 def pytest_configure(config):
     """Before JAX opens the devices, which reads the flags.
 
-    Most of a test's time is compilation, and half of that LLVM's optimization. It changes last bits: `make test-all`
-    compiles the tests that compare numbers as users do, and so are programs for GPUs and TPUs.
+    Most of a test's time is compilation. To save some of it changes last bits: `make test-all` compiles the tests that
+    compare numbers as users do, and so are programs for GPUs and TPUs.
     """
     as_for_users = os.environ.get("LPCAM_TEST_OPTIMIZED") or config.option.markexpr == "accelerator"
-    os.environ.setdefault("XLA_FLAGS", "" if as_for_users else "--xla_backend_optimization_level=0")
+    os.environ.setdefault("XLA_FLAGS", "" if as_for_users else QUICKLY_COMPILED)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
