@@ -13,7 +13,7 @@ All arrays are NHWC. Sizes are int32 (b, 2), valid rows and columns; None means 
 """
 
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +66,49 @@ def dropout(key: jax.Array | None, x: jax.Array, *, rate: float) -> jax.Array:
     if key is None:
         return x
     return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+
+
+def drop_path(key: jax.Array | None, x: jax.Array, *, rate: float) -> jax.Array:
+    """Stochastic depth: zero the output of a branch for whole pictures, and scale the others to preserve the mean.
+
+    Args:
+        key: random key; None: return x.
+        x: float (b, ...).
+        rate: share of the pictures, in [0, 1).
+
+    Returns:
+        float, of the shape and dtype of x.
+    """
+    if key is None or not rate:
+        return x
+    kept = jax.random.bernoulli(key, 1 - rate, (len(x), *(1,) * (x.ndim - 1)))
+    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def pieces_of(x: jax.Array, side: int, *, before: int = 0) -> jax.Array:
+    """Cut maps into square pieces; zeros fill up those at the borders.
+
+    Args:
+        x: (b, h, w, d).
+        side: rows and columns of a piece.
+        before: zero rows and columns that the first pieces have before the map, at the top and at the left.
+
+    Returns:
+        (b, ceil((h + before) / side), ceil((w + before) / side), side^2, d): the positions of a piece row by row.
+    """
+    b, h, w, d = x.shape
+    rows, columns = (-(-(length + before) // side) for length in (h, w))
+    after = rows * side - h - before, columns * side - w - before
+    x = jnp.pad(x, [(0, 0), (before, after[0]), (before, after[1]), (0, 0)])
+    return x.reshape(b, rows, side, columns, side, d).swapaxes(2, 3).reshape(b, rows, columns, side**2, d)
+
+
+def joined(pieces: jax.Array, shape: tuple[int, int], *, before: int = 0) -> jax.Array:
+    """The maps (b, h, w, d) of shape (h, w) that were cut into these pieces by `pieces_of`."""
+    b, rows, columns, positions, d = pieces.shape
+    side = round(positions**0.5)
+    x = pieces.reshape(b, rows, columns, side, side, d).swapaxes(2, 3).reshape(b, rows * side, columns * side, d)
+    return x[:, before : before + shape[0], before : before + shape[1]]
 
 
 class Conv(nnx.Module):
@@ -226,6 +269,31 @@ class GroupNorm(nnx.Module):
         of_channels = keep_valid(x, sizes).sum(axis=(1, 2)) / positions
         of_groups = of_channels.reshape(b, self.groups, -1).mean(axis=-1)
         return jnp.repeat(of_groups, d // self.groups, axis=-1).reshape(b, 1, 1, d)
+
+
+class Linear(nnx.Linear):
+    """A linear layer whose bias has no weight decay."""
+
+    undecayed: ClassVar = ("bias",)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm over the channels, computed in float32: (x - mean) / sqrt(variance + epsilon) * scale + bias."""
+
+    undecayed: ClassVar = ("scale", "bias")
+
+    def __init__(self, features: int, epsilon: float):
+        self.scale = nnx.Param(jnp.ones(features, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The norm of x (..., d), in the dtype of x."""
+        y = x.astype(jnp.float32)
+        y = y - y.mean(axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt((y**2).mean(axis=-1, keepdims=True) + self.epsilon)
+        scale, bias = (values[...].reshape(*(1,) * (x.ndim - 1), -1) for values in (self.scale, self.bias))
+        return (y * scale + bias).astype(x.dtype)
 
 
 def pooled_sizes(sizes: Sizes, padding: PoolPadding) -> Sizes:

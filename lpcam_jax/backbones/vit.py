@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..machine.devices import traces_for_cpus
-from .layers import Sizes, keep_valid, strided
+from .layers import LayerNorm, Linear, Sizes, keep_valid, pieces_of, strided
 from .positions import Resize, resize_positions
 
 ACTIVATIONS = {
@@ -26,30 +26,6 @@ ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
 }
 _TOKEN_INIT = nnx.initializers.truncated_normal(0.02)
-
-
-class Linear(nnx.Linear):
-    """A linear layer whose bias has no weight decay."""
-
-    undecayed: ClassVar = ("bias",)
-
-
-class LayerNorm(nnx.Module):
-    """Layer norm over the channels, computed in float32: (x - mean) / sqrt(variance + epsilon) * scale + bias."""
-
-    undecayed: ClassVar = ("scale", "bias")
-
-    def __init__(self, features: int, epsilon: float):
-        self.scale = nnx.Param(jnp.ones(features, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
-        self.epsilon = epsilon
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """The norm of x (b, n, d), in the dtype of x."""
-        y = x.astype(jnp.float32)
-        y = y - y.mean(axis=-1, keepdims=True)
-        y = y * jax.lax.rsqrt((y**2).mean(axis=-1, keepdims=True) + self.epsilon)
-        return (y * self.scale[...].reshape(1, 1, -1) + self.bias[...].reshape(1, 1, -1)).astype(x.dtype)
 
 
 class Embedding(nnx.Module):
@@ -78,11 +54,9 @@ class Embedding(nnx.Module):
 
     def __call__(self, images: jax.Array, grids: Sizes) -> tuple[jax.Array, tuple[int, int]]:
         """Pictures (b, h, w, 3) with grids int32 (b, 2) -> (b, tokens + h' w', dim), of dtype; and (h', w')."""
-        b, *shape, _ = images.shape
-        p, (h, w) = self.patch, (-(-length // self.patch) for length in shape)
-        images = jnp.pad(images, [(0, 0), (0, h * p - shape[0]), (0, w * p - shape[1]), (0, 0)])
-        pieces = images.reshape(b, h, p, w, p, 3).swapaxes(2, 3).reshape(b, h, w, -1)
-        x = self.patches(pieces.astype(self.dtype)).astype(jnp.float32)
+        pieces = pieces_of(images, self.patch)
+        b, h, w, *_ = pieces.shape
+        x = self.patches(pieces.reshape(b, h, w, -1).astype(self.dtype)).astype(jnp.float32)
         x = x + resize_positions(self.positions[...], grids, (h, w), resize=self.resize)
         tokens = jnp.broadcast_to(self.tokens[...], (b, *self.tokens.shape))
         x = jnp.concatenate([tokens, x.reshape(b, h * w, -1)], axis=1)
