@@ -29,11 +29,9 @@ import numpy as np
 from ...machine.errors import UserError
 from ..config import ViTConfig
 from ..vit import quarters
-from .files import read_weight_file
-from .fill import Loaded, float32_of
-from .names import listed
+from .entries import PATCHES, Entries
+from .fill import Loaded
 
-_PATCHES = "patch_embed.proj.weight"
 # Other code bases' names -> timm's, one after the other.
 _TO_TIMM = {
     r"\bembeddings\.patch_embedding(s\.projection)?\.": "patch_embed.proj.",
@@ -101,53 +99,15 @@ def load_vit(path: str | Path, network: dict[str, Any], config: ViTConfig) -> Lo
         UserError: as in `read_weight_file`; or the file holds no ViT, several, or another one: then the flags for it
             are named; or an entry is missing, has no place here, another shape, or values that are not finite.
     """
-    file = _File(path)
+    file = _File(path, _TO_TIMM, kind="vision transformer", origins="timm, DINOv2, CLIP or transformers")
     found = file.architecture(config)
     if flags := found.flags(Architecture.of(config)):
         raise UserError(f"{path} holds another vision transformer: use {flags}.")
-    backbone = file.backbone(found)
-    unknown = [name for timm, name in file.names.items() if name not in file.used and re.match(_ESSENTIAL, timm)]
-    if unknown:
-        file.problems.append(f"there is no place for {listed(unknown)}")
-    if file.problems:
-        raise UserError(f"{path} does not hold this backbone: {listed(file.problems, '; ')}.")
-    skipped = tuple(name for name in file.arrays if name not in file.used)
-    return Loaded({"backbone": backbone}, len(file.used), skipped, {part: "" for part in network if part != "backbone"})
+    return file.loaded(file.backbone(found), network, essential=_ESSENTIAL)
 
 
-class _File:
-    """The entries of a file, by their names in timm.
-
-    Attributes:
-        arrays: all of them, by the file's names.
-        names: timm's name, without what is before it, -> the file's name, of the network's entries.
-        used: the file's names of those that were read.
-        problems: why others could not be.
-    """
-
-    def __init__(self, path: str | Path):
-        self.path, self.arrays = path, read_weight_file(path)
-        self.names, self.used, self.problems = {}, set(), []
-        translated = {name: _timm_name(name) for name in self.arrays}
-        found = {ours: name for name, ours in translated.items() if re.search(rf"(^|\.){_PATCHES}$", ours)}
-        if not found:
-            raise UserError(
-                f"{path} holds no vision transformer with the names of timm, DINOv2, CLIP or transformers: among its "
-                f"{len(self.arrays)} entries ({', '.join(list(self.arrays)[:3])}, ...) is no {_PATCHES}."
-            )
-        if len(found) > 1:
-            several = f"{len(found)} backbones ({listed(list(found.values()))})"
-            raise UserError(f"{path} holds {several}; save the one you need as a file.")
-        [prefix] = (ours.removesuffix(_PATCHES) for ours in found)
-        for name, ours in translated.items():
-            if ours.startswith(prefix) and (other := self.names.setdefault(ours.removeprefix(prefix), name)) != name:
-                raise UserError(
-                    f"{path} holds {other} and {name}, two names for one entry; save the one you need as a file."
-                )
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of an entry; () if there is none."""
-        return self.arrays[self.names[name]].shape if name in self.names else ()
+class _File(Entries):
+    """The entries of a vision transformer."""
 
     def architecture(self, config: ViTConfig) -> Architecture:
         """That of the file's network.
@@ -155,10 +115,10 @@ class _File:
         Raises:
             UserError: it is none of ours; what differs is named.
         """
-        patches, positions, between = map(self.shape, (_PATCHES, "pos_embed", "blocks.0.mlp.fc1.weight"))
+        patches, positions, between = map(self.shape, (PATCHES, "pos_embed", "blocks.0.mlp.fc1.weight"))
         if len(patches) != 4 or patches[1] != 3 or patches[2] != patches[3] or 0 in patches:
             raise UserError(
-                f"{self.path} holds no vision transformer of square patches in RGB: {self.names[_PATCHES]} has shape "
+                f"{self.path} holds no vision transformer of square patches in RGB: {self.names[PATCHES]} has shape "
                 f"{patches}."
             )
         dim, _, _, patch = patches
@@ -191,7 +151,7 @@ class _File:
     def backbone(self, found: Architecture) -> dict[str, Any]:
         """The arrays of a `ViT` of this architecture, NumPy float32; what cannot be read is in `problems`."""
         patch, dim = found.patch, found.dim
-        kernel = self.read(_PATCHES, dim, 3, patch, patch).transpose(2, 3, 1, 0).reshape(-1, dim)
+        kernel = self.patches(patch, dim)
         if found.pre_norm:
             embedding = {"patches": {"kernel": kernel}, "norm": self.norm("norm_pre", dim)}
         else:
@@ -228,38 +188,6 @@ class _File:
             **{f"gamma{scale[-1]}": self.read(f"{start}.{scale}.gamma", dim) for scale in scales},
         }
 
-    def query_key_value(self, start: str, dim: int) -> dict[str, np.ndarray]:
-        """The three linear layers of the attention as one, however they are stored."""
-        if f"{start}.q.weight" not in self.names:
-            return self.linear(f"{start}.qkv", dim, 3 * dim)
-        three = [self.linear(f"{start}.{one}", dim, dim) for one in "qkv"]
-        return {kind: np.concatenate([one[kind] for one in three], axis=-1) for kind in ("kernel", "bias")}
-
-    def linear(self, name: str, inputs: int, outputs: int) -> dict[str, np.ndarray]:
-        """A linear layer."""
-        return {"kernel": self.read(f"{name}.weight", outputs, inputs).T, "bias": self.read(f"{name}.bias", outputs)}
-
-    def norm(self, name: str, dim: int) -> dict[str, np.ndarray]:
-        """A norm."""
-        return {"scale": self.read(f"{name}.weight", dim), "bias": self.read(f"{name}.bias", dim)}
-
     def rows(self, name: str, dim: int) -> np.ndarray:
         """An entry as rows (n, dim), however many axes of length 1 it has."""
         return self.read(name, *self.shape(name)[:-1], dim).reshape(-1, dim)
-
-    def read(self, name: str, *shape: int) -> np.ndarray:
-        """An entry of this shape; zeros and a problem if there is none."""
-        values = None
-        if name in self.names:
-            theirs = self.names[name]
-            self.used.add(theirs)
-            values = float32_of(theirs, self.arrays[theirs], shape, self.problems)
-        else:
-            self.problems.append(f"{name} is missing")
-        return np.zeros(shape, np.float32) if values is None else values
-
-
-def _timm_name(name: str) -> str:
-    for theirs, timm in _TO_TIMM.items():
-        name = re.sub(theirs, timm, name)
-    return name
