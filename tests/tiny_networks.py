@@ -16,6 +16,7 @@ from flax import nnx
 
 from lpcam_jax.backbones.config import BackboneConfig, ResNetConfig, ViTConfig
 from lpcam_jax.backbones.layers import Sizes
+from lpcam_jax.backbones.swin import SwinConfig
 from lpcam_jax.backbones.vgg import VGG16Config
 from lpcam_jax.backbones.wideresnet import WideResNet38Config
 from lpcam_jax.data.pipeline import Augmentation
@@ -64,6 +65,7 @@ class TinySystem(NamedTuple):
 RESNET = {"blocks": (1, 1, 1, 1), "width": 4, "stem_width": 8}
 ALL_BUT_LAST = ("conv1", "bn1", "layer1", "layer2", "layer3")
 VIT = {"dim": 16, "depth": 5, "head_dim": 8, "mlp_ratio": 2, "position_grid": 3}
+SWIN = {"dim": 8, "depths": (2, 1, 2, 2), "head_dim": 4, "mlp_ratio": 2, "window": 3}
 
 
 def _lpcam(model: BackboneConfig, frozen: tuple[str, ...]) -> TinySystem:
@@ -144,6 +146,7 @@ V3PLUS = {
 SYSTEMS = {
     "classifier": _lpcam(ResNetConfig(**RESNET), ALL_BUT_LAST),
     "classifier, vit": _lpcam(ViTConfig(**VIT), ("embedding", "blocks1", "blocks2", "blocks3")),
+    "classifier, swin": _lpcam(SwinConfig(**SWIN, drop_path=0.5), ("embedding", "stage1", "stage2", "stage3")),
     "irn": _irn(),
     "amn": _amn(),
     "segmentation": _deeplab(),
@@ -202,6 +205,10 @@ BACKBONES = {
     "vit, as CLIP": TinyBackbone(
         ViTConfig(**VIT, patch=8, pre_norm=True, final_norm=False, activation="quick_gelu", position_resize="bicubic"),
         ((1, 2), (33, 64)),
+    ),
+    "swin": TinyBackbone(SwinConfig(**SWIN), ((1, 1), (17, 33), (49, 7))),
+    "swin, as in UperNet": TinyBackbone(
+        SwinConfig(**SWIN | {"depths": (1, 2, 1, 2), "window": 2}, stage_norms=True), ((1, 2), (33, 47), (64, 24))
     ),
 }
 """By the kind of the backbone; of its other forms, by what is special."""

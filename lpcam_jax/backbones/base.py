@@ -25,6 +25,9 @@ class Backbone(Protocol):
             (layer, parameter) of a residual block that reduces the block to its shortcut if zero.
         undecayed: ClassVar[tuple[str, ...]]
             attribute names of parameters that have no weight decay.
+
+    One with stochastic depth declares its rate, the attribute `drop_path`, and has one more argument, `key`: the random
+    key of a training step; None: nothing is drawn.
     """
 
     stages: ClassVar[tuple[str, ...]]

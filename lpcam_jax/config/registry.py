@@ -47,6 +47,7 @@ _BACKBONES = {
     "vgg16": "lpcam_jax.backbones.vgg:VGG16Config",
     "wideresnet38": "lpcam_jax.backbones.wideresnet:WideResNet38Config",
     "vit": "lpcam_jax.backbones.config:ViTConfig",
+    "swin": "lpcam_jax.backbones.swin:SwinConfig",
 }
 
 

@@ -36,19 +36,23 @@ class Classifier(nnx.Module):
         self.head = nnx.Param(jax.random.uniform(rngs.params(), (features, classes), jnp.float32, -bound, bound))
         self.preprocessing = preprocessing
 
-    def features(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> jax.Array:
+    def features(
+        self, images: jax.Array, sizes: Sizes = None, *, train: bool = False, key: jax.Array | None = None
+    ) -> jax.Array:
         """The feature block f, from which logits and maps are computed.
 
         Args:
             images: float (b, h, w, 3), preprocessed.
             sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
             train: whether batch norm uses the statistics of this batch and updates the stored ones.
+            key: random key of a backbone with stochastic depth; None: all of it is used.
 
         Returns:
             float32 (b, h', w', d), zero outside the valid region.
         """
+        drawn = {"key": key} if getattr(self.backbone, "drop_path", 0) else {}
         # Not stored in the training step: the mean is taken as they are made.
-        return self.backbone(images, sizes, train=train)[-1].astype(jnp.float32)
+        return self.backbone(images, sizes, train=train, **drawn)[-1].astype(jnp.float32)
 
     def logits(self, features: jax.Array, sizes: Sizes = None) -> jax.Array:
         """Logits of a feature block.
@@ -76,9 +80,11 @@ class Classifier(nnx.Module):
         """Valid sizes of the features for pictures of these sizes; both int32 (b, 2)."""
         return self.backbone.grids(sizes)[-1]
 
-    def __call__(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, images: jax.Array, sizes: Sizes = None, *, train: bool = False, key: jax.Array | None = None
+    ) -> jax.Array:
         """Logits of pictures: float (b, h, w, 3), preprocessed -> float32 (b, c)."""
-        return self.logits(self.features(images, sizes, train=train), sizes)
+        return self.logits(self.features(images, sizes, train=train, key=key), sizes)
 
 
 def build_classifier(model: BackboneConfig, classes: int, *, head_init: str = "random", seed: int = 0) -> Classifier:

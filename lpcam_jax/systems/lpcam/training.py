@@ -79,9 +79,9 @@ def classification_loss(*, train_batch_norm: bool) -> Loss:
         (classifier, batch of `labelled_crops`, key) -> float32 ().
     """
 
-    def loss(model: Classifier, batch: Batch, _: jax.Array) -> jax.Array:
+    def loss(model: Classifier, batch: Batch, key: jax.Array) -> jax.Array:
         images = model.preprocessing(batch["image"], batch["box"])
-        logits = model(images, train=train_batch_norm)
+        logits = model(images, train=train_batch_norm, key=key)
         return optax.sigmoid_binary_cross_entropy(logits, batch["labels"]).mean()
 
     return loss
