@@ -1,10 +1,9 @@
-"""VGG-16 with a multi-label head in torch, in both layouts, with psa's names.
+"""VGG-16 in torch, in both layouts, with psa's names.
 
 Written from the facts about the networks alone (section 14.4 of the facts), without sight of the package, so that the
 two can disagree. Everything is NCHW.
 """
 
-import torch
 from torch import nn
 from torch.nn import functional
 
@@ -12,7 +11,7 @@ COUNTS = (2, 2, 3, 3, 3)
 
 
 class VGG16(nn.Module):
-    """Thirteen convolutions, global average, linear head without a bias."""
+    """Thirteen convolutions, and the head of a classifier."""
 
     def __init__(self, classes, *, width, layout):
         super().__init__()
@@ -43,9 +42,6 @@ class VGG16(nn.Module):
             outputs[f"block{block}"] = x
         return outputs
 
-    def forward(self, x):
-        return self.fc8(self.features(x)["block5"]).mean((2, 3))
-
 
 def torchvision(classes=1000):
     """The layers of torchvision's VGG-16 with its names, and no more than a stub of its classifier."""
@@ -57,13 +53,3 @@ def torchvision(classes=1000):
             inputs = outputs
         layers.append(nn.MaxPool2d(2, 2))
     return nn.ModuleDict({"features": nn.Sequential(*layers), "classifier": nn.Sequential(nn.Linear(8, classes))})
-
-
-@torch.no_grad()
-def randomized(network, seed):
-    """The network with random weights and biases that keep the scale of features."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in network.parameters():
-        scale = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.2
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-    return network

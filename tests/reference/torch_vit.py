@@ -175,15 +175,3 @@ class CLIP(nn.Module):
 
     def forward(self, images):
         return self.visual(images)
-
-
-def randomized(network: nn.Module) -> nn.Module:
-    """Values with which everything matters: tokens and positions of about 1, norms that shift and scale."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            scale = parameter[0].numel() ** -0.5 if name.endswith("weight") and parameter.ndim > 1 else 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-            if parameter.ndim == 1 and not name.endswith(("bias", "embedding")):
-                parameter += 1
-    return network

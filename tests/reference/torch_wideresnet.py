@@ -1,10 +1,9 @@
-"""A WideResNet-38 with a multi-label head in torch, with psa's names.
+"""A WideResNet-38 in torch, with psa's names.
 
 Written from the facts about the networks alone (sections 8.1 and 14.4 of the facts), without sight of the package, so
 that the two can disagree. Everything is NCHW.
 """
 
-import torch
 from torch import nn
 
 # Name, type, channels in, inside and out (of a width of 64), stride, dilations of the 3x3 convolutions.
@@ -72,7 +71,7 @@ class Bottleneck(nn.Module):
 
 
 class WideResNet38(nn.Module):
-    """Backbone, global average, linear head without a bias."""
+    """The backbone, and the head of a classifier."""
 
     def __init__(self, classes, *, width):
         super().__init__()
@@ -94,30 +93,3 @@ class WideResNet38(nn.Module):
             x, taps[name] = getattr(self, name)(x)
         stages = {"conv3": taps["b4"], "conv4": taps["b5"], "conv5": taps["b6"]}
         return stages | {"conv6": self.relu(self.bn7(x))}
-
-    def forward(self, x):
-        return self.fc(self.features(x)["conv6"].mean((2, 3)))
-
-
-@torch.no_grad()
-def randomized(network, seed):
-    """The network with random weights, and batch norms of which nothing is 0 or 1, that keep the scale of features."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(parameter, low, high):
-        parameter.copy_(torch.rand(parameter.shape, generator=generator) * (high - low) + low)
-
-    for module in network.modules():
-        match module:
-            case nn.Conv2d():
-                scale = module.weight[0].numel() ** -0.5
-                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * scale)
-            case nn.BatchNorm2d():
-                uniform(module.weight, 0.6, 1.4)
-                module.weight.mul_(torch.where(torch.rand(module.weight.shape, generator=generator) < 0.1, -1, 1))
-                uniform(module.bias, -0.3, 0.3)
-                uniform(module.running_mean, -0.5, 0.5)
-                uniform(module.running_var, 0.6, 1.8)
-            case nn.Linear():
-                uniform(module.weight, -0.3, 0.3)
-    return network
