@@ -86,6 +86,18 @@ def transformers():
     return arrays
 
 
+def newer_transformers():
+    """As its fifth version names them in memory; in files it has the names of before."""
+    return renamed(
+        transformers(),
+        (r"self\.relative_position_bias_table", "relative_position_bias.relative_position_bias_table"),
+        (r"self\.(\w)(uery|ey|alue)", r"\1_proj"),
+        (r"attention\.output\.dense", "attention.o_proj"),
+        (r"intermediate\.dense", "mlp.fc1"),
+        (r"output\.dense", "mlp.fc2"),
+    )
+
+
 def mmsegmentation(norms=()):
     """Four values of each channel side by side where positions are merged."""
     arrays = microsoft()
@@ -114,6 +126,7 @@ ORIGINS = {
     "of a module": (renamed(microsoft(), (r"^", "module.")), {}),
     "timm": (timm(), {"head.fc.weight": np.ones((2, 32))}),
     "transformers": (transformers(), {"classifier.weight": np.ones((2, 32))}),
+    "transformers, in memory": (newer_transformers(), {"hidden_states_norms.stage1.weight": np.ones(4)}),
     "mmsegmentation": (
         mmsegmentation(),
         {"backbone.norm0.weight": np.ones(4), "decode_head.conv_seg.weight": np.ones((2, 4, 1, 1))},
@@ -160,6 +173,18 @@ def test_every_number_is_in_its_place(tmp_path):
     )
     below = merge["reduction"]["kernel"].reshape(2, 2, 8, 16)[1, 0, 5]
     np.testing.assert_array_equal(below, arrays["layers.1.downsample.reduction.weight"].reshape(16, 4, 8)[:, 1, 5])
+
+
+def test_mmsegmentation_unfolds_what_it_merges():
+    """The order of channels, as torch has it."""
+    torch = pytest.importorskip("torch")
+    maps = np.random.default_rng(0).normal(size=(1, 5, 2, 2)).astype(np.float32)  # channel, row, column
+    unfolded = torch.nn.Unfold(2, stride=2)(torch.from_numpy(maps))[0, :, 0].numpy()
+    arrays = {name: array for name, array in mmsegmentation().items() if ".0.downsample.norm.weight" in name}
+    np.testing.assert_array_equal(unfolded, maps[0].reshape(-1), "channels, then rows, then columns")
+    [theirs] = arrays.values()
+    by_position = microsoft()["layers.0.downsample.norm.weight"].reshape(2, 2, 4)  # column, row, channel
+    np.testing.assert_array_equal(theirs.reshape(4, 2, 2), by_position.transpose(2, 1, 0))
 
 
 def test_norms_of_all_stages_are_loaded_or_new(tmp_path):

@@ -126,6 +126,23 @@ def in_transformers_vit(config=CONFIG, **options):
     return split_in_three(arrays, ("query", "key", "value")) | others
 
 
+def in_transformers_memory(**options):
+    """As its fifth version names a ViT in memory; in files it has the names of before."""
+    names = {
+        "encoder.layer.": "layers.",
+        "attention.attention.query": "attention.q_proj",
+        "attention.attention.key": "attention.k_proj",
+        "attention.attention.value": "attention.v_proj",
+        "attention.output.dense": "attention.o_proj",
+        "intermediate.dense": "mlp.fc1",
+        "output.dense": "mlp.fc2",
+    }
+    arrays = in_transformers_vit(**options)
+    for theirs, newer in names.items():
+        arrays = {name.replace(theirs, newer): array for name, array in arrays.items()}
+    return arrays
+
+
 def in_transformers_dinov2(config=CONFIG, **options):
     modules = {
         "norm1": "norm1",
@@ -186,6 +203,7 @@ ORIGINS = {
         in_timm(distilled=True),
         in_transformers_vit(distilled=True),
     ),
+    "transformers, in memory": (CONFIG, in_timm(), in_transformers_memory()),
     "transformers, DINOv2": (DINOV2, in_timm(DINOV2), in_transformers_dinov2(DINOV2)),
     "transformers, DINOv2 with registers": (
         REGISTERS,

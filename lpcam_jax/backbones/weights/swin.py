@@ -34,6 +34,7 @@ from .fill import Loaded
 
 # Other code bases' names -> those that are Microsoft's and timm's, one after the other.
 _TO_TIMM = {
+    r"^swin\.": "",
     r"\bembeddings\.patch_embeddings\.projection\.": "patch_embed.proj.",
     r"\bembeddings\.norm\.": "patch_embed.norm.",
     r"\bpatch_embed\.projection\.": "patch_embed.proj.",
@@ -46,9 +47,9 @@ _TO_TIMM = {
     r"\blayernorm_before\.": "norm1.",
     r"\blayernorm_after\.": "norm2.",
     r"\battn\.w_msa\.": "attn.",
-    r"\battention\.self\.([qkv])(uery|ey|alue)\.": r"attn.\1.",
-    r"\battention\.self\.": "attn.",
-    r"\battention\.output\.dense\.": "attn.proj.",
+    r"\battention\.(self\.)?([qkv])(uery|ey|alue|_proj)\.": r"attn.\2.",
+    r"\battention\.(self|relative_position_bias)\.": "attn.",
+    r"\battention\.(output\.dense|o_proj)\.": "attn.proj.",
     r"\b(ffn\.layers\.0\.0|intermediate\.dense)\.": "mlp.fc1.",
     r"\b(ffn\.layers\.1|output\.dense)\.": "mlp.fc2.",
 }
