@@ -65,7 +65,7 @@ class TinySystem(NamedTuple):
 RESNET = {"blocks": (1, 1, 1, 1), "width": 4, "stem_width": 8}
 ALL_BUT_LAST = ("conv1", "bn1", "layer1", "layer2", "layer3")
 VIT = {"dim": 16, "depth": 5, "head_dim": 8, "mlp_ratio": 2, "position_grid": 3}
-SWIN = {"dim": 8, "depths": (2, 1, 2, 2), "head_dim": 4, "mlp_ratio": 2, "window": 3}
+SWIN = {"dim": 8, "depths": (2, 1, 1, 1), "head_dim": 4, "mlp_ratio": 2, "window": 3}
 
 
 def _lpcam(model: BackboneConfig, frozen: tuple[str, ...]) -> TinySystem:
@@ -208,7 +208,7 @@ BACKBONES = {
     ),
     "swin": TinyBackbone(SwinConfig(**SWIN), ((1, 1), (17, 33), (49, 7))),
     "swin, as in UperNet": TinyBackbone(
-        SwinConfig(**SWIN | {"depths": (1, 2, 1, 2), "window": 2}, stage_norms=True), ((1, 2), (33, 47), (64, 24))
+        SwinConfig(**SWIN | {"depths": (1, 1, 1, 2), "window": 2}, stage_norms=True), ((1, 2), (33, 47), (64, 24))
     ),
 }
 """By the kind of the backbone; of its other forms, by what is special."""
