@@ -177,6 +177,9 @@ class ViTConfig(BackboneConfig):
     """gelu, exact; or quick_gelu, x sigmoid(1.702 x), as in OpenAI's CLIP"""
     norm_epsilon: float = 1e-6
     """added to the variance in norms; 1e-5 in CLIP"""
+    remat: bool = False
+    """whether blocks are computed again for the gradient instead of stored: training takes less memory and a third more
+    time"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """precision of the products and of what is stored between layers; parameters, norms, softmax and the head stay
     float32"""
@@ -214,6 +217,7 @@ class ViTConfig(BackboneConfig):
             layer_scale=self.layer_scale,
             activation=self.activation,
             epsilon=self.norm_epsilon,
+            remat=self.remat,
             dtype=jnp.dtype(self.precision),
             rngs=rngs,
         )

@@ -13,7 +13,7 @@ All arrays are NHWC. Sizes are int32 (b, 2), valid rows and columns; None means 
 """
 
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +83,12 @@ def drop_path(key: jax.Array | None, x: jax.Array, *, rate: float) -> jax.Array:
         return x
     kept = jax.random.bernoulli(key, 1 - rate, (len(x), *(1,) * (x.ndim - 1)))
     return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def recomputed(block: nnx.Module, *inputs: Any) -> Any:
+    """The output of a block that is computed again for the gradient, instead of storing what is inside."""
+    graph, state = nnx.split(block)
+    return jax.checkpoint(lambda state, *inputs: nnx.merge(graph, state)(*inputs))(state, *inputs)
 
 
 def pieces_of(x: jax.Array, side: int, *, before: int = 0) -> jax.Array:

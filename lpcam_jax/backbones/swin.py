@@ -24,7 +24,7 @@ from flax import nnx
 from ..config.numbers import Count, Limit, Share
 from ..machine.errors import UserError
 from .config import BackboneConfig
-from .layers import LayerNorm, Linear, Sizes, drop_path, joined, keep_valid, pieces_of, strided
+from .layers import LayerNorm, Linear, Sizes, drop_path, joined, keep_valid, pieces_of, recomputed, strided
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +57,9 @@ class SwinConfig(BackboneConfig):
     """whether the features of every stage have a norm, as in UperNet, or those of the last only"""
     drop_path: Share = 0.0
     """stochastic depth: share of the training pictures that skip the last branch; it grows linearly from 0"""
+    remat: bool = False
+    """whether blocks are computed again for the gradient instead of stored: training takes less memory and a third more
+    time"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """precision of the products and of what is stored between layers; parameters, norms, softmax and the head stay
     float32"""
@@ -83,6 +86,7 @@ class SwinConfig(BackboneConfig):
             window=self.window,
             stage_norms=self.stage_norms,
             drop_path=self.drop_path,
+            remat=self.remat,
             dtype=jnp.dtype(self.precision),
             rngs=rngs,
         )
@@ -224,13 +228,21 @@ class Stage(nnx.Module):
         merge: what merges positions before the blocks; None: nothing.
         norm: of what the network returns; None: none.
         rates: stochastic depth of each block.
+        remat: whether blocks are computed again for the gradient.
         options: of the blocks.
     """
 
     def __init__(
-        self, dim: int, *, merge: Merge | None, norm: LayerNorm | None, rates: tuple[float, ...], **options: Any
+        self,
+        dim: int,
+        *,
+        merge: Merge | None,
+        norm: LayerNorm | None,
+        rates: tuple[float, ...],
+        remat: bool,
+        **options: Any,
     ):
-        self.merge, self.norm = merge, norm
+        self.merge, self.norm, self.remat = merge, norm, remat
         shifts = (0, options["window"] // 2)
         self.blocks = nnx.List(
             [Block(dim, shift=shifts[number % 2], drop_path=rate, **options) for number, rate in enumerate(rates)]
@@ -240,7 +252,8 @@ class Stage(nnx.Module):
         """x (b, h, w, d), zero outside the valid region -> (b, h', w', dim), before its norm; sizes are the new."""
         x = x if self.merge is None else self.merge(x)
         for number, block in enumerate(self.blocks):
-            x = block(x, sizes, None if key is None else jax.random.fold_in(key, number))
+            inputs = x, sizes, None if key is None else jax.random.fold_in(key, number)
+            x = recomputed(block, *inputs) if self.remat else block(*inputs)
         return x
 
 
@@ -255,6 +268,7 @@ class Swin(nnx.Module):
         window: M, rows and columns of a window.
         stage_norms: whether a norm stands at the end of every stage, or of the last only.
         drop_path: share of the training pictures that skip the last branch; of the first it is 0, linear in between.
+        remat: whether blocks are computed again for the gradient, instead of storing what is inside.
         dtype: dtype of the products and of what is stored between layers; parameters stay float32, in which norms and
             softmax are computed.
         rngs: random streams for the initialization.
@@ -280,6 +294,7 @@ class Swin(nnx.Module):
         window: int = 7,
         stage_norms: bool = False,
         drop_path: float = 0.0,
+        remat: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -288,6 +303,7 @@ class Swin(nnx.Module):
         self.embedding = Embedding(dim, dtype=dtype, rngs=rngs)
         rates = [float(rate) for rate in np.linspace(0, drop_path, sum(depths))]
         options = {"head_dim": head_dim, "mlp_ratio": mlp_ratio, "window": window, "dtype": dtype, "rngs": rngs}
+        options |= {"remat": remat}
         for stage, channels, depth in zip(STAGES, self.channels, depths, strict=True):
             merge = None if stage == STAGES[0] else Merge(channels // 2, dtype=dtype, rngs=rngs)
             norm = LayerNorm(channels, _EPSILON) if stage_norms or stage == STAGES[-1] else None

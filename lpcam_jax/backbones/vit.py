@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..machine.devices import traces_for_cpus
-from .layers import LayerNorm, Linear, Sizes, keep_valid, pieces_of, strided
+from .layers import LayerNorm, Linear, Sizes, keep_valid, pieces_of, recomputed, strided
 from .positions import Resize, resize_positions
 
 ACTIVATIONS = {
@@ -130,14 +130,14 @@ def _times(gamma: nnx.Param | None, y: jax.Array) -> jax.Array:
 
 
 class Blocks(nnx.Module):
-    """Blocks one after the other, and maybe the network's last norm."""
+    """Blocks one after the other, computed again for the gradient or not, and maybe the network's last norm."""
 
-    def __init__(self, blocks: list[Block], norm: LayerNorm | None = None):
-        self.blocks, self.norm = nnx.List(blocks), norm
+    def __init__(self, blocks: list[Block], norm: LayerNorm | None = None, *, remat: bool = False):
+        self.blocks, self.norm, self.remat = nnx.List(blocks), norm, remat
 
     def __call__(self, x: jax.Array, attended: jax.Array | None) -> jax.Array:
         for block in self.blocks:
-            x = block(x, attended)
+            x = recomputed(block, x, attended) if self.remat else block(x, attended)
         return x if self.norm is None else self.norm(x)
 
 
@@ -163,6 +163,7 @@ class ViT(nnx.Module):
         layer_scale: whether the outputs of branches are scaled.
         activation: "gelu", exact, or "quick_gelu", x sigmoid(1.702 x).
         epsilon: of the norms.
+        remat: whether blocks are computed again for the gradient, instead of storing what is inside.
         dtype: dtype of the products and of what is stored between layers; parameters stay float32, in which norms and
             softmax are computed.
         rngs: random streams for the initialization.
@@ -190,6 +191,7 @@ class ViT(nnx.Module):
         layer_scale: bool = False,
         activation: Literal["gelu", "quick_gelu"] = "gelu",
         epsilon: float = 1e-6,
+        remat: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -214,7 +216,7 @@ class ViT(nnx.Module):
         ]
         for stage, of_stage in zip(self.stages, quarters(blocks), strict=True):
             last = LayerNorm(dim, epsilon) if final_norm and stage == self.stages[-1] else None
-            setattr(self, stage, Blocks(of_stage, last))
+            setattr(self, stage, Blocks(of_stage, last, remat=remat))
 
     def __call__(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> tuple[jax.Array, ...]:
         """Features of every stage.
