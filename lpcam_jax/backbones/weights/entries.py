@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,9 +20,6 @@ class Entries:
 
     Args:
         path: as in `read_weight_file`.
-        to_timm: patterns of other code bases' names -> timm's, one after the other.
-        kind: what the file is to hold, for the line that says that it does not.
-        origins: whose names are known, for the same.
 
     Attributes:
         arrays: all of them, by the file's names.
@@ -30,18 +27,30 @@ class Entries:
         used: the file's names of those that were read.
         problems: why others could not be.
 
+    Each kind of network declares
+
+        kind: what the file is to hold, for the line that says that it does not.
+        origins: whose names are known, for the same.
+        to_timm: patterns of other code bases' names -> timm's, one after the other.
+        essential: pattern of timm's names that a network must have a place for: without it, it is another one.
+
     Raises:
         UserError: as in `read_weight_file`; or there is no network of patches, or several, or two names for one entry.
     """
 
-    def __init__(self, path: str | Path, to_timm: Mapping[str, str], *, kind: str, origins: str):
+    kind: ClassVar[str]
+    origins: ClassVar[str]
+    to_timm: ClassVar[Mapping[str, str]]
+    essential: ClassVar[str]
+
+    def __init__(self, path: str | Path):
         self.path, self.arrays = path, read_weight_file(path)
         self.names, self.used, self.problems = {}, set(), []
-        translated = {name: _translated(name, to_timm) for name in self.arrays}
+        translated = {name: self._translated(name) for name in self.arrays}
         found = {ours: name for name, ours in translated.items() if re.search(rf"(^|\.){PATCHES}$", ours)}
         if not found:
             raise UserError(
-                f"{path} holds no {kind} with the names of {origins}: among its {len(self.arrays)} entries "
+                f"{path} holds no {self.kind} with the names of {self.origins}: among its {len(self.arrays)} entries "
                 f"({', '.join(list(self.arrays)[:3])}, ...) is no {PATCHES}."
             )
         if len(found) > 1:
@@ -88,32 +97,25 @@ class Entries:
         """A norm."""
         return {"scale": self.read(f"{name}.weight", dim), "bias": self.read(f"{name}.bias", dim)}
 
-    def loaded(
-        self, backbone: dict[str, Any], network: dict[str, Any], *, essential: str, new: Mapping[str, str] | None = None
-    ) -> Loaded:
+    def loaded(self, parts: dict[str, Any], new: dict[str, str]) -> Loaded:
         """The report, after everything has been read.
 
         Args:
-            backbone: what was read.
-            network: "backbone", and the other parts of the model, of which only the names are used: they are new.
-            essential: pattern of timm's names that a network must have a place for: without it, it is another one.
-            new: parts of the backbone that are not in the file -> why.
+            parts: the parts of the network that were read.
+            new: the others, as in `Loaded`.
 
         Raises:
             UserError: something was missing, has no place here, or other shapes or values.
         """
         entries = self.names.items()
-        unknown = [name for timm, name in entries if name not in self.used and re.match(essential, timm)]
+        unknown = [name for timm, name in entries if name not in self.used and re.match(self.essential, timm)]
         if unknown:
             self.problems.append(f"there is no place for {listed(unknown)}")
         if self.problems:
             raise UserError(f"{self.path} does not hold this backbone: {listed(self.problems, '; ')}.")
-        skipped = tuple(name for name in self.arrays if name not in self.used)
-        others = {part: "" for part in network if part != "backbone"}
-        return Loaded({"backbone": backbone}, len(self.used), skipped, {**(new or {}), **others})
+        return Loaded(parts, len(self.used), tuple(name for name in self.arrays if name not in self.used), new)
 
-
-def _translated(name: str, to_timm: Mapping[str, str]) -> str:
-    for theirs, timm in to_timm.items():
-        name = re.sub(theirs, timm, name)
-    return name
+    def _translated(self, name: str) -> str:
+        for theirs, timm in self.to_timm.items():
+            name = re.sub(theirs, timm, name)
+        return name

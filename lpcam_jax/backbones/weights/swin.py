@@ -53,8 +53,6 @@ _TO_TIMM = {
     r"\b(ffn\.layers\.0\.0|intermediate\.dense)\.": "mlp.fc1.",
     r"\b(ffn\.layers\.1|output\.dense)\.": "mlp.fc2.",
 }
-# What a network must have a place for: without it, it is another one than the file's. The others hold no parameters.
-_ESSENTIAL = r"(layers|stages)\.(?!.*(relative_position_index|attn_mask)$)|absolute_pos_embed$"
 _TABLE = "attn.relative_position_bias_table"
 
 
@@ -94,16 +92,18 @@ def load_swin(path: str | Path, network: dict[str, Any], config: SwinConfig) -> 
             flags for it are named; or an entry is missing, has no place here, another shape, or values that are not
             finite.
     """
-    file = _File(path, _TO_TIMM, kind="Swin transformer", origins="Microsoft, timm, transformers or mmsegmentation")
-    found = file.architecture()
-    if flags := found.flags(Architecture.of(config)):
-        raise UserError(f"{path} holds another Swin transformer: use {flags}.")
-    backbone, new = file.backbone(found, config.stage_norms)
-    return file.loaded(backbone, network, essential=_ESSENTIAL, new=new)
+    file = SwinFile(path)
+    backbone, new = file.backbone(config)
+    return file.loaded({"backbone": backbone}, new | {part: "" for part in network if part != "backbone"})
 
 
-class _File(Entries):
+class SwinFile(Entries):
     """The entries of a Swin transformer."""
+
+    kind = "Swin transformer"
+    origins = "Microsoft, timm, transformers or mmsegmentation"
+    to_timm = _TO_TIMM
+    essential = r"(layers|stages)\.(?!.*(relative_position_index|attn_mask)$)|absolute_pos_embed$"
 
     @property
     def layers(self) -> str:
@@ -138,11 +138,17 @@ class _File(Entries):
                 depths[stage] = max(depths[stage], block + 1)
         return Architecture(dim, tuple(depths), dim // table[1], between[0] // dim, (side + 1) // 2)
 
-    def backbone(self, found: Architecture, stage_norms: bool) -> tuple[dict[str, Any], dict[str, str]]:
-        """The arrays of a `Swin` of this architecture, NumPy float32, and its norms that are new -> why.
+    def backbone(self, config: SwinConfig) -> tuple[dict[str, Any], dict[str, str]]:
+        """The arrays of the `Swin` of a config, NumPy float32, and its norms that are new -> why.
 
         What cannot be read is in `problems`.
+
+        Raises:
+            UserError: the file holds none, or another one: then the flags for it are named.
         """
+        found = self.architecture()
+        if flags := found.flags(Architecture.of(config)):
+            raise UserError(f"{self.path} holds another Swin transformer: use {flags}.")
         embedding = {
             "patches": {
                 "kernel": self.patches(PATCH, found.dim),
@@ -157,9 +163,9 @@ class _File(Entries):
             stages[stage] = {"blocks": {i: self.block(f"{start}.blocks.{i}", dim, found) for i in range(depth)}}
             if number:
                 stages[stage]["merge"] = self.merge(number, dim // 2)
-            if f"norm{number}.weight" in self.names and (stage_norms or stage == STAGES[-1]):
+            if f"norm{number}.weight" in self.names and (config.stage_norms or stage == STAGES[-1]):
                 stages[stage]["norm"] = self.norm(f"norm{number}", dim)
-            elif stage_norms:
+            elif config.stage_norms:
                 stages[stage]["norm"] = {"scale": np.ones(dim, np.float32), "bias": np.zeros(dim, np.float32)}
                 new[f"{stage}'s norm"] = "the file has none"
             elif stage == STAGES[-1]:

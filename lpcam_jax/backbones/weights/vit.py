@@ -54,8 +54,6 @@ _TO_TIMM = {
     r"\b(mlp\.c_proj|output\.dense)\.": "mlp.fc2.",
     r"\blayer_scale([12])\.lambda1$": r"ls\1.gamma",
 }
-# What a network must have a place for: without it, it is another one than the file's.
-_ESSENTIAL = r"blocks\.|norm_pre\.|(dist|reg)_token$"
 
 
 class Architecture(NamedTuple):
@@ -99,15 +97,17 @@ def load_vit(path: str | Path, network: dict[str, Any], config: ViTConfig) -> Lo
         UserError: as in `read_weight_file`; or the file holds no ViT, several, or another one: then the flags for it
             are named; or an entry is missing, has no place here, another shape, or values that are not finite.
     """
-    file = _File(path, _TO_TIMM, kind="vision transformer", origins="timm, DINOv2, CLIP or transformers")
-    found = file.architecture(config)
-    if flags := found.flags(Architecture.of(config)):
-        raise UserError(f"{path} holds another vision transformer: use {flags}.")
-    return file.loaded(file.backbone(found), network, essential=_ESSENTIAL)
+    file = ViTFile(path)
+    return file.loaded({"backbone": file.backbone(config)}, {part: "" for part in network if part != "backbone"})
 
 
-class _File(Entries):
+class ViTFile(Entries):
     """The entries of a vision transformer."""
+
+    kind = "vision transformer"
+    origins = "timm, DINOv2, CLIP or transformers"
+    to_timm = _TO_TIMM
+    essential = r"blocks\.|norm_pre\.|(dist|reg)_token$"
 
     def architecture(self, config: ViTConfig) -> Architecture:
         """That of the file's network.
@@ -148,8 +148,15 @@ class _File(Entries):
         """The tokens that have an entry of their own."""
         return [name for name in ("cls_token", "dist_token") if name in self.names]
 
-    def backbone(self, found: Architecture) -> dict[str, Any]:
-        """The arrays of a `ViT` of this architecture, NumPy float32; what cannot be read is in `problems`."""
+    def backbone(self, config: ViTConfig) -> dict[str, Any]:
+        """The arrays of the `ViT` of a config, NumPy float32; what cannot be read is in `problems`.
+
+        Raises:
+            UserError: the file holds none, or another one: then the flags for it are named.
+        """
+        found = self.architecture(config)
+        if flags := found.flags(Architecture.of(config)):
+            raise UserError(f"{self.path} holds another vision transformer: use {flags}.")
         patch, dim = found.patch, found.dim
         kernel = self.patches(patch, dim)
         if found.pre_norm:
