@@ -42,23 +42,26 @@ class Prototypes(NamedTuple):
 
 
 @jax.jit
-def class_scores(centres: jax.Array, weights: jax.Array) -> jax.Array:
-    """Probability of each class for each centre: softmax over classes of centre . w.
+def class_scores(centres: jax.Array, weights: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """Probability of each class for each centre: softmax over classes of centre . w (+ bias).
 
     Args:
         centres: float (*k, d), raw means in the units of the features.
         weights: float (d, c), the classifier's head.
+        bias: float (c,), of a head that has one; None: there is none.
 
     Returns:
         float (*k, c), in [0, 1], summing to 1 over the classes; of a single class always 1.
 
     Source: reference step "make_lpcam". (Eq. 3 as printed normalizes over the centres.)
     """
-    return jax.nn.softmax(_logits(centres, weights), axis=-1)
+    return jax.nn.softmax(_logits(centres, weights, bias), axis=-1)
 
 
 @jax.jit
-def own_scores(centres: jax.Array, class_centres: jax.Array, weights: jax.Array) -> jax.Array:
+def own_scores(
+    centres: jax.Array, class_centres: jax.Array, weights: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
     """Score of each centre of class n, or of its context, by class n: p_n of `class_scores`.
 
     A softmax compares a class with all others. One or two are not enough for that: one has no other, and where every
@@ -71,6 +74,7 @@ def own_scores(centres: jax.Array, class_centres: jax.Array, weights: jax.Array)
         centres: float (c, k, d), of F_n or of B_n.
         class_centres: float (c, k', d), of F_n.
         weights: float (d, c), the classifier's head.
+        bias: float (c,), of a head that has one, added to every w . c; None: there is none.
 
     Returns:
         float (c, k), in [0, 1].
@@ -78,8 +82,8 @@ def own_scores(centres: jax.Array, class_centres: jax.Array, weights: jax.Array)
     Source: reference step "make_lpcam"; for one or two classes ours (measured in docs/your_own_pictures.md).
     """
     if weights.shape[1] >= ENOUGH_CLASSES:
-        return _of_own_class(class_scores(centres, weights))
-    logits, of_class = (_of_own_class(_logits(points, weights)) for points in (centres, class_centres))
+        return _of_own_class(class_scores(centres, weights, bias))
+    logits, of_class = (_of_own_class(_logits(points, weights, bias)) for points in (centres, class_centres))
     top = jnp.where(_exists(class_centres), of_class, -jnp.inf).max(axis=1, keepdims=True)
     return jnp.clip(jnp.where(top > 0, logits / jnp.where(top > 0, top, 1), 0), 0, 1)
 
@@ -89,6 +93,7 @@ def select_prototypes(
     class_centres: jax.Array,
     context_centres: jax.Array,
     weights: jax.Array,
+    bias: jax.Array | None = None,
     *,
     mu_f: float = 0.9,
     context: tuple[float, float] = (0.05, 0.9),
@@ -102,6 +107,7 @@ def select_prototypes(
         class_centres: float (c, k, d), raw means of the clusters of F_n.
         context_centres: float (c, k', d), of B_n.
         weights: float (d, c), the classifier's head.
+        bias: float (c,), of a head that has one; None: there is none.
         mu_f: class prototypes score above this; with one or two classes, above 1/2 instead.
         context: (low, mu_b), context prototypes score strictly between; with one or two classes, below 1/2 instead.
 
@@ -111,8 +117,8 @@ def select_prototypes(
     Source: paper Eq. 3-4; reference step "make_lpcam" (the lower bound is only in the code, the fallback only in the
     code for COCO).
     """
-    score = jnp.where(_exists(class_centres), own_scores(class_centres, class_centres, weights), -1)
-    context_score = own_scores(context_centres, class_centres, weights)
+    score = jnp.where(_exists(class_centres), own_scores(class_centres, class_centres, weights, bias), -1)
+    context_score = own_scores(context_centres, class_centres, weights, bias)
     mu_f, (low, mu_b) = (mu_f, context) if weights.shape[1] >= ENOUGH_CLASSES else BOUNDS_OF_FEW
     passed, is_context = score > mu_f, (context_score > low) & (context_score < mu_b)
     best = (score >= score.max(axis=1, keepdims=True) - 1e-6) & (score >= 0)
@@ -121,8 +127,9 @@ def select_prototypes(
     return Prototypes(class_centres, class_mask, context_centres, context_mask)
 
 
-def _logits(centres, weights):
-    return jnp.einsum("...d,dc->...c", centres, weights, precision="highest")
+def _logits(centres, weights, bias):
+    products = jnp.einsum("...d,dc->...c", centres, weights, precision="highest")
+    return products if bias is None else products + bias.reshape(*[1] * (products.ndim - 1), -1)
 
 
 def _of_own_class(values):

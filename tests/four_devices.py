@@ -24,8 +24,8 @@ from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
 from lpcam_jax.systems.irn.training import irn_loss, irn_optimizer
 from lpcam_jax.systems.lpcam.clustering_stage import make_prototypes
 from lpcam_jax.systems.lpcam.maps import map_pictures
-from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
 from lpcam_jax.systems.lpcam.training import train_classifier
+from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.run import Job, Run
 from lpcam_jax.training.state import graph_of, network_of

@@ -9,7 +9,7 @@ import pytest
 from test_commands import assert_one_line_error
 
 from lpcam_jax.machine.errors import UserError
-from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
+from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training.checksums import NAME, find_damage, write_checksums
 from lpcam_jax.training.run import Run
 

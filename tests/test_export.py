@@ -23,7 +23,7 @@ from lpcam_jax.data.masks import read_mask
 from lpcam_jax.data.pictures import Pictures, read_picture
 from lpcam_jax.prototype_activation import directions
 from lpcam_jax.systems.lpcam.maps import map_pictures
-from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes, save_prototypes
+from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes, save_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import inference_network, network_of, trained_state
 

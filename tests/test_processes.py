@@ -15,7 +15,7 @@ from tiny_recipes import TINY
 from lpcam_jax.config import registry
 from lpcam_jax.machine import processes
 from lpcam_jax.machine.devices import mesh
-from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
+from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 

@@ -20,16 +20,17 @@ from lpcam_jax import similarity_maps
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.report.prototype_page import HeatMap, MappedPicture, Prototype, PrototypeClass, write_prototypes
-from lpcam_jax.systems.lpcam.maps import features_of_both
-from lpcam_jax.systems.lpcam.prototype_gallery import atlas, choose_pictures, floor_of, write_prototype_page
-from lpcam_jax.systems.lpcam.prototype_patches import read_patches
-from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
+from lpcam_jax.systems.lpcam.maps import METHODS, features_of_both, similarities
+from lpcam_jax.systems.prototyping.prototype_gallery import atlas, choose_pictures, floor_of, write_prototype_page
+from lpcam_jax.systems.prototyping.prototype_patches import read_patches
+from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import graph_of, trained_state
 
 HOSTILE = "</script><!--<script>alert(1)</script>&amp;\u2028{{data}}\"'"
 STRIP, MAPS = "prototypes/patches/0000_class_00.jpg", "prototypes/similarity/0000/x.png"
 HEAT = "gallery/lpcam/x.png"
+OF_CLASSIFIER = {"methods": METHODS, "similarities": similarities}
 GRID = (3, 4)
 
 
@@ -197,12 +198,12 @@ def test_nothing_is_made_twice_and_what_is_lost_is_made_again(mapped, trained, m
 
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files()}
     page = (out / "prototypes.html").read_bytes()
-    write_prototype_page(run, state, prototypes, source, out, devices=mesh)
+    write_prototype_page(run, state, prototypes, source, out, **OF_CLASSIFIER, devices=mesh)
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files()} == before
     lost = [next((out / "prototypes" / kind).rglob("*.*g")) for kind in ("patches", "similarity")]
     for path in [out / "prototypes.html", *lost]:
         path.unlink()
-    write_prototype_page(run, state, prototypes, source, out, devices=mesh)
+    write_prototype_page(run, state, prototypes, source, out, **OF_CLASSIFIER, devices=mesh)
     assert {path: path.read_bytes() for path in files()} == {path: content for path, (_, content) in before.items()}
     assert (out / "prototypes.html").read_bytes() == page
 
@@ -215,7 +216,8 @@ def test_pictures_without_labels_are_shown_for_the_classes_they_were_mapped_for(
     source = seed_source(run.config)
     unlabelled = Subset(source, range(len(source)))
     unlabelled.labels = None
-    write_prototype_page(run, trained_state(run, devices=mesh), load_prototypes(run), unlabelled, out, devices=mesh)
+    arguments = run, trained_state(run, devices=mesh), load_prototypes(run), unlabelled, out
+    write_prototype_page(*arguments, **OF_CLASSIFIER, devices=mesh)
     assert (out / "prototypes.html").read_bytes() == page
 
 

@@ -12,7 +12,7 @@ from lpcam_jax import cluster_classes, own_scores, select_prototypes
 from lpcam_jax.data.records import Record
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.lpcam.config import Clustering
-from lpcam_jax.systems.lpcam.prototype_patches import (
+from lpcam_jax.systems.prototyping.prototype_patches import (
     SIDE,
     Nearest,
     nearest_features,
@@ -21,7 +21,7 @@ from lpcam_jax.systems.lpcam.prototype_patches import (
     strip_file,
     write_patches,
 )
-from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
+from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 

@@ -31,8 +31,8 @@ from lpcam_jax import (
     without_context,
 )
 from lpcam_jax.results.scoring import THRESHOLDS, SeedScoring
-from lpcam_jax.systems.lpcam.feature_sampling import draw_pictures
 from lpcam_jax.systems.lpcam.maps import on_picture
+from lpcam_jax.systems.prototyping.sampling import draw_pictures
 
 pytestmark = pytest.mark.optimized
 

@@ -17,7 +17,7 @@ from lpcam_jax.systems.lpcam import sensitivity
 from lpcam_jax.systems.lpcam.config import Clustering
 from lpcam_jax.systems.lpcam.feature_sampling import sample_features
 from lpcam_jax.systems.lpcam.sensitivity import GRIDS, Setting, cluster_sets, make_all, own_setting, settings_around
-from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
+from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 

@@ -14,8 +14,8 @@ from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.lpcam.maps import METHODS, TAUGHT_METHODS
-from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
 from lpcam_jax.systems.lpcam.teaching_stage import teach_directions
+from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 

@@ -26,8 +26,8 @@ from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.lpcam import training as classification
 from lpcam_jax.systems.lpcam.clustering_stage import make_prototypes
 from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
-from lpcam_jax.systems.lpcam.stored_prototypes import load_prototypes
 from lpcam_jax.systems.lpcam.training import classification_loss, classifier_optimizer
+from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training import loop
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.log import MetricsLog

@@ -15,8 +15,8 @@ from lpcam_jax import Prototypes
 from lpcam_jax.config import Data
 from lpcam_jax.machine import devices
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
-from lpcam_jax.systems.lpcam.stored_prototypes import save_prototypes
 from lpcam_jax.systems.lpcam.training import classifier_optimizer
+from lpcam_jax.systems.prototyping.stored_prototypes import save_prototypes
 from lpcam_jax.training.checkpoints import CheckpointWriter, TrainState
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import initial_state, network_of, with_weights

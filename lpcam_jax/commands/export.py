@@ -40,7 +40,7 @@ from ..machine.errors import UserError
 from ..machine.files import write_atomically, write_json
 from ..results.predictions import ids_in, open_method
 from ..systems.lpcam.stablehlo import description, export_classifier
-from ..systems.lpcam.stored_prototypes import load_prototypes
+from ..systems.prototyping.stored_prototypes import load_prototypes
 from ..training.run import Run
 from ..training.state import trained_state
 

@@ -5,8 +5,18 @@ overrides single fields (`--data.root DIR`); the resolved config is stored with 
 references' recipes for VOC 2012.
 """
 
-from .common import Batches, Data, RunConfig, SureLabels, at_precision
+from .common import Batches, Clustering, Data, RunConfig, SureLabels, at_precision
 from .json import from_json, to_json
 from .numbers import check_numbers
 
-__all__ = ["Batches", "Data", "RunConfig", "SureLabels", "at_precision", "check_numbers", "from_json", "to_json"]
+__all__ = [
+    "Batches",
+    "Clustering",
+    "Data",
+    "RunConfig",
+    "SureLabels",
+    "at_precision",
+    "check_numbers",
+    "from_json",
+    "to_json",
+]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from .numbers import MAY_CHANGE, Count, Seed, Share
+from .numbers import MAY_CHANGE, Count, OptionalCount, Seed, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,28 @@ class RunConfig:
     """random seed of initialisation, order, crops, dropout, feature sample and clustering"""
     limit: int | None = None
     """use only the first LIMIT pictures, for a dry run"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clustering:
+    """How the local features of a network become prototypes (paper, section 3.2)."""
+
+    threshold: float = 0.1
+    """tau: features belong to a class where its CAM is above this, to its context elsewhere"""
+    clusters: Count = 12
+    """K, number of clusters for each class and for each context"""
+    update: Literal["spherical", "mean"] = "spherical"
+    """cluster centres: spherical, the normalized mean of unit features; or mean, the reference's raw mean"""
+    restarts: Count = 1
+    """k-means++ restarts; the result with the best objective is kept"""
+    pictures: OptionalCount = None
+    """pictures drawn per class, with replacement; none: all pictures of the class"""
+    sample: Count = 8192
+    """features kept for each class and for each context, drawn uniformly; bounds the memory"""
+    mu_f: float = 0.9
+    """lower bound on the score of a class prototype"""
+    context: tuple[float, float] = (0.05, 0.9)
+    """lower and upper bound on the score of a context prototype; the upper one is mu_b"""
 
 
 @dataclass(frozen=True, kw_only=True)

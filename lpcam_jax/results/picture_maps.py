@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..data.records import Record
+
 
 class PictureMaps(NamedTuple):
     """The heat maps of a picture, fused over scales.
@@ -17,3 +19,21 @@ class PictureMaps(NamedTuple):
     classes: np.ndarray
     maps: dict[str, np.ndarray]
     probabilities: np.ndarray | None = None
+
+
+def mapped_classes(record: Record, probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """The classes to map: the picture's labels; without labels, the classes with at least this probability, or else
+    the most probable one.
+
+    Args:
+        record: the picture.
+        probabilities: float (c,).
+        threshold: in [0, 1].
+
+    Returns:
+        int (n,), ascending; empty for a picture labelled as having no class.
+    """
+    if record.labels is not None:
+        return np.flatnonzero(record.labels)
+    predicted = np.flatnonzero(probabilities >= threshold)
+    return predicted if len(predicted) else np.array([int(np.argmax(probabilities))])

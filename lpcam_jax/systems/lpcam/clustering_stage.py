@@ -1,137 +1,21 @@
-"""The prototype stage: the trained classifier's local features are clustered, selected and stored with the run.
+"""The classifier's prototype stage (`prototyping.stage`), and the directions taught by the CRF, if requested."""
 
-bounded sample (`feature_sampling`) -> spherical k-means of every class and every context
-         -> selection by the classifier -> picture patches that illustrate each centre (`prototype_patches`)
-         -> directions taught by the CRF (`teaching_stage`), if requested
-"""
-
-from collections.abc import Iterator
-from functools import cache
-
-import jax
-import numpy as np
-from jax.sharding import Mesh
-from tqdm import tqdm
-
-from ...clustering import KMeans, cluster_classes
-from ...data.records import RecordSource, census
-from ...machine import processes
-from ...machine.devices import classes_at_once, local_mesh, map_shards, split_over
-from ...prototypes import Prototypes, own_scores, select_prototypes
+from ...data.records import RecordSource
+from ...machine.devices import local_mesh
+from ...prototypes import Prototypes
+from ...training.checkpoints import TrainState
 from ...training.run import Job
-from ...training.state import network_of, trained_state
-from .feature_sampling import sample_features
-from .prototype_patches import Nearest, nearest_features, write_patches
-from .stored_prototypes import has_prototypes, save_prototypes
+from ..prototyping import stage
+from .feature_sampling import clustered
 from .teaching_stage import teach_directions
 
 
 def make_prototypes(job: Job, source: RecordSource) -> None:
-    """Cluster the features of a run's pictures and add the prototypes, and the patches that show them, to the run.
+    """`prototyping.stage.make_prototypes` of the classifier, and LPCAM-T's directions; arguments as there."""
 
-    Prints the selection, one line per class. Does nothing if the run has its prototypes already.
+    def taught(state: TrainState, prototypes: Prototypes) -> Prototypes:
+        if job.run.config.prototypes.taught is None:
+            return prototypes
+        return prototypes._replace(taught=teach_directions(job.run, state, prototypes, source, devices=local_mesh()))
 
-    Args:
-        job: the run, with its trained classifier, and the mesh.
-        source: labelled pictures.
-
-    Raises:
-        UserError: there is no trained classifier, or no picture could be read.
-
-    Source: paper section 3.2; reference step "make_lpcam".
-    """
-    run, devices = job
-    pictures = census(source)
-    if has_prototypes(run, pictures):
-        return
-    state = trained_state(run, devices=devices)
-    settings, weights = run.config.prototypes, np.asarray(state.parameters["head"])
-    (sample,) = sample_features(run.config, state, source, thresholds=(settings.threshold,), devices=local_mesh())
-    keys = jax.random.split(jax.random.key(run.config.seed))
-    options = {"k": settings.clusters, "update": settings.update, "restarts": settings.restarts}
-    means, counts, nearest = [], [], []
-    with tqdm(total=2 * len(source.class_names), desc="clustering", unit="class") as bar:
-        for context in (False, True):
-            points, point_weights = sample.points(context=context)
-            positions = sample.positions(context=context)
-            groups = []
-            for group, clusters in cluster_in_groups(keys[int(context)], points, point_weights, devices, **options):
-                members = nearest_features(points[group], point_weights[group], positions[group], clusters)
-                groups.append((clusters.means, clusters.counts, *members))
-                bar.update(len(clusters.counts))
-            set_means, set_counts, *members = map(np.concatenate, zip(*groups, strict=True))
-            means.append(set_means)
-            counts.append(set_counts)
-            nearest.append(Nearest(*members))
-    prototypes = select_prototypes(*means, weights, mu_f=settings.mu_f, context=settings.context)
-    for line in selection_report(source.class_names, prototypes, weights, mu_f=settings.mu_f):
-        tqdm.write(line)
-    if settings.taught is not None:
-        taught = teach_directions(run, state, prototypes, source, devices=local_mesh())
-        prototypes = prototypes._replace(taught=taught)
-    if processes.is_first():
-        stride = network_of(run.config, len(source.class_names)).backbone.strides[-1]
-        write_patches(run.directory, settings, source, prototypes, weights, counts, nearest, stride=stride)
-        save_prototypes(run, prototypes, step=int(state.step), pictures=pictures)
-
-
-def cluster_in_groups(
-    key: jax.Array, points: np.ndarray, weights: np.ndarray, devices: Mesh, **options
-) -> Iterator[tuple[slice, KMeans]]:
-    """Run `cluster_classes` on groups of classes, split over the devices; one group's points at a time are on them.
-
-    Args:
-        key: random key.
-        points: float32 (c, n, d), on the host.
-        weights: float32 (c, n).
-        devices: the mesh.
-        options: keyword arguments of `cluster_classes`.
-
-    Yields:
-        (slice of the classes, their KMeans as NumPy arrays). The numbers do not depend on the grouping.
-    """
-    keys = np.asarray(jax.random.key_data(jax.random.split(key, len(points))))
-    size = classes_at_once(devices, points[0].nbytes)
-    cluster = _on_shards(devices, tuple(sorted(options.items())))
-    for start in range(0, len(points), size):
-        group = slice(start, min(start + size, len(points)))
-        count = group.stop - start
-        missing = size - count  # the last group is padded with classes of weight 0
-        padded = [np.pad(x[group], [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in (keys, points, weights)]
-        result = cluster(*split_over(padded, devices))
-        yield group, jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], result)
-
-
-@cache
-def _on_shards(devices: Mesh, options: tuple):
-    def cluster(keys, points, weights):
-        return cluster_classes(jax.random.wrap_key_data(keys), points, weights, **dict(options))
-
-    return map_shards(cluster, devices)
-
-
-def selection_report(
-    class_names: tuple[str, ...], prototypes: Prototypes, weights: np.ndarray, *, mu_f: float
-) -> list[str]:
-    """Describe the selection in one line per class, including fallbacks and classes without any prototype.
-
-    Args:
-        class_names: c names.
-        prototypes: the prototypes of the classes.
-        weights: float (d, c), the classifier's head.
-        mu_f: lower bound on the score of a class prototype.
-
-    Returns:
-        c lines.
-    """
-    scores = np.asarray(own_scores(prototypes.class_centres, prototypes.class_centres, weights))
-    lines = []
-    for n, name in enumerate(class_names):
-        selected, context = np.asarray(prototypes.class_mask[n]), np.asarray(prototypes.context_mask[n])
-        line = f"{name}: {selected.sum()} class and {context.sum()} context prototypes"
-        if not selected.any():
-            line += "; no feature belongs to this class: its LPCAM will be empty (is it in any picture?)"
-        elif not (scores[n, selected] > mu_f).any():
-            line += f"; none scored above {mu_f:g}, the best ({scores[n, selected].max():.2f}) is used"
-        lines.append(line)
-    return lines
+    stage.make_prototypes(job, source, clustered, finish=taught)

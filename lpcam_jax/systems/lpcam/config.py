@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from ...backbones.config import BackboneConfig, ResNetConfig
+from ...config import common
 from ...config.common import Batches, RunConfig
 from ...config.numbers import MAY_CHANGE, Count, OptionalCount, PixelRange, Scales
 
@@ -45,27 +46,11 @@ class LPCAMTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clustering:
+class Clustering(common.Clustering):
     """How local features become prototypes (paper, section 3.2)."""
 
     cam_scales: Scales = (1.0, 0.5, 1.5, 2.0)
     """picture scales, each with its mirror image, of the CAM that splits the features"""
-    threshold: float = 0.1
-    """tau: features belong to a class where its CAM is above this, to its context elsewhere"""
-    clusters: Count = 12
-    """K, number of clusters for each class and for each context"""
-    update: Literal["spherical", "mean"] = "spherical"
-    """cluster centres: spherical, the normalized mean of unit features; or mean, the reference's raw mean"""
-    restarts: Count = 1
-    """k-means++ restarts; the result with the best objective is kept"""
-    pictures: OptionalCount = None
-    """pictures drawn per class, with replacement; none: all pictures of the class"""
-    sample: Count = 8192
-    """features kept for each class and for each context, drawn uniformly; bounds the memory"""
-    mu_f: float = 0.9
-    """lower bound on the score of a class prototype"""
-    context: tuple[float, float] = (0.05, 0.9)
-    """lower and upper bound on the score of a context prototype; the upper one is mu_b"""
     taught: OptionalCount = None
     """beyond the paper, LPCAM-T: number of pictures from whose refined seeds one direction per class is learned; bounds
     the memory. none: no LPCAM-T"""

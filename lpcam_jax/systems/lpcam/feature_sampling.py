@@ -1,105 +1,51 @@
-"""Bounded samples of the local features of every class and every context, over all pictures.
+"""What the classifier gives to the prototype stage: its features, the CAM that splits them, its head.
 
 pictures -> CAM (several scales) -> split of the features (scale 1, no mirror image) -> `FeatureSample`
-
-Memory holds only the sample and the pictures of a few batches, however many pictures there are. With several processes
-each samples its share of the pictures, and their samples are merged.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from ...class_activation import cam, resize_nearest
 from ...data.records import RecordSource
-from ...inference.passes import run_passes
-from ...inference.plan import Outputs, Pass
-from ...local_features import FeatureSample, split
-from ...machine import processes
-from ...machine.errors import UserError
+from ...inference.plan import Outputs
+from ...local_features import FeatureSample
 from ...training.checkpoints import TrainState
-from ...training.state import inference_network, network_of
+from ...training.state import network_of
+from ..prototyping import sampling
+from ..prototyping.clustered import Clustered, Size
 from .config import LPCAMConfig
 from .maps import features_of_both, on_picture
 from .network import Classifier
 
 
-def sample_features(
-    config: LPCAMConfig, state: TrainState, source: RecordSource, *, thresholds: Sequence[float], devices: Mesh
-) -> list[FeatureSample]:
-    """Sample the features of every class and every context (`local_features`), at each threshold.
+def clustered(config: LPCAMConfig, state: TrainState) -> Clustered:
+    """What of a trained classifier is clustered.
 
     Args:
         config: the run's config.
         state: the trained classifier.
-        source: labelled pictures; those that cannot be read are left out and reported.
-        thresholds: values of tau.
-        devices: the mesh of this process.
 
-    Returns:
-        A FeatureSample for each threshold, over the pictures of all processes.
-
-    Raises:
-        UserError: no picture has a class, or none with one could be read.
+    Source: reference step "make_lpcam".
     """
-    settings = config.prototypes
-    network = inference_network(config, state, len(source.class_names), devices=devices)
-    stride = network_of(config, len(source.class_names)).backbone.strides[-1]
-    at_scale = {True: network.forward(cam_and_features), False: network.forward(cam_of_both)}
-    scales = sorted({1.0, *settings.cam_scales})
-    passes = [Pass(scale, at_scale[scale == 1.0]) for scale in scales]
-    dimension = state.parameters["head"].shape[0]
-    samples = [
-        FeatureSample(len(source.class_names), dimension, size=settings.sample, seed=config.seed) for _ in thresholds
-    ]
-    size = sum(sample.nbytes for sample in samples) / 2**20
-    tqdm.write(
-        f"features: at most {settings.sample:,} of each class and of its context are kept, {size:,.0f} MiB of memory "
-        "(--prototypes.sample)"
-    )
-    drawn = draw_pictures(source.labels, settings.pictures, seed=config.seed)
-    only = np.flatnonzero(drawn.any(axis=1))
-    if not len(only):
-        raise UserError(f"none of the {len(source)} pictures to cluster has a class; choose others with --data.seeds.")
-    results = run_passes(
-        passes,
-        source,
-        batches=config.inference,
-        devices=devices,
-        description="features",
-        only=processes.share(only),
-    )
-    read, skipped = 0, []
-    for index, record, outputs in results:
-        if isinstance(record, UserError):
-            skipped.append(str(record))
-            continue
-        read += 1
-        features = outputs[scales.index(1.0)]["features"]
-        for n in np.flatnonzero(drawn[index]):
-            maps = [
-                output["cam"][..., n : n + 1]
-                for output, scale in zip(outputs, scales, strict=True)
-                if scale in settings.cam_scales
-            ]
-            picture_map = on_picture(maps, record.image.shape[:2], stride=stride)
-            on_grid = resize_nearest(picture_map, features.shape[:2])[..., 0]
-            for sample, threshold in zip(samples, thresholds, strict=True):
-                for context, selected in enumerate(split(on_grid, threshold=threshold)):
-                    for _ in range(drawn[index, n]):
-                        sample.add(index, features, int(n), selected, context=bool(context))
-    for line in chain(*processes.gather_values(skipped)):
-        tqdm.write(f"skipped: {line}")
-    if not sum(processes.gather_values(read)):
-        raise UserError(f"none of the {len(only)} pictures with a class could be read; see the lines above.")
-    if processes.are_several():
-        for sample in samples:
-            _merge_processes(sample)
-    return samples
+    head = np.asarray(state.parameters["head"])
+    stride = network_of(config, head.shape[1]).backbone.strides[-1]
+
+    def on_grid(maps: Sequence[np.ndarray], size: Size, grid: Size) -> np.ndarray:
+        return resize_nearest(on_picture(maps, size, stride=stride), grid)[..., 0]
+
+    return Clustered(cam_and_features, cam_of_both, config.prototypes.cam_scales, on_grid, stride, head)
+
+
+def sample_features(
+    config: LPCAMConfig, state: TrainState, source: RecordSource, *, thresholds: Sequence[float], devices: Mesh
+) -> list[FeatureSample]:
+    """`prototyping.sampling.sample_features` of a trained classifier."""
+    of = clustered(config, state)
+    return sampling.sample_features(config, state, source, of, thresholds=thresholds, devices=devices)
 
 
 def cam_of_both(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
@@ -114,37 +60,3 @@ def cam_and_features(model: Classifier, pictures: jax.Array, sizes: jax.Array) -
     straight, mirrored, _ = features_of_both(model, pictures, sizes)
     weights = model.head[...]
     return {"cam": cam(straight, weights) + cam(mirrored, weights), "features": straight}
-
-
-def _merge_processes(sample: FeatureSample) -> None:
-    """Merge the samples of all processes, on every process."""
-    for n in range(sample.classes):
-        for context in (False, True):
-            parts = zip(*map(processes.gather, sample.part(n, context=context)), strict=True)
-            for process, part in enumerate(parts):
-                if process != jax.process_index():
-                    sample.unite(n, part, context=context)
-    sample.seen = np.sum(processes.gather(sample.seen), axis=0)
-
-
-def draw_pictures(labels: np.ndarray, count: int | None, *, seed: int) -> np.ndarray:
-    """How often the features of each picture are used for each class.
-
-    Args:
-        labels: 0/1 (n, c).
-        count: pictures to draw for each class among those that have it, with replacement; None: each picture once.
-        seed: random seed.
-
-    Returns:
-        int (n, c).
-
-    Source: reference step "make_lpcam" on COCO, with 100 pictures per class; a picture drawn twice counts twice.
-    """
-    if count is None:
-        return labels.astype(int)
-    drawn = np.zeros(labels.shape, int)
-    for n in range(labels.shape[1]):
-        having = np.flatnonzero(labels[:, n])
-        if len(having):
-            np.add.at(drawn[:, n], np.random.default_rng([seed, n]).choice(having, count), 1)
-    return drawn

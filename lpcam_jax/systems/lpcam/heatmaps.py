@@ -1,6 +1,6 @@
 """Heat maps of a classifier and its prototypes, written to a folder (`results.heatmaps`).
 
-prototypes.html   the prototypes of each class (`prototype_gallery`)
+prototypes.html   the prototypes of each class (`prototyping.prototype_gallery`)
 """
 
 from pathlib import Path
@@ -17,8 +17,8 @@ from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import inference_network, network_of
 from ..protocol import model_protocol, precision_of
-from .maps import map_pictures, methods_of
-from .prototype_gallery import write_prototype_page
+from ..prototyping.prototype_gallery import write_prototype_page
+from .maps import map_pictures, methods_of, similarities
 
 
 def make_heatmaps(
@@ -65,7 +65,8 @@ def make_heatmaps(
         skipped = write_all(results, lambda _, record, maps: folder.write(record, maps))
 
     def more_pages() -> list[tuple[str, str]]:
-        has_prototypes = write_prototype_page(run, state, prototypes, source, out, devices=devices)
+        options = {"methods": methods_of(prototypes), "similarities": similarities, "devices": devices}
+        has_prototypes = write_prototype_page(run, state, prototypes, source, out, **options)
         return [("What the maps are made of: the prototypes of every class", "prototypes.html")] * has_prototypes
 
     return folder.finish(source, skipped, pages=more_pages)

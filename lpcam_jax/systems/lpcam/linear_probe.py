@@ -119,7 +119,7 @@ def head_loss(model: Classifier, batch: Batch, _: jax.Array) -> jax.Array:
 
 
 def probe_validation(config: LPCAMConfig, validation: RecordSource, *, every: int) -> Validation:
-    """Validation by mAP on pooled pictures: that of `make_validation`, whose logits are means over the same two.
+    """Validation by mAP on pooled pictures: that of `mean_precision`, whose logits are means over the same two.
 
     Args:
         config: the run's config.

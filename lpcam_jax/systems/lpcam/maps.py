@@ -16,9 +16,9 @@ from ...inference.passes import finish_each
 from ...inference.plan import Outputs
 from ...machine.devices import finishing
 from ...machine.errors import UserError
-from ...prototype_activation import directions, lpcam, without_context
+from ...prototype_activation import directions, lpcam, similarity_maps, without_context
 from ...prototypes import Prototypes
-from ...results.picture_maps import PictureMaps
+from ...results.picture_maps import PictureMaps, mapped_classes
 from .config import LPCAMInference
 from .network import Classifier
 
@@ -138,6 +138,12 @@ def grid_maps(model: Classifier, pictures: jax.Array, sizes: jax.Array, stacked:
     }
 
 
+def similarities(model: Classifier, pictures: jax.Array, sizes: jax.Array, centres: jax.Array) -> Outputs:
+    """Cosines float32 (b, h', w', c, k) between LPCAM's input features and centres (c, k, d)."""
+    straight, mirrored, _ = features_of_both(model, pictures, sizes)
+    return {"similarity": similarity_maps(straight + mirrored, centres)}
+
+
 def on_picture(
     maps: Sequence[np.ndarray], size: tuple[int, int], *, stride: int, epsilon: float = EPSILON["cam"]
 ) -> np.ndarray:
@@ -182,21 +188,3 @@ def _finished_map(scales: ScaleMaps, epsilon: jax.Array, *, canvas: tuple[int, i
     [heat] = fused(scales, stride * -(-scales.size // stride), canvas=canvas)
     heat = jnp.where(inside(scales, canvas), heat, heat[0, 0])  # the padding has no influence on the extremes
     return normalize(heat[..., None], epsilon=epsilon)[..., 0].astype(jnp.float16)
-
-
-def mapped_classes(record: Record, probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """The classes to map: the picture's labels; without labels, the classes with at least this probability, or else
-    the most probable one.
-
-    Args:
-        record: the picture.
-        probabilities: float (c,).
-        threshold: in [0, 1].
-
-    Returns:
-        int (n,), ascending; empty for a picture labelled as having no class.
-    """
-    if record.labels is not None:
-        return np.flatnonzero(record.labels)
-    predicted = np.flatnonzero(probabilities >= threshold)
-    return predicted if len(predicted) else np.array([int(np.argmax(probabilities))])

@@ -27,7 +27,7 @@ from ...prototypes import Prototypes, select_prototypes
 from ...results.scoring import SeedScoring
 from ...training.checkpoints import TrainState
 from ...training.state import inference_network, network_of
-from .clustering_stage import cluster_in_groups
+from ..prototyping.stage import cluster_in_groups
 from .config import Clustering, LPCAMConfig
 from .feature_sampling import sample_features
 from .maps import EPSILON, features_of_both, on_picture

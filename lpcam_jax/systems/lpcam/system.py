@@ -58,8 +58,8 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
     def inference(self, job: Job, flags: LPCAMFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
         from ...refine.pictures import refinement
         from ...training.state import trained_state
+        from ..prototyping.stored_prototypes import load_prototypes
         from .heatmaps import make_heatmaps
-        from .stored_prototypes import load_prototypes
 
         refined = refinement(flags.refine, background=flags.inference.background, saliency=flags.saliency)
         prototypes = load_prototypes(job.run)

@@ -22,10 +22,10 @@ from ...machine.devices import jit_forward, mesh
 from ...machine.errors import UserError
 from ...training.run import Run
 from ...training.state import inference_network, network_of, trained_state
+from ..prototyping.stored_prototypes import load_prototypes
 from .config import LPCAMConfig
 from .maps import map_pictures
 from .network import Classifier
-from .stored_prototypes import load_prototypes
 
 Picture = str | Path | np.ndarray | Image.Image
 

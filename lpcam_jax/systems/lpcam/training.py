@@ -3,8 +3,6 @@
 loss = mean over batch and classes of the binary cross entropy of the logits (multi-label soft margin)
 """
 
-import math
-
 import jax
 import numpy as np
 import optax
@@ -13,20 +11,15 @@ from flax import nnx
 from ...data.augment import random_crop, random_long_side, random_mirror
 from ...data.pipeline import Augmentation
 from ...data.records import Record, RecordSource
-from ...inference.forward import Network
-from ...inference.passes import finish_each
 from ...inference.plan import Outputs
-from ...machine import processes
-from ...machine.devices import local_mesh, replicate
-from ...machine.errors import UserError
-from ...metrics import mean_average_precision
 from ...training.checkpoints import TrainState
-from ...training.loop import Plan, Validation, steps_of, train
+from ...training.loop import Plan, steps_of, train
 from ...training.optimizers import Group, Path, backbone_groups, grouped, poly, without_decay
 from ...training.run import Job
-from ...training.state import graph_of, network_of
+from ...training.state import network_of
 from ...training.step import Batch, Loss
-from .config import LPCAMConfig, LPCAMTraining
+from ..validation import mean_precision
+from .config import LPCAMTraining
 from .linear_probe import either, head_loss, is_linear_probe, pooled, probe_validation
 from .maps import features_of_both
 from .network import Classifier
@@ -56,7 +49,7 @@ def train_classifier(job: Job, pictures: RecordSource, validation: RecordSource)
         classifier_optimizer(training, network, steps=steps),
         steps,
         "classifier",
-        validation=make_validation(config, validation, every=steps // training.epochs) if len(validation) else None,
+        validation=mean_precision(logits_of_both, config, validation, every=steps // training.epochs),
     )
     if is_linear_probe(training):
         plan = plan._replace(
@@ -131,43 +124,6 @@ def labelled_crops(training: LPCAMTraining) -> Augmentation:
         return {"image": canvas, "box": box, "labels": record.labels}
 
     return augmented
-
-
-def make_validation(config: LPCAMConfig, validation: RecordSource, *, every: int) -> Validation:
-    """Validation by mAP, the mean over classes of the average precision; compiled once.
-
-    Args:
-        config: the run's config.
-        validation: labelled pictures, used whole at the first inference scale; those that cannot be read are left out.
-        every: steps between validations.
-
-    Returns:
-        Validation that measures the mAP; NaN if no class occurs. Each process computes its share of the pictures.
-    """
-    devices, classes = local_mesh(), len(validation.class_names)
-    graph, *_ = graph_of(config, classes)
-
-    def measure(state: TrainState) -> float:
-        network = Network(graph, replicate((state.parameters, state.batch_stats), devices), devices)
-        results = network.run(
-            logits_of_both,
-            validation,
-            scales=config.inference.scales[:1],
-            batches=config.inference,
-            description="validation",
-            only=processes.share(range(len(validation))),
-        )
-        rows = [
-            np.concatenate([record.labels, logits])
-            for _, record, logits in finish_each(results, lambda _, outputs: outputs[0]["logits"])
-            if not isinstance(record, UserError)
-        ]
-        rows = np.concatenate(processes.gather(np.array(rows, np.float32).reshape(-1, 2 * classes)))
-        if not len(rows):
-            return math.nan
-        return float(mean_average_precision(*np.split(rows, 2, axis=1)))
-
-    return Validation(every, measure, "mAP")
 
 
 def logits_of_both(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:

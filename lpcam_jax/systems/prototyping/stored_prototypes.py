@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ def save_prototypes(run: Run, prototypes: Prototypes, *, step: int, pictures: st
         pictures: `data.records.census` of the pictures they were clustered from; empty: not known.
     """
     arrays = {name: np.asarray(value) for name, value in prototypes._asdict().items() if value is not None}
-    write_arrays(prototypes_file(run), step=step, settings=_settings(run), pictures=pictures, **arrays)
+    write_arrays(prototypes_file(run), step=step, settings=json.dumps(_settings(run)), pictures=pictures, **arrays)
 
 
 def load_prototypes(run: Run) -> Prototypes:
@@ -58,7 +59,8 @@ def has_prototypes(run: Run, pictures: str) -> bool:
     try:
         values = read_arrays(prototypes_file(run))
         known = str(values.get("pictures", "")) in ("", pictures)
-        return known and int(values["step"]) in run.steps()[-1:] and str(values["settings"]) == _settings(run)
+        same = json.loads(str(values["settings"])) == _settings(run)
+        return known and int(values["step"]) in run.steps()[-1:] and same
     except Exception:  # missing or damaged: they are made again
         return False
 
@@ -68,8 +70,8 @@ def prototypes_file(run: Run) -> Path:
     return run.directory / "prototypes.npz"
 
 
-def _settings(run: Run) -> str:
-    """What they depend on besides the checkpoint."""
+def _settings(run: Run) -> dict[str, Any]:
+    """What they depend on besides the checkpoint, as plain JSON values."""
     values = to_json(run.config)
     rule = {"compared": "with the best"} if len(run.class_names) < ENOUGH_CLASSES else {}  # `prototypes.own_scores`
-    return json.dumps({"seed": values["seed"], **values["prototypes"], **rule})
+    return {"seed": values["seed"], **values["prototypes"], **rule}

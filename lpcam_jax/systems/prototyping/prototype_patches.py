@@ -20,13 +20,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...clustering import KMeans, inverse_length, unit
+from ...config.common import Clustering
 from ...data.records import RecordSource
 from ...machine.errors import UserError
 from ...machine.files import write_atomically
 from ...prototypes import BOUNDS_OF_FEW, ENOUGH_CLASSES, Prototypes, own_scores
 from ...report.overlays import jpeg
 from ...results.folder import fingerprint
-from .config import Clustering
 
 PATCHES = 8  # per prototype
 SIDE = 96  # pixels along a side of a patch in its strip
@@ -128,6 +128,7 @@ def write_patches(
     nearest: Sequence[Nearest],
     *,
     stride: int,
+    bias: np.ndarray | None = None,
 ) -> None:
     """Crop the patches from their pictures and write the files of this module.
 
@@ -140,6 +141,7 @@ def write_patches(
         counts: number of features of each cluster, float (c, k), for the classes and for the contexts.
         nearest: nearest features, for the classes and for the contexts.
         stride: pixels per feature position.
+        bias: float (c,), of the head; None: there is none.
 
     Raises:
         UserError: the files cannot be written.
@@ -151,7 +153,8 @@ def write_patches(
     masks = prototypes.class_mask, prototypes.context_mask
     classes = [{"name": name} for name in source.class_names]
     for context, kind in enumerate(_KINDS):
-        scores, selected = np.asarray(own_scores(centres[context], centres[0], weights)), np.asarray(masks[context])
+        scores = np.asarray(own_scores(centres[context], centres[0], weights, bias))
+        selected = np.asarray(masks[context])
         total = np.maximum(np.asarray(counts[context]).sum(axis=1, keepdims=True), 1)
         shares = np.asarray(counts[context]) / total
         for n, entry in enumerate(classes):

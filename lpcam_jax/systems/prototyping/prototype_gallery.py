@@ -8,11 +8,11 @@ prototypes/similarity/CLASS/ID.png   8-bit grey, the similarity maps of the 2 k 
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -21,10 +21,9 @@ from PIL import Image
 from ...backbones.base import Backbone
 from ...config.registry import title
 from ...data.records import RecordSource, Subset
-from ...inference.plan import Outputs
+from ...inference.forward import Function
 from ...machine.errors import UserError
 from ...machine.files import write_atomically
-from ...prototype_activation import similarity_maps
 from ...prototypes import Prototypes
 from ...report.gallery import layer_file
 from ...report.overlays import png
@@ -35,24 +34,32 @@ from ...results.predictions import MapFolder
 from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import inference_network, network_of
-from .maps import features_of_both, methods_of
-from .network import Classifier
 from .prototype_patches import read_patches, strip_file, strip_name
 
 _PICTURES = 6  # per class
 
 
 def write_prototype_page(
-    run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource, out: str | Path, *, devices: Mesh
+    run: Run,
+    state: TrainState,
+    prototypes: Prototypes,
+    source: RecordSource,
+    out: str | Path,
+    *,
+    methods: Sequence[str],
+    similarities: Function,
+    devices: Mesh,
 ) -> bool:
     """Write the page and its missing files; without patches in the run, write nothing.
 
     Args:
         run: the run.
-        state: its classifier.
+        state: its network.
         prototypes: its prototypes.
         source: the pictures; the page shows up to six of each class that are mapped in `out`.
         out: folder of this model's heat maps.
+        methods: of these maps.
+        similarities: (network, pictures, sizes, centres (c, k, d)) -> "similarity" float32 (b, h', w', c, k), cosines.
         devices: the mesh.
 
     Returns:
@@ -65,9 +72,9 @@ def write_prototype_page(
     if patches is None:
         return False
     files = _Files(Path(out))
-    maps = MapFolder(Path(out) / "maps", methods_of(prototypes))
+    maps = MapFolder(Path(out) / "maps", tuple(methods))
     chosen = choose_pictures(_mapped(source, maps, len(run.class_names)))
-    _write_similarities(run, state, prototypes, source, files, chosen, devices=devices)
+    _write_similarities(run, state, prototypes, source, files, chosen, similarities, devices=devices)
     classes = []
     sizes = _sizes(source, files, chosen)
     backbone = network_of(run.config, len(run.class_names)).backbone
@@ -162,6 +169,7 @@ def _write_similarities(
     source: RecordSource,
     files: _Files,
     chosen: dict[int, list[int]],
+    similarities: Function,
     *,
     devices: Mesh,
 ) -> None:
@@ -194,12 +202,6 @@ def _write_similarities(
                 write_atomically(
                     files.similarity(n, record.id), png(atlas(outputs[0]["similarity"][:, :, n], floor=floor))
                 )
-
-
-def similarities(model: Classifier, pictures: jax.Array, sizes: jax.Array, centres: jax.Array) -> Outputs:
-    """Cosines float32 (b, h', w', c, k) between LPCAM's input features and centres (c, k, d)."""
-    straight, mirrored, _ = features_of_both(model, pictures, sizes)
-    return {"similarity": similarity_maps(straight + mirrored, centres)}
 
 
 def floor_of(backbone: Backbone) -> float:
