@@ -90,16 +90,36 @@ class Block(nnx.Module):
         )
         self.head_dim, self.activation = head_dim, activation
 
-    def __call__(self, x: jax.Array, attended: jax.Array | None) -> jax.Array:
-        """x (b, n, dim), of dtype, and which positions are attended to, bool (b, 1, 1, n); None: all."""
-        x = x + _times(self.gamma1, self._attention(self.norm1(x), attended))
-        y = self.fc2(ACTIVATIONS[self.activation](self.fc1(self.norm2(x))))
-        return x + _times(self.gamma2, y)
+    def __call__(self, x: jax.Array, attended: jax.Array | None, factors: jax.Array | None = None) -> jax.Array:
+        """The block's output.
 
-    def _attention(self, x: jax.Array, attended: jax.Array | None) -> jax.Array:
-        b, n, dim = x.shape
-        query, key, value = jnp.split(self.qkv(x).reshape(b, n, -1, self.head_dim), 3, axis=2)
-        return self.proj(attention(query, key, value, attended).reshape(b, n, dim))
+        Args:
+            x: (b, n, dim), of dtype.
+            attended: bool (b, 1, 1, n), which positions are attended to; None: all.
+            factors: float (2, b), of what either branch adds to each x (stochastic depth); None: 1.
+
+        Returns:
+            (b, n, dim), of dtype.
+        """
+        return self._added(x, attention(*self._heads(x), attended), factors)
+
+    def with_weights(self, x: jax.Array, attended: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """The same, and how much each position attends to each: float32 (b, n, n), the mean over heads."""
+        query, key, value = self._heads(x)
+        weights = attention_weights(query, key, attended)
+        return self._added(x, weighted(weights, value)), weights.mean(axis=1)
+
+    def _heads(self, x: jax.Array) -> list[jax.Array]:
+        """Query, key and value (b, n, heads, d)."""
+        b, n, _ = x.shape
+        return jnp.split(self.qkv(self.norm1(x)).reshape(b, n, -1, self.head_dim), 3, axis=2)
+
+    def _added(self, x: jax.Array, values: jax.Array, factors: jax.Array | None = None) -> jax.Array:
+        """x and both branches, from the values (b, n, heads, d) that were attended to."""
+        first, second = (None, None) if factors is None else factors
+        x = x + _times(first, _scaled(self.gamma1, self.proj(values.reshape(x.shape))))
+        y = self.fc2(ACTIVATIONS[self.activation](self.fc1(self.norm2(x))))
+        return x + _times(second, _scaled(self.gamma2, y))
 
 
 def attention(query: jax.Array, key: jax.Array, value: jax.Array, attended: jax.Array | None) -> jax.Array:
@@ -116,17 +136,36 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, attended: jax.
     """
     if not traces_for_cpus():
         return jax.nn.dot_product_attention(query, key, value, mask=attended)
+    return weighted(attention_weights(query, key, attended), value)
+
+
+def attention_weights(query: jax.Array, key: jax.Array, attended: jax.Array | None) -> jax.Array:
+    """softmax(query . key / sqrt(d)), for every head; arguments as of `attention`.
+
+    Returns:
+        float32 (b, heads, n, n), of each query over the keys, exactly zero where a key is not attended to.
+    """
     # Heads before positions: a product's arrays are then rows in a row, which on CPUs is up to 1.8 times as fast.
-    query, key, value = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
+    query, key = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key))
     logits = jnp.matmul(query, key.swapaxes(2, 3)).astype(jnp.float32)
     if attended is not None:
         logits = jnp.where(attended, logits, jnp.finfo(jnp.float32).min)
-    return jnp.matmul(jax.nn.softmax(logits).astype(value.dtype), value).swapaxes(1, 2)
+    return jax.nn.softmax(logits)
 
 
-def _times(gamma: nnx.Param | None, y: jax.Array) -> jax.Array:
+def weighted(weights: jax.Array, value: jax.Array) -> jax.Array:
+    """The means of value (b, n, heads, d) with `attention_weights`: of its shape and dtype."""
+    return jnp.matmul(weights.astype(value.dtype), value.swapaxes(1, 2)).swapaxes(1, 2)
+
+
+def _scaled(gamma: nnx.Param | None, y: jax.Array) -> jax.Array:
     """The output of a branch, scaled if it has a scale (LayerScale)."""
     return y if gamma is None else y * gamma[...].astype(y.dtype).reshape(1, 1, -1)
+
+
+def _times(factors: jax.Array | None, y: jax.Array) -> jax.Array:
+    """y (b, n, d) times a factor for each of b."""
+    return y if factors is None else y * factors.astype(y.dtype).reshape(-1, 1, 1)
 
 
 class Blocks(nnx.Module):
@@ -230,17 +269,40 @@ class ViT(nnx.Module):
             (b, h', w', dim) of each stage, in its precision, zero outside the valid region of `grids`.
         """
         grids = strided(sizes, self.patch)
-        x, (h, w) = self.embedding(images, grids)
-        attended = None
-        if sizes is not None:
-            valid = keep_valid(jnp.ones((len(x), h, w, 1), bool), grids).reshape(len(x), -1)
-            attended = jnp.pad(valid, [(0, 0), (self.tokens, 0)], constant_values=True)[:, None, None]
+        x, shape, attended = self.embedded(images, sizes)
         outputs = []
         for stage in self.stages:
             x = getattr(self, stage)(x, attended)
-            patches = x[:, self.tokens :].reshape(len(x), h, w, -1)
-            outputs.append(keep_valid(patches, grids))
+            outputs.append(keep_valid(self.on_grid(x, shape), grids))
         return tuple(outputs)
+
+    def embedded(self, images: jax.Array, sizes: Sizes = None) -> tuple[jax.Array, tuple[int, int], jax.Array | None]:
+        """What the first block gets.
+
+        Args:
+            images: as above.
+            sizes: as above.
+
+        Returns:
+            Tokens and patches (b, tokens + h' w', dim), in its precision; (h', w'); which of them are attended to, bool
+            (b, 1, 1, tokens + h' w'), or None: all.
+        """
+        grids = strided(sizes, self.patch)
+        x, (h, w) = self.embedding(images, grids)
+        if sizes is None:
+            return x, (h, w), None
+        valid = keep_valid(jnp.ones((len(x), h, w, 1), bool), grids).reshape(len(x), -1)
+        attended = jnp.pad(valid, [(0, 0), (self.tokens, 0)], constant_values=True)[:, None, None]
+        return x, (h, w), attended
+
+    def on_grid(self, x: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        """The patches (b, h', w', dim) of x (b, tokens + h' w', dim)."""
+        return x[:, self.tokens :].reshape(len(x), *shape, -1)
+
+    @property
+    def all_blocks(self) -> list[Block]:
+        """The blocks of all stages, in order; without the norm after them."""
+        return [block for stage in self.stages for block in getattr(self, stage).blocks]
 
     def grids(self, sizes: Sizes) -> tuple[Sizes, ...]:
         """Valid sizes of every stage for pictures of these sizes; all int32 (b, 2)."""

@@ -123,7 +123,8 @@ class ViTFile(Entries):
             )
         dim, _, _, patch = patches
         # The tokens have positions; or they have none, or have them already.
-        squares = (math.prod(positions) // dim - count for count in (len(self.singles()), 0))
+        singles = sum(map(self.count, self.singles()))
+        squares = (math.prod(positions) // dim - count for count in (singles, 0))
         grid = next((math.isqrt(square) for square in squares if square > 0 and math.isqrt(square) ** 2 == square), 0)
         if not grid or not between or between[0] % dim:
             raise UserError(
@@ -137,7 +138,7 @@ class ViTFile(Entries):
             dim=dim,
             depth=max(numbers) + 1,
             mlp_ratio=between[0] // dim,
-            tokens=len(self.singles()) + math.prod(self.shape("reg_token") or (0,)) // dim,
+            tokens=singles + self.count("reg_token"),
             position_grid=grid,
             layer_scale="blocks.0.ls1.gamma" in self.names,
             pre_norm="norm_pre.weight" in self.names,
@@ -147,6 +148,10 @@ class ViTFile(Entries):
     def singles(self) -> list[str]:
         """The tokens that have an entry of their own."""
         return [name for name in ("cls_token", "dist_token") if name in self.names]
+
+    def count(self, name: str) -> int:
+        """The number of tokens in an entry."""
+        return math.prod(self.shape(name)[:-1]) if self.shape(name) else 0
 
     def backbone(self, config: ViTConfig) -> dict[str, Any]:
         """The arrays of the `ViT` of a config, NumPy float32; what cannot be read is in `problems`.
@@ -175,11 +180,12 @@ class ViTFile(Entries):
     def tokens_and_positions(self, found: Architecture) -> tuple[np.ndarray, np.ndarray]:
         """Tokens (t, d), their own positions added, and the others' positions (N, N, d)."""
         dim, grid = found.dim, found.position_grid
-        singles, positions = [self.rows(name, dim) for name in self.singles()], self.rows("pos_embed", dim)
+        singles = np.concatenate([np.zeros((0, dim), np.float32), *(self.rows(name, dim) for name in self.singles())])
+        positions = self.rows("pos_embed", dim)
         if own := len(positions) - grid**2:
-            singles = [token + position for token, position in zip(singles, positions[:own, None], strict=True)]
+            singles = singles + positions[:own]
         registers = [self.rows("reg_token", dim)] if "reg_token" in self.names else []
-        return np.concatenate(singles + registers), positions[own:].reshape(grid, grid, dim)
+        return np.concatenate([singles, *registers]), positions[own:].reshape(grid, grid, dim)
 
     def block(self, number: int, found: Architecture) -> dict[str, Any]:
         """One block."""
