@@ -1,4 +1,4 @@
-"""Training augmentation on uint8 pictures: scale, mirror, crop, as the IRN family does, and as DeepLab's recipe does.
+"""Training augmentation on uint8 pictures: scale, mirror, crop, as the IRN family, DeepLab's recipe and timm do it.
 
 The order and rules are those of the reference code, except that normalization comes later, on the device. So each
 canvas carries the box that its picture fills (`backbones/preprocessing.py` zeroes the rest).
@@ -104,6 +104,69 @@ def random_crop(rng: np.random.Generator, image: np.ndarray, *, crop: int) -> tu
         target.append(slice(place, place + shown))
     canvas[tuple(target)] = image[tuple(source)]
     return canvas, np.array([target[0].start, target[1].start, target[0].stop, target[1].stop], np.int32)
+
+
+def random_box(
+    rng: np.random.Generator, size: tuple[int, int], *, area: tuple[float, float], aspect: tuple[float, float]
+) -> np.ndarray:
+    """A random box in a picture; after ten that do not fit, none.
+
+    Args:
+        rng: random generator.
+        size: (H, W) of the picture.
+        area: smallest and largest share of the picture.
+        aspect: smallest and largest height over width, drawn uniformly in the logarithm.
+
+    Returns:
+        int32 (4,): top, left, bottom, right (exclusive); 0 if there is none.
+
+    Source: timm's RandomErasing, whose boxes are smaller than the picture along both sides.
+    """
+    for _ in range(10):
+        height, width = _drawn_sides(rng, size, area, aspect)
+        if 0 < height < size[0] and 0 < width < size[1]:
+            top, left = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
+            return np.array([top, left, top + height, left + width], np.int32)
+    return np.zeros(4, np.int32)
+
+
+def random_resized_crop(
+    rng: np.random.Generator, image: np.ndarray, *, crop: int, area: tuple[float, float]
+) -> np.ndarray:
+    """A random part of a picture, of 3:4 to 4:3, resized to a square (bicubic).
+
+    After ten that do not fit it is the largest part of such a shape in the middle.
+
+    Args:
+        rng: random generator.
+        image: uint8 (H, W, 3).
+        crop: side of the square.
+        area: smallest and largest share of the picture.
+
+    Returns:
+        uint8 (crop, crop, 3).
+
+    Source: timm's RandomResizedCropAndInterpolation.
+    """
+    (height, width), aspect = image.shape[:2], (3 / 4, 4 / 3)
+    for _ in range(10):
+        rows, columns = _drawn_sides(rng, (height, width), area, aspect)
+        if 0 < rows <= height and 0 < columns <= width:
+            top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+            break
+    else:
+        rows, columns = min(height, round(width * aspect[1])), min(width, round(height * aspect[1]))
+        top, left = (height - rows) // 2, (width - columns) // 2
+    return resize_bicubic(image[top : top + rows, left : left + columns], (crop, crop))
+
+
+def _drawn_sides(
+    rng: np.random.Generator, size: tuple[int, int], area: tuple[float, float], aspect: tuple[float, float]
+) -> tuple[int, int]:
+    """Height and width of a box of a random share of the picture and a random height over width."""
+    pixels = rng.uniform(*area) * size[0] * size[1]
+    ratio = np.exp(rng.uniform(*np.log(aspect)))
+    return round(np.sqrt(pixels * ratio)), round(np.sqrt(pixels / ratio))
 
 
 def resize_bilinear_uint8(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
