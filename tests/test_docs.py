@@ -21,6 +21,7 @@ EXAMPLES = {
     "irn": "configs/folder_irn.py",
     "psa": "configs/shapes_psa.py",
     "amn": "configs/shapes_amn.py",
+    "mctformer": "configs/shapes_mctformer.py",
     "segmentation": "configs/folder_deeplab.py",
 }
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 
 from lpcam_jax.backbones.config import BackboneConfig, ResNetConfig, ViTConfig
-from lpcam_jax.backbones.layers import Sizes
+from lpcam_jax.backbones.layers import Sizes, keep_valid
 from lpcam_jax.backbones.swin import SwinConfig
 from lpcam_jax.backbones.vgg import VGG16Config
 from lpcam_jax.backbones.wideresnet import WideResNet38Config
@@ -30,6 +30,10 @@ from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
 from lpcam_jax.systems.irn.training import irn_loss, irn_optimizer
 from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
 from lpcam_jax.systems.lpcam.training import classification_loss, classifier_optimizer, labelled_crops
+from lpcam_jax.systems.mctformer.config import MCTformerConfig, MCTformerModel, MCTformerTraining
+from lpcam_jax.systems.mctformer.maps import attended_map
+from lpcam_jax.systems.mctformer.network import class_logits
+from lpcam_jax.systems.mctformer.training import mctformer_loss, mctformer_optimizer, timm_crops
 from lpcam_jax.systems.sure_labels import sure_crops
 from lpcam_jax.training.state import graph_of, network_of
 from lpcam_jax.training.step import Loss
@@ -116,6 +120,26 @@ def _amn() -> TinySystem:
     )
 
 
+def _mctformer() -> TinySystem:
+    model, training = MCTformerModel(**VIT), MCTformerTraining(crop=32)
+
+    def outputs(model, images, sizes, labels, key):
+        seen = model.attended(images, sizes, shares=jnp.float32([0, 0, 1, 1, 1]))
+        scores = model.scores(seen.patches, sizes)
+        fused = keep_valid(attended_map(seen, jax.nn.relu(scores)), model.grid_sizes(sizes))
+        maps = {"patches": seen.patches.astype(jnp.float32), "attention": seen.attention, "scores": scores}
+        logits = {"logits": class_logits(seen.tokens), "patch logits": model.patch_logits(scores, sizes)}
+        return maps | {"map": fused} | logits
+
+    return TinySystem(
+        MCTformerConfig(model=model, training=training),
+        outputs,
+        mctformer_loss(training),
+        lambda network: mctformer_optimizer(training, network, epochs=3, steps_of_epoch=3),
+        timm_crops(training, model),
+    )
+
+
 def _deeplab(**model: Any) -> TinySystem:
     training = DeepLabTraining(crop=33, steps=9, batch_norm="train", frozen=ALL_BUT_LAST)
 
@@ -149,6 +173,7 @@ SYSTEMS = {
     "classifier, swin": _lpcam(SwinConfig(**SWIN, drop_path=0.5), ("embedding", "stage1", "stage2", "stage3")),
     "irn": _irn(),
     "amn": _amn(),
+    "mctformer": _mctformer(),
     "segmentation": _deeplab(),
     "segmentation, v3plus": _deeplab(**V3PLUS),
 }

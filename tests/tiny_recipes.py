@@ -86,6 +86,23 @@ def get_config():
     )
 """
 
+# A learning rate with which the random network soon sees several classes.
+MCTFORMER = """
+from lpcam_jax.config import Clustering, Data
+from lpcam_jax.systems.mctformer.config import (
+    MCTformerConfig, MCTformerInference, MCTformerModel, MCTformerTraining,
+)
+
+def get_config():
+    return MCTformerConfig(
+        data=Data(source="shapes", scenes=24),
+        model=MCTformerModel(patch=8, dim=16, depth=4, head_dim=8, mlp_ratio=2, position_grid=4),
+        training=MCTformerTraining(epochs=3, batch_size=8, crop=32, warm_up=1, learning_rate=0.1, checkpoint_every=2),
+        prototypes=Clustering(clusters=3, sample=256),
+        inference=MCTformerInference(scales=(1.0, 0.5), max_shapes=2),
+    )
+"""
+
 # Validations at 3 and 6. A learning rate so low that the random network still sees several classes.
 SEGMENTATION = """
 from lpcam_jax.config import Data
@@ -113,5 +130,6 @@ TINY = {
     "irn": Tiny(IRN, "masks/{}.png", FROM_MAPS),
     "psa": Tiny(PSA, "masks/{}.png", FROM_MAPS),
     "amn": Tiny(AMN, "maps/{}.npz", FROM_MAPS),
+    "mctformer": Tiny(MCTFORMER, "maps/{}.npz"),
     "segmentation": Tiny(SEGMENTATION, "masks/{}.png", ("--data.masks", "{maps}/pseudo_masks"), pictures=6),
 }

@@ -40,6 +40,10 @@ _SYSTEMS = {
     "irn": Place("lpcam_jax.systems.irn.system"),
     "psa": Place("lpcam_jax.systems.psa.system"),
     "amn": Place("lpcam_jax.systems.amn.system", {"amn": "AMN"}),
+    "mctformer": Place(
+        "lpcam_jax.systems.mctformer.system",
+        {"mctformer": "MCTformer", "mctformer_lpcam": "MCTformer + LPCAM"},
+    ),
     "segmentation": Place("lpcam_jax.systems.deeplab.system"),
 }
 _BACKBONES = {

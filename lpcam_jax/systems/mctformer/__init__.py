@@ -1,0 +1,1 @@
+"""MCTformer: a vision transformer with a token for every class, and what these tokens attend to."""

@@ -1,0 +1,89 @@
+"""MCTformer's heat maps, with PatchCAM and with LPCAM, written to a folder (`results.heatmaps`).
+
+prototypes.html   the prototypes of each class (`prototyping.prototype_gallery`)
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ...data.records import RecordSource
+from ...machine.devices import local_mesh
+from ...prototypes import Prototypes
+from ...refine.pictures import Refinement
+from ...results.folder import write_all
+from ...results.heatmaps import HeatMapFolder
+from ...results.shown import Pages
+from ...training.checkpoints import TrainState
+from ...training.run import Run
+from ...training.state import inference_network
+from ..protocol import model_protocol, precision_of
+from ..prototyping.prototype_gallery import write_prototype_page
+from .clustered import similarities
+from .maps import map_pictures, methods_of
+
+
+def make_mctformer_heatmaps(
+    run: Run,
+    state: TrainState,
+    prototypes: Prototypes | None,
+    source: RecordSource,
+    out: str | Path,
+    *,
+    refinement: Refinement,
+    pages: Pages,
+) -> dict[str, Any] | None:
+    """Compute the missing heat maps, then score all pictures.
+
+    Args:
+        run: a run of MCTformer, with the inference settings.
+        state: its parameters.
+        prototypes: those of its patches; None: of V1, which has none.
+        source: the pictures.
+        out: output folder.
+        refinement: how pseudo masks are made.
+        pages: which pictures have overlays and a place in the gallery.
+
+    Returns:
+        The contents of metrics.json; None in every process but the first.
+
+    Raises:
+        UserError: the folder cannot be written, or no picture could be read.
+    """
+    config, devices, methods = run.config, local_mesh(), methods_of(prototypes)
+    inference = config.inference
+    protocol = model_protocol(
+        run,
+        state,
+        prototypes,
+        classes="predicted" if source.labels is None else "labels",
+        scales=list(inference.scales),
+        blocks=inference.blocks,
+        lpcam=None if prototypes is None else inference.lpcam,
+        precision=precision_of(run),
+        mirror=True,
+        crf=False,
+        background=inference.background,
+        probability=inference.probability,
+    )
+    folder = HeatMapFolder(out, run.class_names, methods, protocol, refinement=refinement, pages=pages)
+    skipped = []
+    if missing := folder.missing(source):
+        results = map_pictures(
+            inference_network(config, state, len(run.class_names), devices=devices),
+            prototypes,
+            source,
+            depth=config.model.depth,
+            inference=inference,
+            only=missing,
+            among=folder.share,
+        )
+        skipped = write_all(results, lambda _, record, maps: folder.write(record, maps))
+
+    def more_pages() -> list[tuple[str, str]]:
+        if prototypes is None:
+            return []
+        options = {"methods": methods, "similarities": similarities, "devices": devices}
+        has_prototypes = write_prototype_page(run, state, prototypes, source, out, **options)
+        return [("What the maps are made of: the prototypes of every class", "prototypes.html")] * has_prototypes
+
+    return folder.finish(source, skipped, pages=more_pages)
