@@ -19,7 +19,7 @@ def get_config() -> MCTformerConfig:
         data=Data(source="shapes", scenes=400),
         model=MCTformerModel(patch=8, dim=96, depth=4, head_dim=32, position_grid=12),
         training=MCTformerTraining(
-            epochs=20,
+            epochs=40,
             batch_size=16,
             crop=96,
             area=(0.4, 1.0),

@@ -1,5 +1,5 @@
 """Two training steps, prototypes and maps of the tiny recipe in one folder, and two steps of a segmentation network, of
-IRNet and of AMN, on all devices there are.
+IRNet, of AMN and of MCTformer, on all devices there are.
 
 `test_inference.py` calls `run_all` on one device and starts this file on four.
 """
@@ -25,6 +25,8 @@ from lpcam_jax.systems.irn.training import irn_loss, irn_optimizer
 from lpcam_jax.systems.lpcam.clustering_stage import make_prototypes
 from lpcam_jax.systems.lpcam.maps import map_pictures
 from lpcam_jax.systems.lpcam.training import train_classifier
+from lpcam_jax.systems.mctformer.config import MCTformerConfig, MCTformerModel, MCTformerTraining
+from lpcam_jax.systems.mctformer.training import mctformer_loss, mctformer_optimizer
 from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.run import Job, Run
@@ -57,6 +59,11 @@ AMN = AMNConfig(
     ),
 )
 
+MCTFORMER = MCTformerConfig(
+    model=MCTformerModel(patch=8, dim=16, depth=4, head_dim=8, mlp_ratio=2, position_grid=4),
+    training=MCTformerTraining(batch_size=8, crop=32, warm_up_rate=1e-3, drop_path=0.5),
+)
+
 
 def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
     """Every number of the run, by name."""
@@ -85,7 +92,7 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
     )
     for index, _, result in results:
         numbers |= {f"{method} of picture {index}": maps for method, maps in result.maps.items()}
-    numbers |= segmentation() | irnet() | amn()
+    numbers |= segmentation() | irnet() | amn() | mctformer()
     return {"devices": np.array(mesh.size)} | {name: np.asarray(value) for name, value in numbers.items()}
 
 
@@ -109,6 +116,18 @@ def amn() -> dict[str, np.ndarray]:
     batch["labels"] = np.float32([[1, number % 2] for number in range(8)])
     optimizer = amn_optimizer(training, network_of(AMN, CLASSES))
     return two_steps("AMN", AMN, amn_loss(training), optimizer, batch)
+
+
+def mctformer() -> dict[str, np.ndarray]:
+    """The same of MCTformer, whose noise and skipped blocks are drawn for the whole batch; but for the bias of the
+    attention, of which a third has no effect: its gradient is rounding, of which Adam makes a whole step."""
+    training, batch = MCTFORMER.training, labelled_batch(32, grid=4)
+    batch = {"image": batch["image"], "erased": np.int32([[4, 4, 20, 8 + i] for i in range(8)])}
+    batch["labels"] = np.float32([[1, number % 2] for number in range(8)])
+    network = network_of(MCTFORMER, CLASSES)
+    optimizer = mctformer_optimizer(training, network, epochs=60, steps_of_epoch=1)
+    numbers = two_steps("MCTformer", MCTFORMER, mctformer_loss(training), optimizer, batch)
+    return {name: values for name, values in numbers.items() if "['qkv']['bias']" not in name}
 
 
 def labelled_batch(side: int, *, grid: int) -> dict[str, np.ndarray]:

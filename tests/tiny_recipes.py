@@ -86,7 +86,8 @@ def get_config():
     )
 """
 
-# A learning rate with which the random network soon sees several classes.
+# So low a rate that what one process and two differ in is not seen: of a bias whose gradient is rounding alone, Adam
+# makes a whole step.
 MCTFORMER = """
 from lpcam_jax.config import Clustering, Data
 from lpcam_jax.systems.mctformer.config import (
@@ -97,7 +98,10 @@ def get_config():
     return MCTformerConfig(
         data=Data(source="shapes", scenes=24),
         model=MCTformerModel(patch=8, dim=16, depth=4, head_dim=8, mlp_ratio=2, position_grid=4),
-        training=MCTformerTraining(epochs=3, batch_size=8, crop=32, warm_up=1, learning_rate=0.1, checkpoint_every=2),
+        training=MCTformerTraining(
+            epochs=3, batch_size=8, crop=32, warm_up=1, learning_rate=1e-5, warm_up_rate=1e-7, least_rate=1e-7,
+            checkpoint_every=2,
+        ),
         prototypes=Clustering(clusters=3, sample=256),
         inference=MCTformerInference(scales=(1.0, 0.5), max_shapes=2),
     )

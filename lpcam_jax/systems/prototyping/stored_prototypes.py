@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +23,7 @@ def save_prototypes(run: Run, prototypes: Prototypes, *, step: int, pictures: st
         pictures: `data.records.census` of the pictures they were clustered from; empty: not known.
     """
     arrays = {name: np.asarray(value) for name, value in prototypes._asdict().items() if value is not None}
-    write_arrays(prototypes_file(run), step=step, settings=json.dumps(_settings(run)), pictures=pictures, **arrays)
+    write_arrays(prototypes_file(run), step=step, settings=_settings(run), pictures=pictures, **arrays)
 
 
 def load_prototypes(run: Run) -> Prototypes:
@@ -59,7 +58,7 @@ def has_prototypes(run: Run, pictures: str) -> bool:
     try:
         values = read_arrays(prototypes_file(run))
         known = str(values.get("pictures", "")) in ("", pictures)
-        same = json.loads(str(values["settings"])) == _settings(run)
+        same = json.loads(str(values["settings"])) == json.loads(_settings(run))  # in any order
         return known and int(values["step"]) in run.steps()[-1:] and same
     except Exception:  # missing or damaged: they are made again
         return False
@@ -70,8 +69,8 @@ def prototypes_file(run: Run) -> Path:
     return run.directory / "prototypes.npz"
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    """What they depend on besides the checkpoint, as plain JSON values."""
+def _settings(run: Run) -> str:
+    """What they depend on besides the checkpoint, as JSON."""
     values = to_json(run.config)
     rule = {"compared": "with the best"} if len(run.class_names) < ENOUGH_CLASSES else {}  # `prototypes.own_scores`
-    return {"seed": values["seed"], **values["prototypes"], **rule}
+    return json.dumps({"seed": values["seed"], **values["prototypes"], **rule})
