@@ -1,13 +1,13 @@
 """The scores of a run as plain text."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..config.registry import title
 from .names import shorten
 
-_WIDTH = 100
+_WIDTH, _NARROWEST, _WIDEST = 100, 8, 20  # of a table, of the column of the methods
 _METRICS = {"miou": "mIoU", "fp": "FP", "fn": "FN", "precision": "Prec.", "recall": "Recall"}
 _WIDTHS = (5, 5, 5, 6, 6)
 _FAITHFULNESS = {
@@ -65,7 +65,8 @@ def faithfulness_table(scores: Mapping[str, Mapping[str, float]]) -> str:
         "better": [direction for _, direction in _FAITHFULNESS.values()],
         **{title(method): [_percent(values[key]) for key in _FAITHFULNESS] for method, values in scores.items()},
     }
-    lines = [" ".join([_fit(name, 8), *(value.rjust(width) for value in values)]) for name, values in rows.items()]
+    first = _first_width(rows)
+    lines = [" ".join([_fit(name, first), *(value.rjust(width) for value in values)]) for name, values in rows.items()]
     return "\n".join([*lines[:2], "-" * len(lines[0]), *lines[2:]])
 
 
@@ -87,14 +88,14 @@ def table1(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         The table; all but the thresholds are in percent.
     """
     groups = ("best", "fixed")
-    names = _cells(["at", *_METRICS.values()])
+    names, first = _cells(["at", *_METRICS.values()]), _first_width(rows)
     lines = [
-        " | ".join([" " * 8, *(f"{group} threshold".center(len(names)) for group in groups)]).rstrip(),
-        " | ".join(["method".ljust(8), *(names for _ in groups)]),
-        "-+-".join(["-" * 8, *("-" * len(names) for _ in groups)]),
+        " | ".join([" " * first, *(f"{group} threshold".center(len(names)) for group in groups)]).rstrip(),
+        " | ".join(["method".ljust(first), *(names for _ in groups)]),
+        "-+-".join(["-" * first, *("-" * len(names) for _ in groups)]),
     ]
     for method, scores in rows.items():
-        parts = [_fit(method, 8)]
+        parts = [_fit(method, first)]
         for group in groups:
             values = scores[group]
             at = f"{values['threshold']:.3f}"
@@ -124,6 +125,11 @@ def class_table(class_names: Sequence[str], ious: Mapping[str, Sequence[float | 
         values = (_percent(ious[method][k]).rjust(width) for method, width in columns.items())
         lines.append("  ".join([_fit(name, first), *values]))
     return "\n".join(lines)
+
+
+def _first_width(methods: Iterable[str]) -> int:
+    """Width of the column of the methods."""
+    return min(max(_NARROWEST, *map(len, methods)), _WIDEST)
 
 
 def _percent(fraction: float | None) -> str:
