@@ -1,4 +1,4 @@
-"""Train the system of a recipe: a classifier and its prototypes, AMN, IRNet, or a segmentation network.
+"""Train the system of a recipe: a classifier and its prototypes, AMN, IRNet, MCTformer, or a segmentation network.
 
     python train.py configs/shapes.py --workdir runs/demo
     python train.py configs/folder.py --data.root my_data --workdir runs/my_data
