@@ -17,7 +17,7 @@ from lpcam_jax.systems.mctformer.config import MCTformerConfig, MCTformerTrainin
 
 
 def get_config() -> MCTformerConfig:
-    """The recipe: the reference's, with a batch that such few pictures fill 34 times an epoch."""
+    """The recipe: the reference's, with a batch that such few pictures fill 30 times an epoch."""
     return MCTformerConfig(
         data=Data(
             source="voc_layout",
