@@ -34,6 +34,9 @@ from lpcam_jax.systems.mctformer.config import MCTformerConfig, MCTformerModel, 
 from lpcam_jax.systems.mctformer.maps import attended_map
 from lpcam_jax.systems.mctformer.network import class_logits
 from lpcam_jax.systems.mctformer.training import mctformer_loss, mctformer_optimizer, timm_crops
+from lpcam_jax.systems.psa import labels
+from lpcam_jax.systems.psa.config import PSAConfig, PSATraining
+from lpcam_jax.systems.psa.training import psa_loss, psa_optimizer
 from lpcam_jax.systems.sure_labels import sure_crops
 from lpcam_jax.training.state import graph_of, network_of
 from lpcam_jax.training.step import Loss
@@ -101,6 +104,26 @@ def _irn() -> TinySystem:
         irn_loss(training, classes=CLASSES),
         lambda network: irn_optimizer(training, steps=9),
         sure_crops(training.crop, training.scale_range, grid=8),
+    )
+
+
+def _psa() -> TinySystem:
+    training = PSATraining(crop=32, radius=3, frozen=ALL_BUT_LAST)
+    crops = labels.labelled_crops(training, stride=8)
+
+    def outputs(model, images, sizes, labels, key):
+        return {"features": model.features(images, sizes)}
+
+    def sure_of_the_mask(record, rng):
+        scores = np.stack([record.mask == number for number in range(1, CLASSES + 1)]).astype(np.float32)
+        return crops(labels.ScoredPicture(record.image, np.stack([scores, scores])), rng)
+
+    return TinySystem(
+        PSAConfig(model=ResNetConfig(**RESNET), training=training),
+        outputs,
+        psa_loss(training),
+        lambda network: psa_optimizer(training, network, steps=9),
+        sure_of_the_mask,
     )
 
 
@@ -172,6 +195,7 @@ SYSTEMS = {
     "classifier, vit": _lpcam(ViTConfig(**VIT), ("embedding", "blocks1", "blocks2", "blocks3")),
     "classifier, swin": _lpcam(SwinConfig(**SWIN, drop_path=0.5), ("embedding", "stage1", "stage2", "stage3")),
     "irn": _irn(),
+    "psa": _psa(),
     "amn": _amn(),
     "mctformer": _mctformer(),
     "segmentation": _deeplab(),

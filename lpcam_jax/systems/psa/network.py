@@ -67,7 +67,7 @@ class AffinityNet(nnx.Module):
         for conv, features, grid, enlarge in zip(
             (self.f8_3, self.f8_4, self.f8_5), stages, grids, self.enlarge, strict=True
         ):
-            y = nnx.elu(conv(features).astype(jnp.float32))
+            y = nnx.elu(conv(features))
             parts.append(y if enlarge == 1 else rescale(y, grid, enlarge)[0][:, :height, :width])
         together = keep_valid(jnp.concatenate(parts, axis=-1), grids[0])
         return keep_valid(nnx.elu(self.f9(together).astype(jnp.float32)), grids[0])
