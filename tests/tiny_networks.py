@@ -108,7 +108,7 @@ def _irn() -> TinySystem:
 
 
 def _psa() -> TinySystem:
-    training = PSATraining(crop=32, radius=3, frozen=ALL_BUT_LAST)
+    training = PSATraining(crop=48, radius=2, frozen=ALL_BUT_LAST)
     crops = labels.labelled_crops(training, stride=8)
 
     def outputs(model, images, sizes, labels, key):
