@@ -119,6 +119,23 @@ def test_only_kernels_and_the_head_decay(optimizer):
     assert {path[1] for path, update in frozen.items() if path[-1] == "kernel" and not update} == {"blocks2"}
 
 
+def test_layers_towards_the_picture_learn_more_slowly():
+    training = LPCAMTraining(learning_rate=1.0, head_multiplier=1, weight_decay=1.0, frozen=(), layer_decay=0.5)
+    updates = updates_without_gradients(training, ViTConfig(**VIT | {"depth": 5}))
+    rates = {path[1:4]: -update for path, update in updates.items() if path[-1] == "kernel" and "qkv" in path}
+    blocks = [rates[place] for place in sorted(rates)]
+    assert len(blocks) == 5
+    np.testing.assert_allclose(blocks, [2.0**-number for number in (5, 4, 3, 2, 1)], rtol=1e-6)
+    patches = next(-update for path, update in updates.items() if "patches" in path and path[-1] == "kernel")
+    assert patches == pytest.approx(2.0**-6)
+    assert -updates["head",] == pytest.approx(1)
+    frozen = updates_without_gradients(replace(training, frozen=("embedding", "blocks1")), ViTConfig(**VIT))
+    assert {path[1] for path, update in frozen.items() if path[-1] == "kernel" and not update} == {
+        "embedding",
+        "blocks1",
+    }
+
+
 def test_attention_is_the_same_on_other_devices():
     """Traced for CPUs, and in the form for all."""
     rng = np.random.default_rng(0)

@@ -123,6 +123,25 @@ def backbone_groups(network: nnx.Module, frozen: tuple[str, ...]) -> Callable[[P
     return group_of
 
 
+def layers_from_the_head(network: nnx.Module) -> dict[Path, int]:
+    """Number the layers of the backbone: 1 for the last one. A layer is a block of a part, or a part without blocks.
+
+    Args:
+        network: a network with a `backbone`.
+
+    Returns:
+        Path of each parameter of the backbone -> number of its layer; what a part has beside its blocks is of its last.
+    """
+    parts = network.backbone.parts
+    leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(network.backbone, nnx.Param)))
+    paths = [tuple(entry.key for entry in path) for path, _ in leaves]
+    blocks = {path: path[2] for path in paths if path[1] == "blocks"}
+    last = {path[0]: block for path, block in sorted(blocks.items(), key=lambda one: one[1])}
+    layer = {path: (parts.index(path[0]), blocks.get(path, last.get(path[0], 0))) for path in paths}
+    order = sorted(set(layer.values()), reverse=True)
+    return {("backbone", *path): 1 + order.index(layer[path]) for path in paths}
+
+
 def without_decay(network: nnx.Module) -> set[Path]:
     """Paths of the parameters whose modules declare that they have no weight decay (`backbones.base.Backbone`)."""
     modules = nnx.iter_modules(network)

@@ -27,6 +27,9 @@ class LPCAMTraining:
     """learning rate of the backbone"""
     head_multiplier: float = 10.0
     """factor on the learning rate of the head"""
+    layer_decay: float = 1.0
+    """factor on the learning rate of each layer of the backbone, counted from the head: 0.65 to 0.8 is usual where a
+    pretrained transformer is trained further"""
     weight_decay: float = 1e-4
     momentum: float = 1e-4
     """sgd only. The reference passes its weight decay here; 0.9 would make the effective learning rate ten times

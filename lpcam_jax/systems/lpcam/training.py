@@ -14,7 +14,7 @@ from ...data.records import Record, RecordSource
 from ...inference.plan import Outputs
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, steps_of, train
-from ...training.optimizers import Group, Path, backbone_groups, grouped, poly, without_decay
+from ...training.optimizers import Group, Path, backbone_groups, grouped, layers_from_the_head, poly, without_decay
 from ...training.run import Job
 from ...training.state import network_of
 from ...training.step import Batch, Loss
@@ -23,6 +23,9 @@ from .config import LPCAMTraining
 from .linear_probe import either, head_loss, is_linear_probe, pooled, probe_validation
 from .maps import features_of_both
 from .network import Classifier
+
+BELOW_THE_HEAD = ("backbone", "undecayed")
+"""Groups of parameters of the backbone."""
 
 
 def train_classifier(job: Job, pictures: RecordSource, validation: RecordSource) -> TrainState:
@@ -81,8 +84,8 @@ def classification_loss(*, train_batch_norm: bool) -> Loss:
 
 
 def classifier_optimizer(training: LPCAMTraining, network: nnx.Module, *, steps: int) -> optax.GradientTransformation:
-    """The classifier's optimizer: a higher learning rate for the head, none for frozen parts of the backbone, and no
-    decay where the backbone declares none.
+    """The classifier's optimizer: a higher learning rate for the head, lower ones towards the picture if asked for,
+    none for frozen parts of the backbone, and no decay where the backbone declares none.
 
     Args:
         training: learning rates, decay, frozen parts.
@@ -105,7 +108,16 @@ def classifier_optimizer(training: LPCAMTraining, network: nnx.Module, *, steps:
         part = part_of(path)
         return "undecayed" if part == "backbone" and path in undecayed else part
 
-    return grouped(groups, group_of, poly(training, steps=steps))
+    if training.layer_decay == 1:
+        return grouped(groups, group_of, poly(training, steps=steps))
+    layer_of = layers_from_the_head(network)
+    for number in set(layer_of.values()):
+        rate = training.layer_decay**number
+        groups |= {f"{name} {number}": groups[name]._replace(multiplier=rate) for name in {*groups} & {*BELOW_THE_HEAD}}
+    numbered = {
+        path: f"{group_of(path)} {number}" for path, number in layer_of.items() if group_of(path) in BELOW_THE_HEAD
+    }
+    return grouped(groups, lambda path: numbered.get(path) or group_of(path), poly(training, steps=steps))
 
 
 def labelled_crops(training: LPCAMTraining) -> Augmentation:
