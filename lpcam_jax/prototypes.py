@@ -42,7 +42,7 @@ class Prototypes(NamedTuple):
 
 
 @jax.jit
-def class_scores(centres: jax.Array, weights: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+def class_scores(centres: jax.Array, weights: jax.Array, *, bias: jax.Array | None = None) -> jax.Array:
     """Probability of each class for each centre: softmax over classes of centre . w (+ bias).
 
     Args:
@@ -60,7 +60,7 @@ def class_scores(centres: jax.Array, weights: jax.Array, bias: jax.Array | None 
 
 @jax.jit
 def own_scores(
-    centres: jax.Array, class_centres: jax.Array, weights: jax.Array, bias: jax.Array | None = None
+    centres: jax.Array, class_centres: jax.Array, weights: jax.Array, *, bias: jax.Array | None = None
 ) -> jax.Array:
     """Score of each centre of class n, or of its context, by class n: p_n of `class_scores`.
 
@@ -82,7 +82,7 @@ def own_scores(
     Source: reference step "make_lpcam"; for one or two classes ours (measured in docs/your_own_pictures.md).
     """
     if weights.shape[1] >= ENOUGH_CLASSES:
-        return _of_own_class(class_scores(centres, weights, bias))
+        return _of_own_class(class_scores(centres, weights, bias=bias))
     logits, of_class = (_of_own_class(_logits(points, weights, bias)) for points in (centres, class_centres))
     top = jnp.where(_exists(class_centres), of_class, -jnp.inf).max(axis=1, keepdims=True)
     return jnp.clip(jnp.where(top > 0, logits / jnp.where(top > 0, top, 1), 0), 0, 1)
@@ -93,8 +93,8 @@ def select_prototypes(
     class_centres: jax.Array,
     context_centres: jax.Array,
     weights: jax.Array,
-    bias: jax.Array | None = None,
     *,
+    bias: jax.Array | None = None,
     mu_f: float = 0.9,
     context: tuple[float, float] = (0.05, 0.9),
 ) -> Prototypes:
@@ -117,8 +117,8 @@ def select_prototypes(
     Source: paper Eq. 3-4; reference step "make_lpcam" (the lower bound is only in the code, the fallback only in the
     code for COCO).
     """
-    score = jnp.where(_exists(class_centres), own_scores(class_centres, class_centres, weights, bias), -1)
-    context_score = own_scores(context_centres, class_centres, weights, bias)
+    score = jnp.where(_exists(class_centres), own_scores(class_centres, class_centres, weights, bias=bias), -1)
+    context_score = own_scores(context_centres, class_centres, weights, bias=bias)
     mu_f, (low, mu_b) = (mu_f, context) if weights.shape[1] >= ENOUGH_CLASSES else BOUNDS_OF_FEW
     passed, is_context = score > mu_f, (context_score > low) & (context_score < mu_b)
     best = (score >= score.max(axis=1, keepdims=True) - 1e-6) & (score >= 0)

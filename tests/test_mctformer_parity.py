@@ -259,5 +259,5 @@ def test_centres_are_scored_as_the_head_scores_a_picture_that_is_one_centre_ever
     np.testing.assert_allclose(ours, scores, rtol=1e-4, atol=1e-5)
     own = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     own = own.reshape(CLASSES, -1, CLASSES)[np.arange(CLASSES), :, np.arange(CLASSES)]
-    scored = own_scores(prototypes.class_centres, prototypes.class_centres, of.weights, of.bias)
+    scored = own_scores(prototypes.class_centres, prototypes.class_centres, of.weights, bias=of.bias)
     np.testing.assert_allclose(scored, own, rtol=1e-3)

@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from lpcam_jax.backbones.config import ViTConfig
 from lpcam_jax.config import check_numbers, numbers, registry
 from lpcam_jax.config.numbers import Limit
 from lpcam_jax.machine.errors import UserError
@@ -35,6 +36,7 @@ LIMITS = {
         "give the smallest and the largest, at least 1",
         [(64, 64), (64, 80)],
     ),
+    limit_of(get_type_hints(ViTConfig, include_extras=True)["depth"]): ([(3, " is 3;")], "use at least 4", [4]),
     limit_of(numbers.ScaleRange): (
         [((1.5, 0.5), " 1.5 0.5:"), ((0.0, 1.0), " 0 1:")],
         "give the smallest and the largest, above 0",

@@ -153,7 +153,7 @@ def write_patches(
     masks = prototypes.class_mask, prototypes.context_mask
     classes = [{"name": name} for name in source.class_names]
     for context, kind in enumerate(_KINDS):
-        scores = np.asarray(own_scores(centres[context], centres[0], weights, bias))
+        scores = np.asarray(own_scores(centres[context], centres[0], weights, bias=bias))
         selected = np.asarray(masks[context])
         total = np.maximum(np.asarray(counts[context]).sum(axis=1, keepdims=True), 1)
         shares = np.asarray(counts[context]) / total

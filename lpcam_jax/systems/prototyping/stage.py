@@ -73,9 +73,9 @@ def make_prototypes(
             means.append(set_means)
             counts.append(set_counts)
             nearest.append(Nearest(*members))
-    scorer = clustered.weights, clustered.bias
-    prototypes = select_prototypes(*means, *scorer, mu_f=settings.mu_f, context=settings.context)
-    for line in selection_report(source.class_names, prototypes, *scorer, mu_f=settings.mu_f):
+    bounds = {"mu_f": settings.mu_f, "context": settings.context}
+    prototypes = select_prototypes(*means, clustered.weights, bias=clustered.bias, **bounds)
+    for line in selection_report(source.class_names, prototypes, clustered.weights, clustered.bias, mu_f=settings.mu_f):
         tqdm.write(line)
     prototypes = finish(state, prototypes)
     if processes.is_first():
@@ -139,7 +139,7 @@ def selection_report(
     Returns:
         c lines.
     """
-    scores = np.asarray(own_scores(prototypes.class_centres, prototypes.class_centres, weights, bias))
+    scores = np.asarray(own_scores(prototypes.class_centres, prototypes.class_centres, weights, bias=bias))
     lines = []
     for n, name in enumerate(class_names):
         selected, context = np.asarray(prototypes.class_mask[n]), np.asarray(prototypes.context_mask[n])
