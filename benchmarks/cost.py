@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,8 @@ from lpcam_jax.machine.devices import portable
 from lpcam_jax.systems.deeplab.config import DeepLabConfig
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.systems.lpcam.maps import features_of_both
+from lpcam_jax.systems.mctformer.config import MCTformerConfig
+from lpcam_jax.systems.mctformer.maps import grid_maps
 from lpcam_jax.training.state import graph_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -38,13 +41,17 @@ SHOWN = {name: CHIPS[name] for name in ("v5e", "H100")}
 
 
 class Program(NamedTuple):
-    """What is lowered: a function of arguments that are shapes; how often it runs, and in which precision."""
+    """What is lowered: a function of arguments that are shapes; how often it runs, and in which precision.
+
+    unrolled: whether flops and bytes are those of its loops written out, because compilers count their bodies once.
+    """
 
     name: str
     function: Callable
     arguments: tuple
     times: int = 1
     precision: str = "highest"
+    unrolled: bool = False
 
 
 def main() -> None:
@@ -79,13 +86,21 @@ class Cost(NamedTuple):
 
 def cost_of(program: Program, everywhere: NamedSharding | None = None) -> Cost:
     """What the compiler says; `everywhere`: of other devices than these, and then it is not lowered for PLATFORMS."""
-    with portable():
-        function = program.function if hasattr(program.function, "lower") else jax.jit(program.function)
-        arguments = jax.tree.map(partial(_placed, sharding=everywhere), program.arguments)
-        if everywhere is None:
-            jax.export.export(function, platforms=PLATFORMS)(*arguments)
-        compiled = function.lower(*arguments).compile()
-    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    arguments = jax.tree.map(partial(_placed, sharding=everywhere), program.arguments)
+
+    def compiled():
+        # Not the function itself, which is traced only once.
+        function = program.function if hasattr(program.function, "lower") else jax.jit(lambda *a: program.function(*a))
+        with portable():
+            if everywhere is None:
+                jax.export.export(function, platforms=PLATFORMS)(*arguments)
+            return function.lower(*arguments).compile()
+
+    as_it_is = compiled()
+    memory, cost = as_it_is.memory_analysis(), as_it_is.cost_analysis()
+    if program.unrolled:
+        with mock.patch.object(jax.lax, "scan", partial(jax.lax.scan, unroll=True)):
+            cost = compiled().cost_analysis()
     peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
     peak -= memory.alias_size_in_bytes  # what is donated
     return Cost(program.times * cost["flops"], program.times * cost["bytes accessed"], peak)
@@ -132,6 +147,13 @@ def programs(*, steps: bool) -> Iterator[Program]:
             arguments = (*folded, _floats(2 * CLASSES, 2048), _bytes(1, *shape, 3), _integers(1, 2))
             name = f"maps of a picture of 500x375, scale {scale:g}, with its mirror image, {precision}"
             yield Program(name, network, arguments, precision=precision)
+    graph, *state = graph_of(MCTformerConfig(), CLASSES)
+    depth, dim = MCTformerConfig().model.depth, MCTformerConfig().model.dim
+    for size, scale in (((375, 500), 1), ((480, 640), 1), ((480, 640), 2)):
+        shape = tuple(-(-length * scale // 32) * 32 for length in size)
+        arguments = (*state, _bytes(1, *shape, 3), _integers(1, 2), _floats(depth), _floats(CLASSES, dim))
+        name = f"MCTformer and LPCAM of a picture of {size[1]}x{size[0]}, scale {scale}, with its mirror image"
+        yield Program(name, partial(_transformer_maps, graph), arguments, unrolled=True)
     if steps:
         for step in (_classifier_step, _segmentation_step):
             for precision in ("float32", "bfloat16"):
@@ -143,6 +165,10 @@ def _maps(graph, parameters, batch_stats, directions, pictures, sizes):
     straight, mirrored, logits = features_of_both(model, pictures, sizes)
     head = model.head[...]
     return cam(straight, head) + cam(mirrored, head), lpcam(straight + mirrored, directions), logits
+
+
+def _transformer_maps(graph, parameters, batch_stats, *inputs):
+    return grid_maps(nnx.merge(graph, parameters, batch_stats), *inputs)
 
 
 def _classifier_step(precision: str) -> Program:
