@@ -153,7 +153,7 @@ def programs(*, steps: bool) -> Iterator[Program]:
         shape = tuple(-(-length * scale // 32) * 32 for length in size)
         arguments = (*state, _bytes(1, *shape, 3), _integers(1, 2), _floats(depth), _floats(CLASSES, dim))
         name = f"MCTformer and LPCAM of a picture of {size[1]}x{size[0]}, scale {scale}, with its mirror image"
-        yield Program(name, partial(_transformer_maps, graph), arguments, unrolled=True)
+        yield Program(name, partial(_transformer_maps, graph), arguments, precision="float32", unrolled=True)
     if steps:
         for step in (_classifier_step, _segmentation_step):
             for precision in ("float32", "bfloat16"):
