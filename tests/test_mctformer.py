@@ -253,3 +253,9 @@ def test_a_run_continues_with_the_network_of_another(program, tiny_runs, tmp_pat
     finished = program(*words, "--training.epochs", 1)
     assert finished.code == 0, finished.err
     assert f"weights {run}: its backbone" in finished.out + finished.err
+
+
+def test_a_crop_without_a_whole_patch_is_refused(program, tiny_runs, tmp_path):
+    finished = program(*tiny_runs.words("mctformer"), "--model.patch", 1000, "--workdir", tmp_path / "run")
+    assert finished.code == 2
+    assert "smaller than a patch, which has 1000 pixels" in finished.err

@@ -1,6 +1,7 @@
 """Numbers that nothing can be computed with are refused, whatever recipe holds them; the line names the flag."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints
@@ -37,6 +38,27 @@ LIMITS = {
         [(64, 64), (64, 80)],
     ),
     limit_of(get_type_hints(ViTConfig, include_extras=True)["depth"]): ([(3, " is 3;")], "use at least 4", [4]),
+    limit_of(numbers.Level): (
+        [(-0.5, " is -0.5;"), (2, " is 2;"), (math.nan, " is nan;")],
+        "give a number from 0 to 1",
+        [0, 1],
+    ),
+    limit_of(numbers.Factor): (
+        [(0, " is 0;"), (1.5, " is 1.5;"), (math.nan, " is nan;")],
+        "give a number above 0, at most 1",
+        [0.5, 1],
+    ),
+    limit_of(numbers.Exponent): (
+        [(0, " is 0;"), (-1, " is -1;"), (math.inf, " is inf;"), (math.nan, " is nan;")],
+        "give a number above 0",
+        [0.5, 30],
+    ),
+    limit_of(numbers.Reach): ([(1, " is 1;"), (500, " is 500;")], "give a number from 2 to 64", [2, 64]),
+    limit_of(numbers.Jitter): (
+        [((-1, 0, 0, 0), " -1 0 0 0:"), ((0, 0, 0, 0.6), " 0 0 0 0.6:")],
+        "give four numbers from 0 to 1, the last at most 0.5",
+        [(0, 0, 0, 0), (1, 1, 1, 0.5)],
+    ),
     limit_of(numbers.ScaleRange): (
         [((1.5, 0.5), " 1.5 0.5:"), ((0.0, 1.0), " 0 1:")],
         "give the smallest and the largest, above 0",

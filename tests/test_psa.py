@@ -150,11 +150,34 @@ def test_masks_stop_where_features_change():
     features[:, 4:] = 9
     maps = np.zeros((1, 47, 61), np.float32)
     maps[0, :24, :16] = 1
-    mask = similar_labels(maps, features, background=0.1, steps=64)
+    mask = similar_labels(maps, features, stride=8, background=0.1, steps=64)
     assert mask.shape == (47, 61)
     assert (mask[:, :28] == 1).mean() > 0.95
     assert (mask[:, 36:] == 0).all()
-    assert similar_labels(maps[:0], features, background=0.1).max() == 0
+    assert similar_labels(maps[:0], features, stride=8, background=0.1).max() == 0
+
+
+@pytest.mark.parametrize("size", [(3, 500), (41, 41), (1, 1), (500, 3), (33, 64)])
+def test_pictures_of_any_size_lie_on_the_grid_of_the_network(size):
+    """A picture whose left half belongs together, however few positions it has."""
+    grid = tuple(-(-length // 8) for length in size)
+    features = np.zeros((*grid, 4), np.float32)
+    maps = np.zeros((1, *size), np.float32)
+    maps[:, :, : size[1] // 2] = 1
+    features[:, grid[1] // 2 :] = 9
+    mask = similar_labels(maps, features, stride=8, background=0.3)
+    assert mask.shape == size
+    if grid[1] > 4:
+        columns = np.arange(size[1])
+        assert (mask[:, columns < 8 * (grid[1] // 2 - 1)] == 1).all()
+        assert (mask[:, columns >= 8 * (grid[1] // 2 + 1)] == 0).all()
+
+
+def test_the_second_background_must_be_the_smaller_one(program, tiny_runs, tmp_path):
+    words = (*tiny_runs.words("psa"), "--labels.low", 12, "--labels.high", 1, "--workdir", tmp_path / "run")
+    finished = program(*words)
+    assert finished.code == 2
+    assert "--labels.low 12 --labels.high 1: the background of the second CRF" in finished.err
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,11 @@ def test_what_is_uncovered_is_filled_and_either_direction_occurs(name):
     assert (one != other).any()
 
 
+def test_of_no_bits_a_picture_is_black():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8))
+    assert np.asarray(OPERATIONS["posterize"](picture, 1.0, 1, (0, 0, 0))).max() == 0
+
+
 def test_shift_is_of_a_share_of_the_side():
     image = np.asarray(photograph()).astype(int)
     np.testing.assert_array_equal(changed("shift across", 1.0)[:, :33], image[:, 27:])

@@ -5,6 +5,7 @@ root: Annotated[str, MAY_CHANGE] = ""                                   has no i
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
@@ -40,6 +41,18 @@ PixelRange = Annotated[
 ScaleRange = Annotated[
     tuple[float, float],
     Limit(lambda value: 0 < value[0] <= value[1], "give the smallest and the largest, above 0"),
+]
+
+Level = Annotated[float, Limit(lambda value: 0 <= value <= 1, "give a number from 0 to 1")]
+Factor = Annotated[float, Limit(lambda value: 0 < value <= 1, "give a number above 0, at most 1")]
+Exponent = Annotated[float, Limit(lambda value: 0 < value < math.inf, "give a number above 0")]
+Reach = Annotated[int, Limit(lambda value: 2 <= value <= 64, "give a number from 2 to 64")]
+Jitter = Annotated[
+    tuple[float, float, float, float],
+    Limit(
+        lambda value: all(0 <= one <= 1 for one in value) and value[3] <= 0.5,
+        "give four numbers from 0 to 1, the last at most 0.5",
+    ),
 ]
 
 MAY_CHANGE = "may change"

@@ -65,6 +65,11 @@ def _lightened(picture: Picture, amount: int) -> Picture:
     return picture.point([min(value + amount, 255) if value < 128 else value for value in range(256)] * 3)
 
 
+def _posterized(picture: Picture, bits: int) -> Picture:
+    """The highest bits of every value; of none, black."""
+    return ImageOps.posterize(picture, bits) if bits else picture.point([0] * 768)
+
+
 # (picture, level in [0, 1], sign of what has a direction, colour of what is uncovered) -> picture
 OPERATIONS: dict[str, Callable[[Picture, float, int, Color], Picture]] = {
     "contrast to the full": lambda picture, level, sign, fill: ImageOps.autocontrast(picture),
@@ -73,7 +78,7 @@ OPERATIONS: dict[str, Callable[[Picture, float, int, Color], Picture]] = {
     "rotate": lambda picture, level, sign, fill: picture.rotate(
         sign * 30 * level, resample=Image.Resampling.BICUBIC, fillcolor=fill
     ),
-    "posterize": lambda picture, level, sign, fill: ImageOps.posterize(picture, 4 - int(4 * level)),
+    "posterize": lambda picture, level, sign, fill: _posterized(picture, 4 - int(4 * level)),
     "solarize": lambda picture, level, sign, fill: ImageOps.solarize(picture, 256 - int(256 * level)),
     "lighten": lambda picture, level, sign, fill: _lightened(picture, int(110 * level)),
     "color": _enhanced(ImageEnhance.Color),

@@ -117,6 +117,13 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         Exception: The file cannot be opened or is damaged; damage can raise nearly anything.
     """
+    try:
+        return _arrays(path)
+    except SystemError:  # CPython 3.11's parser, which reads the headers, may stumble in threads: the file is sound
+        return _arrays(path)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
     # Opened here, because NumPy does not close a damaged archive.
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):  # NumPy would call such a file a pickle

@@ -206,6 +206,7 @@ def similar_labels(
     maps: np.ndarray,
     features: np.ndarray,
     *,
+    stride: int,
     background: float,
     radius: int = 5,
     beta: float = 8.0,
@@ -215,7 +216,8 @@ def similar_labels(
 
     Args:
         maps: float (n, H, W), in [0, 1].
-        features: float32 (h, w, d), of the picture's positions; the stride is ceil(H / h).
+        features: float32 (h, w, d), of the picture's positions, which cover it.
+        stride: pixels per position.
         background: the background's map, everywhere.
         radius: reach of a step, in positions.
         beta: exponent of the affinities.
@@ -230,7 +232,6 @@ def similar_labels(
     (count, *size), grid = maps.shape, features.shape[:2]
     if not count:
         return np.zeros(size, np.uint8)
-    stride = -(-size[0] // grid[0])
     scores = np.concatenate([np.full((1, *size), background, np.float32), maps.astype(np.float32, copy=False)])
     whole = [(0, stride * cells - length) for cells, length in zip(grid, size, strict=True)]
     pooled = np.pad(scores, [(0, 0), *whole]).reshape(count + 1, grid[0], stride, grid[1], stride).mean(axis=(2, 4))

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from ...backbones.config import BackboneConfig, ResNetConfig
 from ...config import common
 from ...config.common import Batches, RunConfig
-from ...config.numbers import MAY_CHANGE, Count, OptionalCount, PixelRange, Scales
+from ...config.numbers import MAY_CHANGE, Count, Factor, OptionalCount, PixelRange, Scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class LPCAMTraining:
     """learning rate of the backbone"""
     head_multiplier: float = 10.0
     """factor on the learning rate of the head"""
-    layer_decay: float = 1.0
+    layer_decay: Factor = 1.0
     """factor on the learning rate of each layer of the backbone, counted from the head: 0.65 to 0.8 is usual where a
     pretrained transformer is trained further"""
     weight_decay: float = 1e-4

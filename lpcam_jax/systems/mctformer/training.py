@@ -17,6 +17,7 @@ from ...data.pipeline import Augmentation
 from ...data.rand_augment import rand_augment
 from ...data.records import Record, RecordSource
 from ...inference.forward import as_they_are
+from ...machine.errors import UserError
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, steps_of, train
 from ...training.optimizers import Group, Path, grouped, without_decay
@@ -43,9 +44,14 @@ def train_mctformer(job: Job, pictures: RecordSource, validation: RecordSource) 
         TrainState after the last step.
 
     Raises:
-        UserError: see `training.loop.train`.
+        UserError: see `training.loop.train`; or a crop has no whole patch.
     """
     config, training = job.run.config, job.run.config.training
+    if training.crop < config.model.patch:
+        raise UserError(
+            f"--training.crop {training.crop}: smaller than a patch, which has {config.model.patch} pixels; give a "
+            "multiple of it."
+        )
     steps = steps_of(training, len(pictures))
     of_epoch = max(len(pictures) // training.batch_size, 1)
     network = network_of(config, len(job.run.class_names))

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from ...backbones.config import BackboneConfig
 from ...backbones.wideresnet import WideResNet38Config
 from ...config.common import Batches, RunConfig
-from ...config.numbers import MAY_CHANGE, Count
+from ...config.numbers import MAY_CHANGE, Count, Exponent, Jitter, Level, Reach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +15,9 @@ class PSALabels:
 
     method: str = "lpcam"
     """method of the heat maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of another array in their files"""
-    low: float = 1.0
+    low: Exponent = 1.0
     """exponent of the background, (1 - max of the maps)^low, in the CRF that says what is a class"""
-    high: float = 12.0
+    high: Exponent = 12.0
     """exponent of the background in the CRF that says what is background; psa's own are 4 and 32"""
 
 
@@ -32,9 +32,9 @@ class PSATraining:
     crop: Count = 448
     """side of the square crop, a multiple of the grid's stride; smaller pictures are padded with zeros after
     normalisation"""
-    jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
+    jitter: Jitter = (0.3, 0.3, 0.3, 0.1)
     """the most that brightness, contrast, saturation and hue are changed"""
-    radius: Count = 5
+    radius: Reach = 5
     """pairs of positions nearer than this are compared; in units of the grid, 8 pixels on a WideResNet-38"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd is the references' "PolyOptimizer", with practically no momentum"""
@@ -59,11 +59,11 @@ class PSAInference(Batches):
 
     method: str = ""
     """method of the heat maps; empty: the one that the network was trained on"""
-    background: float = 0.39
+    background: Level = 0.39
     """the background's map before the walk, everywhere; best the threshold at which the seeds are best"""
-    radius: Count = 5
+    radius: Reach = 5
     """reach of a step, in positions of the grid"""
-    beta: float = 8.0
+    beta: Exponent = 8.0
     """exponent of the affinities; the higher, the harder it is to pass on"""
     steps: Count = 64
     """number of steps; psa's own is 256"""

@@ -22,7 +22,7 @@ from ...results.shown import Pages
 from ...seeds import with_class_values
 from ...training.checkpoints import TrainState
 from ...training.run import Run
-from ...training.state import inference_network
+from ...training.state import inference_network, network_of
 from ..protocol import model_protocol, precision_of
 from .network import AffinityNet
 
@@ -63,11 +63,12 @@ def make_pseudo_masks(
         precision=precision_of(run),
         **walk,
     )
+    stride = network_of(run.config, classes).stride
     folder = MaskResults(out, protocol, title="Pseudo masks", caption="pseudo mask", pages=pages)
 
     def write(_: int, record: Record, features: np.ndarray) -> None:
         mapped, before = heatmaps.read_for(record, method, classes=classes)
-        mask = similar_labels(before, features, background=inference.background, **walk)
+        mask = similar_labels(before, features, stride=stride, background=inference.background, **walk)
         folder.write(record, with_class_values(mask, mapped))
 
     skipped = []

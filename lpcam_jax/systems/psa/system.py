@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from ...data.records import RecordSource
+from ...machine.errors import UserError
 from ...training.run import Job
 from ..base import InferFlags, Metrics, Preparation, System
 from .config import PSAConfig, PSAInference
@@ -44,6 +45,11 @@ class PSA(System[PSAConfig]):
         from .training import train_affinity
 
         expect_maps(config, "the affinity network")
+        if config.labels.low >= config.labels.high:
+            raise UserError(
+                f"--labels.low {config.labels.low:g} --labels.high {config.labels.high:g}: the background of the "
+                "second CRF must be the smaller one; give a larger --labels.high."
+            )
         pictures = training_source(config)
         expect_few_classes(pictures, "the affinity network")
         work = {

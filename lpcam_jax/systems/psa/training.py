@@ -35,8 +35,9 @@ def train_affinity(job: Job, pictures: ScoredPictures) -> TrainState:
     least = 2 * network.stride * training.radius
     if training.crop % network.stride or training.crop < least:
         raise UserError(
-            f"--training.crop {training.crop}: the network compares positions up to {training.radius} apart on a grid "
-            f"of {network.stride} pixels; give a multiple of {network.stride} that is at least {least}."
+            f"--training.crop {training.crop}: the network compares positions up to {training.radius} apart "
+            f"(--training.radius) on a grid of {network.stride} pixels; give a multiple of {network.stride} that is at "
+            f"least {least}."
         )
     steps = steps_of(training, len(pictures))
     plan = Plan(
