@@ -275,7 +275,8 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config, items):
-    """Whatever drives a browser is of the rest; what needs a GPU or TPU is skipped without one."""
+    """Whatever drives a browser is of the rest; what needs a GPU or TPU is skipped without one; the longest first."""
+    items.sort(key=lambda item: item.get_closest_marker("minutes") is None)
     for item in items:
         if "driver" in item.fixturenames:
             item.add_marker("rest")

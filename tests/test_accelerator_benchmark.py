@@ -35,6 +35,7 @@ def dying(sizes):
     yield "deadly", lambda: os._exit(3)
 
 
+@pytest.mark.minutes
 def test_the_short_form_has_a_row_for_everything(start_program, tmp_path):
     process = start_program("-m", "benchmarks.accelerator", "--short", "--minutes", "60", "--out", tmp_path)
     out, err = process.communicate()

@@ -86,6 +86,7 @@ def run(program, words: list[str]):
 
 
 @pytest.mark.rest
+@pytest.mark.minutes
 def test_every_example_of_every_help_works_as_pasted(program, folder):
     done = []  # some are shown twice
     commands = [f"lpcam_jax.commands.{name.replace('-', '_')}" for name in COMMANDS]
