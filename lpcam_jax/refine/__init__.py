@@ -1,1 +1,1 @@
-"""From heat maps to pseudo masks: dense CRF, IRN's random walk, saliency."""
+"""From heat maps to pseudo masks: dense CRF, random walks among similar pixels, saliency."""
