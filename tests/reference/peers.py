@@ -251,8 +251,8 @@ def package(name: str) -> Any:
     try:
         pytest.importorskip("torchvision", reason="pip install -e '.[parity]'")
     except RuntimeError:
-        for operator in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        for missing in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{missing}", "(Tensor boxes, Tensor scores, float threshold) -> Tensor")
         importlib.import_module("torchvision")
     return pytest.importorskip(name, reason="pip install -e '.[parity]'")
 
