@@ -230,8 +230,9 @@ def _mute_late_reports() -> None:
     are never awaited. Only called when a write has failed and the program is about to end.
     """
     warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_is_not_from_orbax)
+    logging.getLogger("absl").addFilter(_is_not_from_orbax)
+    # All of it: errors of TensorStore's futures have no frames to know them by, and only Orbax uses asyncio here.
+    logging.getLogger("asyncio").disabled = True
     report = sys.unraisablehook
 
     def report_unless_late(unraisable: Any) -> None:
