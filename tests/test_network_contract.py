@@ -233,6 +233,7 @@ class TestEveryFormOfABackbone:
         assert all(isinstance(getattr(model, part), nnx.Module) for part in model.parts)
         parts = {path[0] for path, _ in jax.tree_util.tree_leaves_with_path(backbone(name).parameters)}
         assert {part.key for part in parts} == set(model.parts), "every parameter is in a part"
+        assert model.stem == model.parts[: len(model.stem)] != ()
         for _, module in nnx.iter_modules(model):
             for conv, norm in getattr(module, "folds", ()):
                 assert isinstance(getattr(module, norm), BatchNorm)

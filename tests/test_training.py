@@ -230,8 +230,8 @@ def test_the_log_drops_what_came_after_the_checkpoint_and_a_cut_line(tmp_path):
 
 def test_two_sgd_steps_by_hand():
     training = LPCAMTraining(learning_rate=0.1, head_multiplier=10, weight_decay=0.01, momentum=0.5, power=0.9)
-    network = SimpleNamespace(backbone=SimpleNamespace(parts=("conv1", "layer1")))
-    optimizer = classifier_optimizer(replace(training, frozen=("conv1",)), network, steps=4)
+    network = SimpleNamespace(backbone=SimpleNamespace(parts=("conv1", "layer1"), stem=("conv1",)))
+    optimizer = classifier_optimizer(replace(training, frozen=("stem",)), network, steps=4)
     parameters = {"backbone": {"conv1": jnp.array([1.0]), "layer1": jnp.array([2.0])}, "head": jnp.array([3.0])}
     gradients = [[0.5, 0.5, 0.5], [-1.0, -1.0, 0.25]]
 

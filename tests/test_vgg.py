@@ -145,7 +145,7 @@ def test_lpcam_is_trained_on_it_and_maps_pictures(trained, program, tmp_path):
 
 
 def test_a_run_on_its_backbone_takes_over_layout_and_width(trained, recipe, program, tmp_path):
-    words = ("--model.backbone", "vgg16", "--model.weights", trained, "--training.frozen", "block1")
+    words = ("--model.backbone", "vgg16", "--model.weights", trained)
     finished = program("train.py", recipe, *words, "--stages", "classifier", "--workdir", tmp_path / "run")
     assert finished.code == 0, finished.err
     assert "its backbone" in finished.out + finished.err

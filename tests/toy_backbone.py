@@ -50,6 +50,7 @@ class Preact(nnx.Module):
 
     stages: ClassVar = ("fine", "middle", "coarse")
     parts: ClassVar = ("stem", *stages)
+    stem: ClassVar = ("stem",)
     nonnegative: ClassVar = False
 
     def __init__(self, width, *, dtype, rngs):

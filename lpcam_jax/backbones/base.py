@@ -15,6 +15,7 @@ class Backbone(Protocol):
         channels: d_s of each stage.
         strides: pixels per position of each stage.
         parts: names that `--training.frozen` accepts, first to last layer; attributes of the module.
+        stem: those of its first layer, which `--training.frozen stem` freezes.
         nonnegative: whether the last features come from a ReLU.
 
     Its submodules may declare three more attributes:
@@ -34,6 +35,7 @@ class Backbone(Protocol):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     parts: ClassVar[tuple[str, ...]]
+    stem: ClassVar[tuple[str, ...]]
     nonnegative: ClassVar[bool]
 
     def __call__(self, images: jax.Array, sizes: Sizes = None, *, train: bool = False) -> tuple[jax.Array, ...]:

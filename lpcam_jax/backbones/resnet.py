@@ -100,6 +100,7 @@ class ResNet(nnx.Module):
 
     stages: ClassVar = ("stem", "layer1", "layer2", "layer3", "layer4")
     parts: ClassVar = ("conv1", "bn1", *stages[1:])
+    stem: ClassVar = ("conv1", "bn1")
     nonnegative: ClassVar = True
     folds: ClassVar = (("conv1", "bn1"),)
 

@@ -281,6 +281,7 @@ class Swin(nnx.Module):
 
     stages: ClassVar = STAGES
     parts: ClassVar = ("embedding", *STAGES)
+    stem: ClassVar = ("embedding",)
     strides: ClassVar = tuple(PATCH * 2**number for number in range(len(STAGES)))
     nonnegative: ClassVar = False
 

@@ -94,6 +94,7 @@ class VGG16(nnx.Module):
 
     stages: ClassVar = ("block3", "block4", "block5")
     parts: ClassVar = ("block1", "block2", *stages)
+    stem: ClassVar = ("block1",)
     nonnegative: ClassVar = True
 
     def __init__(

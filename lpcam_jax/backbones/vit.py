@@ -212,6 +212,7 @@ class ViT(nnx.Module):
 
     stages: ClassVar = ("blocks1", "blocks2", "blocks3", "blocks4")
     parts: ClassVar = ("embedding", *stages)
+    stem: ClassVar = ("embedding",)
     nonnegative: ClassVar = False
 
     def __init__(

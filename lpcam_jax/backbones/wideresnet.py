@@ -143,6 +143,7 @@ class WideResNet38(nnx.Module):
 
     stages: ClassVar = (*TAPS.values(), "conv6")
     parts: ClassVar = ("conv1a", *BASIC, *BOTTLENECKS, "bn7")
+    stem: ClassVar = ("conv1a",)
     strides: ClassVar = (4, 8, 8, 8)
     nonnegative: ClassVar = True
 

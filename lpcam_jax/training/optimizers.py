@@ -17,7 +17,7 @@ from ..backbones.layers import BatchNorm
 from ..machine.errors import UserError
 
 Path = tuple[str | int, ...]
-FROZEN, EVERYTHING = "frozen", "all"
+FROZEN, EVERYTHING, STEM = "frozen", "all", "stem"
 
 
 class Group(NamedTuple):
@@ -101,7 +101,7 @@ def backbone_groups(network: nnx.Module, frozen: tuple[str, ...]) -> Callable[[P
 
     Args:
         network: a network with a `backbone`.
-        frozen: frozen parts, among `backbone.parts`; ("all",): all of them.
+        frozen: frozen parts, among `backbone.parts`; "stem": those of `backbone.stem`; ("all",): all of them.
 
     Returns:
         Path of a parameter -> name of its group.
@@ -112,6 +112,8 @@ def backbone_groups(network: nnx.Module, frozen: tuple[str, ...]) -> Callable[[P
     parts = network.backbone.parts
     if frozen == (EVERYTHING,):
         frozen = parts
+    if STEM in frozen:
+        frozen = (*network.backbone.stem, *(name for name in frozen if name != STEM))
     if unknown := [name for name in frozen if name not in parts]:
         raise UserError(f"--training.frozen {unknown[0]}: the backbone has no such part; it has {', '.join(parts)}.")
 

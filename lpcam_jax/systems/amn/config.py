@@ -36,8 +36,9 @@ class AMNTraining:
     head_multiplier: float = 20.0
     """factor on the learning rate of label encoder and convolutions"""
     weight_decay: float = 1e-4
-    frozen: tuple[str, ...] = ("conv1", "bn1")
-    """frozen parts of the backbone, among conv1, bn1, layer1 .. layer4, or all. Batch norm uses stored statistics"""
+    frozen: tuple[str, ...] = ("stem",)
+    """frozen parts of the backbone: stem (its first layer), those that it names, such as layer1, or all. Batch norm
+    uses stored statistics"""
     checkpoint_every: Annotated[Count, MAY_CHANGE] = 500
     """steps between checkpoints; the last step is always kept"""
 

@@ -59,7 +59,7 @@ class DeepLabTraining:
     hold: Count = 10
     """the learning rate is updated every HOLD steps"""
     frozen: tuple[str, ...] = ()
-    """frozen parts of the backbone, among conv1, bn1, layer1 .. layer4, or all"""
+    """frozen parts of the backbone: stem (its first layer), those that it names, such as layer1, or all"""
     batch_norm: Literal["fixed", "frozen", "train"] = "fixed"
     """batch norm of the backbone. fixed: not trained; frozen: scale and shift are trained, with the stored statistics;
     train: with batch statistics. The norms of deeplabv3plus's head are new and always trained with batch statistics"""

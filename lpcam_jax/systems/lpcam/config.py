@@ -36,11 +36,11 @@ class LPCAMTraining:
     higher"""
     power: float = 0.9
     """learning rate = initial * (1 - step / steps) ** power"""
-    frozen: tuple[str, ...] = ("conv1", "bn1")
-    """frozen parts of the backbone; in a ResNet among conv1, bn1, layer1 .. layer4, in a ViT among embedding, blocks1
-    .. blocks4, in a Swin transformer among embedding, stage1 .. stage4. all: every part. Then, with frozen batch norm,
-    only the head is trained, a linear probe: on the features of whole pictures, which are computed once, so crop and
-    long_side are not used, and epochs take seconds"""
+    frozen: tuple[str, ...] = ("stem",)
+    """frozen parts of the backbone. stem: its first layer. Others: in a ResNet among conv1, bn1, layer1 .. layer4, in a
+    ViT among embedding, blocks1 .. blocks4, in a Swin transformer among embedding, stage1 .. stage4. all: every part.
+    Then, with frozen batch norm, only the head is trained, a linear probe: on the features of whole pictures, which are
+    computed once, so crop and long_side are not used, and epochs take seconds"""
     batch_norm: Literal["frozen", "train"] = "frozen"
     """frozen: uses the stored statistics and leaves them unchanged; train: uses statistics of the global batch"""
     head_init: Literal["random", "zero"] = "random"
