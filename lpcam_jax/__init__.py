@@ -19,7 +19,7 @@ from .metrics import (
     seed_scores,
     threshold_sweep,
 )
-from .prototype_activation import directions, lpcam, similarity_maps, without_context
+from .prototype_activation import directions, evidence, lpcam, similarity_maps, without_context
 from .prototypes import Prototypes, class_scores, own_scores, select_prototypes
 from .seeds import (
     bounding_boxes,
@@ -50,6 +50,7 @@ __all__ = [
     "confident_labels",
     "confusion_matrix",
     "directions",
+    "evidence",
     "fuse",
     "inverse_length",
     "iou",

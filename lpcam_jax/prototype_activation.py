@@ -58,10 +58,27 @@ def lpcam(features: jax.Array, prototypes: Prototypes | jax.Array) -> jax.Array:
 
     Source: paper Eq. 5-6; reference step "make_lpcam" (the code applies the ReLU at each scale, the paper once).
     """
+    return jax.nn.relu(evidence(features, prototypes))
+
+
+@jax.jit
+def evidence(features: jax.Array, prototypes: Prototypes | jax.Array) -> jax.Array:
+    """LPCAM before its ReLU: above 0 for the class, below 0 for its context.
+
+        unit(f(x)) . direction_n
+
+    Args:
+        features: float (*b, h, w, d), of any length; zero features give zero.
+        prototypes: of c classes, or their `directions`, float (c, d).
+
+    Returns:
+        float (*b, h, w, c), in [-2, 2], on the feature grid.
+
+    Source: paper Eq. 5-6, without the ReLU.
+    """
     # Scaling the maps instead of the features, which are many more, saves a copy of the feature block.
     weights = directions(prototypes) if isinstance(prototypes, Prototypes) else prototypes
-    activation = jnp.einsum("...d,cd->...c", features, weights, precision="highest")
-    return jax.nn.relu(activation * inverse_length(features)[..., None])
+    return jnp.einsum("...d,cd->...c", features, weights, precision="highest") * inverse_length(features)[..., None]
 
 
 def without_context(prototypes: Prototypes) -> Prototypes:

@@ -32,6 +32,7 @@ from lpcam_jax.backbones.preprocessing import Preprocessing
 from lpcam_jax.config.registry import backbones, kinds, load_backbone_config
 from lpcam_jax.data.records import Record
 from lpcam_jax.machine.devices import portable
+from lpcam_jax.systems.lpcam.spreading import guide
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.step import make_train_step
 
@@ -253,6 +254,28 @@ class TestEveryFormOfABackbone:
             if model.nonnegative:
                 assert expected[-1].min() >= 0
             assert expected[-1].any()
+
+    def test_what_evidence_spreads_along_is_that_of_the_picture_alone(self, name):
+        sizes, model = BACKBONES[name].sizes, backbone_model(name)
+        pictures = np.zeros((len(sizes), *CANVAS, 3), np.uint8)
+        for picture, (height, width) in zip(pictures, sizes, strict=True):
+            picture[:height, :width] = np.random.default_rng(0).integers(0, 256, (height, width, 3))
+
+        def of(stages, sizes, pictures):  # each picture stands for its mirror image, too
+            twice = [jnp.concatenate([stage, stage]) for stage in stages]
+            return guide(model, twice, jnp.int32([*sizes, *sizes]), pictures)
+
+        together = of(stages_of_padded(name), sizes, pictures)
+        for index, size in enumerate(sizes):
+            alone = of(backbone(name)(image_of(size)[None]), [size], pictures[index : index + 1, : size[0], : size[1]])
+            np.testing.assert_array_equal(together["reach"][index], alone["reach"][0])
+            for part in ("features", "colours"):
+                rows, columns = together[f"{part}_grid"][index]
+                assert alone[part].shape[1:3] == (rows, columns)
+                np.testing.assert_allclose(together[part][index, :rows, :columns], alone[part][0], atol=2e-3)
+            block = min(model.strides[-3:-1], default=model.strides[-1])
+            corner = pictures[index, : min(block, size[0]), : min(block, size[1])]
+            np.testing.assert_allclose(alone["colours"][0, 0, 0], corner.mean(axis=(0, 1)) / 255, atol=2e-3)
 
     def test_padding_would_change_every_stage_if_it_were_not_known(self, name):
         images, sizes = padded(BACKBONES[name].sizes, CANVAS)

@@ -13,7 +13,7 @@ import lpcam_jax
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine.errors import UserError
-from lpcam_jax.systems.lpcam.maps import METHODS, TAUGHT_METHODS
+from lpcam_jax.systems.lpcam.maps import METHODS
 from lpcam_jax.systems.lpcam.teaching_stage import teach_directions
 from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run
@@ -79,7 +79,7 @@ def test_its_maps_stand_beside_the_others_and_seeds_are_cut_from_them(taught_map
     assert not (out / "pseudo_masks").exists()
     assert len(list((out / "seeds").iterdir())) == len(names)
     metrics = json.loads((out / "metrics.json").read_text())
-    assert list(metrics["scores"]) == list(TAUGHT_METHODS)
+    assert list(metrics["scores"]) == [*METHODS, "taught"]
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "seed of LPCAM-T" in page
     assert "seed of LPCAM-T" not in (mapped[0] / "index.html").read_text(encoding="utf-8")
@@ -116,5 +116,5 @@ def test_where_none_of_the_chosen_pictures_can_be_read_that_is_said(trained, mes
 def test_a_notebook_gets_them_too(taught_run, taught_maps):
     model = lpcam_jax.load(taught_run[0])
     result = model(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8), classes=model.class_names[0])
-    assert list(result.maps) == list(TAUGHT_METHODS)
+    assert list(result.maps) == [*METHODS, "taught"]
     assert result.maps["taught"].shape == (60, 80, 1)

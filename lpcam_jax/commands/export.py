@@ -62,8 +62,8 @@ class MapArguments(Arguments):
     maps: str
     """output folder of infer.py, or folder of maps (ID.npz: classes, and a float (n, H, W) array per method)"""
     method: str = ""
-    """method of the maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of another array; empty: the last in each
-    file: taught in a run with LPCAM-T, otherwise lpcam"""
+    """method of the maps: cam, lpcam_f, lpcam, taught (LPCAM-T), affinity (LPCAM-A), or the name of another array;
+    empty: the last in each file"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,8 +50,8 @@ class Arguments:
     refine: Literal["crf", "none"] = "crf"
     """crf: a dense CRF aligns the seeds with the edges of the picture; none: the unrefined seeds"""
     method: str = ""
-    """method of the maps: cam, lpcam_f, lpcam, taught (LPCAM-T), amn, or the name of another array; empty: the last in
-    each file"""
+    """method of the maps: cam, lpcam_f, lpcam, taught (LPCAM-T), affinity (LPCAM-A), amn, or the name of another array;
+    empty: the last in each file"""
     background: float = 0.3
     """seed threshold: pixels where no map is above it are background"""
     saliency: str = ""

@@ -37,8 +37,8 @@ class Arguments:
     out: str
     """folder for the masks, ID.png: 0 background, n + 1 class n, 255 unsure"""
     method: str = ""
-    """method of the maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of another array; empty: the last in each
-    file: taught in a run with LPCAM-T, otherwise lpcam"""
+    """method of the maps: cam, lpcam_f, lpcam, taught (LPCAM-T), affinity (LPCAM-A), or the name of another array;
+    empty: the last in each file"""
     threshold: float | Literal["best", "otsu"] = 0.3
     """pixels where no map is above this are background. best: the threshold with the highest mIoU, if infer.py scored
     the maps; otsu: Otsu's threshold of each map, which separates low from high values (no true masks needed)"""

@@ -99,8 +99,8 @@ class SureLabels:
     """Training labels from heat maps: pixels on whose label the seeds at two thresholds agree, each after a CRF."""
 
     method: str = "lpcam"
-    """method of the heat maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of another array in their files; the
-    default thresholds are for lpcam"""
+    """method of the heat maps: cam, lpcam_f, lpcam, taught (LPCAM-T), affinity (LPCAM-A), or the name of another array
+    in their files; the default thresholds are for lpcam"""
     foreground: float = 0.45
     """upper seed threshold: a pixel is labelled with a class if it has one at this threshold"""
     background: float = 0.25

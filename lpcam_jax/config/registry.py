@@ -35,7 +35,7 @@ DEFAULT = "classifier"
 _SYSTEMS = {
     "classifier": Place(
         "lpcam_jax.systems.lpcam.system",
-        {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM", "taught": "LPCAM-T"},
+        {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM", "taught": "LPCAM-T", "affinity": "LPCAM-A"},
     ),
     "irn": Place("lpcam_jax.systems.irn.system"),
     "psa": Place("lpcam_jax.systems.psa.system"),

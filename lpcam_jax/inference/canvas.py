@@ -55,9 +55,9 @@ def stack_scales(maps: Sequence[np.ndarray], size: Size) -> ScaleMaps:
     return ScaleMaps(padded, grids, np.array(size, np.int32))
 
 
-def canvas_of(size: Size) -> Size:
-    """The canvas of a picture (H, W): both rounded up to multiples of 128."""
-    return tuple(-(-length // _PIXELS) * _PIXELS for length in size)
+def canvas_of(size: Size, multiple: int = _PIXELS) -> Size:
+    """The canvas of a picture (H, W), or of a grid: both rounded up to multiples."""
+    return tuple(-(-length // multiple) * multiple for length in size)
 
 
 def fused(scales: ScaleMaps, extent: jax.Array, *, canvas: Size) -> jax.Array:

@@ -66,6 +66,7 @@ class Network(NamedTuple):
         scales: Sequence[float],
         batches: Batches,
         constants: Sequence[Any] = (),
+        at_first: Function | None = None,
         description: str | None,
         only: Sequence[int] | None = None,
         among: Sequence[int] | None = None,
@@ -79,6 +80,7 @@ class Network(NamedTuple):
             scales: factors on the sides of the pictures.
             batches: limits of batches and shapes.
             constants: see `forward`.
+            at_first: computed at the first scale instead; None: the same function at all.
             description: label of the progress bar; None: no progress bar.
             only: indices to compute; None: all.
             among: indices of the pictures that share the batches, as for `plan_batches`; None: those of `only`.
@@ -89,6 +91,8 @@ class Network(NamedTuple):
         """
         network = self.forward(function, *constants)
         passes = [Pass(scale, network) for scale in scales]
+        if at_first:
+            passes[0] = passes[0]._replace(network=self.forward(at_first, *constants))
         options = {"description": description, "only": only, "among": among, "extra_input": extra_input}
         return run_passes(passes, source, batches=batches, devices=self.devices, **options)
 

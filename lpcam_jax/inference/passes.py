@@ -123,12 +123,11 @@ class _Queue:
             outputs = {name: np.asarray(value) for name, value in outputs.result().items()}
             self._bar.set_postfix_str(str(self._plan), refresh=False)
             for index, number, slot, _ in batch:
-                rows, columns = outputs["grid"][slot]
                 record, results = self._unfinished[index]
                 results[number] = {
-                    name: value[slot, :rows, :columns] if value.ndim >= 4 else value[slot]
+                    name: _valid(value[slot], outputs.get(f"{name}_grid", outputs["grid"])[slot])
                     for name, value in outputs.items()
-                    if name != "grid"
+                    if not name.endswith("grid")
                 }
                 if all(result is not None for result in results):
                     del self._unfinished[index]
@@ -202,6 +201,11 @@ def expect_finite(record: Record, arrays: Iterable[np.ndarray]) -> None:
             f"{record.id}: the network's output is not finite; its training diverged or its checkpoint is damaged: "
             "train again."
         )
+
+
+def _valid(value: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """The part of a (h', w', ...) array that belongs to the picture; a vector or scalar as it is."""
+    return value[: grid[0], : grid[1]] if value.ndim >= 3 else value
 
 
 def _size_or_error(source: RecordSource, index: int) -> Size | UserError:

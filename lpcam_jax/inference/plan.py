@@ -22,7 +22,8 @@ class Pass(NamedTuple):
     Attributes:
         scale: factor on the sides of the pictures.
         network: (pictures uint8 (b, h, w, 3), sizes int32 (b, 2), extra input of the records, if any) -> dict of arrays
-            with leading axis b. Its entry "grid", int32 (b, 2), is the valid size of each (b, h', w', ...) array.
+            with leading axis b. Its entry "grid", int32 (b, 2), is the valid size of each (b, h', w', ...) array;
+            "NAME_grid" is that of the array NAME, if there is such an entry.
     """
 
     scale: float

@@ -48,8 +48,9 @@ class AMNInference(Batches):
     """How AMN maps pictures, and how seeds are cut from the maps."""
 
     method: str = ""
-    """method of the input heat maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of another array in their
-    files; empty: the one used for training. AMN's maps are not stretched where the input maps are certain background"""
+    """method of the input heat maps: cam, lpcam_f, lpcam, taught (LPCAM-T), affinity (LPCAM-A), or the name of another
+    array in their files; empty: the one used for training. AMN's maps are not stretched where the input maps are
+    certain background"""
     scales: Scales = (1.0, 0.5, 1.5, 2.0)
     """picture scales, each with its mirror image, over which logits are averaged"""
     background: float = 0.25

@@ -45,8 +45,8 @@ class IRNInference(Batches):
     """How the random walk turns heat maps into pseudo masks."""
 
     method: str = ""
-    """method of the heat maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of another array in their files;
-    empty: the one IRNet was trained on, or else the last in each file: taught in a run with LPCAM-T, otherwise lpcam"""
+    """method of the heat maps: cam, lpcam_f, lpcam, taught (LPCAM-T), affinity (LPCAM-A), or the name of another array
+    in their files; empty: the one IRNet was trained on, or else the last in each file"""
     background: float | None = None
     """pixels where no map is above this are background; none: 0.35"""
     radius: Reach = 5

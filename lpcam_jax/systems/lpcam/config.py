@@ -69,6 +69,9 @@ class LPCAMInference(Batches):
     """seed threshold: pixels where no map is above it are background"""
     probability: float = 0.5
     """pictures without labels: classes with at least this probability are mapped, or else the most probable one"""
+    affinity: OptionalCount = None
+    """beyond the paper, LPCAM-A: number of steps, such as 5, in which evidence spreads among positions that look alike.
+    none: no LPCAM-A"""
 
 
 @dataclass(frozen=True, kw_only=True)

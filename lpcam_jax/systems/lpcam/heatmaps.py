@@ -50,7 +50,8 @@ def make_heatmaps(
     """
     inference, classes, devices = run.config.inference, len(run.class_names), local_mesh()
     protocol = heatmap_protocol(run, state, prototypes, source)
-    folder = HeatMapFolder(out, run.class_names, methods_of(prototypes), protocol, refinement=refinement, pages=pages)
+    methods = methods_of(prototypes, inference)
+    folder = HeatMapFolder(out, run.class_names, methods, protocol, refinement=refinement, pages=pages)
     skipped = []
     if missing := folder.missing(source):
         results = map_pictures(
@@ -65,7 +66,7 @@ def make_heatmaps(
         skipped = write_all(results, lambda _, record, maps: folder.write(record, maps))
 
     def more_pages() -> list[tuple[str, str]]:
-        options = {"methods": methods_of(prototypes), "similarities": similarities, "devices": devices}
+        options = {"methods": methods, "similarities": similarities, "devices": devices}
         has_prototypes = write_prototype_page(run, state, prototypes, source, out, **options)
         return [("What the maps are made of: the prototypes of every class", "prototypes.html")] * has_prototypes
 
@@ -86,4 +87,5 @@ def heatmap_protocol(run: Run, state: TrainState, prototypes: Prototypes, source
         crf=False,
         background=inference.background,
         probability=inference.probability,
+        **({} if inference.affinity is None else {"affinity": inference.affinity}),
     )

@@ -1,4 +1,7 @@
-"""CAM, LPCAM-F and LPCAM of pictures, over several scales and mirror images (paper, Eq. 1, 5 and 6)."""
+"""CAM, LPCAM-F and LPCAM of pictures, over several scales and mirror images (paper, Eq. 1, 5 and 6).
+
+With them, if they are asked for, the maps beyond the paper: LPCAM-T (`teaching`) and LPCAM-A (`spreading`).
+"""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,21 +19,26 @@ from ...inference.passes import finish_each
 from ...inference.plan import Outputs
 from ...machine.devices import finishing
 from ...machine.errors import UserError
-from ...prototype_activation import directions, lpcam, similarity_maps, without_context
+from ...prototype_activation import directions, evidence, similarity_maps, without_context
 from ...prototypes import Prototypes
 from ...results.picture_maps import PictureMaps, mapped_classes
 from .config import LPCAMInference
 from .network import Classifier
+from .spreading import guide, spread_over_picture
 
 # Added to a map's maximum when normalizing; the reference does so for CAM only.
 EPSILON = {"cam": 1e-5, "lpcam_f": 0.0, "lpcam": 0.0, "taught": 0.0}
-# The paper's methods, and those of a run with LPCAM-T (`teaching`).
-METHODS, TAUGHT_METHODS = tuple(EPSILON)[:3], tuple(EPSILON)
+# The paper's methods.
+METHODS = tuple(EPSILON)[:3]
 
 
-def methods_of(prototypes: Prototypes) -> tuple[str, ...]:
-    """Names of the maps made with these prototypes; seeds are cut from the last."""
-    return METHODS if prototypes.taught is None else TAUGHT_METHODS
+def methods_of(prototypes: Prototypes, inference: LPCAMInference) -> tuple[str, ...]:
+    """Names of the maps that are made with these prototypes and settings; seeds are cut from the last."""
+    return (
+        *METHODS,
+        *(["taught"] if prototypes.taught is not None else []),
+        *(["affinity"] if inference.affinity is not None else []),
+    )
 
 
 def features_of_both(
@@ -48,8 +56,11 @@ def features_of_both(
         over both.
     """
     images, extents = with_mirror_images(model, pictures, sizes)
-    features = model.features(images, extents)
-    logits = model.logits(features, extents).reshape(2, len(pictures), -1).mean(axis=0)
+    return _of_both(model, model.features(images, extents), extents)
+
+
+def _of_both(model: Classifier, features: jax.Array, extents: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    logits = model.logits(features, extents).reshape(2, len(features) // 2, -1).mean(axis=0)
     return *mirrored_back(features, model.grid_sizes(extents)), logits
 
 
@@ -86,7 +97,7 @@ def map_pictures(
     Source: paper Eq. 1, 5, 6; reference steps "make_cam" and "make_lpcam". For LPCAM the features of the mirror image
     are added before the cosine; for CAM its map is added after the ReLU.
     """
-    methods = methods_of(prototypes)
+    made = tuple(EPSILON) if prototypes.taught is not None else METHODS
     # Directions of LPCAM-F, LPCAM and LPCAM-T, stacked for a single product with the features.
     stacked = [directions(without_context(prototypes)), directions(prototypes)]
     stacked += [] if prototypes.taught is None else [prototypes.taught]
@@ -97,10 +108,16 @@ def map_pictures(
         size = record.image.shape[:2]
         maps = {
             method: finished_maps(
-                [scale[method][..., classes] for scale in outputs], size, stride=stride, epsilon=EPSILON[method]
+                [np.maximum(scale[method][..., classes], 0) for scale in outputs],
+                size,
+                stride=stride,
+                epsilon=EPSILON[method],
             )
-            for method in methods
+            for method in made
         }
+        if inference.affinity is not None:
+            scales = [scale[made[-1]][..., classes] for scale in outputs]
+            maps["affinity"] = spread_over_picture(scales, outputs[0], size, steps=inference.affinity)
         return PictureMaps(classes, maps, probabilities)
 
     results = network.run(
@@ -109,6 +126,7 @@ def map_pictures(
         scales=inference.scales,
         batches=inference,
         constants=[jnp.concatenate(stacked)],
+        at_first=None if inference.affinity is None else grid_maps_and_guide,
         description=description,
         only=only,
         among=among,
@@ -117,7 +135,7 @@ def map_pictures(
 
 
 def grid_maps(model: Classifier, pictures: jax.Array, sizes: jax.Array, stacked: jax.Array) -> Outputs:
-    """Maps of one scale on the feature grid, summed over pictures and mirror images, and logits.
+    """Maps of one scale on the feature grid, of pictures and mirror images together, and logits.
 
     Args:
         model: the classifier.
@@ -126,11 +144,24 @@ def grid_maps(model: Classifier, pictures: jax.Array, sizes: jax.Array, stacked:
         stacked: float32 (m c, d), directions of the first m methods after "cam" in `EPSILON`.
 
     Returns:
-        The maps of each method, float32 (b, h', w', c), by its name; "logits" float32 (b, c).
+        "cam" and, of each further method, the `evidence`, float32 (b, h', w', c); "logits" float32 (b, c).
     """
-    straight, mirrored, logits = features_of_both(model, pictures, sizes)
+    images, extents = with_mirror_images(model, pictures, sizes)
+    return _grid_maps(model, model.features(images, extents), extents, stacked)
+
+
+def grid_maps_and_guide(model: Classifier, pictures: jax.Array, sizes: jax.Array, stacked: jax.Array) -> Outputs:
+    """`grid_maps`, and what evidence spreads along (`spreading.guide`)."""
+    images, extents = with_mirror_images(model, pictures, sizes)
+    stages = model.backbone(images, extents)
+    maps = _grid_maps(model, stages[-1].astype(jnp.float32), extents, stacked)
+    return maps | guide(model.backbone, stages, extents, pictures)
+
+
+def _grid_maps(model: Classifier, features: jax.Array, extents: jax.Array, stacked: jax.Array) -> Outputs:
+    straight, mirrored, logits = _of_both(model, features, extents)
     weights = model.head[...]
-    maps = jnp.split(lpcam(straight + mirrored, stacked), len(stacked) // weights.shape[1], axis=-1)
+    maps = jnp.split(evidence(straight + mirrored, stacked), len(stacked) // weights.shape[1], axis=-1)
     return {
         "cam": cam(straight, weights) + cam(mirrored, weights),
         **dict(zip(tuple(EPSILON)[1:], maps, strict=False)),

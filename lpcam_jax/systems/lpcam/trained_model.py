@@ -41,8 +41,7 @@ class NamedMaps(NamedTuple):
         names: names of these n classes.
         probabilities: probability of every class, in [0, 1], by name.
         maps: float32 (H, W, n), rounded to float16, normalized, in [0, 1], by method: "cam", "lpcam_f", "lpcam", and
-            "taught" if the run
-            has it.
+            "taught" and "affinity" if the run has them.
     """
 
     image: np.ndarray

@@ -14,7 +14,8 @@ class PSALabels:
     """Training labels from heat maps: what two CRFs agree on, one with a large background, one with a small."""
 
     method: str = "lpcam"
-    """method of the heat maps: cam, lpcam_f, lpcam, taught (LPCAM-T), or the name of another array in their files"""
+    """method of the heat maps: cam, lpcam_f, lpcam, taught (LPCAM-T), affinity (LPCAM-A), or the name of another array
+    in their files"""
     low: Exponent = 1.0
     """exponent of the background, (1 - max of the maps)^low, in the CRF that says what is a class"""
     high: Exponent = 12.0
