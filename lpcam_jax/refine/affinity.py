@@ -32,7 +32,7 @@ def spread(
     colours: jax.Array,
     *,
     valid: jax.Array | None = None,
-    power: float = 16,
+    power: int = 16,
     deviation: float = 0.2,
     steps: int = 5,
 ) -> jax.Array:

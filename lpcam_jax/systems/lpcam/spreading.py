@@ -70,7 +70,7 @@ def _block_means(pictures: jax.Array, sizes: jax.Array, stride: int, shape: tupl
 
 
 def spread_over_picture(
-    evidence: Sequence[np.ndarray], first: Outputs, size: tuple[int, int], *, steps: int
+    evidence: Sequence[np.ndarray], first: Outputs, size: tuple[int, int], **options: float
 ) -> np.ndarray:
     """LPCAM-A of a picture.
 
@@ -83,7 +83,7 @@ def spread_over_picture(
         evidence: float (h_s, w_s, n) for each scale s, on the grid of the last stage.
         first: the outputs of the first scale, with those of `guide`.
         size: (H, W) of the picture.
-        steps: of spreading.
+        options: steps, power and deviation of `spread`, where they are not its defaults.
 
     Returns:
         float16 (n, H, W), in [0, 1].
@@ -98,14 +98,14 @@ def spread_over_picture(
         (features, k), (colours, _), (grid, _) = (
             coarser(one) for one in (first["features"], first["colours"], np.moveaxis(mean, 0, -1))
         )
-        heat = _spread(features, colours, grid, steps)
+        heat = _spread(features, colours, grid, **options)
         finished = stack_scales([heat], size)
         canvas, extent = canvas_of(size), _extent(shape, heat.shape[:2], k, size)
         maps = [_finished(finished.only(one), extent, canvas=canvas) for one in range(n)]
         return np.stack([cropped(one, size) for one in maps])
 
 
-def _spread(features: np.ndarray, colours: np.ndarray, grid: np.ndarray, steps: int) -> np.ndarray:
+def _spread(features: np.ndarray, colours: np.ndarray, grid: np.ndarray, **options: float) -> np.ndarray:
     """`spread` of grids (h, w, ...), in a program of few shapes."""
     h, w, n = grid.shape
     room, classes = -(h * w) % _POSITIONS, 1 << (n - 1).bit_length()
@@ -116,7 +116,7 @@ def _spread(features: np.ndarray, colours: np.ndarray, grid: np.ndarray, steps: 
 
     valid = np.arange(h * w + room) < h * w
     # Classes that are not there have no evidence against the others.
-    heat = spread(flat(grid, classes), flat(features), flat(colours), valid=valid, steps=steps)
+    heat = spread(flat(grid, classes), flat(features), flat(colours), valid=valid, **options)
     return np.asarray(heat)[: h * w, :n].reshape(h, w, n)
 
 
