@@ -93,10 +93,12 @@ def main() -> None:
                 options = {"power": form.power, "deviation": form.deviation, "steps": form.steps}
                 given = evidence if form.signed else positive
                 groups = [slice(None)] if form.rivals else [slice(n, n + 1) for n in range(len(labels))]
-                parts = [
-                    spread_over_picture([one[..., k] for one in given], scales[0], size, **options) for k in groups
-                ]
-                maps[title, form] = np.concatenate(parts)
+                maps[title, form] = np.concatenate(
+                    [
+                        spread_over_picture([one[..., group] for one in given], scales[0], size, **options)
+                        for group in groups
+                    ]
+                )
         return maps
 
     chosen = set(range(0, len(source), arguments.every))
