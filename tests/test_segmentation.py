@@ -12,7 +12,7 @@ from tiny_networks import CLASSES, network
 from lpcam_jax.data.augment import resize_bicubic, scaled_size
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.deeplab.config import DeepLabInference
-from lpcam_jax.systems.deeplab.segment import mask_of, segment_pictures
+from lpcam_jax.systems.segmentation.segment import mask_of, segment_pictures
 
 V2, V3PLUS = "segmentation", "segmentation, v3plus"
 ORDER = (1, 3)  # of Noise: 37x50, 5x7

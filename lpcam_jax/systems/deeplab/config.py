@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from ...backbones.config import ResNetConfig
-from ...config.common import Batches, RunConfig
+from ...config.common import RunConfig
 from ...config.numbers import MAY_CHANGE, Count, Scales
+from ..segmentation.config import SegmentationInference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +74,8 @@ class DeepLabTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLabInference(Batches):
+class DeepLabInference(SegmentationInference):
     """How pictures are segmented."""
-
-    scales: Scales = (1.0,)
-    """picture scales over which probabilities are averaged"""
-    mirror: bool = False
-    """average over mirror images as well"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,18 +7,18 @@ The logits are on a grid of 8 (V2) or 4 (V3+) pixels per position; `layers.resiz
 """
 
 from functools import reduce
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ...backbones.base import Backbone
-from ...backbones.heads import CLASSIFIER_INIT, AtrousSum, scaled_rates
-from ...backbones.layers import BatchNorm, Conv, Sizes, dropout, keep_valid, rescale, resize_valid
+from ...backbones.heads import CLASSIFIER_INIT, AtrousSum, ConvNormRelu, scaled_rates
+from ...backbones.layers import Conv, Sizes, dropout, keep_valid, rescale, resize_valid
 from ...backbones.preprocessing import Preprocessing
+from ..segmentation.losses import full_size_loss
 from .config import DeepLabModel
-from .losses import full_size_loss, multi_scale_loss
+from .losses import multi_scale_loss
 
 
 class DeepLabV2(nnx.Module):
@@ -98,19 +98,6 @@ class DeepLabV2(nnx.Module):
     def grid_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of the logits for pictures of these sizes; both int32 (b, 2)."""
         return self.backbone.grids(sizes)[-1]
-
-
-class ConvNormRelu(nnx.Module):
-    """Convolution, batch norm, ReLU, then zeros outside the valid region."""
-
-    folds: ClassVar = (("conv", "bn"),)
-
-    def __init__(self, inputs: int, outputs: int, size: int, *, dilation: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.conv = Conv(inputs, outputs, size, dilation=dilation, dtype=dtype, rngs=rngs)
-        self.bn = BatchNorm(outputs)
-
-    def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
-        return keep_valid(nnx.relu(self.bn.after(self.conv, x, train=train)), sizes)
 
 
 class AtrousPyramid(nnx.Module):
@@ -205,7 +192,7 @@ class DeepLabV3Plus(nnx.Module):
     def loss(
         self, images: jax.Array, labels: jax.Array, *, train_backbone: bool, dropout_key: jax.Array | None
     ) -> jax.Array:
-        """Training loss: `losses.full_size_loss` of the logits.
+        """Training loss: `full_size_loss` of the logits.
 
         Args:
             images: float (b, H, W, 3), preprocessed.

@@ -3,8 +3,6 @@
 loss = mean over labelled pixels of the cross entropy (`losses`)
 """
 
-import math
-
 import jax
 import numpy as np
 import optax
@@ -14,21 +12,15 @@ from ...data.augment import random_scale, random_window
 from ...data.masks import IGNORE
 from ...data.pipeline import Augmentation
 from ...data.records import Record, RecordSource
-from ...inference.forward import Network
-from ...machine import processes
-from ...machine.devices import local_mesh, replicate
-from ...machine.errors import UserError
-from ...metrics import iou
-from ...results.scoring import picture_confusion
 from ...training.checkpoints import TrainState
-from ...training.loop import Plan, Validation, note_untrained_reach, train
+from ...training.loop import Plan, note_untrained_reach, train
 from ...training.optimizers import FROZEN, Group, Path, backbone_groups, grouped, is_in_norm, poly
 from ...training.run import Job
-from ...training.state import graph_of, in_use, network_of
+from ...training.state import network_of
 from ...training.step import Batch, Loss
-from .config import DeepLabConfig, DeepLabTraining
+from ..segmentation.validation import make_validation
+from .config import DeepLabTraining
 from .network import DeepLabV2, DeepLabV3Plus
-from .segment import segment_pictures
 
 
 def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSource) -> TrainState:
@@ -48,7 +40,6 @@ def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSourc
     config, training = job.run.config, job.run.config.training
     network = network_of(config, len(job.run.class_names))
     note_untrained_reach(max(network.rates) * network.backbone.strides[-1], crop=training.crop)
-    has_truth = len(validation) and validation.has_masks
     plan = Plan(
         pictures,
         masked_crops(training),
@@ -57,7 +48,7 @@ def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSourc
         training.steps,
         "segmentation",
         accumulate=training.accumulate,
-        validation=make_validation(config, validation) if has_truth else None,
+        validation=make_validation(config, validation),
     )
     return train(job, plan)
 
@@ -132,35 +123,3 @@ def masked_crops(training: DeepLabTraining) -> Augmentation:
         return {"image": canvas, "box": box, "mask": labels}
 
     return augmented
-
-
-def make_validation(config: DeepLabConfig, validation: RecordSource) -> Validation:
-    """Validation by mIoU, including the background, with the inference settings; compiled once.
-
-    Args:
-        config: the run's config.
-        validation: pictures with true masks, segmented whole; those that cannot be read are left out.
-
-    Returns:
-        Validation that measures the mIoU; NaN if no pixel is labelled. Each process computes its share.
-    """
-    devices, classes = local_mesh(), len(validation.class_names) + 1
-    graph, *_ = graph_of(config, len(validation.class_names))
-
-    def measure(state: TrainState) -> float:
-        effective, matrix = in_use(state), np.zeros((classes, classes))
-        network = Network(graph, replicate((effective.parameters, effective.batch_stats), devices), devices)
-        results = segment_pictures(
-            network,
-            validation,
-            inference=config.inference,
-            description="validation",
-            only=processes.share(range(len(validation))),
-        )
-        for _, record, mask in results:
-            if not isinstance(record, UserError) and record.mask is not None:
-                matrix += picture_confusion(record.mask, mask, classes)
-        matrix = np.sum(processes.gather(matrix), axis=0)
-        return float(np.nanmean(iou(matrix.astype(np.float32)))) if matrix.any() else math.nan
-
-    return Validation(config.training.validate_every, measure, "mIoU")

@@ -6,27 +6,36 @@ mask = argmax p
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...backbones.layers import Sizes
 from ...data.records import Record, RecordSource
 from ...inference.canvas import ScaleMaps, canvas_of, cropped, fused, stack_scales
-from ...inference.forward import Network, as_they_are, mirrored_back, with_mirror_images
+from ...inference.forward import Network, PictureNetwork, as_they_are, mirrored_back, with_mirror_images
 from ...inference.passes import finish_each
 from ...inference.plan import Outputs
 from ...machine.devices import finishing
 from ...machine.errors import UserError
-from .config import DeepLabInference
-from .network import DeepLabV2, DeepLabV3Plus
+from .config import SegmentationInference
+
+
+class SegmentationNetwork(PictureNetwork, Protocol):
+    """A network with an output for every class, the background included, at every position of its grid."""
+
+    def __call__(self, images: jax.Array, sizes: Sizes = None) -> jax.Array:
+        """Logits float32 (b, h', w', c) of preprocessed pictures (b, h, w, 3), zero outside the valid region."""
+        ...
 
 
 def segment_pictures(
     network: Network,
     source: RecordSource,
     *,
-    inference: DeepLabInference,
+    inference: SegmentationInference,
     description: str | None = "masks",
     only: Sequence[int] | None = None,
     among: Sequence[int] | None = None,
@@ -34,7 +43,7 @@ def segment_pictures(
     """Segment every picture.
 
     Args:
-        network: DeepLabV2 or DeepLabV3Plus.
+        network: a `SegmentationNetwork`.
         source: the pictures.
         inference: scales, mirror images, batch limits.
         description: label of the progress bar; None: no progress bar.
@@ -66,12 +75,12 @@ def segment_pictures(
     return finish_each(results, finish)
 
 
-def logits(model: DeepLabV2 | DeepLabV3Plus, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+def logits(model: SegmentationNetwork, pictures: jax.Array, sizes: jax.Array) -> Outputs:
     """Logits float32 (b, h', w', c) of padded pictures uint8 (b, h, w, 3) with valid sizes int32 (b, 2)."""
     return {"logits": model(as_they_are(model, pictures, sizes), sizes)}
 
 
-def logits_of_both(model: DeepLabV2 | DeepLabV3Plus, pictures: jax.Array, sizes: jax.Array) -> Outputs:
+def logits_of_both(model: SegmentationNetwork, pictures: jax.Array, sizes: jax.Array) -> Outputs:
     """`logits` of the pictures and, as "mirrored", of their mirror images, mirrored back."""
     images, extents = with_mirror_images(model, pictures, sizes)
     straight, mirrored = mirrored_back(model(images, extents), model.grid_sizes(sizes))
