@@ -2,10 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ...data.records import RecordSource
-from ...training.run import Job
+from ...training.run import Job, Run
 from ..base import InferFlags, Metrics, Preparation, System
 
 C = TypeVar("C")
@@ -48,6 +48,11 @@ class SegmentationSystem(System[C]):
 
         state = trained_state(job.run, devices=job.devices)
         return lambda: make_masks(job.run, state, pictures, flags.out, pages=flags.pages)
+
+    def as_function(self, run: Run) -> Any:
+        from .trained_segmenter import TrainedSegmenter
+
+        return TrainedSegmenter(run)
 
     def describe(self, metrics: Metrics) -> Iterator[str]:
         from ...results.masks import describe
