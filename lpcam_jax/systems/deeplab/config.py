@@ -42,9 +42,13 @@ class DeepLabTraining:
     accumulate: Count = 2
     """gradient accumulation: each batch is split into this many parts, whose gradients are averaged"""
     crop: Count = 321
-    """side of the square crop; smaller pictures are padded right and bottom, with the mean colour and label 255"""
+    """side of the square crop; smaller pictures are padded right and bottom, with the mean colour"""
+    padding: Literal["ignored", "background"] = "ignored"
+    """label of what they are padded with: ignored, 255; background, 0, which the mean colour is not"""
     scales: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
     """each picture is resized by one of these before cropping"""
+    scaling: Literal["each", "batch"] = "each"
+    """each: as said; batch: all pictures of a batch by one factor, uniform from the smallest scale to the largest"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 2.5e-4
     """learning rate of the backbone"""

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from ...data.augment import random_scale, random_window
+from ...data.augment import random_scale, random_window, scaled_alike
 from ...data.masks import IGNORE
 from ...data.pipeline import Augmentation
 from ...data.records import Record, RecordSource
@@ -48,6 +48,7 @@ def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSourc
         training.steps,
         "segmentation",
         accumulate=training.accumulate,
+        shared=training.scaling == "batch",
         validation=make_validation(config, validation),
     )
     return train(job, plan)
@@ -106,17 +107,23 @@ def masked_crops(training: DeepLabTraining) -> Augmentation:
     """Random crops with masks.
 
     Args:
-        training: scales and crop size.
+        training: scales, crop size, label of the padding.
 
     Returns:
-        Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; mask uint8 (crop, crop), all
-        255 if the record has no mask.
+        Record, generator, and the batch's generator if it has one scale -> image uint8 (crop, crop, 3); box int32 (4,),
+        top, left, bottom, right; mask uint8 (crop, crop), all 255 in the box if the record has no mask.
     """
 
-    def augmented(record: Record, rng: np.random.Generator) -> Batch:
+    ignore = IGNORE if training.padding == "ignored" else 0
+
+    def augmented(record: Record, rng: np.random.Generator, of_batch: np.random.Generator | None = None) -> Batch:
         mask = np.full(record.image.shape[:2], IGNORE, np.uint8) if record.mask is None else record.mask
-        image, mask = random_scale(rng, record.image, mask, scales=training.scales)
-        canvas, labels, box = random_window(rng, image, mask, crop=training.crop)
+        if of_batch is None:
+            image, mask = random_scale(rng, record.image, mask, scales=training.scales)
+        else:
+            scale = of_batch.uniform(min(training.scales), max(training.scales))
+            image, mask = scaled_alike(record.image, mask, scale=scale)
+        canvas, labels, box = random_window(rng, image, mask, crop=training.crop, ignore=ignore)
         if rng.random() < 0.5:  # mirror the whole window including its padding, as the recipe does
             canvas, labels = canvas[:, ::-1], labels[:, ::-1]
             box = np.int32([box[0], training.crop - box[3], box[2], training.crop - box[1]])
