@@ -20,6 +20,7 @@ from ...training.state import network_of
 from ...training.step import Batch, Loss
 from ..segmentation.validation import make_validation
 from .config import DeepLabTraining
+from .large_fov import LargeFOV
 from .network import DeepLabV2, DeepLabV3Plus
 
 
@@ -64,7 +65,7 @@ def segmentation_loss(*, train_backbone: bool) -> Loss:
         (network, batch of `masked_crops`, dropout key) -> float32 ().
     """
 
-    def loss(model: DeepLabV2 | DeepLabV3Plus, batch: Batch, key: jax.Array) -> jax.Array:
+    def loss(model: DeepLabV2 | DeepLabV3Plus | LargeFOV, batch: Batch, key: jax.Array) -> jax.Array:
         images = model.preprocessing(batch["image"], batch["box"])
         return model.loss(images, batch["mask"], train_backbone=train_backbone, dropout_key=key)
 
