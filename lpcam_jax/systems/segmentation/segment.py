@@ -1,12 +1,12 @@
-"""Segmentation of whole pictures of any size, averaged over scales and mirror images.
+"""Segmentation of whole pictures of any size, fused over scales and mirror images.
 
-p(x) = mean over scales and mirror images of  softmax( logits, resized bilinearly to the picture )(x)
-mask = argmax p
+p(x) = mean or maximum over scales and mirror images of  softmax( logits, resized bilinearly to the picture )(x)
+mask = argmax p;  or that of a CRF with the energies -log p
 """
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,11 @@ from ...inference.passes import finish_each
 from ...inference.plan import Outputs
 from ...machine.devices import finishing
 from ...machine.errors import UserError
+from ...refine.crf import CRFS
+from ...refine.pictures import crf_mask
 from .config import SegmentationInference
+
+Fusion = Literal["mean", "maximum"]
 
 
 class SegmentationNetwork(PictureNetwork, Protocol):
@@ -61,7 +65,11 @@ def segment_pictures(
     """
 
     def finish(record: Record, outputs: list[Outputs]) -> np.ndarray:
-        return mask_of([logits for scale in outputs for logits in scale.values()], record.image.shape[:2])
+        logits, size = [logits for scale in outputs for logits in scale.values()], record.image.shape[:2]
+        if not inference.crf:
+            return mask_of(logits, size, fusion=inference.fusion)
+        probabilities = probabilities_of(logits, size, fusion=inference.fusion)
+        return crf_mask(record.image, probabilities, crf=CRFS[inference.crf])
 
     results = network.run(
         logits_of_both if inference.mirror else logits,
@@ -87,31 +95,47 @@ def logits_of_both(model: SegmentationNetwork, pictures: jax.Array, sizes: jax.A
     return {"logits": straight, "mirrored": mirrored}
 
 
-def mask_of(logits: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Most probable class of each pixel, with probabilities averaged over several logits.
+def mask_of(logits: Sequence[np.ndarray], size: tuple[int, int], *, fusion: Fusion = "mean") -> np.ndarray:
+    """Most probable class of each pixel, with the probabilities of several logits fused.
 
     Args:
         logits: float (h_i, w_i, c) each, of the whole picture at any resolution.
         size: (H, W) of the picture.
+        fusion: of the probabilities.
 
     Returns:
         uint8 (H, W).
     """
     with finishing():
-        return cropped(_best(stack_scales(logits, size), canvas=canvas_of(size)), size)
+        return cropped(_best(stack_scales(logits, size), canvas=canvas_of(size), fusion=fusion), size)
 
 
-@partial(jax.jit, static_argnames="canvas")
-def _best(logits: ScaleMaps, *, canvas: tuple[int, int]) -> jax.Array:
-    """The most probable class, uint8 (*canvas); the probabilities of one view at a time are in memory."""
+def probabilities_of(logits: Sequence[np.ndarray], size: tuple[int, int], *, fusion: Fusion = "mean") -> np.ndarray:
+    """The fused probabilities: float32 (c, H, W), in [0, 1]; arguments as of `mask_of`."""
+    with finishing():
+        total = cropped(_fused(stack_scales(logits, size), canvas=canvas_of(size), fusion=fusion), size)
+    return total / len(logits) if fusion == "mean" else total
+
+
+@partial(jax.jit, static_argnames=("canvas", "fusion"))
+def _best(logits: ScaleMaps, *, canvas: tuple[int, int], fusion: Fusion) -> jax.Array:
+    """The most probable class, uint8 (*canvas)."""
     if len(logits.maps) == 1:  # softmax is monotonic
-        total = fused(logits, logits.size, canvas=canvas)
+        scores = fused(logits, logits.size, canvas=canvas)
     else:
+        scores = _fused(logits, canvas=canvas, fusion=fusion)
+    return scores.argmax(axis=0).astype(jnp.uint8)
 
-        def add(total, view):
-            one = ScaleMaps(*(array[None] for array in view), logits.size)
-            return total + jax.nn.softmax(fused(one, logits.size, canvas=canvas), axis=0), None
 
-        start = jnp.zeros((logits.maps.shape[1], *canvas), jnp.float32)
-        total, _ = jax.lax.scan(add, start, (logits.maps, logits.grids))
-    return total.argmax(axis=0).astype(jnp.uint8)
+@partial(jax.jit, static_argnames=("canvas", "fusion"))
+def _fused(logits: ScaleMaps, *, canvas: tuple[int, int], fusion: Fusion) -> jax.Array:
+    """Sum or maximum of the probabilities, float32 (c, *canvas); those of one view at a time are in memory."""
+    combine = jnp.maximum if fusion == "maximum" else jnp.add
+
+    def add(total, view):
+        one = ScaleMaps(*(array[None] for array in view), logits.size)
+        return combine(total, jax.nn.softmax(fused(one, logits.size, canvas=canvas), axis=0)), None
+
+    start = jnp.zeros((logits.maps.shape[1], *canvas), jnp.float32)
+    total, _ = jax.lax.scan(add, start, (logits.maps, logits.grids))
+    return total

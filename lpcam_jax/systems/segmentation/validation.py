@@ -1,6 +1,7 @@
 """Validation of networks that segment: mIoU."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from .segment import segment_pictures
 
 
 def make_validation(config: Any, validation: RecordSource) -> Validation | None:
-    """Validation by mIoU, including the background, with the inference settings; compiled once.
+    """Validation by mIoU, including the background, with the inference settings but the CRF; compiled once.
 
     Args:
         config: the run's config.
@@ -40,7 +41,7 @@ def make_validation(config: Any, validation: RecordSource) -> Validation | None:
         results = segment_pictures(
             network,
             validation,
-            inference=config.inference,
+            inference=replace(config.inference, crf=""),
             description="validation",
             only=processes.share(range(len(validation))),
         )
