@@ -1,17 +1,24 @@
 """Segmentation networks on any backbone: configs, heads, and runs."""
 
+import json
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import REPOSITORY, stored_checkpoint
 from flax import nnx
+from PIL import Image
 from test_commands import assert_one_line_error
 from tiny_networks import CLASSES
 
+import lpcam_jax
 from lpcam_jax.backbones.preprocessing import Preprocessing
 from lpcam_jax.commands.evaluate import Arguments
 from lpcam_jax.config import registry
 from lpcam_jax.config.recipes import load_recipe, parse_with_recipe
+from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.deeplab.config import DeepLabConfig, headed
 from lpcam_jax.systems.deeplab.large_fov import LargeFOV
@@ -93,3 +100,34 @@ def test_a_head_that_does_not_fit_is_one_line(program, segmentation_recipe, tmp_
     vit = ("--model.backbone", "vit", "--model.dim", 16, "--model.depth", 4, "--model.head-dim", 8)
     finished = program("train.py", segmentation_recipe, *vit, "--training.frozen", "--workdir", tmp_path / "run")
     assert_one_line_error(finished, "--model.head deeplabv3plus needs a stage of 4 pixels per position")
+
+
+@pytest.mark.rest
+def test_the_recipe_of_mctformer_s_network_on_own_pictures(program, tmp_path):
+    """It is trained, goes on from where it was, and segments pictures as a loaded run does."""
+    small = ("--data.source", "shapes", "--data.scenes", 6, "--data.validation", "all[5:]", "--data.train", "all[:5]")
+    small += ("--data.seeds", "all", "--model.width", 1, "--model.head-width", 4, "--training.crop", 65)
+    small += ("--inference.scales", 0.5, 0.75, "--inference.max-shapes", 1, "--training.checkpoint-every", 1)
+    words = ("train.py", REPOSITORY / "configs" / "voc12_deeplab_wrn38.py", *small, "--training.steps", 2)
+    finished = program(*words, "--workdir", tmp_path / "run")
+    assert finished.code == 0, finished.err
+    whole = stored_checkpoint(tmp_path / "run", 2)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "2")
+    finished = program(*words, "--workdir", tmp_path / "run")
+    assert finished.code == 0, finished.err
+    jax.tree.map(np.testing.assert_array_equal, stored_checkpoint(tmp_path / "run", 2), whole)
+
+    config, images = Run.open(tmp_path / "run").config, [scene.image for scene in Shapes(3, seed=1)]
+    assert (config.inference.fusion, config.inference.crf, config.training.scaling) == ("maximum", "mctformer", "batch")
+    for number, image in enumerate(images):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "mine" / f"{number}.png")
+    words = ("infer.py", "--ckpt", tmp_path / "run", "--out", tmp_path / "masks", "--images", tmp_path / "mine")
+    finished = program(*words)
+    assert finished.code == 0, finished.err
+    protocol = json.loads((tmp_path / "masks" / "protocol.json").read_text())
+    assert (protocol["fusion"], protocol["crf"]) == ("maximum", "mctformer")
+    assert (tmp_path / "masks" / "index.html").is_file()
+    for number, result in enumerate(lpcam_jax.load(tmp_path / "run")(images)):
+        with Image.open(tmp_path / "masks" / "masks" / f"{number}.png") as mask:
+            np.testing.assert_array_equal(result.mask, np.array(mask))
