@@ -34,7 +34,7 @@ SIZE = (375, 500)
 FINISHING = (
     ("lpcam_jax.systems.lpcam.maps", "_finished_map"),
     ("lpcam_jax.systems.amn.activation", "_activate"),
-    ("lpcam_jax.systems.deeplab.segment", "_best"),
+    ("lpcam_jax.systems.segmentation.segment", "_best"),
     ("lpcam_jax.refine.pictures", "mean_field"),
     ("lpcam_jax.refine.pictures", "random_walk"),
 )

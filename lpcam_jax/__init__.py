@@ -5,7 +5,7 @@ train.py.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from .class_activation import cam, fuse, normalize, resize_bilinear, resize_nearest
 from .clustering import KMeans, cluster_classes, inverse_length, kmeans, kmeans_plus_plus, unit
@@ -31,9 +31,6 @@ from .seeds import (
     seed_mask,
     with_class_values,
 )
-
-if TYPE_CHECKING:
-    from .systems.lpcam.trained_model import TrainedModel
 
 __version__ = "0.2.0"
 
@@ -79,19 +76,22 @@ __all__ = [
 ]
 
 
-def load(directory: str | Path) -> "TrainedModel":
-    """Load a finished run for mapping pictures: `load("runs/demo")("cat.jpg").maps["lpcam"]`.
+def load(directory: str | Path) -> Any:
+    """Load a finished run as a function of pictures: `load("runs/demo")("cat.jpg").maps["lpcam"]`.
 
     Args:
-        directory: the --workdir of a classifier run of train.py, with its prototypes.
+        directory: the --workdir of a run of train.py: of a classifier, with its prototypes, or a segmentation network.
 
     Returns:
-        TrainedModel: call it on pictures; it has class_names, config, head (d, c), prototypes and features(picture).
+        What the run's system makes of it; call it on pictures. Of a classifier, a `TrainedModel`, whose results have
+        maps; it has class_names, config, head (d, c), prototypes and features(picture). Of a segmentation network, a
+        `TrainedSegmenter`, whose results have a mask (H, W); it has class_names and config.
 
     Raises:
-        UserError: there is no such run, it is not finished, or it is of another kind (for runs of other kinds, use
-            infer.py).
+        UserError: there is no such run, it is not finished, or it is of a kind that needs more than pictures or is not
+            loaded (use infer.py).
     """
-    from .systems.lpcam.trained_model import TrainedModel
+    from .training.run import Run
 
-    return TrainedModel.open(directory)
+    run = Run.open(directory)
+    return run.system.as_function(run)

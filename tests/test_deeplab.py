@@ -11,8 +11,9 @@ from tiny_networks import CLASSES, V3PLUS, image_of, network
 from lpcam_jax import resize_bilinear
 from lpcam_jax.backbones.layers import rescale, resize_valid
 from lpcam_jax.systems.deeplab.config import DeepLabModel
-from lpcam_jax.systems.deeplab.losses import cross_entropy, full_size_loss, multi_scale_loss, shrink_labels
+from lpcam_jax.systems.deeplab.losses import multi_scale_loss, shrink_labels
 from lpcam_jax.systems.deeplab.network import build_deeplab
+from lpcam_jax.systems.segmentation.losses import cross_entropy, full_size_loss
 
 V2_NAME, V3PLUS_NAME = "segmentation", "segmentation, v3plus"
 

@@ -14,9 +14,10 @@ from lpcam_jax.backbones.layers import rescale
 from lpcam_jax.backbones.preprocessing import Preprocessing
 from lpcam_jax.backbones.resnet import ResNet
 from lpcam_jax.systems.deeplab.config import DeepLabTraining
-from lpcam_jax.systems.deeplab.losses import full_size_loss, multi_scale_loss
+from lpcam_jax.systems.deeplab.losses import multi_scale_loss
 from lpcam_jax.systems.deeplab.network import DeepLabV2, DeepLabV3Plus
 from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
+from lpcam_jax.systems.segmentation.losses import full_size_loss
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.step import make_train_step
 

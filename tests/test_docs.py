@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lpcam_jax.__main__ import COMMANDS
 from lpcam_jax.config import registry
@@ -115,6 +116,26 @@ def test_links_lead_to_a_file_and_a_heading(page):
         if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
             broken.append(target)
     assert broken == []
+
+
+# Notebooks
+
+
+def test_runs_are_loaded_as_the_notebook_page_shows(tiny_runs, monkeypatch, tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    for name, kind in {"demo": "classifier", "seg": "segmentation"}.items():
+        (tmp_path / "runs" / name).symlink_to(tiny_runs.run(kind).directory)
+    for name, colour in {"cat": "gray", "dog": "red"}.items():
+        Image.new("RGB", (64, 48), colour).save(tmp_path / f"{name}.jpg")
+    monkeypatch.chdir(tmp_path)
+    page = (REPOSITORY / "docs" / "in_a_notebook.md").read_text()
+    blocks, notebook = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL), {}
+    of_maps, of_masks = (block for block in blocks if "load(" in block)
+    exec(of_maps, notebook)
+    assert notebook["result"].maps["lpcam"].shape[:2] == (48, 64)
+    exec(of_masks, notebook)
+    assert notebook["result"].mask.shape == (48, 64)
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 # Commands

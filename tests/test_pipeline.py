@@ -206,6 +206,54 @@ def test_a_later_start_continues_the_very_same_masks():
         assert not np.array_equal(one["mask"], other_one["mask"])
 
 
+BY_BATCH = DeepLabTraining(crop=64, scales=(0.5, 2.5), scaling="batch")
+
+
+def scales_of(batch) -> set[float]:
+    """By how much the pictures of a batch are enlarged, to a pixel of their long sides, which are 24."""
+    return {int((box[2:] - box[:2]).max()) / 24 for box in batch["box"]}
+
+
+def test_one_scale_is_drawn_for_a_batch():
+    source = Numbered(11, has_masks=True)
+    found = [scales_of(batch) for batch in masked_batches(source, BY_BATCH, 40, shared=True)]
+    assert all(len(scales) == 1 for scales in found)
+    scales = [scales.pop() for scales in found]
+    assert len(set(scales)) > 20
+    assert 0.45 < min(scales) < 0.8
+    assert 2.2 < max(scales) <= 2.5
+
+
+@pytest.mark.parametrize("count", [11, 3])
+def test_a_later_start_and_parts_have_the_same_scales(count):
+    source = Numbered(count, has_masks=True)
+    whole = masked_batches(source, BY_BATCH, 7, shared=True)
+    resumed = masked_batches(source, BY_BATCH, 2, shared=True, start=5)
+    options = {"batch_size": 4, "seed": 0, "shared": True}
+    batches_of_part = [
+        islice(training_batches(source, masked_crops(BY_BATCH), part=(part, 2), **options), 7) for part in range(2)
+    ]
+    halves = [
+        {name: np.concatenate([first[name], second[name]]) for name in first}
+        for first, second in zip(*batches_of_part, strict=True)
+    ]
+    for found, expected in ((resumed, whole[5:]), (halves, whole)):
+        for one, other in zip(found, expected, strict=True):
+            assert all(np.array_equal(one[name], other[name]) for name in other)
+    assert scales_of(whole[5]) != scales_of(whole[6])
+
+
+def test_what_pads_a_picture_may_be_background():
+    source = Numbered(6, has_masks=True)
+    ignored, background = (
+        masked_batches(source, DeepLabTraining(crop=32, scales=(1.0,), padding=padding), 3)
+        for padding in ("ignored", "background")
+    )
+    for one, other in zip(ignored, background, strict=True):
+        assert (one["mask"] == 255).any()
+        np.testing.assert_array_equal(np.where(one["mask"] == 255, 0, one["mask"]), other["mask"])
+
+
 @pytest.mark.parametrize("parts", [2, 4])
 @pytest.mark.parametrize("count", [11, 3])
 def test_the_parts_of_several_processes_are_the_batches_of_one(count, parts):

@@ -1,5 +1,6 @@
 """Segmentation masks of whole pictures: what the network says of each picture alone, whatever its size and batch."""
 
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -11,8 +12,10 @@ from tiny_networks import CLASSES, network
 
 from lpcam_jax.data.augment import resize_bicubic, scaled_size
 from lpcam_jax.machine.errors import UserError
+from lpcam_jax.refine.crf import CRFS
+from lpcam_jax.refine.pictures import crf_mask
 from lpcam_jax.systems.deeplab.config import DeepLabInference
-from lpcam_jax.systems.deeplab.segment import mask_of, segment_pictures
+from lpcam_jax.systems.segmentation.segment import mask_of, probabilities_of, segment_pictures
 
 V2, V3PLUS = "segmentation", "segmentation, v3plus"
 ORDER = (1, 3)  # of Noise: 37x50, 5x7
@@ -124,13 +127,29 @@ def test_a_mask_is_that_of_the_picture_alone_without_padding(name):
     assert set(np.unique(found["1"])) == set(range(1 + CLASSES))  # all of them: an empty mask would not be one
 
 
+def views_of(name: str, number: int) -> list[np.ndarray]:
+    """Logits of one picture alone, as ALL_OF_IT sees it."""
+    return [alone(name, number, scale, mirrored=mirrored) for scale in ALL_OF_IT.scales for mirrored in (False, True)]
+
+
 @pytest.mark.parametrize("name", [pytest.param(V2, marks=pytest.mark.rest), V3PLUS])
 def test_scales_and_mirror_images_are_averaged(name):
     (found, _), (plain, _) = (segmented(name, Noise(ORDER), inference) for inference in (ALL_OF_IT, PLAIN))
     for number in ORDER:
-        all_of_it = [alone(name, number, scale, mirrored=m) for scale in ALL_OF_IT.scales for m in (False, True)]
-        assert_is_the_best(found[str(number)], mean_of(all_of_it, SIZES[number]), share=0.98)
+        assert_is_the_best(found[str(number)], mean_of(views_of(name, number), SIZES[number]), share=0.98)
     assert (found["1"] != plain["1"]).mean() > 0.05
+
+
+def test_the_maximum_over_views_is_that_of_the_picture_alone():
+    found, _ = segmented(V3PLUS, Noise(ORDER), replace(ALL_OF_IT, fusion="maximum"))
+    for number in ORDER:
+        views, size = views_of(V3PLUS, number), SIZES[number]
+        best = np.max([probabilities(enlarged(view, size)) for view in views], axis=0)
+        assert_is_the_best(found[str(number)], best, share=0.98)
+        for fusion, expected in {"mean": mean_of(views, size), "maximum": best}.items():
+            fused = np.moveaxis(probabilities_of(views, size, fusion=fusion), 0, -1)
+            np.testing.assert_allclose(fused, expected, atol=1e-5)
+    assert (found["1"] != mean_of(views_of(V3PLUS, 1), SIZES[1]).argmax(axis=-1)).any()
 
 
 @pytest.mark.parametrize("mirror", [True, False])
@@ -139,6 +158,20 @@ def test_with_mirror_images_the_mask_of_a_mirror_image_is_mirrored(mirror):
     (straight, _), (mirrored, _) = (segmented(V3PLUS, kind((1, 4)), inference) for kind in (Noise, Mirrored))
     agreement = np.mean([(straight[name] == mirrored[name][:, ::-1]).mean() for name in straight])
     assert (agreement > 0.995) == mirror
+
+
+def test_a_crf_moves_the_mask_to_the_edges():
+    """The picture has two halves; the network, random, sees no edge."""
+    image = np.full((40, 60, 3), 30, np.uint8)
+    image[:, 30:] = 220
+    logits = np.zeros((5, 8, 3), np.float32)
+    logits[:, :5, 1], logits[:, 5:, 2] = 2, 2  # its edge is eight pixels too far
+    scores = probabilities_of([logits], image.shape[:2])
+    assert (scores.argmax(axis=0)[:, 31] == 1).all()
+    mask = crf_mask(image, scores, crf=CRFS["mctformer"])
+    assert mask.dtype == np.uint8
+    assert (mask[:, :30] == 1).all()
+    assert (mask[:, 30:] == 2).all()
 
 
 def test_only_some_of_the_pictures_and_none_that_cannot_be_read():

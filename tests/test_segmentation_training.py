@@ -20,8 +20,8 @@ from lpcam_jax.backbones.preprocessing import Preprocessing
 from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.machine import devices
 from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabTraining
-from lpcam_jax.systems.deeplab.losses import cross_entropy
 from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
+from lpcam_jax.systems.segmentation.losses import cross_entropy
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import graph_of, network_of, trained_state

@@ -9,7 +9,7 @@ from test_heatmaps import arrays_of
 import lpcam_jax
 from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.machine.errors import UserError
-from lpcam_jax.systems.deeplab.config import DeepLabConfig
+from lpcam_jax.systems.irn.config import IRNConfig
 from lpcam_jax.systems.lpcam.maps import METHODS
 from lpcam_jax.training.run import Run
 
@@ -136,11 +136,11 @@ def test_a_class_that_there_is_not_is_refused(model, scenes):
         model(scenes[0].image, classes=["fox", "zebra"])
 
 
-def test_only_a_finished_classifier_run_is_loaded(tmp_path, tiny):
+def test_only_a_finished_run_is_loaded_and_none_that_needs_maps(tmp_path, tiny):
     with pytest.raises(UserError, match="holds no run"):
         lpcam_jax.load(tmp_path)
-    Run.create(tmp_path / "masks", DeepLabConfig(), ("cat",))
-    with pytest.raises(UserError, match="holds a run of kind segmentation, not classifier; name another"):
+    Run.create(tmp_path / "masks", IRNConfig(), ("cat",))
+    with pytest.raises(UserError, match=r"holds a run of kind irn, which is not loaded; use infer\.py"):
         lpcam_jax.load(tmp_path / "masks")
     Run.create(tmp_path / "begun", tiny, ("cat",))
     with pytest.raises(UserError, match="has no checkpoint yet"):

@@ -25,6 +25,7 @@ from lpcam_jax.machine.devices import mesh
 from lpcam_jax.systems.amn.config import AMNConfig, AMNModel, AMNTraining
 from lpcam_jax.systems.amn.training import amn_loss, amn_optimizer
 from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabModel, DeepLabTraining
+from lpcam_jax.systems.deeplab.network import DeepLabV2
 from lpcam_jax.systems.deeplab.training import masked_crops, segmentation_loss, segmentation_optimizer
 from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
 from lpcam_jax.systems.irn.training import irn_loss, irn_optimizer
@@ -167,7 +168,7 @@ def _deeplab(**model: Any) -> TinySystem:
     training = DeepLabTraining(crop=33, steps=9, batch_norm="train", frozen=ALL_BUT_LAST)
 
     def outputs(model, images, sizes, labels, key):
-        if hasattr(model, "dropout"):
+        if not isinstance(model, DeepLabV2):
             return {"logits": model(images, sizes, dropout_key=key)}
         *of_scales, best = model.pyramid(images, sizes)
         return {f"logits of scale {number}": logits for number, logits in enumerate(of_scales)} | {"logits": best}
@@ -200,6 +201,7 @@ SYSTEMS = {
     "mctformer": _mctformer(),
     "segmentation": _deeplab(),
     "segmentation, v3plus": _deeplab(**V3PLUS),
+    "segmentation, largefov": _deeplab(head="largefov", head_width=8, rates=(1, 2)),
 }
 """By the kind of the system, and what is special."""
 

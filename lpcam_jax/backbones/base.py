@@ -1,6 +1,6 @@
 """The interface of a backbone: pictures in, features of every stage out, exact on padded pictures."""
 
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 
@@ -55,3 +55,8 @@ class Backbone(Protocol):
     def grids(self, sizes: Sizes) -> tuple[Sizes, ...]:
         """Valid sizes of every stage for pictures of these sizes; all int32 (b, 2)."""
         ...
+
+
+def drawn_with(backbone: Backbone, key: jax.Array | None) -> dict[str, Any]:
+    """The argument `key` of a call of a backbone with stochastic depth; of any other, nothing."""
+    return {"key": key} if getattr(backbone, "drop_path", 0) else {}

@@ -1,13 +1,28 @@
 """Heads shared by several systems."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from .base import Backbone
-from .layers import Conv, Sizes, keep_valid
+from .layers import BatchNorm, Conv, Sizes, keep_valid
 
 CLASSIFIER_INIT = nnx.initializers.normal(0.01)
+
+
+class ConvNormRelu(nnx.Module):
+    """Convolution, batch norm, ReLU, then zeros outside the valid region."""
+
+    folds: ClassVar = (("conv", "bn"),)
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, dilation: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.conv = Conv(inputs, outputs, size, dilation=dilation, dtype=dtype, rngs=rngs)
+        self.bn = BatchNorm(outputs)
+
+    def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
+        return keep_valid(nnx.relu(self.bn.after(self.conv, x, train=train)), sizes)
 
 
 class AtrousSum(nnx.List):

@@ -87,10 +87,15 @@ def _with_backbone(config: Any, words: Sequence[str]) -> Any:
     kind = value_of_flag("--model.backbone", words)
     if kind in (None, config.model.backbone):
         return config.model
-    model = get_type_hints(type(config))["model"].class_for({"backbone": kind})()
+    declared = get_type_hints(type(config))["model"]
+    model = declared.class_for({"backbone": kind})()
     if model.backbone != kind:
         raise UserError(f"--model.backbone {kind}: this recipe's network has a {config.model.backbone}.")
-    return model
+    names = {field.name for field in dataclasses.fields(declared)}
+    if "backbone" in names:
+        return model
+    # What stands on the backbone, of any kind, stays as it is.
+    return dataclasses.replace(model, **{name: getattr(config.model, name) for name in names})
 
 
 def value_of_flag(flag: str, words: Sequence[str]) -> str | None:

@@ -208,7 +208,11 @@ def random_scale(
 
     Source: DeepLabV2's recipe.
     """
-    scale = float(rng.choice(scales))
+    return scaled_alike(image, mask, scale=float(rng.choice(scales)))
+
+
+def scaled_alike(image: np.ndarray, mask: np.ndarray, *, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """`random_scale` by a given scale."""
     if scale == 1:
         return image, mask
     size = tuple(max(int(length * scale), 1) for length in mask.shape)

@@ -13,7 +13,8 @@ from ..machine.threads import cores
 from .records import Record, RecordSource
 
 Batch = dict[str, np.ndarray]
-Augmentation = Callable[[Record, np.random.Generator], Batch]
+Augmentation = Callable[..., Batch]
+"""(record, generator) -> named arrays; or, if its draws are shared, (record, generator, generator of the batch)."""
 
 
 def training_batches(
@@ -22,6 +23,7 @@ def training_batches(
     *,
     batch_size: int,
     seed: int,
+    shared: bool = False,
     start: int = 0,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
@@ -32,6 +34,7 @@ def training_batches(
         augmented: what becomes of a record, as named arrays of always the same shape.
         batch_size: b.
         seed: of order and augmentation.
+        shared: whether `augmented` has a third argument, a generator in the same state for all records of a batch.
         start: first step.
         part: (i, p), the i-th of p equal parts of every batch; p divides b. Only its records are read.
 
@@ -48,7 +51,16 @@ def training_batches(
     if len(source) < batch_size:
         order = order.repeat(-(-batch_size // len(source)))
     index, parts = part
-    whole = order.random_map(augmented).slice(slice(0, len(order) // batch_size * batch_size))
+    count, augment = len(order), augmented
+    if shared:
+
+        def augment(placed: tuple[int, Record], rng: np.random.Generator) -> Batch:
+            place, record = placed
+            epoch, within = divmod(place, count)
+            return augmented(record, rng, np.random.default_rng([seed, epoch, within // batch_size]))
+
+        order = order.map_with_index(lambda place, record: (place, record))
+    whole = order.random_map(augment).slice(slice(0, count // batch_size * batch_size))
     batches = whole.batch(batch_size // parts, drop_remainder=True).slice(slice(index, None, parts)).repeat(None)
     options = grain.ReadOptions(num_threads=max(cores(), 4), prefetch_buffer_size=4 * batch_size)
     return iter(batches.slice(slice(start, None)).to_iter_dataset(options))

@@ -110,6 +110,25 @@ def crf_labels(image: np.ndarray, labels: Sequence[np.ndarray], count: int, *, c
     return np.stack([resize_mask(score.argmax(axis=-1).astype(np.uint8), size) for score in scores])
 
 
+def crf_mask(image: np.ndarray, probabilities: np.ndarray, *, crf: CRF) -> np.ndarray:
+    """Refine the output of a segmentation network by a CRF, which aligns it with the edges of the picture.
+
+    Args:
+        image: uint8 (H, W, 3).
+        probabilities: float (n, H, W), in [0, 1].
+        crf: parameters of the CRF.
+
+    Returns:
+        uint8 (H, W), 0 .. n - 1.
+
+    Source: the last steps of DeepLabV2 and MCTformer.
+    """
+    size, small = image.shape[:2], _bounded(image.shape[:2])
+    unary = np.asarray(softmax_unary(resize_bilinear(np.moveaxis(probabilities, 0, -1), small)))
+    [scores] = _mean_field(resize_bicubic(image, small), unary[None], crf)
+    return resize_mask(scores.argmax(axis=-1).astype(np.uint8), size)
+
+
 def sure_labels(image: np.ndarray, maps: np.ndarray, *, foreground: float, background: float) -> np.ndarray:
     """Sure labels: where the seeds at two thresholds, each refined by a CRF, agree.
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from ..data.records import RecordSource
+from ..machine.errors import UserError
 from ..results.shown import Pages
-from ..training.run import Job
+from ..training.run import Job, Run
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -134,6 +135,20 @@ class System(ABC, Generic[C]):
     @abstractmethod
     def results(self, flags: InferFlags) -> str:
         """The folders in `flags.out` that the next step uses, such as "masks/"."""
+
+    def as_function(self, run: Run) -> Any:
+        """Open a finished run as a function of pictures, for `lpcam_jax.load`.
+
+        Args:
+            run: the run.
+
+        Returns:
+            A function of one picture or several (`data.in_memory.Picture`).
+
+        Raises:
+            UserError: the run is not finished; or this kind is not loaded, as most are not.
+        """
+        raise UserError(f"{run.directory} holds a run of kind {self.kind}, which is not loaded; use infer.py.")
 
     def average(self, config: C) -> float:
         """Decay per step of the running mean of the parameters, which then replaces them in validation and inference;

@@ -54,6 +54,7 @@ class Plan(NamedTuple):
         description: label of the progress bar.
         accumulate: number of parts each batch is split into (gradient accumulation).
         validation: the validation; None: no validation.
+        shared: whether the augmentation draws something for whole batches, see `training_batches`.
         instead: the first state -> what the batches are of, in place of the pictures; None: the pictures.
     """
 
@@ -65,6 +66,7 @@ class Plan(NamedTuple):
     description: str
     accumulate: int = 1
     validation: Validation | None = None
+    shared: bool = False
     instead: Callable[[TrainState], Any] | None = None
 
 
@@ -104,6 +106,7 @@ def train(job: Job, plan: Plan) -> TrainState:
             plan.augmented,
             batch_size=config.training.batch_size,
             seed=config.seed,
+            shared=plan.shared,
             start=start,
             part=processes.part(),
         ),

@@ -1,10 +1,11 @@
-"""A WideResNet-38 in torch, with psa's names.
+"""A WideResNet-38 in torch, with psa's names, and MCTformer's segmentation network.
 
-Written from the facts about the networks alone (sections 8.1 and 14.4 of the facts), without sight of the package, so
-that the two can disagree. Everything is NCHW.
+Written from the facts about the networks alone (sections 8.1, 8.4 and 14.4 of the facts), without sight of the package,
+so that the two can disagree. Everything is NCHW.
 """
 
 from torch import nn
+from torch.nn.functional import cross_entropy, interpolate
 
 # Name, type, channels in, inside and out (of a width of 64), stride, dilations of the 3x3 convolutions.
 TABLE = [
@@ -93,3 +94,22 @@ class WideResNet38(nn.Module):
             x, taps[name] = getattr(self, name)(x)
         stages = {"conv3": taps["b4"], "conv4": taps["b5"], "conv5": taps["b6"]}
         return stages | {"conv6": self.relu(self.bn7(x))}
+
+
+class Segmentation(WideResNet38):
+    """MCTformer's: conv6, after its ReLU, and two 3x3 convolutions of dilation 12."""
+
+    def __init__(self, classes, *, width, inside):
+        super().__init__(classes, width=width)
+        del self.fc
+        self.fc8_seg_conv1 = nn.Conv2d(64 * width, inside, 3, padding=12, dilation=12)
+        self.fc8_seg_conv2 = nn.Conv2d(inside, classes, 3, padding=12, dilation=12)
+
+    def forward(self, x):
+        x = self.features(x)["conv6"]
+        return self.fc8_seg_conv2(self.relu(self.fc8_seg_conv1(x)))
+
+    def loss(self, x, labels):
+        """Cross entropy at the size of the crop; 255 is no label."""
+        logits = interpolate(self(x), labels.shape[1:], mode="bilinear", align_corners=False)
+        return cross_entropy(logits, labels, ignore_index=255)

@@ -146,13 +146,20 @@ def fill_whole_backbone(
 
 def fill_deeplab(weights: Weights, network: dict[str, Any]) -> Loaded:
     """Like `load_deeplab`, for a file that has been read."""
+    return fill_with_head(weights, network, modules=_IN_BLOCKS, advice=_resnet_advice)
+
+
+def fill_with_head(
+    weights: Weights, network: dict[str, Any], *, modules: str, advice: Callable[[Weights, dict[str, Any]], str]
+) -> Loaded:
+    """Like `fill_whole_backbone`, and a head that is a list of convolutions, if the file has one of the same shapes."""
     parts, new = {"backbone": network["backbone"]}, {part: "" for part in network if part != "backbone"}
     if isinstance(network.get("head"), dict):  # a classifier's head is an array, and always new
         new["head"] = _misfit(weights, network["head"])
         if not new["head"]:
             del new["head"]
             parts["head"] = network["head"]
-    return _filled(weights, parts, new, _IN_BLOCKS, _resnet_advice)
+    return _filled(weights, parts, new, modules, advice)
 
 
 def find_architecture(weights: Weights) -> Architecture:
@@ -238,7 +245,7 @@ def _filled(
 
 
 def _misfit(weights: Weights, head: dict[int, Any]) -> str:
-    """The reason why DeepLabV2's head cannot be filled from a file; "" if it can."""
+    """The reason why a head's convolutions cannot be filled from a file; "" if they can."""
     shapes = {torchvision_names(path)[0]: _stored(leaf.shape) for path, leaf in _leaves(head, _start("head"))}
     if not shapes.keys() & weights.names.keys():
         return "the file has none"

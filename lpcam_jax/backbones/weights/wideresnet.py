@@ -7,14 +7,16 @@
     b2_1.bn_branch2b1.bias       arg:bn2b1_branch2b1_beta
     bn7.running_mean             aux:bn7_moving_mean
 
-The authors' last layer, linear1000, is a head.
+The authors' last layer, linear1000, is a head. MCTformer's segmentation network has one that is loaded:
+
+    head.0, head.1               fc8_seg_conv1, fc8_seg_conv2
 """
 
 import re
 from pathlib import Path
 from typing import Any
 
-from .fill import Loaded, fill_whole_backbone
+from .fill import Loaded, fill_with_head
 from .names import Naming, Weights, read_weights
 
 _STEM, _MODULES = "conv1a.weight", r"(b\d(_\d+)?|bn7)\.|(arg|aux):(res|bn|conv)"
@@ -54,21 +56,21 @@ class _MXNetNaming(Naming):
         return f"{store}:{'bn' if layer == 'bn' else 'res'}{place}_{branch}_{kind}"
 
 
-_NAMINGS = (Naming({}, caffe=False), _MXNetNaming())
+_NAMINGS = (Naming({"fc8_seg_conv1": "head.0", "fc8_seg_conv2": "head.1"}, caffe=False), _MXNetNaming())
 
 
 def load_wideresnet38(path: str | Path, network: dict[str, Any]) -> Loaded:
-    """Fill the backbone of a network from a file; all its other parts are new.
+    """Fill the backbone of a network from a file, and MCTformer's segmentation head if both have it.
 
     Args:
-        path: as in `read_weight_file`. Heads (`fc8`, `f8_3`, `linear1000`, ...) are skipped.
+        path: as in `read_weight_file`. Other heads (`fc8`, `f8_3`, `linear1000`, ...) are skipped.
         network: "backbone", a `WideResNet38` as a nested dict of arrays or shapes, and the other parts of the model.
 
     Raises:
         UserError: as in `load_backbone`.
     """
     weights = read_weights(path, _NAMINGS, stem=_STEM, size=3)
-    return fill_whole_backbone(weights, network, modules=_MODULES, advice=_advice)
+    return fill_with_head(weights, network, modules=_MODULES, advice=_advice)
 
 
 def _advice(weights: Weights, backbone: dict[str, Any]) -> str:

@@ -1,28 +1,56 @@
 """Config of a segmentation network, its training and its inference. The defaults are DeepLabV2's for VOC 2012."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, field, make_dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal
 
 from ...backbones.config import ResNetConfig
-from ...config.common import Batches, RunConfig
+from ...config.common import RunConfig
 from ...config.numbers import MAY_CHANGE, Count, Scales
+from ...config.registry import load_backbone_config
+from ..segmentation.config import SegmentationInference
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLabModel(ResNetConfig):
-    """The segmentation network: a ResNet, with dilation in place of removed strides, and a DeepLab head.
+class Head:
+    """What a segmentation network has on its backbone; the config of both is a subclass of both."""
+
+    head: Literal["deeplabv2", "deeplabv3plus", "largefov"] = "deeplabv2"
+    """deeplabv2: four dilated convolutions, maximum over the scales 1, 0.75 and 0.5; deeplabv3plus: atrous pyramid and
+    decoder; largefov: two dilated convolutions, one after the other, as in MCTformer's network"""
+    rates: tuple[int, ...] = ()
+    """dilations of the head, at output stride 8 (deeplabv2, largefov) or 16 (deeplabv3plus), rescaled for other
+    strides; empty: the papers', (6, 12, 18, 24), (12, 12) and (6, 12, 18). Training crops should be larger than their
+    reach"""
+    head_width: Count = 256
+    """deeplabv3plus: channels of pyramid and decoder; largefov: between the convolutions, 512 in MCTformer's"""
+
+    @classmethod
+    def class_for(cls, values: dict[str, Any]) -> type:
+        """The dataclass for plain JSON values: a head on the backbone that they name; by default a ResNet."""
+        return headed(values.get("backbone", "resnet")) if cls is Head else cls
+
+
+@cache
+def headed(backbone: str) -> type:
+    """The config of a segmentation network on this kind of backbone: `headed("vit")(head="largefov", depth=6)`.
+
+    Raises:
+        UserError: there is no such backbone.
+    """
+    if backbone == "resnet":
+        return DeepLabModel
+    config = load_backbone_config(backbone)
+    return make_dataclass(f"Headed{config.__name__}", (), bases=(Head, config), frozen=True, kw_only=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepLabModel(Head, ResNetConfig):
+    """A segmentation network on a ResNet, with dilation in place of removed strides.
 
     The defaults are the ResNet-101 of DeepLabV2 in the layout of its Caffe weights.
     """
 
-    head: Literal["deeplabv2", "deeplabv3plus"] = "deeplabv2"
-    """deeplabv2: four dilated convolutions, maximum over the scales 1, 0.75 and 0.5; deeplabv3plus: atrous pyramid and
-    decoder"""
-    rates: tuple[int, ...] = ()
-    """dilations of the head, at output stride 8 (deeplabv2) or 16 (deeplabv3plus), rescaled for other strides; empty:
-    the papers', (6, 12, 18, 24) and (6, 12, 18). Training crops should be larger than their reach"""
-    head_width: Count = 256
-    """deeplabv3plus: channels of pyramid and decoder"""
     blocks: tuple[int, ...] = (3, 4, 23, 3)
     layout: Literal["torchvision", "caffe"] = "caffe"
     stem_pool: Literal["symmetric", "ceil", "symmetric_ceil"] = "symmetric_ceil"
@@ -41,9 +69,13 @@ class DeepLabTraining:
     accumulate: Count = 2
     """gradient accumulation: each batch is split into this many parts, whose gradients are averaged"""
     crop: Count = 321
-    """side of the square crop; smaller pictures are padded right and bottom, with the mean colour and label 255"""
+    """side of the square crop; smaller pictures are padded right and bottom, with the mean colour"""
+    padding: Literal["ignored", "background"] = "ignored"
+    """label of what they are padded with: ignored, 255; background, 0, which the mean colour is not"""
     scales: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
     """each picture is resized by one of these before cropping"""
+    scaling: Literal["each", "batch"] = "each"
+    """each: as said; batch: all pictures of a batch by one factor, uniform from the smallest scale to the largest"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 2.5e-4
     """learning rate of the backbone"""
@@ -73,13 +105,8 @@ class DeepLabTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLabInference(Batches):
+class DeepLabInference(SegmentationInference):
     """How pictures are segmented."""
-
-    scales: Scales = (1.0,)
-    """picture scales over which probabilities are averaged"""
-    mirror: bool = False
-    """average over mirror images as well"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +115,6 @@ class DeepLabConfig(RunConfig):
 
     kind: ClassVar[str] = "segmentation"
 
-    model: DeepLabModel = field(default_factory=DeepLabModel)
+    model: Head = field(default_factory=DeepLabModel)
     training: DeepLabTraining = field(default_factory=DeepLabTraining)
     inference: DeepLabInference = field(default_factory=DeepLabInference)

@@ -1,38 +1,15 @@
-"""Losses of the segmentation networks: cross entropy over the labelled pixels.
+"""DeepLabV2's loss: cross entropy over the labelled pixels, at the sizes of its logits, with shrunken masks.
 
-    loss = mean over labelled pixels of  -log softmax(logits)[label]
-
-V2's is computed at the sizes of its logits, with shrunken masks; V3+'s at the size of the mask, with enlarged logits.
-Both take whole canvases: padding has the label 255.
+V3+'s is at the size of the mask, with enlarged logits: `systems.segmentation.losses.full_size_loss`. Both take whole
+canvases: padding has the label 255.
 """
 
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from ...backbones.layers import resize_valid
-from ...data.masks import IGNORE
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean cross entropy over the labelled pixels.
-
-    Args:
-        logits: float (b, h, w, c).
-        labels: int (b, h, w), 0 .. c - 1, or 255: no label.
-
-    Returns:
-        float32 (); 0 if no pixel is labelled.
-
-    Source: torch's `cross_entropy(ignore_index=255)`, which is NaN if no pixel is labelled.
-    """
-    labels = labels.astype(jnp.int32)
-    labelled = labels != IGNORE
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(labelled, labels, 0))
-    return jnp.where(labelled, losses, 0).sum() / jnp.maximum(labelled.sum(), 1)
+from ..segmentation.losses import cross_entropy
 
 
 def shrink_labels(labels: jax.Array, shape: tuple[int, int]) -> jax.Array:
@@ -65,16 +42,3 @@ def multi_scale_loss(logits: Sequence[jax.Array], labels: jax.Array) -> jax.Arra
         float32 ().
     """
     return sum(cross_entropy(at_scale, shrink_labels(labels, at_scale.shape[1:3])) for at_scale in logits)
-
-
-def full_size_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """DeepLabV3+'s loss: cross entropy of the logits, resized bilinearly to the picture.
-
-    Args:
-        logits: float (b, h, w, c), from `DeepLabV3Plus`.
-        labels: int (b, H, W), 0 .. c - 1, or 255: no label; at the size of the picture.
-
-    Returns:
-        float32 ().
-    """
-    return cross_entropy(resize_valid(logits, None, labels.shape[1:3], None), labels)

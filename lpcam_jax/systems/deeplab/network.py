@@ -7,18 +7,20 @@ The logits are on a grid of 8 (V2) or 4 (V3+) pixels per position; `layers.resiz
 """
 
 from functools import reduce
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ...backbones.base import Backbone
-from ...backbones.heads import CLASSIFIER_INIT, AtrousSum, scaled_rates
-from ...backbones.layers import BatchNorm, Conv, Sizes, dropout, keep_valid, rescale, resize_valid
+from ...backbones.base import Backbone, drawn_with
+from ...backbones.heads import CLASSIFIER_INIT, AtrousSum, ConvNormRelu, scaled_rates
+from ...backbones.layers import Conv, Sizes, dropout, keep_valid, rescale, resize_valid
 from ...backbones.preprocessing import Preprocessing
-from .config import DeepLabModel
-from .losses import full_size_loss, multi_scale_loss
+from ...machine.errors import UserError
+from ..segmentation.losses import full_size_loss
+from .config import Head
+from .large_fov import LargeFOV
+from .losses import multi_scale_loss
 
 
 class DeepLabV2(nnx.Module):
@@ -55,7 +57,14 @@ class DeepLabV2(nnx.Module):
         """Logits of pictures: the last element of `pyramid`."""
         return self.pyramid(images, sizes)[-1]
 
-    def pyramid(self, images: jax.Array, sizes: Sizes = None, *, train_backbone: bool = False) -> list[jax.Array]:
+    def pyramid(
+        self,
+        images: jax.Array,
+        sizes: Sizes = None,
+        *,
+        train_backbone: bool = False,
+        dropout_key: jax.Array | None = None,
+    ) -> list[jax.Array]:
         """Logits of every scale, and their maximum; the loss is computed on all of them.
 
         Args:
@@ -63,13 +72,14 @@ class DeepLabV2(nnx.Module):
             sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
             train_backbone: whether the backbone's batch norm uses the statistics of each scale's batch and updates the
                 stored ones; the source never does.
+            dropout_key: random key of a backbone with stochastic depth; None: all of it is used.
 
         Returns:
             Four float32 (b, h_s, w_s, c), zero outside the valid region: scales 1, 0.75 and 0.5, each on its own grid,
             and the element-wise maximum of the three on the grid of scale 1, the smaller ones resized to it.
         """
         pictures = [(images, sizes), *(rescale(images, sizes, scale) for scale in self.smaller_scales)]
-        logits = [self._logits_of_one_scale(*picture, train_backbone) for picture in pictures]
+        logits = [self._logits_of_one_scale(*picture, train_backbone, dropout_key) for picture in pictures]
         grids = [self.grid_sizes(valid) for _, valid in pictures]
         shape = logits[0].shape[1:3]
         resized = [resize_valid(x, grid, shape, grids[0]) for x, grid in zip(logits[1:], grids[1:], strict=True)]
@@ -78,39 +88,28 @@ class DeepLabV2(nnx.Module):
     def loss(
         self, images: jax.Array, labels: jax.Array, *, train_backbone: bool, dropout_key: jax.Array | None
     ) -> jax.Array:
-        """Training loss: `losses.multi_scale_loss` of the pyramid. There is no dropout.
+        """Training loss: `losses.multi_scale_loss` of the pyramid. The head has no dropout.
 
         Args:
             images: float (b, H, W, 3), preprocessed.
             labels: int (b, H, W), 0 .. c - 1, or 255: no label.
             train_backbone: see `pyramid`.
-            dropout_key: unused.
+            dropout_key: see `pyramid`.
 
         Returns:
             float32 ().
         """
-        return multi_scale_loss(self.pyramid(images, train_backbone=train_backbone), labels)
+        return multi_scale_loss(self.pyramid(images, train_backbone=train_backbone, dropout_key=dropout_key), labels)
 
-    def _logits_of_one_scale(self, images: jax.Array, sizes: Sizes, train_backbone: bool) -> jax.Array:
-        features = self.backbone(images, sizes, train=train_backbone)[-1]
+    def _logits_of_one_scale(
+        self, images: jax.Array, sizes: Sizes, train_backbone: bool, key: jax.Array | None
+    ) -> jax.Array:
+        *_, features = self.backbone(images, sizes, train=train_backbone, **drawn_with(self.backbone, key))
         return self.head(features, self.grid_sizes(sizes))
 
     def grid_sizes(self, sizes: Sizes) -> Sizes:
         """Valid sizes of the logits for pictures of these sizes; both int32 (b, 2)."""
         return self.backbone.grids(sizes)[-1]
-
-
-class ConvNormRelu(nnx.Module):
-    """Convolution, batch norm, ReLU, then zeros outside the valid region."""
-
-    folds: ClassVar = (("conv", "bn"),)
-
-    def __init__(self, inputs: int, outputs: int, size: int, *, dilation: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.conv = Conv(inputs, outputs, size, dilation=dilation, dtype=dtype, rngs=rngs)
-        self.bn = BatchNorm(outputs)
-
-    def __call__(self, x: jax.Array, sizes: Sizes, *, train: bool) -> jax.Array:
-        return keep_valid(nnx.relu(self.bn.after(self.conv, x, train=train)), sizes)
 
 
 class AtrousPyramid(nnx.Module):
@@ -192,7 +191,7 @@ class DeepLabV3Plus(nnx.Module):
         Returns:
             float32 (b, h / 4, w / 4, c), on the grid of the finer stage (rounded up), zero outside the valid region.
         """
-        features = self.backbone(images, sizes, train=train_backbone)
+        features = self.backbone(images, sizes, train=train_backbone, **drawn_with(self.backbone, dropout_key))
         coarse, fine = self.backbone.grids(sizes)[-1], self.grid_sizes(sizes)
         x = self.pyramid(features[-1], coarse, train=train)
         x = dropout(dropout_key, x, rate=self.dropout)
@@ -205,7 +204,7 @@ class DeepLabV3Plus(nnx.Module):
     def loss(
         self, images: jax.Array, labels: jax.Array, *, train_backbone: bool, dropout_key: jax.Array | None
     ) -> jax.Array:
-        """Training loss: `losses.full_size_loss` of the logits.
+        """Training loss: `full_size_loss` of the logits.
 
         Args:
             images: float (b, H, W, 3), preprocessed.
@@ -223,15 +222,18 @@ class DeepLabV3Plus(nnx.Module):
         return self.backbone.grids(sizes)[self.finer_stage]
 
 
-def build_deeplab(model: DeepLabModel, classes: int, *, seed: int = 0) -> DeepLabV2 | DeepLabV3Plus:
+def build_deeplab(model: Head, classes: int, *, seed: int = 0) -> DeepLabV2 | DeepLabV3Plus | LargeFOV:
     """Build the segmentation network from its config, randomly initialized.
 
     Call it inside `jax.jit` or `nnx.eval_shape`: run eagerly, it compiles hundreds of tiny programs.
 
     Args:
-        model: the config; its `weights` are not loaded here.
+        model: the config of a head and a backbone; its `weights` are not loaded here.
         classes: c, including the background.
         seed: random seed of the initialization.
+
+    Raises:
+        UserError: the head does not go with the backbone.
     """
     rngs = nnx.Rngs(seed)
     backbone = model.build(dilation="atrous", rngs=rngs)
@@ -240,9 +242,15 @@ def build_deeplab(model: DeepLabModel, classes: int, *, seed: int = 0) -> DeepLa
         options["rates"] = model.rates
     if model.head == "deeplabv2":
         return DeepLabV2(backbone, classes, **options)
-    return DeepLabV3Plus(backbone, classes, width=model.head_width, **options)
+    network = DeepLabV3Plus if model.head == "deeplabv3plus" else LargeFOV
+    return network(backbone, classes, width=model.head_width, **options)
 
 
 def _last_of_stride(stride: int, backbone: Backbone) -> int:
-    """Index of the last stage with this stride; ValueError if there is none."""
+    """Index of the last stage with this stride; UserError if there is none."""
+    if stride not in backbone.strides:
+        raise UserError(
+            f"--model.head deeplabv3plus needs a stage of {stride} pixels per position; this backbone has stages of "
+            f"{', '.join(map(str, backbone.strides))}: use another head."
+        )
     return len(backbone.strides) - 1 - backbone.strides[::-1].index(stride)

@@ -3,32 +3,25 @@
 loss = mean over labelled pixels of the cross entropy (`losses`)
 """
 
-import math
-
 import jax
 import numpy as np
 import optax
 from flax import nnx
 
-from ...data.augment import random_scale, random_window
+from ...data.augment import random_scale, random_window, scaled_alike
 from ...data.masks import IGNORE
 from ...data.pipeline import Augmentation
 from ...data.records import Record, RecordSource
-from ...inference.forward import Network
-from ...machine import processes
-from ...machine.devices import local_mesh, replicate
-from ...machine.errors import UserError
-from ...metrics import iou
-from ...results.scoring import picture_confusion
 from ...training.checkpoints import TrainState
-from ...training.loop import Plan, Validation, note_untrained_reach, train
+from ...training.loop import Plan, note_untrained_reach, train
 from ...training.optimizers import FROZEN, Group, Path, backbone_groups, grouped, is_in_norm, poly
 from ...training.run import Job
-from ...training.state import graph_of, in_use, network_of
+from ...training.state import network_of
 from ...training.step import Batch, Loss
-from .config import DeepLabConfig, DeepLabTraining
+from ..segmentation.validation import make_validation
+from .config import DeepLabTraining
+from .large_fov import LargeFOV
 from .network import DeepLabV2, DeepLabV3Plus
-from .segment import segment_pictures
 
 
 def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSource) -> TrainState:
@@ -48,7 +41,6 @@ def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSourc
     config, training = job.run.config, job.run.config.training
     network = network_of(config, len(job.run.class_names))
     note_untrained_reach(max(network.rates) * network.backbone.strides[-1], crop=training.crop)
-    has_truth = len(validation) and validation.has_masks
     plan = Plan(
         pictures,
         masked_crops(training),
@@ -57,7 +49,8 @@ def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSourc
         training.steps,
         "segmentation",
         accumulate=training.accumulate,
-        validation=make_validation(config, validation) if has_truth else None,
+        shared=training.scaling == "batch",
+        validation=make_validation(config, validation),
     )
     return train(job, plan)
 
@@ -72,7 +65,7 @@ def segmentation_loss(*, train_backbone: bool) -> Loss:
         (network, batch of `masked_crops`, dropout key) -> float32 ().
     """
 
-    def loss(model: DeepLabV2 | DeepLabV3Plus, batch: Batch, key: jax.Array) -> jax.Array:
+    def loss(model: DeepLabV2 | DeepLabV3Plus | LargeFOV, batch: Batch, key: jax.Array) -> jax.Array:
         images = model.preprocessing(batch["image"], batch["box"])
         return model.loss(images, batch["mask"], train_backbone=train_backbone, dropout_key=key)
 
@@ -115,52 +108,26 @@ def masked_crops(training: DeepLabTraining) -> Augmentation:
     """Random crops with masks.
 
     Args:
-        training: scales and crop size.
+        training: scales, crop size, label of the padding.
 
     Returns:
-        Record -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; mask uint8 (crop, crop), all
-        255 if the record has no mask.
+        Record, generator, and the batch's generator if it has one scale -> image uint8 (crop, crop, 3); box int32 (4,),
+        top, left, bottom, right; mask uint8 (crop, crop), all 255 in the box if the record has no mask.
     """
 
-    def augmented(record: Record, rng: np.random.Generator) -> Batch:
+    ignore = IGNORE if training.padding == "ignored" else 0
+
+    def augmented(record: Record, rng: np.random.Generator, of_batch: np.random.Generator | None = None) -> Batch:
         mask = np.full(record.image.shape[:2], IGNORE, np.uint8) if record.mask is None else record.mask
-        image, mask = random_scale(rng, record.image, mask, scales=training.scales)
-        canvas, labels, box = random_window(rng, image, mask, crop=training.crop)
+        if of_batch is None:
+            image, mask = random_scale(rng, record.image, mask, scales=training.scales)
+        else:
+            scale = of_batch.uniform(min(training.scales), max(training.scales))
+            image, mask = scaled_alike(record.image, mask, scale=scale)
+        canvas, labels, box = random_window(rng, image, mask, crop=training.crop, ignore=ignore)
         if rng.random() < 0.5:  # mirror the whole window including its padding, as the recipe does
             canvas, labels = canvas[:, ::-1], labels[:, ::-1]
             box = np.int32([box[0], training.crop - box[3], box[2], training.crop - box[1]])
         return {"image": canvas, "box": box, "mask": labels}
 
     return augmented
-
-
-def make_validation(config: DeepLabConfig, validation: RecordSource) -> Validation:
-    """Validation by mIoU, including the background, with the inference settings; compiled once.
-
-    Args:
-        config: the run's config.
-        validation: pictures with true masks, segmented whole; those that cannot be read are left out.
-
-    Returns:
-        Validation that measures the mIoU; NaN if no pixel is labelled. Each process computes its share.
-    """
-    devices, classes = local_mesh(), len(validation.class_names) + 1
-    graph, *_ = graph_of(config, len(validation.class_names))
-
-    def measure(state: TrainState) -> float:
-        effective, matrix = in_use(state), np.zeros((classes, classes))
-        network = Network(graph, replicate((effective.parameters, effective.batch_stats), devices), devices)
-        results = segment_pictures(
-            network,
-            validation,
-            inference=config.inference,
-            description="validation",
-            only=processes.share(range(len(validation))),
-        )
-        for _, record, mask in results:
-            if not isinstance(record, UserError) and record.mask is not None:
-                matrix += picture_confusion(record.mask, mask, classes)
-        matrix = np.sum(processes.gather(matrix), axis=0)
-        return float(np.nanmean(iou(matrix.astype(np.float32)))) if matrix.any() else math.nan
-
-    return Validation(config.training.validate_every, measure, "mIoU")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ...backbones.base import Backbone
+from ...backbones.base import Backbone, drawn_with
 from ...backbones.config import BackboneConfig
 from ...backbones.layers import Sizes
 from ...backbones.preprocessing import Preprocessing
@@ -50,9 +50,8 @@ class Classifier(nnx.Module):
         Returns:
             float32 (b, h', w', d), zero outside the valid region.
         """
-        drawn = {"key": key} if getattr(self.backbone, "drop_path", 0) else {}
         # Not stored in the training step: the mean is taken as they are made.
-        return self.backbone(images, sizes, train=train, **drawn)[-1].astype(jnp.float32)
+        return self.backbone(images, sizes, train=train, **drawn_with(self.backbone, key))[-1].astype(jnp.float32)
 
     def logits(self, features: jax.Array, sizes: Sizes = None) -> jax.Array:
         """Logits of a feature block.

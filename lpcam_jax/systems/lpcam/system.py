@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...data.records import RecordSource
-from ...training.run import Job
+from ...training.run import Job, Run
 from ..base import HeatMapFlags, HeatMapSystem, Metrics, Preparation
 from .config import LPCAMConfig, LPCAMInference
 
@@ -66,6 +66,11 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
         state = trained_state(job.run, devices=job.devices)
         options = {"refinement": refined, "pages": flags.pages}
         return lambda: make_heatmaps(job.run, state, prototypes, pictures, flags.out, **options)
+
+    def as_function(self, run: Run) -> Any:
+        from .trained_model import TrainedModel
+
+        return TrainedModel(run)
 
 
 system = LPCAM()

@@ -12,10 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from PIL import Image, ImageOps
 
-from ...data.pictures import read_picture
-from ...data.records import Record
+from ...data.in_memory import Picture, PicturesInMemory, is_single
 from ...inference.forward import as_they_are
 from ...inference.plan import Outputs
 from ...machine.devices import jit_forward, mesh
@@ -26,10 +24,6 @@ from ..prototyping.stored_prototypes import load_prototypes
 from .config import LPCAMConfig
 from .maps import map_pictures
 from .network import Classifier
-
-Picture = str | Path | np.ndarray | Image.Image
-
-_FEW = 16  # up to this many pictures no progress bar is shown
 
 
 class NamedMaps(NamedTuple):
@@ -74,7 +68,7 @@ class TrainedModel:
 
     @classmethod
     def open(cls, directory: str | Path) -> "TrainedModel":
-        """Load the model from a run's directory; raises UserError as `lpcam_jax.load` does."""
+        """Load the model of a classifier's run; raises UserError as `lpcam_jax.load` does, or for another kind."""
         return cls(Run.open(directory).expect("classifier"))
 
     def __call__(
@@ -94,11 +88,9 @@ class TrainedModel:
         Raises:
             UserError: a picture cannot be read or is invalid, or a class is not one of the run's.
         """
-        if _is_single_picture(pictures):
+        if is_single(pictures):
             return self([pictures], classes=classes)[0]
-        source = _PicturesInMemory(
-            [_image_of(picture) for picture in pictures], self.class_names, self._labels(classes)
-        )
+        source = PicturesInMemory(pictures, self.class_names, self._labels(classes))
         results: list[Any] = [None] * len(source)
         for index, record, mapped in map_pictures(
             self._network,
@@ -106,7 +98,7 @@ class TrainedModel:
             source,
             stride=self.stride,
             inference=self.config.inference,
-            description=None if len(source) <= _FEW else "heat maps",
+            description=source.titled("heat maps"),
         ):
             names = tuple(self.class_names[n] for n in mapped.classes)
             probabilities = dict(zip(self.class_names, map(float, mapped.probabilities), strict=True))
@@ -126,7 +118,7 @@ class TrainedModel:
         Raises:
             UserError: the picture cannot be read or is invalid.
         """
-        source = _PicturesInMemory([_image_of(picture)], self.class_names, None)
+        source = PicturesInMemory([picture], self.class_names)
         batches = self.config.inference
         results = self._network.run(features_of, source, scales=[1.0], batches=batches, description=None)
         ((_, _, (outputs,)),) = results
@@ -166,52 +158,3 @@ class TrainedModel:
 def features_of(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
     """Features float32 (b, h', w', d) of padded pictures, without mirror images."""
     return {"features": model.features(as_they_are(model, pictures, sizes), sizes)}
-
-
-class _PicturesInMemory:
-    """A RecordSource of pictures in memory, all with the same labels or without labels."""
-
-    has_masks = False
-
-    def __init__(self, images: Sequence[np.ndarray], class_names: tuple[str, ...], labels: np.ndarray | None):
-        self._images, self.class_names = images, class_names
-        self.ids = [f"picture {number}" for number in range(len(images))]
-        self.labels = None if labels is None else np.tile(labels, (len(images), 1))
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> Record:
-        return Record(self.ids[index], self._images[index], None if self.labels is None else self.labels[index], None)
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self._images[index].shape[:2]
-
-
-def _is_single_picture(pictures: Any) -> bool:
-    """Whether the argument is one picture; an array with four axes is several."""
-    return isinstance(pictures, str | Path | Image.Image) or getattr(pictures, "ndim", 4) != 4
-
-
-def _image_of(picture: Picture) -> np.ndarray:
-    """uint8 (H, W, 3)."""
-    if isinstance(picture, str | Path):
-        return read_picture(picture)
-    if isinstance(picture, Image.Image):
-        return _rgb(ImageOps.exif_transpose(picture))
-    array = np.asarray(picture)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        raise UserError(
-            f"a picture is {array.dtype} {array.shape}; give uint8 (H, W, 3) in RGB, a PIL image or a path."
-        )
-    return array
-
-
-def _rgb(image: Image.Image) -> np.ndarray:
-    """Convert to RGB as `read_picture` does, with transparent parts in white."""
-    if image.mode.startswith("I") or image.mode in ("F", "LAB"):
-        raise UserError(f"a PIL image of kind {image.mode} has no certain range; convert it to 8-bit RGB.")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))

@@ -41,7 +41,8 @@ def make_masks(
         scales=list(inference.scales),
         precision=precision_of(run),
         mirror=inference.mirror,
-        crf=False,
+        crf=inference.crf or False,
+        **({"fusion": inference.fusion} if inference.fusion != "mean" else {}),
     )
     folder = MaskResults(out, protocol, title="Segmentation masks", caption="segmentation", pages=pages)
     skipped = []

@@ -1,0 +1,54 @@
+"""Validation of networks that segment: mIoU."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ...data.records import RecordSource
+from ...inference.forward import Network
+from ...machine import processes
+from ...machine.devices import local_mesh, replicate
+from ...machine.errors import UserError
+from ...metrics import iou
+from ...results.scoring import picture_confusion
+from ...training.checkpoints import TrainState
+from ...training.loop import Validation
+from ...training.state import graph_of, in_use
+from .segment import segment_pictures
+
+
+def make_validation(config: Any, validation: RecordSource) -> Validation | None:
+    """Validation by mIoU, including the background, with the inference settings but the CRF; compiled once.
+
+    Args:
+        config: the run's config.
+        validation: pictures, segmented whole; those that cannot be read are left out.
+
+    Returns:
+        Validation that measures the mIoU; NaN if no pixel is labelled. Each process computes its share. None
+        without pictures, or without true masks.
+    """
+    if not (len(validation) and validation.has_masks):
+        return None
+    devices, classes = local_mesh(), len(validation.class_names) + 1
+    graph, *_ = graph_of(config, len(validation.class_names))
+
+    def measure(state: TrainState) -> float:
+        effective, matrix = in_use(state), np.zeros((classes, classes))
+        network = Network(graph, replicate((effective.parameters, effective.batch_stats), devices), devices)
+        results = segment_pictures(
+            network,
+            validation,
+            inference=replace(config.inference, crf=""),
+            description="validation",
+            only=processes.share(range(len(validation))),
+        )
+        for _, record, mask in results:
+            if not isinstance(record, UserError) and record.mask is not None:
+                matrix += picture_confusion(record.mask, mask, classes)
+        matrix = np.sum(processes.gather(matrix), axis=0)
+        return float(np.nanmean(iou(matrix.astype(np.float32)))) if matrix.any() else math.nan
+
+    return Validation(config.training.validate_every, measure, "mIoU")
