@@ -38,6 +38,8 @@ from lpcam_jax.systems.psa import labels
 from lpcam_jax.systems.psa.config import PSAConfig, PSATraining
 from lpcam_jax.systems.psa.training import psa_loss, psa_optimizer
 from lpcam_jax.systems.sure_labels import sure_crops
+from lpcam_jax.systems.upernet.config import UperNetConfig, UperNetHead, UperNetTraining
+from lpcam_jax.systems.upernet.training import upernet_loss, upernet_optimizer, varied_crops
 from lpcam_jax.training.state import graph_of, network_of
 from lpcam_jax.training.step import Loss
 
@@ -71,6 +73,10 @@ class TinySystem(NamedTuple):
 
 RESNET = {"blocks": (1, 1, 1, 1), "width": 4, "stem_width": 8}
 ALL_BUT_LAST = ("conv1", "bn1", "layer1", "layer2", "layer3")
+ALL_BUT_LAST_STAGE = {
+    "swin": ("embedding", "stage1", "stage2", "stage3"),
+    "vit": ("embedding", "blocks1", "blocks2", "blocks3"),
+}
 VIT = {"dim": 16, "depth": 5, "head_dim": 8, "mlp_ratio": 2, "position_grid": 3}
 SWIN = {"dim": 8, "depths": (2, 1, 1, 1), "head_dim": 4, "mlp_ratio": 2, "window": 3}
 
@@ -182,6 +188,26 @@ def _deeplab(**model: Any) -> TinySystem:
     )
 
 
+def _upernet(model: BackboneConfig) -> TinySystem:
+    training = UperNetTraining(crop=32, fit=(24, 48), steps=9, frozen=ALL_BUT_LAST_STAGE[model.backbone])
+
+    def outputs(model, images, sizes, labels, key):
+        features, grids = model.levels(images, sizes)
+        fused = model.head(features, grids, train=False)
+        auxiliary = model.auxiliary(features[-2], grids[-2], train=False)
+        maps = {"fused": fused.astype(jnp.float32), "auxiliary": auxiliary.astype(jnp.float32)}
+        return maps | {"logits": model(images, sizes, key=key)}
+
+    return TinySystem(
+        UperNetConfig(model=model, head=UperNetHead(width=8, auxiliary_width=4), training=training),
+        outputs,
+        upernet_loss(training),
+        lambda network: upernet_optimizer(training, network),
+        varied_crops(training),
+        has_dropout=True,
+    )
+
+
 V3PLUS = {
     "head": "deeplabv3plus",
     "head_width": 8,
@@ -192,14 +218,16 @@ V3PLUS = {
 }
 SYSTEMS = {
     "classifier": _lpcam(ResNetConfig(**RESNET), ALL_BUT_LAST),
-    "classifier, vit": _lpcam(ViTConfig(**VIT), ("embedding", "blocks1", "blocks2", "blocks3")),
-    "classifier, swin": _lpcam(SwinConfig(**SWIN, drop_path=0.5), ("embedding", "stage1", "stage2", "stage3")),
+    "classifier, vit": _lpcam(ViTConfig(**VIT), ALL_BUT_LAST_STAGE["vit"]),
+    "classifier, swin": _lpcam(SwinConfig(**SWIN, drop_path=0.5), ALL_BUT_LAST_STAGE["swin"]),
     "irn": _irn(),
     "psa": _psa(),
     "amn": _amn(),
     "mctformer": _mctformer(),
     "segmentation": _deeplab(),
     "segmentation, v3plus": _deeplab(**V3PLUS),
+    "upernet": _upernet(SwinConfig(**SWIN, stage_norms=True, drop_path=0.1)),
+    "upernet, vit": _upernet(ViTConfig(**VIT)),
 }
 """By the kind of the system, and what is special."""
 

@@ -64,6 +64,7 @@ class Network(NamedTuple):
         source: RecordSource,
         *,
         scales: Sequence[float],
+        fit: tuple[int, int] | None = None,
         batches: Batches,
         constants: Sequence[Any] = (),
         description: str | None,
@@ -77,6 +78,7 @@ class Network(NamedTuple):
             function: see `forward`.
             source: the pictures.
             scales: factors on the sides of the pictures.
+            fit: short and long side that they are first brought to, see `plan.Pass`; None: their own.
             batches: limits of batches and shapes.
             constants: see `forward`.
             description: label of the progress bar; None: no progress bar.
@@ -88,7 +90,7 @@ class Network(NamedTuple):
             See `passes.run_passes`.
         """
         network = self.forward(function, *constants)
-        passes = [Pass(scale, network) for scale in scales]
+        passes = [Pass(scale, network, fit) for scale in scales]
         options = {"description": description, "only": only, "among": among, "extra_input": extra_input}
         return run_passes(passes, source, batches=batches, devices=self.devices, **options)
 

@@ -42,6 +42,7 @@ def make_masks(
         precision=precision_of(run),
         mirror=inference.mirror,
         crf=False,
+        **({"fit": list(inference.fit)} if inference.fit else {}),
     )
     folder = MaskResults(out, protocol, title="Segmentation masks", caption="segmentation", pages=pages)
     skipped = []
