@@ -10,20 +10,29 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from tiny_networks import network, random_arrays
+from tiny_networks import (
+    BACKBONES,
+    Random,
+    image_of,
+    network,
+    padded,
+    random_arrays,
+    relative_difference,
+    split,
+)
 
 from lpcam_jax.backbones.layers import adaptive_pool, channel_dropout
 from lpcam_jax.backbones.weights.fill import Loaded
 from lpcam_jax.data.records import Record
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.segmentation.losses import cross_entropy
-from lpcam_jax.systems.upernet.config import UperNetConfig, UperNetTraining
+from lpcam_jax.systems.upernet.config import UperNetConfig, UperNetHead, UperNetTraining
 from lpcam_jax.systems.upernet.network import build_upernet
 from lpcam_jax.systems.upernet.training import varied_crops
 from lpcam_jax.systems.upernet.weights import load_upernet
 from lpcam_jax.training.optimizers import Group, poly
 
-SWIN, VIT = "upernet", "upernet, vit"
+SWIN = "upernet"
 
 
 @pytest.mark.parametrize("bins", [1, 2, 3, 6])
@@ -50,17 +59,29 @@ def test_dropout_is_of_whole_channels_of_a_picture():
     assert len(np.unique(kept, axis=0)) == len(kept)
 
 
-@pytest.mark.parametrize(("name", "strides"), [(SWIN, (4, 8, 16, 32)), (VIT, (4, 8, 16, 32))])
-def test_levels(name, strides):
-    """Those of a vision transformer, whose stages are all on one grid, are resized."""
-    net = network(name)
+@pytest.mark.parametrize("name", ["resnet", "vgg16", "wideresnet38", "vit", "swin"])
+def test_logits_are_four_pixels_apart_on_any_backbone(name):
+    """On a vision transformer, too, whose patches are sixteen apart."""
+    config = UperNetConfig(model=BACKBONES[name].config, head=UperNetHead(width=4, auxiliary_width=4))
+    model = nnx.eval_shape(lambda: build_upernet(config, 3))
+    graph, arrays = nnx.split(model)
+    logits = jax.eval_shape(lambda arrays, images: nnx.merge(graph, arrays)(images), arrays, np.zeros((2, 64, 97, 3)))
+    assert (logits.shape, logits.dtype) == ((2, 16, 28 if name == "vit" else 25, 3), np.float32)
 
-    def levels(parameters, batch_stats, images):
-        return nnx.merge(net.graph, parameters, batch_stats).levels(images, None)
 
-    features, grids = jax.eval_shape(levels, *net.arrays, np.zeros((1, 64, 96, 3), np.float32))
-    assert [x.shape[1:3] for x in features] == [(64 // stride, 96 // stride) for stride in strides]
-    assert grids == [None] * 4
+def test_levels_of_a_vision_transformer_are_those_of_the_picture_alone():
+    config = UperNetConfig(model=BACKBONES["vit"].config, head=UperNetHead(width=4, auxiliary_width=4))
+    graph, trees = split(nnx.eval_shape(lambda: build_upernet(config, 3)))
+    net = Random(graph, trees, lambda model, images, sizes: model.levels(images, sizes))
+    size = (33, 70)
+    levels, grids = net(*padded((size,), (48, 96)))
+    expected, _ = net(image_of(size)[None], None)
+    for x, alone, grid in zip(levels, expected, grids, strict=True):
+        assert tuple(grid[0]) == alone.shape[1:3]
+        assert relative_difference(x[:, : grid[0, 0], : grid[0, 1]], alone) < 1e-5
+        assert not x[:, grid[0, 0] :].any()
+        assert not x[:, :, grid[0, 1] :].any()
+    assert [tuple(grid[0]) for grid in grids] == [(12, 20), (6, 10), (3, 5), (2, 3)]
 
 
 # Optimizer

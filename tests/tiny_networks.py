@@ -73,10 +73,6 @@ class TinySystem(NamedTuple):
 
 RESNET = {"blocks": (1, 1, 1, 1), "width": 4, "stem_width": 8}
 ALL_BUT_LAST = ("conv1", "bn1", "layer1", "layer2", "layer3")
-ALL_BUT_LAST_STAGE = {
-    "swin": ("embedding", "stage1", "stage2", "stage3"),
-    "vit": ("embedding", "blocks1", "blocks2", "blocks3"),
-}
 VIT = {"dim": 16, "depth": 5, "head_dim": 8, "mlp_ratio": 2, "position_grid": 3}
 SWIN = {"dim": 8, "depths": (2, 1, 1, 1), "head_dim": 4, "mlp_ratio": 2, "window": 3}
 
@@ -188,8 +184,9 @@ def _deeplab(**model: Any) -> TinySystem:
     )
 
 
-def _upernet(model: BackboneConfig) -> TinySystem:
-    training = UperNetTraining(crop=32, fit=(24, 48), steps=9, frozen=ALL_BUT_LAST_STAGE[model.backbone])
+def _upernet() -> TinySystem:
+    model = SwinConfig(**SWIN | {"depths": (1, 1, 1, 1)}, stage_norms=True, drop_path=0.1)
+    training = UperNetTraining(crop=32, fit=(24, 48), steps=9, frozen=("embedding", "stage1", "stage2", "stage3"))
 
     def outputs(model, images, sizes, labels, key):
         features, grids = model.levels(images, sizes)
@@ -218,16 +215,15 @@ V3PLUS = {
 }
 SYSTEMS = {
     "classifier": _lpcam(ResNetConfig(**RESNET), ALL_BUT_LAST),
-    "classifier, vit": _lpcam(ViTConfig(**VIT), ALL_BUT_LAST_STAGE["vit"]),
-    "classifier, swin": _lpcam(SwinConfig(**SWIN, drop_path=0.5), ALL_BUT_LAST_STAGE["swin"]),
+    "classifier, vit": _lpcam(ViTConfig(**VIT), ("embedding", "blocks1", "blocks2", "blocks3")),
+    "classifier, swin": _lpcam(SwinConfig(**SWIN, drop_path=0.5), ("embedding", "stage1", "stage2", "stage3")),
     "irn": _irn(),
     "psa": _psa(),
     "amn": _amn(),
     "mctformer": _mctformer(),
     "segmentation": _deeplab(),
     "segmentation, v3plus": _deeplab(**V3PLUS),
-    "upernet": _upernet(SwinConfig(**SWIN, stage_norms=True, drop_path=0.1)),
-    "upernet, vit": _upernet(ViTConfig(**VIT)),
+    "upernet": _upernet(),
 }
 """By the kind of the system, and what is special."""
 
