@@ -185,7 +185,7 @@ def _deeplab(**model: Any) -> TinySystem:
 
 
 def _upernet() -> TinySystem:
-    model = SwinConfig(**SWIN | {"depths": (1, 1, 1, 1)}, stage_norms=True, drop_path=0.1)
+    model = SwinConfig(**SWIN | {"depths": (1, 1, 1, 1)}, stage_norms=True)
     training = UperNetTraining(crop=32, fit=(24, 48), steps=9, frozen=("embedding", "stage1", "stage2", "stage3"))
 
     def outputs(model, images, sizes, labels, key):
