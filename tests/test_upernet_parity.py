@@ -153,4 +153,4 @@ def test_ten_steps_of_training_of_the_heads(pair, monkeypatch, tmp_path):
         for (path, values), other in zip(
             jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(theirs), strict=True
         ):
-            assert relative_difference(values, other) < 1e-4, jax.tree_util.keystr(path)
+            assert relative_difference(values, other) < 5e-4, jax.tree_util.keystr(path)
