@@ -1,5 +1,5 @@
 """Two training steps, prototypes and maps of the tiny recipe in one folder, and two steps of a segmentation network, of
-IRNet, of AMN and of MCTformer, on all devices there are.
+UperNet, of IRNet, of AMN and of MCTformer, on all devices there are.
 
 `test_inference.py` calls `run_all` on one device and starts this file on four.
 """
@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.backbones.swin import SwinConfig
 from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import training_sources
@@ -28,6 +29,8 @@ from lpcam_jax.systems.lpcam.training import train_classifier
 from lpcam_jax.systems.mctformer.config import MCTformerConfig, MCTformerModel, MCTformerTraining
 from lpcam_jax.systems.mctformer.training import mctformer_loss, mctformer_optimizer
 from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
+from lpcam_jax.systems.upernet.config import UperNetConfig, UperNetHead, UperNetTraining
+from lpcam_jax.systems.upernet.training import upernet_loss, upernet_optimizer
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.run import Job, Run
 from lpcam_jax.training.state import graph_of, network_of
@@ -44,6 +47,19 @@ SEGMENTATION = DeepLabConfig(
         learning_rate=1e-3,
         batch_norm="train",
         frozen=("conv1", "bn1", "layer1", "layer2", "layer3"),  # half as much to compile
+    ),
+)
+
+UPERNET = UperNetConfig(
+    model=SwinConfig(dim=8, depths=(1, 1, 1, 1), head_dim=4, mlp_ratio=2, window=3, stage_norms=True, drop_path=0.5),
+    head=UperNetHead(width=8, auxiliary_width=4),
+    training=UperNetTraining(
+        steps=2,
+        batch_size=8,
+        optimizer="sgd",
+        learning_rate=1e-3,
+        warm_up=0,
+        frozen=("embedding", "stage1", "stage2", "stage3"),  # half as much to compile
     ),
 )
 
@@ -92,7 +108,7 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
     )
     for index, _, result in results:
         numbers |= {f"{method} of picture {index}": maps for method, maps in result.maps.items()}
-    numbers |= segmentation() | irnet() | amn() | mctformer()
+    numbers |= segmentation() | upernet() | irnet() | amn() | mctformer()
     return {"devices": np.array(mesh.size)} | {name: np.asarray(value) for name, value in numbers.items()}
 
 
@@ -102,6 +118,12 @@ def segmentation() -> dict[str, np.ndarray]:
     loss = segmentation_loss(train_backbone=True)
     optimizer = segmentation_optimizer(training, network_of(SEGMENTATION, CLASSES))
     return two_steps("segmentation", SEGMENTATION, loss, optimizer, batch, accumulate=training.accumulate)
+
+
+def upernet() -> dict[str, np.ndarray]:
+    """The same of UperNet, whose batch norm and dropped channels are of the whole batch."""
+    optimizer = upernet_optimizer(UPERNET.training, network_of(UPERNET, CLASSES))
+    return two_steps("UperNet", UPERNET, upernet_loss(UPERNET.training), optimizer, labelled_batch(33, grid=33))
 
 
 def irnet() -> dict[str, np.ndarray]:

@@ -1,9 +1,12 @@
 """Scale, mirror, crop: what stays of a picture and its mask, and where it lies."""
 
+import colorsys
+
 import numpy as np
 import pytest
 
 from lpcam_jax.data.augment import (
+    fitted_size,
     random_crop,
     random_long_side,
     random_mirror,
@@ -12,7 +15,9 @@ from lpcam_jax.data.augment import (
     resize_bicubic,
     resize_bilinear_uint8,
     scaled_size,
+    varied_window,
 )
+from lpcam_jax.data.photometric import from_hsv, photometric_distortion, to_hsv
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
@@ -176,3 +181,73 @@ def test_the_label_of_the_padding_is_chosen():
         np.random.default_rng(0), coordinates(2, 3), np.ones((2, 3), np.uint8), crop=4, ignore=9
     )
     assert labels.tolist() == [[1, 1, 1, 9], [1, 1, 1, 9], [9, 9, 9, 9], [9, 9, 9, 9]]
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "expected"),
+    [
+        ((375, 500), 1.0, (512, 683)),
+        ((500, 375), 1.0, (683, 512)),
+        ((375, 500), 0.5, (256, 341)),
+        ((100, 1000), 1.0, (205, 2048)),  # the long side is full first
+        ((600, 600), 2.0, (1024, 1024)),
+    ],
+)
+def test_a_picture_is_as_large_as_fits(size, scale, expected):
+    assert fitted_size(size, (512, 2048), scale=scale) == expected
+
+
+def test_a_window_of_a_bilinear_resize_is_cut_from_the_whole():
+    image = np.random.default_rng(0).integers(0, 256, (13, 17, 3), np.uint8)
+    window = slice(5, 20), slice(8, 40)
+    expected = resize_bilinear_uint8(image, (30, 35))[window]
+    np.testing.assert_array_equal(resize_bilinear_uint8(image, (30, 35), window=window), expected)
+
+
+def test_no_class_has_too_much_of_a_window_where_that_can_be():
+    """Class 2 is in the middle of class 1, with an unlabelled frame around."""
+    mask, rng = np.full((60, 60), 255, np.uint8), np.random.default_rng(0)
+    mask[10:50, 10:50] = 1
+    mask[24:36, 24:36] = 2
+    windows = [varied_window(rng, mask, crop=16, most=0.75) for _ in range(100)]
+    free = [varied_window(rng, mask, crop=16, most=1) for _ in range(100)]
+
+    def is_varied(window) -> bool:
+        counts = np.bincount(mask[window].ravel(), minlength=256)[:255]
+        return counts.max() < 0.75 * counts.sum()
+
+    assert all(mask[window].shape == (16, 16) for window in [*windows, *free])
+    assert sum(map(is_varied, windows)) > 2 * sum(map(is_varied, free)) > 0
+
+
+def test_a_mask_of_one_class_has_a_window_all_the_same():
+    rows, columns = varied_window(np.random.default_rng(0), np.ones((9, 30), np.uint8), crop=16, most=0.75)
+    assert (rows, columns.stop - columns.start) == (slice(0, 16), 16)
+
+
+def test_hue_saturation_and_value_are_those_of_the_standard_library_and_lead_back():
+    colors = np.random.default_rng(0).integers(0, 256, (40, 25, 3), np.uint8)
+    colors[:5] = colors[:5, :, :1]  # grey
+    hsv = np.stack(to_hsv(colors), axis=-1).reshape(-1, 3)
+    expected = np.array([colorsys.rgb_to_hsv(*color) for color in colors.reshape(-1, 3) / 255]) * [180, 255, 255]
+    difference = np.abs(hsv - expected)
+    difference[:, 0] = np.minimum(difference[:, 0], 180 - difference[:, 0])  # around the circle
+    assert difference.max() <= 0.5 + 1e-3
+    back = from_hsv(*np.moveaxis(hsv, -1, 0))
+    precise = 255 * np.array([colorsys.hsv_to_rgb(*color) for color in hsv / [180, 255, 255]])
+    assert np.abs(back - precise).max() <= 0.5 + 1e-3
+
+
+def test_photometric_distortion():
+    rng, image = np.random.default_rng(0), np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)
+    made = [photometric_distortion(rng, image) for _ in range(300)]
+    assert all(one.shape == image.shape and one.dtype == np.uint8 for one in made)
+    same = [np.array_equal(one, image) for one in made]
+    assert 5 < sum(same) < 40  # one of sixteen
+    grey = np.full((4, 4, 3), 100, np.uint8)  # has no hue, and stays grey
+    levels = [photometric_distortion(rng, grey) for _ in range(300)]
+    assert all((one == one[0, 0, 0]).all() for one in levels)
+    found = {int(one[0, 0, 0]) for one in levels}
+    assert min(found) >= 34  # (100 - 32) / 2
+    assert max(found) <= 198  # (100 + 32) 3 / 2
+    assert max(found) - min(found) > 100

@@ -68,7 +68,7 @@ def folder(tmp_path):
         ("x = 1", r"cannot be used: AttributeError"),
         (
             "def get_config(): return {}",
-            r"returns dict, not the config of a system: classifier, irn, psa, amn, mctformer, segmentation",
+            r"returns dict, not the config of a system: classifier, irn, psa, amn, mctformer, segmentation, upernet",
         ),
     ],
 )

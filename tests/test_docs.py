@@ -24,6 +24,7 @@ EXAMPLES = {
     "amn": "configs/shapes_amn.py",
     "mctformer": "configs/shapes_mctformer.py",
     "segmentation": "configs/folder_deeplab.py",
+    "upernet": "configs/shapes_upernet.py",
 }
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 

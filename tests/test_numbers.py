@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from lpcam_jax.backbones.config import ViTConfig
+from lpcam_jax.backbones.swin import SwinConfig
 from lpcam_jax.config import check_numbers, numbers, registry
 from lpcam_jax.config.numbers import Limit
 from lpcam_jax.machine.errors import UserError
@@ -37,7 +38,17 @@ LIMITS = {
         "give the smallest and the largest, at least 1",
         [(64, 64), (64, 80)],
     ),
+    limit_of(numbers.OptionalPixelRange): (
+        [((80, 64), " 80 64:"), ((0, 8), " 0 8:")],
+        "give the smaller and the larger, at least 1",
+        [None, (64, 64), (64, 80)],
+    ),
     limit_of(get_type_hints(ViTConfig, include_extras=True)["depth"]): ([(3, " is 3;")], "use at least 4", [4]),
+    limit_of(get_type_hints(SwinConfig, include_extras=True)["depths"]): (
+        [((2, 2, 2), " 2 2 2:"), ((2, 0, 2, 2), " 2 0 2 2:")],
+        "give the blocks of four stages, at least 1",
+        [(1, 1, 1, 1)],
+    ),
     limit_of(numbers.Level): (
         [(-0.5, " is -0.5;"), (2, " is 2;"), (math.nan, " is nan;")],
         "give a number from 0 to 1",
@@ -109,6 +120,8 @@ def test_every_number_with_a_limit_is_refused_by_the_name_of_its_flag(kind, plac
         "segmentation": "training.steps training.batch_size training.accumulate training.crop training.scales "
         "training.hold training.validate_every training.checkpoint_every inference.scales inference.max_shapes "
         "model.head_width",
+        "upernet": "head.width head.auxiliary_width training.steps training.fit training.scale_range training.crop "
+        "training.largest_class training.warm_up inference.fit inference.scales",
     }.items(),
 )
 def test_these_have_a_limit(kind, flags):

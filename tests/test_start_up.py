@@ -30,5 +30,5 @@ def test_help_imports_neither_heavy_packages_nor_other_systems(program):
     finished = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     heavy, systems, _ = finished.stdout.split("\n")
     assert not heavy
-    others = ("irn", "amn", "deeplab", "mctformer")
+    others = ("irn", "amn", "deeplab", "mctformer", "segmentation", "upernet")
     assert not any(name.startswith(f"lpcam_jax.systems.{kind}") for kind in others for name in systems.split())

@@ -15,6 +15,7 @@ from lpcam_jax.backbones.layers import BatchNorm
 from lpcam_jax.backbones.resnet import ResNet
 from lpcam_jax.backbones.weights.fill import load_backbone
 from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.state import with_weights
 
@@ -205,8 +206,8 @@ def test_the_state_gets_the_weights_and_says_so(tmp_path, whole, mesh, capsys):
     model = nnx.merge(graph, backbone()[1])
     _, parameters, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     trees = [{"backbone": nnx.to_pure_dict(tree), "head": "kept"} for tree in (parameters, statistics)]
-    model = ResNetConfig(weights=str(tmp_path / "w.npz"))
-    state = with_weights(TrainState(0, *trees, None), model, devices=mesh)
+    config = LPCAMConfig(model=ResNetConfig(weights=str(tmp_path / "w.npz")))
+    state = with_weights(TrainState(0, *trees, None), config, devices=mesh)
     assert state.parameters["head"] == "kept"
     np.testing.assert_array_equal(state.parameters["backbone"]["bn1"]["scale"], whole["bn1.weight"])
     np.testing.assert_array_equal(state.batch_stats["backbone"]["bn1"]["mean"], whole["bn1.running_mean"])

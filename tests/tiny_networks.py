@@ -39,6 +39,8 @@ from lpcam_jax.systems.psa import labels
 from lpcam_jax.systems.psa.config import PSAConfig, PSATraining
 from lpcam_jax.systems.psa.training import psa_loss, psa_optimizer
 from lpcam_jax.systems.sure_labels import sure_crops
+from lpcam_jax.systems.upernet.config import UperNetConfig, UperNetHead, UperNetTraining
+from lpcam_jax.systems.upernet.training import upernet_loss, upernet_optimizer, varied_crops
 from lpcam_jax.training.state import graph_of, network_of
 from lpcam_jax.training.step import Loss
 
@@ -183,6 +185,27 @@ def _deeplab(**model: Any) -> TinySystem:
     )
 
 
+def _upernet() -> TinySystem:
+    model = SwinConfig(**SWIN | {"depths": (1, 1, 1, 1)}, stage_norms=True)
+    training = UperNetTraining(crop=32, fit=(24, 48), steps=9, frozen=("embedding", "stage1", "stage2", "stage3"))
+
+    def outputs(model, images, sizes, labels, key):
+        features, grids = model.levels(images, sizes)
+        fused = model.head(features, grids, train=False)
+        auxiliary = model.auxiliary(features[-2], grids[-2], train=False)
+        maps = {"fused": fused.astype(jnp.float32), "auxiliary": auxiliary.astype(jnp.float32)}
+        return maps | {"logits": model(images, sizes, key=key)}
+
+    return TinySystem(
+        UperNetConfig(model=model, head=UperNetHead(width=8, auxiliary_width=4), training=training),
+        outputs,
+        upernet_loss(training),
+        lambda network: upernet_optimizer(training, network),
+        varied_crops(training),
+        has_dropout=True,
+    )
+
+
 V3PLUS = {
     "head": "deeplabv3plus",
     "head_width": 8,
@@ -202,6 +225,7 @@ SYSTEMS = {
     "segmentation": _deeplab(),
     "segmentation, v3plus": _deeplab(**V3PLUS),
     "segmentation, largefov": _deeplab(head="largefov", head_width=8, rates=(1, 2)),
+    "upernet": _upernet(),
 }
 """By the kind of the system, and what is special."""
 

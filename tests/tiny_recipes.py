@@ -127,6 +127,24 @@ def get_config():
     )
 """
 
+UPERNET = """
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.upernet.config import UperNetConfig, UperNetHead, UperNetInference, UperNetTraining
+
+def get_config():
+    return UperNetConfig(
+        data=Data(source="shapes", scenes=16, train="all[:12]", validation="all[12:]", seeds="all[10:]"),
+        model=ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=4, output_stride=32),
+        head=UperNetHead(width=8, auxiliary_width=4),
+        training=UperNetTraining(
+            steps=6, batch_size=4, crop=48, fit=(48, 192), learning_rate=1e-4, warm_up=2, validate_every=3,
+            checkpoint_every=2,
+        ),
+        inference=UperNetInference(fit=(48, 192), max_shapes=1),
+    )
+"""
+
 FROM_MAPS = ("--data.maps", "{maps}", "--model.weights", "{run}")
 
 TINY = {
@@ -136,4 +154,5 @@ TINY = {
     "amn": Tiny(AMN, "maps/{}.npz", FROM_MAPS),
     "mctformer": Tiny(MCTFORMER, "maps/{}.npz"),
     "segmentation": Tiny(SEGMENTATION, "masks/{}.png", ("--data.masks", "{maps}/pseudo_masks"), pictures=6),
+    "upernet": Tiny(UPERNET, "masks/{}.png", ("--data.masks", "{maps}/pseudo_masks"), pictures=6),
 }

@@ -34,7 +34,9 @@ def with_drawn_weights(config: LPCAMConfig, optimizer: optax.GradientTransformat
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.npz"
         np.savez(file, **arrays)
-        state = with_weights(state, replace(config.model, weights=str(file)), devices=devices.mesh())
+        state = with_weights(
+            state, replace(config, model=replace(config.model, weights=str(file))), devices=devices.mesh()
+        )
     return state._replace(parameters={**state.parameters, "head": jnp.asarray(arrays["fc.weight"].T)})
 
 

@@ -68,6 +68,14 @@ def dropout(key: jax.Array | None, x: jax.Array, *, rate: float) -> jax.Array:
     return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
 
+def channel_dropout(key: jax.Array | None, x: jax.Array, *, rate: float) -> jax.Array:
+    """`dropout` of whole channels of a picture, torch's Dropout2d: x (b, h, w, d), of the same shape and dtype."""
+    if key is None:
+        return x
+    kept = jax.random.bernoulli(key, 1 - rate, (len(x), 1, 1, x.shape[-1]))
+    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
 def drop_path(key: jax.Array | None, x: jax.Array, *, rate: float) -> jax.Array:
     """Stochastic depth: zero the output of a branch for whole pictures, and scale the others to preserve the mean.
 
@@ -399,10 +407,16 @@ def _all_if_none(sizes: Sizes, shape: tuple[int, int]) -> jax.Array:
 
 def _interpolate(x: jax.Array, sizes: jax.Array, shape: tuple[int, int], old: jax.Array, new: jax.Array) -> jax.Array:
     """Sample x at (i + 1/2) old / new - 1/2 along both axes, by two matrix products; old and new: int (b or 1, 2)."""
-    b, h, w, d = x.shape
+    _, h, w, _ = x.shape
     down = interpolation_matrix(h, shape[0], sizes[:, 0], old[:, 0], new[:, 0])
     across = interpolation_matrix(w, shape[1], sizes[:, 1], old[:, 1], new[:, 1])
-    tall = _product(down, x.reshape(b, h, w * d)).reshape(b, shape[0], w, d)
+    return _along_both(x, down, across)
+
+
+def _along_both(x: jax.Array, down: jax.Array, across: jax.Array) -> jax.Array:
+    """x (b, h, w, d), weighted by float32 (b or 1, H, h) and (b or 1, W, w): (b, H, W, d)."""
+    b, h, w, d = x.shape
+    tall = _product(down, x.reshape(b, h, w * d)).reshape(b, down.shape[1], w, d)
     return _product(across[:, None], tall)
 
 
@@ -432,3 +446,31 @@ def interpolation_matrix(source: int, target: int, size: jax.Array, old: jax.Arr
     high_weight = steps.astype(jnp.float32) / (2 * new).astype(jnp.float32)
     j = jax.lax.broadcasted_iota(jnp.int32, (1, 1, source), 2)
     return jnp.where(j == low, 1 - high_weight, 0) + jnp.where(j == low + 1, high_weight, 0)
+
+
+def adaptive_pool(x: jax.Array, sizes: Sizes, bins: int) -> jax.Array:
+    """Means over bins x bins windows that cover each picture's valid region.
+
+    Window i of k, along a side of n positions, is from floor(i n / k) up to ceil((i + 1) n / k), exclusive.
+
+    Args:
+        x: float (b, h, w, d), finite everywhere.
+        sizes: int32 (b, 2), valid sizes n; None: all.
+        bins: k, rows and columns of windows.
+
+    Returns:
+        (b, bins, bins, d), in the dtype of x.
+
+    Source: torch's `adaptive_avg_pool2d(bins)` of the picture alone.
+    """
+    valid = _all_if_none(sizes, x.shape[1:3])
+    return _along_both(x, *(_means(length, bins, valid[:, axis]) for axis, length in enumerate(x.shape[1:3])))
+
+
+def _means(source: int, bins: int, size: jax.Array) -> jax.Array:
+    """The weights of `adaptive_pool` along an axis of valid length int (b,): float32 (b, bins, source)."""
+    size = size[:, None, None]
+    i = jax.lax.broadcasted_iota(jnp.int32, (1, bins, 1), 1)
+    j = jax.lax.broadcasted_iota(jnp.int32, (1, 1, source), 2)
+    start, stop = i * size // bins, -(-(i + 1) * size // bins)
+    return jnp.where((j >= start) & (j < stop), 1 / (stop - start).astype(jnp.float32), 0)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from ..machine.errors import UserError
 from .registry import DEFAULT, load_system
@@ -59,6 +59,4 @@ def read_config(directory: str | Path) -> tuple[Any, tuple[str, ...]]:
 def _value(value: Any, hint: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_json(value, hint)
-    if get_origin(hint) is tuple:
-        return tuple(value)
-    return value
+    return tuple(value) if isinstance(value, list) else value  # configs have no lists

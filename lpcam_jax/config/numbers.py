@@ -28,7 +28,8 @@ _AT_LEAST_ONE = Limit(lambda value: value is None or value >= 1, "use at least 1
 
 Count = Annotated[int, _AT_LEAST_ONE]
 OptionalCount = Annotated[int | None, _AT_LEAST_ONE]
-Seed = Annotated[int, Limit(lambda value: value >= 0, "use at least 0")]
+NotNegative = Annotated[int, Limit(lambda value: value >= 0, "use at least 0")]
+Seed = NotNegative
 Share = Annotated[float, Limit(lambda value: 0 <= value < 1, "give a share, at least 0 and below 1")]
 Scales = Annotated[
     tuple[float, ...],
@@ -37,6 +38,10 @@ Scales = Annotated[
 PixelRange = Annotated[
     tuple[int, int],
     Limit(lambda value: 1 <= value[0] <= value[1], "give the smallest and the largest, at least 1"),
+]
+OptionalPixelRange = Annotated[
+    tuple[int, int] | None,
+    Limit(lambda value: value is None or 1 <= value[0] <= value[1], "give the smaller and the larger, at least 1"),
 ]
 ScaleRange = Annotated[
     tuple[float, float],

@@ -45,6 +45,7 @@ _SYSTEMS = {
         {"mctformer": "MCTformer", "mctformer_lpcam": "MCTformer + LPCAM"},
     ),
     "segmentation": Place("lpcam_jax.systems.deeplab.system"),
+    "upernet": Place("lpcam_jax.systems.upernet.system"),
 }
 _BACKBONES = {
     "resnet": "lpcam_jax.backbones.config:ResNetConfig",

@@ -1,4 +1,4 @@
-"""Training augmentation on uint8 pictures: scale, mirror, crop, as the IRN family, DeepLab's recipe and timm do it.
+"""Training augmentation on uint8 pictures: scale, mirror, crop, as in the IRN family, DeepLab, timm, mmsegmentation.
 
 The order and rules are those of the reference code, except that normalization comes later, on the device. So each
 canvas carries the box that its picture fills (`backbones/preprocessing.py` zeroes the rest).
@@ -28,6 +28,24 @@ def resize_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """(H, W) times a scale, rounded half to even as NumPy rounds, at least one pixel."""
     return max(int(np.round(size[0] * scale)), 1), max(int(np.round(size[1] * scale)), 1)
+
+
+def fitted_size(size: tuple[int, int], fit: tuple[int, int], *, scale: float = 1.0) -> tuple[int, int]:
+    """The size of a picture that is enlarged or shrunk, in proportion, until it fits.
+
+    Args:
+        size: (H, W) of the picture.
+        fit: the longest that its short side may be, and its long side.
+        scale: factor on both, which are then rounded down.
+
+    Returns:
+        Rows and columns, rounded half up, at least one pixel each; one of the sides is as long as it may be.
+
+    Source: mmcv's `imrescale`.
+    """
+    short, long = (int(length * scale) for length in fit)
+    factor = min(short / min(size), long / max(size))
+    return max(int(size[0] * factor + 0.5), 1), max(int(size[1] * factor + 0.5), 1)
 
 
 def random_long_side(rng: np.random.Generator, image: np.ndarray, *, low: int, high: int) -> np.ndarray:
@@ -169,21 +187,25 @@ def _drawn_sides(
     return round(np.sqrt(pixels * ratio)), round(np.sqrt(pixels / ratio))
 
 
-def resize_bilinear_uint8(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_bilinear_uint8(
+    image: np.ndarray, size: tuple[int, int], *, window: tuple[slice, slice] = (slice(None), slice(None))
+) -> np.ndarray:
     """Bilinear resize without antialiasing: row i of H samples row (i + 1/2) h / H - 1/2 of h.
 
     Args:
         image: uint8 (h, w, 3).
         size: (H, W) of the result.
+        window: the rows and columns of it that are needed, and alone computed.
 
     Returns:
-        uint8 (H, W, 3), rounded.
+        uint8 (H, W, 3), rounded; or its window.
 
     Source: OpenCV's `resize(..., INTER_LINEAR)`, which rounds weights to 1/2048: the results differ by at most one
     grey level.
     """
     for axis, length in enumerate(size):
-        position = np.clip((np.arange(length) + 0.5) * image.shape[axis] / length - 0.5, 0, image.shape[axis] - 1)
+        shown = np.arange(length)[window[axis]]
+        position = np.clip((shown + 0.5) * image.shape[axis] / length - 0.5, 0, image.shape[axis] - 1)
         low = position.astype(int)
         high = np.minimum(low + 1, image.shape[axis] - 1)
         weight = np.float32(position - low).reshape([-1 if other == axis else 1 for other in range(3)])
@@ -242,9 +264,46 @@ def random_window(
 
     Source: DeepLabV2's recipe.
     """
-    top, left = (int(rng.integers(max(length - crop, 0) + 1)) for length in mask.shape)
-    image, mask = (array[top : top + crop, left : left + crop] for array in (image, mask))
+    window = _drawn_window(rng, mask.shape, crop)
+    return on_canvas(image[window], mask[window], crop=crop, ignore=ignore)
+
+
+def varied_window(
+    rng: np.random.Generator, mask: np.ndarray, *, crop: int, most: float, ignore: int = 255
+) -> tuple[slice, slice]:
+    """A random square of a mask with two classes or more, of which none has too large a share of what is labelled.
+
+    Args:
+        rng: random generator.
+        mask: uint8 (H, W).
+        crop: side of the square; a shorter side is whole.
+        most: the share that no class may reach; 1: everything is allowed.
+        ignore: label of no class.
+
+    Returns:
+        Rows and columns of the square. After ten that are not allowed it is any.
+
+    Source: mmsegmentation's RandomCrop.
+    """
+    for _ in range(10):
+        window = _drawn_window(rng, mask.shape, crop)
+        counts = np.delete(np.bincount(mask[window].ravel(), minlength=256), ignore)
+        if most == 1 or (np.count_nonzero(counts) > 1 and counts.max() < most * counts.sum()):
+            return window
+    return _drawn_window(rng, mask.shape, crop)
+
+
+def on_canvas(
+    image: np.ndarray, mask: np.ndarray, *, crop: int, ignore: int = 255
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pad a picture and its mask, neither larger than a square, at the right and the bottom; as in `random_window`."""
     canvas, labels = np.zeros((crop, crop, 3), np.uint8), np.full((crop, crop), ignore, np.uint8)
     canvas[: image.shape[0], : image.shape[1]] = image
     labels[: mask.shape[0], : mask.shape[1]] = mask
     return canvas, labels, np.array([0, 0, *mask.shape], np.int32)
+
+
+def _drawn_window(rng: np.random.Generator, size: tuple[int, int], crop: int) -> tuple[slice, slice]:
+    """Rows and columns of a random square of a picture (H, W)."""
+    top, left = (int(rng.integers(max(length - crop, 0) + 1)) for length in size)
+    return slice(top, top + crop), slice(left, left + crop)

@@ -64,6 +64,7 @@ class Network(NamedTuple):
         source: RecordSource,
         *,
         scales: Sequence[float],
+        fit: tuple[int, int] | None = None,
         batches: Batches,
         constants: Sequence[Any] = (),
         at_first: Function | None = None,
@@ -78,6 +79,7 @@ class Network(NamedTuple):
             function: see `forward`.
             source: the pictures.
             scales: factors on the sides of the pictures.
+            fit: short and long side that they are first brought to, see `plan.Pass`; None: their own.
             batches: limits of batches and shapes.
             constants: see `forward`.
             at_first: computed at the first scale instead; None: the same function at all.
@@ -90,7 +92,7 @@ class Network(NamedTuple):
             See `passes.run_passes`.
         """
         network = self.forward(function, *constants)
-        passes = [Pass(scale, network) for scale in scales]
+        passes = [Pass(scale, network, fit) for scale in scales]
         if at_first:
             passes[0] = passes[0]._replace(network=self.forward(at_first, *constants))
         options = {"description": description, "only": only, "among": among, "extra_input": extra_input}

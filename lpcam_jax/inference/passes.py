@@ -18,7 +18,6 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ..config import Batches
-from ..data.augment import resize_bicubic, scaled_size
 from ..data.records import Record, RecordSource
 from ..machine.devices import shard
 from ..machine.errors import UserError
@@ -71,7 +70,7 @@ def run_passes(
     bar = tqdm(total=len(readable), desc=description, unit="img", smoothing=0.05, disable=description is None)
     with bar, pool(cores()) as workers:
         queue = _Queue(plan, devices, extra_input, bar, workers)
-        for index, record, images in _read_ahead(source, readable, [step.scale for step in passes]):
+        for index, record, images in _read_ahead(source, readable, passes):
             if isinstance(record, UserError):
                 bar.update()
                 yield index, record, []
@@ -216,7 +215,7 @@ def _size_or_error(source: RecordSource, index: int) -> Size | UserError:
 
 
 def _read_ahead(
-    source: RecordSource, indices: Sequence[int], scales: Sequence[float]
+    source: RecordSource, indices: Sequence[int], passes: Sequence[Pass]
 ) -> Iterator[tuple[int, Record | UserError, list[np.ndarray]]]:
     """Yield (index, record or the UserError of reading it, its image at every scale), reading a few pictures ahead."""
 
@@ -225,7 +224,6 @@ def _read_ahead(
             record = source[index]
         except UserError as error:
             return index, error, []
-        sizes = [scaled_size(record.image.shape[:2], scale) for scale in scales]
-        return index, record, [resize_bicubic(record.image, size) for size in sizes]
+        return index, record, [step.resized(record.image) for step in passes]
 
     return map_ahead(read, indices)

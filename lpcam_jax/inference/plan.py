@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..config import Batches
-from ..data.augment import scaled_size
+from ..data.augment import fitted_size, resize_bicubic, resize_bilinear_uint8, scaled_size
 from ..data.buckets import bucket_of, choose_buckets
 
 Outputs = dict[str, Any]
@@ -24,10 +26,21 @@ class Pass(NamedTuple):
         network: (pictures uint8 (b, h, w, 3), sizes int32 (b, 2), extra input of the records, if any) -> dict of arrays
             with leading axis b. Its entry "grid", int32 (b, 2), is the valid size of each (b, h', w', ...) array;
             "NAME_grid" is that of the array NAME, if there is such an entry.
+        fit: short and long side that every picture is first brought to, see `augment.fitted_size`; None: its own.
     """
 
     scale: float
     network: Callable[..., Outputs]
+    fit: Size | None = None
+
+    def size_of(self, size: Size) -> Size:
+        """The size of a picture (H, W) at this scale."""
+        return scaled_size(size, self.scale) if self.fit is None else fitted_size(size, self.fit, scale=self.scale)
+
+    def resized(self, image: np.ndarray) -> np.ndarray:
+        """A picture uint8 (H, W, 3) at this scale; with `fit` it is not antialiased, as in mmsegmentation."""
+        resize = resize_bicubic if self.fit is None else resize_bilinear_uint8
+        return resize(image, self.size_of(image.shape[:2]))
 
 
 class Key(NamedTuple):
@@ -99,7 +112,7 @@ def plan_batches(
     Returns:
         BatchPlan.
     """
-    shapes = {index: [scaled_size(size, step.scale) for step in passes] for index, size in sizes.items()}
+    shapes = {index: [step.size_of(size) for step in passes] for index, size in sizes.items()}
     buckets = choose_buckets([shape for scaled in shapes.values() for shape in scaled], limit=batches.max_shapes)
     keys = {
         index: [Key(step.network, bucket_of(shape, buckets)) for step, shape in zip(passes, scaled, strict=True)]

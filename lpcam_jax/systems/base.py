@@ -18,6 +18,8 @@ from ..training.run import Job, Run
 if TYPE_CHECKING:
     from flax import nnx
 
+    from ..backbones.weights.fill import Loaded
+
 C = TypeVar("C")
 Metrics = dict[str, Any]
 Stage = Callable[[Job], None]
@@ -149,6 +151,18 @@ class System(ABC, Generic[C]):
             UserError: the run is not finished; or this kind is not loaded, as most are not.
         """
         raise UserError(f"{run.directory} holds a run of kind {self.kind}, which is not loaded; use infer.py.")
+
+    def load(self, config: C, network: dict[str, Any]) -> "Loaded":
+        """Load the pretrained parameters that `config.model.weights` names: those of the backbone, or of more.
+
+        Args:
+            config: the system's config.
+            network: the network as a nested dict of arrays, see `backbones.weights.fill.load_backbone`.
+
+        Raises:
+            UserError: see `BackboneConfig.load`.
+        """
+        return config.model.load(config.model.weights, network)
 
     def average(self, config: C) -> float:
         """Decay per step of the running mean of the parameters, which then replaces them in validation and inference;

@@ -142,7 +142,7 @@ def first_state(run: Run, optimizer: optax.GradientTransformation, *, devices: M
         )
     state = jax.jit(initialize)()
     if config.model.weights:
-        state = with_weights(state, config.model, devices=devices)
+        state = with_weights(state, config, devices=devices)
     return replicate(state, devices)
 
 

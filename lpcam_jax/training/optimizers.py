@@ -3,13 +3,14 @@
 Each system assigns parameters to groups in its module `training`; the network tells which belong to a part of the
 backbone or to a norm. Frozen parameters get no update, so their unused gradients are never computed.
 
-rate(step) = initial * (1 - step / steps) ** power
+rate(step) = initial * (1 - step / steps) ** power;   while warming up, times a factor that rises linearly to 1
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -18,6 +19,7 @@ from ..machine.errors import UserError
 
 Path = tuple[str | int, ...]
 FROZEN, EVERYTHING, STEM = "frozen", "all", "stem"
+_WARM_UP_FROM = 1e-6
 
 
 class Group(NamedTuple):
@@ -44,7 +46,7 @@ class Schedule(Protocol):
 Rule = Callable[[Group], optax.GradientTransformation]
 
 
-def poly(training: Schedule, *, steps: int, hold: int = 1) -> Rule:
+def poly(training: Schedule, *, steps: int, hold: int = 1, warm_up: int = 0) -> Rule:
     """An optimizer with the poly schedule for each group.
 
     "sgd": L2 decay is added to the gradient, then momentum and learning rate are applied, as in torch. "adamw" uses
@@ -54,18 +56,24 @@ def poly(training: Schedule, *, steps: int, hold: int = 1) -> Rule:
         training: optimizer, initial learning rate, momentum, power.
         steps: number of steps after which the learning rate is 0.
         hold: steps between updates of the learning rate.
+        warm_up: steps in which a factor on the learning rate rises from 1e-6 to 1.
 
     Returns:
         Group -> optax.GradientTransformation.
 
-    Source: the references' "PolyOptimizer" (its constructor's momentum is the power of the schedule).
+    Source: the references' "PolyOptimizer" (its constructor's momentum is the power of the schedule); the warm-up is
+    mmcv's.
     """
 
     def rule(group: Group) -> optax.GradientTransformation:
         unheld = optax.polynomial_schedule(training.learning_rate * group.multiplier, 0.0, training.power, steps)
 
         def schedule(step):
-            return unheld(step // hold * hold)
+            rate = unheld(step // hold * hold)
+            if not warm_up:
+                return rate
+            risen = jnp.minimum(step / warm_up, 1)
+            return rate * (risen + _WARM_UP_FROM * (1 - risen))
 
         if training.optimizer == "adamw":
             return optax.adamw(schedule, weight_decay=group.decay)

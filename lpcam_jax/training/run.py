@@ -107,7 +107,7 @@ class Run:
             return [f"{before.kind} -> {self.kind}"]
         changed = [] if before.class_names == self.class_names else ["class names"]
         new, old = to_json(self.config), to_json(before.config)
-        for part in ("data", "model", "labels", "training"):
+        for part in ("data", "model", "head", "labels", "training"):
             settings = getattr(self.config, part, None)
             free = may_change(type(settings)) if settings is not None else ()
             changed += [

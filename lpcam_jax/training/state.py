@@ -11,7 +11,6 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ..backbones.config import BackboneConfig
 from ..backbones.folding import fold_batch_norm
 from ..config import at_precision
 from ..config.registry import system_of
@@ -69,25 +68,25 @@ def starts_blind(config: Any, classes: int) -> bool:
     return bool(batch_stats)
 
 
-def with_weights(state: TrainState, model: BackboneConfig, *, devices: Mesh) -> TrainState:
+def with_weights(state: TrainState, config: Any, *, devices: Mesh) -> TrainState:
     """Load pretrained parameters and statistics into the state, and print a report.
 
     Args:
         state: the state of a new run.
-        model: the backbone's config; its `weights` name a file, or the folder of another run whose backbone is used.
+        config: the run's config; its `model.weights` name a file, or the folder of another run whose backbone is used.
         devices: the mesh.
 
     Returns:
         TrainState.
 
     Raises:
-        UserError: see `BackboneConfig.load` and `restore`; or the other run's backbone does not match.
+        UserError: see `System.load` and `restore`; or the other run's backbone does not match.
     """
-    path = model.weights
+    path = config.model.weights
     if Path(path).is_dir():
         network, report = _backbone_of(Run.open(path), state, devices), "its backbone"
     else:
-        loaded = model.load(path, _merged(state.parameters, state.batch_stats))
+        loaded = system_of(config).load(config, _merged(state.parameters, state.batch_stats))
         network, report = loaded.network, str(loaded)
     tqdm.write(f"weights {path}: {report}")
     parameters, batch_stats = (

@@ -235,7 +235,7 @@ def _filled(
 ) -> Loaded:
     """Fill parts from the file, which must hold all of them; the other arguments as in `fill_whole_backbone`."""
     used, problems = set(), []
-    filled = {part: _fill(tree, _start(part), weights, used, problems) for part, tree in parts.items()}
+    filled = {part: fill_tree(tree, _start(part), weights, used, problems) for part, tree in parts.items()}
     if not problems and (unknown := _without_place(weights, used, modules)):
         problems = [f"it has no place for {listed(unknown)}"]
     if problems:
@@ -268,10 +268,21 @@ def _leaves(tree: Any, path: tuple) -> Iterator[tuple[tuple, Any]]:
         yield path, tree
 
 
-def _fill(tree: Any, path: tuple, weights: Weights, used: set[str], problems: list[str]) -> Any:
-    """The values of a nested dict; appends the used entries' names in the file to `used`, and defects to `problems`."""
+def fill_tree(tree: Any, path: tuple, weights: Weights, used: set[str], problems: list[str]) -> Any:
+    """Fill a nested dict from a file.
+
+    Args:
+        tree: arrays or shapes.
+        path: keys before the dict's own: with them its entries have torchvision's names, see `torchvision_names`.
+        weights: as returned by `read_weights`.
+        used: the file's names of the entries that are used are added to it.
+        problems: what is missing, duplicate, of another shape or not finite is added to it.
+
+    Returns:
+        The values, nested likewise, NumPy float32; of what has a problem, what is in `tree`.
+    """
     if isinstance(tree, dict):
-        return {key: _fill(value, (*path, key), weights, used, problems) for key, value in tree.items()}
+        return {key: fill_tree(value, (*path, key), weights, used, problems) for key, value in tree.items()}
     names, shape = torchvision_names(path), _stored(tree.shape)
     present = [name for name in names if name in weights.names]
     if not present:

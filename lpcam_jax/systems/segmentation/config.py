@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...config.common import Batches
-from ...config.numbers import Scales
+from ...config.numbers import OptionalPixelRange, Scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +13,9 @@ class SegmentationInference(Batches):
 
     scales: Scales = (1.0,)
     """picture scales over which probabilities are averaged"""
+    fit: OptionalPixelRange = None
+    """short and long side, in pixels: every picture is first enlarged or shrunk, in proportion, until it fits both;
+    none: pictures keep their size"""
     fusion: Literal["mean", "maximum"] = "mean"
     """of the probabilities of all scales and mirror images; the maximum is MCTformer's"""
     crf: Literal["", "deeplabv2", "mctformer"] = ""

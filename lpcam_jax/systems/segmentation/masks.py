@@ -43,6 +43,7 @@ def make_masks(
         mirror=inference.mirror,
         crf=inference.crf or False,
         **({"fusion": inference.fusion} if inference.fusion != "mean" else {}),
+        **({"fit": list(inference.fit)} if inference.fit else {}),
     )
     folder = MaskResults(out, protocol, title="Segmentation masks", caption="segmentation", pages=pages)
     skipped = []

@@ -49,7 +49,7 @@ def segment_pictures(
     Args:
         network: a `SegmentationNetwork`.
         source: the pictures.
-        inference: scales, mirror images, batch limits.
+        inference: size, scales, mirror images, batch limits.
         description: label of the progress bar; None: no progress bar.
         only: indices to compute; None: all.
         among: indices of the pictures that share the batches, as for `plan_batches`; None: those of `only`.
@@ -75,6 +75,7 @@ def segment_pictures(
         logits_of_both if inference.mirror else logits,
         source,
         scales=inference.scales,
+        fit=inference.fit,
         batches=inference,
         description=description,
         only=only,

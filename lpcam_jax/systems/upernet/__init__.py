@@ -1,0 +1,1 @@
+"""UperNet: a segmentation network on a Swin transformer or any other backbone, trained on masks."""
