@@ -34,21 +34,23 @@ class Form(NamedTuple):
     power: int = 16
     deviation: float = 0.2
     steps: int = 5
-    signed: bool = True
+    share: float = 0.25
     rivals: bool = True
 
     def __str__(self) -> str:
         said = [f"power {self.power}, {self.steps} step{'s' * (self.steps > 1)}"]
         said.append("any colour" if self.deviation == ANY_COLOUR else f"colours {self.deviation:g}")
-        said += [] if self.signed else ["LPCAM after its ReLU"]
+        said += [] if self.share == Form().share else [f"share {self.share:g}"]
         said += [] if self.rivals else ["no rivals"]
         return ", ".join(said)
 
 
-ANY_COLOUR = 1e3
+ANY_COLOUR, ALL = 1e3, 1e3
 FORMS = (
     Form(),
-    Form(signed=False),
+    Form(share=0),
+    Form(share=0.5),
+    Form(share=ALL),
     Form(rivals=False),
     Form(deviation=ANY_COLOUR),
     Form(deviation=ANY_COLOUR, steps=3),
@@ -91,11 +93,11 @@ def main() -> None:
             maps[title, None] = finished_maps(positive, size, stride=stride, epsilon=0.0)
             for form in forms:
                 options = {"power": form.power, "deviation": form.deviation, "steps": form.steps}
-                given = evidence if form.signed else positive
+                options |= {"share": form.share}
                 groups = [slice(None)] if form.rivals else [slice(n, n + 1) for n in range(len(labels))]
                 maps[title, form] = np.concatenate(
                     [
-                        spread_over_picture([one[..., group] for one in given], scales[0], size, **options)
+                        spread_over_picture([one[..., group] for one in evidence], scales[0], size, **options)
                         for group in groups
                     ]
                 )

@@ -5,9 +5,10 @@ Beyond the paper. Two positions of a picture are alike if their features and the
     a(x, y) = max(0, cos(g(x), g(y)))^p  exp( -|c(x) - c(y)|^2 / (2 s^2) )          A = a / its row sums
 
 LPCAM is evidence with a sign, for the class or for its context, before the ReLU cuts the context off. It is averaged
-over what is alike, several times; the context's evidence spreads as the class's does, and holds it back:
+over what is alike, several times; the context's evidence, and that of other classes, spreads as the class's does, and
+holds it back. But the context is most of a picture, and may be the surer: its say is limited.
 
-    e_n <- e_n - max(0, e_m of every other class m)          then  e <- A e,  t times
+    e_n <- max(e_n, -share max_x e_n)  -  max(0, e_m of every other class m)          then  e <- A e,  t times
 
 So a leg that the class's prototypes miss is pulled by the body, and the meadow by the rest of the meadow. Features that
 have not yet forgotten where edges are, those before the last stage, do this best.
@@ -25,7 +26,7 @@ import numpy as np
 MOST_POSITIONS = 4096
 
 
-@partial(jax.jit, static_argnames=("power", "deviation", "steps"))
+@partial(jax.jit, static_argnames=("power", "deviation", "steps", "share"))
 def spread(
     evidence: jax.Array,
     features: jax.Array,
@@ -35,10 +36,11 @@ def spread(
     power: int = 16,
     deviation: float = 0.2,
     steps: int = 5,
+    share: float = 0.25,
 ) -> jax.Array:
     """The evidence of each class, less that of its strongest rival, averaged over positions that are alike.
 
-        A^t ( e_n - max(0, max_{m != n} e_m) )
+        A^t ( max(e_n, -share max_x e_n) - max(0, max_{m != n} e_m) )
 
     Args:
         evidence: float (m, n), of m positions for n classes, with its sign.
@@ -48,6 +50,7 @@ def spread(
         power: p; the larger, the more alike positions have to be.
         deviation: s, of colours.
         steps: t.
+        share: how far against a class the evidence can be, as a share of the strongest for it.
 
     Returns:
         float32 (m, n), 0 where invalid.
@@ -66,14 +69,19 @@ def spread(
     def step(_, heat):
         return jnp.matmul(affinity, heat, precision="highest")
 
-    return jnp.where(valid[:, None], jax.lax.fori_loop(0, steps, step, without_rivals(evidence)), 0)
+    start = _limited(jnp.where(valid[:, None], evidence, 0), share) - _rivals(evidence)
+    return jnp.where(valid[:, None], jax.lax.fori_loop(0, steps, step, start), 0)
 
 
-def without_rivals(evidence: jax.Array) -> jax.Array:
-    """The evidence of each class, less that of the strongest other class: float (m, n) -> float (m, n)."""
-    classes = evidence.shape[1]
-    others = jnp.where(jnp.eye(classes, dtype=bool), 0, evidence[:, None, :]).max(axis=-1, initial=0)
-    return evidence - others
+def _limited(evidence: jax.Array, share: float) -> jax.Array:
+    """What is against a class is at most this share of the strongest that is for it: float (m, n)."""
+    return jnp.maximum(evidence, -share * jnp.maximum(evidence.max(axis=0, keepdims=True), 0))
+
+
+def _rivals(evidence: jax.Array) -> jax.Array:
+    """The strongest evidence for another class, or 0: float (m, n)."""
+    of_others = jnp.where(jnp.eye(evidence.shape[1], dtype=bool), 0, evidence[:, None, :])
+    return of_others.max(axis=-1, initial=0)
 
 
 def coarser(grid: np.ndarray, *, most: int = MOST_POSITIONS) -> tuple[np.ndarray, int]:
