@@ -32,7 +32,14 @@ def get_config() -> UperNetConfig:
             truth="SegmentationClassAug",
             present=50,
         ),
-        model=ResNetConfig(blocks=(3, 4, 6, 3), width=32, output_stride=32, mean=(104.0, 117.0, 123.0)),
+        model=ResNetConfig(
+            width=32,
+            layout="caffe",
+            output_stride=32,
+            channel_order="bgr",
+            mean=(104.0, 117.0, 123.0),
+            std=(1.0, 1.0, 1.0),
+        ),
         head=UperNetHead(width=64, auxiliary_width=64),
         training=UperNetTraining(
             steps=450,
