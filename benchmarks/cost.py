@@ -25,7 +25,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.chips import CHIPS, least_time, roofline
-from benchmarks.steps import CLASSES, classifier_step, segmentation_step
+from benchmarks.steps import CLASSES, classifier_step, segmentation_step, upernet_step
 from lpcam_jax import cam, kmeans, lpcam
 from lpcam_jax.backbones.folding import fold_batch_norm
 from lpcam_jax.machine.devices import portable
@@ -34,6 +34,7 @@ from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.systems.lpcam.maps import features_of_both
 from lpcam_jax.systems.mctformer.config import MCTformerConfig
 from lpcam_jax.systems.mctformer.maps import grid_maps
+from lpcam_jax.systems.upernet.config import UperNetConfig
 from lpcam_jax.training.state import graph_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -155,7 +156,7 @@ def programs(*, steps: bool) -> Iterator[Program]:
         name = f"MCTformer and LPCAM of a picture of {size[1]}x{size[0]}, scale {scale}, with its mirror image"
         yield Program(name, partial(_transformer_maps, graph), arguments, precision="float32", unrolled=True)
     if steps:
-        for step in (_classifier_step, _segmentation_step):
+        for step in (_classifier_step, _segmentation_step, _upernet_step):
             for precision in ("float32", "bfloat16"):
                 yield step(precision)
 
@@ -188,6 +189,14 @@ def _segmentation_step(precision: str) -> Program:
     step = segmentation_step(dataclasses.replace(config, model=model, training=training))
     name = f"DeepLabV2 step, ResNet-101, a part of {training.batch_size} pictures of {training.crop}x{training.crop}"
     return Program(f"{name}, {precision}", step.function, (step.state, step.batch), 1, precision)
+
+
+def _upernet_step(precision: str) -> Program:
+    config = UperNetConfig()
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, precision=precision))
+    b, side, step = config.training.batch_size, config.training.crop, upernet_step(config)
+    name = f"UperNet step, Swin-S, {b} pictures of {side}x{side}, {precision}"
+    return Program(name, step.function, (step.state, step.batch), 1, precision)
 
 
 def products_a_second() -> float:

@@ -12,6 +12,8 @@ from lpcam_jax.systems.deeplab.config import DeepLabConfig
 from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.systems.lpcam.training import classification_loss, classifier_optimizer
+from lpcam_jax.systems.upernet.config import UperNetConfig
+from lpcam_jax.systems.upernet.training import upernet_loss, upernet_optimizer
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.state import graph_of, initial_state, network_of
 from lpcam_jax.training.step import TrainStep, make_train_step
@@ -44,9 +46,20 @@ def classifier_step(config: LPCAMConfig) -> Step:
 def segmentation_step(config: DeepLabConfig) -> Step:
     """Of DeepLab."""
     training, network = config.training, network_of(config, CLASSES)
-    mask = {"mask": jax.ShapeDtypeStruct((training.batch_size, training.crop, training.crop), np.uint8)}
     loss = segmentation_loss(train_backbone=training.batch_norm == "train")
-    return _step(config, segmentation_optimizer(training, network), loss, mask, accumulate=training.accumulate)
+    optimizer = segmentation_optimizer(training, network)
+    return _step(config, optimizer, loss, _mask(training), accumulate=training.accumulate)
+
+
+def upernet_step(config: UperNetConfig) -> Step:
+    """Of UperNet."""
+    training, network = config.training, network_of(config, CLASSES)
+    optimizer = upernet_optimizer(training, network)
+    return _step(config, optimizer, upernet_loss(training), _mask(training), accumulate=training.accumulate)
+
+
+def _mask(training: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    return {"mask": jax.ShapeDtypeStruct((training.batch_size, training.crop, training.crop), np.uint8)}
 
 
 def _step(config: Any, optimizer: Any, loss: Any, labels: dict[str, jax.ShapeDtypeStruct], **options: Any) -> Step:
