@@ -80,8 +80,11 @@ def _limited(evidence: jax.Array, share: float) -> jax.Array:
 
 def _rivals(evidence: jax.Array) -> jax.Array:
     """The strongest evidence for another class, or 0: float (m, n)."""
-    of_others = jnp.where(jnp.eye(evidence.shape[1], dtype=bool), 0, evidence[:, None, :])
-    return of_others.max(axis=-1, initial=0)
+    is_best = jax.nn.one_hot(evidence.argmax(axis=1), evidence.shape[1], dtype=bool)
+    best, next_best = (
+        jnp.maximum(of.max(axis=1, keepdims=True), 0) for of in (evidence, jnp.where(is_best, 0, evidence))
+    )
+    return jnp.where(is_best, next_best, best)
 
 
 def coarser(grid: np.ndarray, *, most: int = MOST_POSITIONS) -> tuple[np.ndarray, int]:

@@ -84,7 +84,7 @@ def spread_over_picture(
         evidence: float (h_s, w_s, n) for each scale s, on the grid of the last stage.
         first: the outputs of the first scale, with those of `guide`.
         size: (H, W) of the picture.
-        options: steps, power and deviation of `spread`, where they are not its defaults.
+        options: of `spread`: steps, power, deviation and share, where they are not its defaults.
 
     Returns:
         float16 (n, H, W), in [0, 1]; zero for a class that has no evidence left.
@@ -92,9 +92,10 @@ def spread_over_picture(
     n = evidence[0].shape[-1]
     if not n:
         return np.zeros((0, *size), np.float16)
-    shape = first["features"].shape[:2]
+    shape, more = first["features"].shape[:2], (1 << (n - 1).bit_length()) - n
     with finishing():
-        scales = stack_scales(evidence, shape)
+        # Classes that are not there have no evidence against the others; with them, few programs are compiled.
+        scales = stack_scales([np.pad(one, [(0, 0), (0, 0), (0, more)]) for one in evidence], shape)
         mean = cropped(_mean_on_guide(scales, first["reach"], canvas=canvas_of(shape, 32)), shape)
         (features, k), (colours, _), (grid, _) = (
             coarser(one) for one in (first["features"], first["colours"], np.moveaxis(mean, 0, -1))
@@ -108,17 +109,15 @@ def spread_over_picture(
 
 def _spread(features: np.ndarray, colours: np.ndarray, grid: np.ndarray, **options: float) -> np.ndarray:
     """`spread` of grids (h, w, ...), in a program of few shapes."""
-    h, w, n = grid.shape
-    room, classes = -(h * w) % _POSITIONS, 1 << (n - 1).bit_length()
+    h, w, _ = grid.shape
+    room = -(h * w) % _POSITIONS
 
-    def flat(values, columns=None):
-        rows = np.asarray(values, np.float32).reshape(h * w, -1)
-        return np.pad(rows, [(0, room), (0, (columns or rows.shape[1]) - rows.shape[1])])
+    def flat(values):
+        return np.pad(np.asarray(values, np.float32).reshape(h * w, -1), [(0, room), (0, 0)])
 
     valid = np.arange(h * w + room) < h * w
-    # Classes that are not there have no evidence against the others.
-    heat = spread(flat(grid, classes), flat(features), flat(colours), valid=valid, **options)
-    return np.asarray(heat)[: h * w, :n].reshape(h, w, n)
+    heat = spread(flat(grid), flat(features), flat(colours), valid=valid, **options)
+    return np.asarray(heat)[: h * w].reshape(grid.shape)
 
 
 def _extent(shape: tuple[int, int], left: tuple[int, int], k: int, size: tuple[int, int]) -> np.ndarray:
