@@ -2,8 +2,8 @@
 
     python -m benchmarks.spreading --ckpt runs/voc_animals
 
-One pass over the pictures; each is mapped in all forms and scored. `--every 4` takes each fourth picture, of which the
-defaults were chosen, and `--others` the pictures that are not among these. Prints Markdown for SEEDS.md.
+One pass over the pictures; each is mapped in all forms and scored: a second a form on two cores, with LPCAM-T two, so
+take some of the pictures, as with `--every 8`, or the first form alone, `--forms 1`. Prints Markdown for SEEDS.md.
 """
 
 import argparse
@@ -70,7 +70,6 @@ def main() -> None:
     parser.add_argument("--ckpt", required=True, help="the --workdir of a run with masks")
     parser.add_argument("--root", default="", help="where its data set is now")
     parser.add_argument("--every", type=int, default=1, help="take each n-th picture (default: all)")
-    parser.add_argument("--others", action="store_true", help="take the others instead")
     parser.add_argument("--forms", type=int, default=len(FORMS), help="only the first of them (default: all)")
     arguments = parser.parse_args()
     machine.remember_compilations()
@@ -103,8 +102,7 @@ def main() -> None:
                 )
         return maps
 
-    chosen = set(range(0, len(source), arguments.every))
-    only = [index for index in range(len(source)) if (index in chosen) != arguments.others]
+    only = range(0, len(source), arguments.every)
     results = inference_network(config, trained_state(run, devices=devices), classes, devices=devices).run(
         grid_maps,
         source,
@@ -124,7 +122,7 @@ def main() -> None:
     for (title, form), scoring in scorings.items():
         best = scoring.report()["best"]
         name = title if form is None else f"{title.replace('LPCAM', 'LPCAM-A').replace('-T', ' of LPCAM-T')}: {form}"
-        values = " | ".join(f"{100 * value:.1f}" for value in best["iou"])
+        values = " | ".join("" if value is None else f"{100 * value:.1f}" for value in best["iou"])
         print(f"| {name} | {100 * best['miou']:.1f} | {best['threshold']:.2f} | {values} |")
 
 
