@@ -44,7 +44,7 @@ def spread(
 
     Args:
         evidence: float (m, n), of m positions for n classes, with its sign.
-        features: float (m, d), of any length; a zero feature is like nothing but its own colour's zero features.
+        features: float (m, d), of any length; a zero feature is like nothing, not even itself, and gives 0.
         colours: float (m, 3), in [0, 1].
         valid: bool (m,), which positions belong to the picture; None: all. Others have no influence.
         power: p; the larger, the more alike positions have to be.

@@ -38,7 +38,7 @@ def guide(backbone: Backbone, stages: Sequence[jax.Array], extents: jax.Array, p
     Returns:
         "features" float16 (b, h', w', d), unit vectors of each stage side by side; "colours" float16 (b, h', w', 3), in
         [0, 1], means of the pixels of each position; "features_grid" and "colours_grid", int32 (b, 2), their valid
-        size; "reach" float32 (b, 2), positions in the extent of the last stage, which evidence has.
+        size; "reach" int32 (b, 2), positions in the extent of the last stage, which evidence has.
     """
     grids, strides, count = backbone.grids(extents), backbone.strides, len(pictures)
     chosen = range(len(stages))[-3:-1] or range(len(stages))
