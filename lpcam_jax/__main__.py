@@ -19,6 +19,8 @@ from .machine.errors import UserError
 from .machine.programs import run_program
 
 COMMANDS = {
+    "train": "train the system of a recipe; as train.py",
+    "infer": "apply a trained run to pictures; as infer.py",
     "check-data": "check a folder of pictures, labels and masks for errors and oddities, with how to fix them",
     "convert": "convert pretrained PyTorch weights to this package's format, with a report",
     "evaluate": "score a folder of maps or masks against any data set with masks",
@@ -30,9 +32,12 @@ COMMANDS = {
 }
 
 
-def main() -> None:
-    """Run one command."""
-    words = sys.argv[1:]
+def main(words: list[str]) -> None:
+    """Run one command.
+
+    Args:
+        words: the command's name, and its flags.
+    """
     if not words or words[0] in ("-h", "--help"):
         print(f"{__doc__}\ncommands:\n" + "\n".join(f"  {name:<14}{summary}" for name, summary in COMMANDS.items()))
         return
@@ -42,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(lambda: main(sys.argv[1:]))

@@ -77,7 +77,8 @@ def program():
             patch.setattr(sys, "argv", [name, *map(str, words)])
             patch.syspath_prepend(REPOSITORY)
             try:
-                run_program(importlib.import_module(name.removesuffix(".py")).main)
+                main = importlib.import_module(name.removesuffix(".py")).main
+                run_program(lambda: main(sys.argv[1:]))
             except SystemExit as end:
                 code = end.code or 0
         return Finished(code, out.getvalue(), err.getvalue())

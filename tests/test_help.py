@@ -90,7 +90,7 @@ def run(program, words: list[str]):
 def test_every_example_of_every_help_works_as_pasted(program, folder):
     done = []  # some are shown twice
     commands = [f"lpcam_jax.commands.{name.replace('-', '_')}" for name in COMMANDS]
-    for name in ("train", "infer", *commands, "lpcam_jax.__main__"):
+    for name in (*commands, "lpcam_jax.__main__"):
         found = examples(importlib.import_module(name).__doc__)
         assert found, f"{name} shows no example"
         for words in found:
@@ -105,6 +105,6 @@ def test_every_example_of_every_help_works_as_pasted(program, folder):
 def test_help_shows_the_examples(program, words):
     finished = program(*words, "--help")
     assert finished.code == 0
-    name = words[-1]
-    called = f"python {name}" if name.endswith(".py") else f"python -m lpcam_jax {name}"
+    name = words[-1].removesuffix(".py")
+    called = f"python {name}.py" if name in ("train", "infer") else f"python -m lpcam_jax {name}"
     assert called in finished.out
