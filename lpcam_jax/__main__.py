@@ -15,12 +15,14 @@
 import importlib
 import sys
 
+from . import __version__
+from .config.command_line import near
 from .machine.errors import UserError
-from .machine.programs import run_program
+from .machine.programs import as_called, run_program
 
 COMMANDS = {
-    "train": "train the system of a recipe; as train.py",
-    "infer": "apply a trained run to pictures; as infer.py",
+    "train": "train the system of a recipe",
+    "infer": "apply a trained run to pictures",
     "check-data": "check a folder of pictures, labels and masks for errors and oddities, with how to fix them",
     "convert": "convert pretrained PyTorch weights to this package's format, with a report",
     "evaluate": "score a folder of maps or masks against any data set with masks",
@@ -39,12 +41,22 @@ def main(words: list[str]) -> None:
         words: the command's name, and its flags.
     """
     if not words or words[0] in ("-h", "--help"):
-        print(f"{__doc__}\ncommands:\n" + "\n".join(f"  {name:<14}{summary}" for name, summary in COMMANDS.items()))
+        lines = "\n".join(f"  {name:<14}{summary}" for name, summary in COMMANDS.items())
+        print(as_called(f"{__doc__}\ncommands:\n{lines}"))
+        return
+    if words[0] == "--version":
+        print(f"lpcam_jax {__version__}")
         return
     if words[0] not in COMMANDS:
-        raise UserError(f"there is no command {words[0]!r}; there are {', '.join(COMMANDS)}.")
+        known = list(COMMANDS)
+        raise UserError(f"there is no command {words[0]!r}{near(words[0], known)} There are {', '.join(known)}.")
     importlib.import_module(f".commands.{words[0].replace('-', '_')}", __package__).main(words[1:])
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """The program `lpcam`."""
     run_program(lambda: main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    program()

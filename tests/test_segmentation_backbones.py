@@ -89,7 +89,7 @@ def test_a_config_comes_back_as_it_was(backbone, tmp_path):
 
 def test_a_recipe_keeps_its_head_on_another_backbone(segmentation_recipe):
     words = (segmentation_recipe, "--model.backbone", "vgg16", "--model.width", "2", "--predictions", "p", "--out", "o")
-    config, _ = parse_with_recipe(Arguments, words, description="")
+    config, _ = parse_with_recipe(Arguments, words, command="evaluate", description="")
     recipe = load_recipe(segmentation_recipe)
     assert (config.model.backbone, config.model.width, config.model.mean) == ("vgg16", 2, headed("vgg16")().mean)
     assert (config.model.head, config.model.head_width) == (recipe.model.head, recipe.model.head_width)

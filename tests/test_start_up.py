@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lpcam_jax.__main__ import COMMANDS
+
 HEAVY = {"flax", "optax", "orbax", "grain", "tensorflow_datasets", "matplotlib", "scipy", "torch", "pycocotools"}
 # Runs a program with --help, whatever it prints, and then names the heavy packages that it has imported.
 PROBE = """
@@ -21,14 +23,25 @@ PROGRAMS = {
     "infer.py": "runpy.run_path('infer.py', run_name='__main__')",
     "lpcam_jax": "runpy.run_module('lpcam_jax', run_name='__main__')",
 }
+REPOSITORY = Path(__file__).parents[1]
+
+
+def python(code: str) -> str:
+    """What a new interpreter prints."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+
+
+def test_commands_import_nothing_heavy_before_their_flags_are_known():
+    modules = [f"lpcam_jax.commands.{name.replace('-', '_')}" for name in COMMANDS]
+    heavy = python(f"import sys, {', '.join(modules)}; print(*sorted({HEAVY!r} & sys.modules.keys()))")
+    assert heavy == "\n"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_help_imports_neither_heavy_packages_nor_other_systems(program):
     code = PROBE.format(words=[program, "--help"], run=PROGRAMS[program], heavy=HEAVY)
-    repository = Path(__file__).parents[1]
-    finished = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
-    heavy, systems, _ = finished.stdout.split("\n")
+    heavy, systems, _ = python(code).split("\n")
     assert not heavy
     others = ("irn", "amn", "deeplab", "mctformer", "segmentation", "upernet")
     assert not any(name.startswith(f"lpcam_jax.systems.{kind}") for kind in others for name in systems.split())

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import tyro
 
+from ..config.command_line import parse_flags
 from ..data.checks import Checked, Severity, check_folder
 from ..data.folder import Contents
 from ..data.pictures import shown
@@ -43,7 +44,7 @@ def main(words: list[str]) -> None:
     Raises:
         UserError: there is no such folder.
     """
-    arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax check-data", description=__doc__)
+    arguments = parse_flags(Arguments, words, command="check-data", description=__doc__)
     checked = check_folder(arguments.root)
     for line in describe(checked):
         print(line)

@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from flax import nnx
 
-from ..backbones.preprocessing import Preprocessing
-from ..backbones.resnet import ResNet
 from ..backbones.weights.fill import Architecture, fill_backbone, fill_deeplab, find_architecture, torchvision_arrays
 from ..backbones.weights.names import read_weights
+from ..config.command_line import parse_flags
 from ..machine.files import write_arrays, write_json
-from ..systems.deeplab.network import DeepLabV2
 
 # Flags for DeepLabs converted from Caffe; the pool is DeepLab's, not that of the original Caffe ResNet.
 _CAFFE_FLAGS = (
@@ -48,7 +45,7 @@ def main(words: list[str]) -> None:
     Raises:
         UserError: the file cannot be read or is not a ResNet with bottlenecks, or the output cannot be written.
     """
-    arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax convert", description=__doc__)
+    arguments = parse_flags(Arguments, words, command="convert", description=__doc__)
     weights = read_weights(arguments.file)
     architecture = find_architecture(weights)
     network = _shapes(architecture)
@@ -79,9 +76,15 @@ def main(words: list[str]) -> None:
 
 def _shapes(architecture: Architecture) -> dict:
     """Shapes of the network's parameters and batch statistics, as a nested dict."""
+    from flax import nnx
+
+    from ..backbones.preprocessing import Preprocessing
+    from ..backbones.resnet import ResNet
+    from ..systems.deeplab.network import DeepLabV2
+
     sizes = {"blocks": architecture.blocks, "width": architecture.width, "stem_width": architecture.stem_width}
 
-    def build() -> nnx.Module:
+    def build() -> "nnx.Module":
         rngs = nnx.Rngs(0)
         backbone = ResNet(**sizes, rngs=rngs)
         if not architecture.deeplab:

@@ -51,7 +51,7 @@ def main(words: list[str]) -> None:
     Raises:
         UserError: there is nothing to score, or a prediction does not match its picture.
     """
-    config, arguments = parse_with_recipe(Arguments, words, prog="python -m lpcam_jax evaluate", description=__doc__)
+    config, arguments = parse_with_recipe(Arguments, words, command="evaluate", description=__doc__)
     out = Path(arguments.out)
     if out.resolve() == Path(arguments.predictions).resolve():
         raise UserError(f"--out {out} is the folder of the predictions; choose another one for the scores.")

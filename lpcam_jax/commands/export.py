@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
+from ..config.command_line import parse_flags
 from ..config.recipes import value_of_flag
 from ..data.masks import MaskFolder, expect_numbered
 from ..data.pictures import find_pictures, shown, unique_ids
@@ -39,10 +39,7 @@ from ..machine import devices
 from ..machine.errors import UserError
 from ..machine.files import write_atomically, write_json
 from ..results.predictions import ids_in, open_method
-from ..systems.lpcam.stablehlo import description, export_classifier
-from ..systems.prototyping.stored_prototypes import load_prototypes
 from ..training.run import Run
-from ..training.state import trained_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +96,7 @@ def main(words: list[str]) -> None:
         UserError: there is nothing to export, or the output cannot be written.
     """
     kind, write = _FORMATS.get(value_of_flag("--format", words), (Arguments, None))
-    arguments = tyro.cli(kind, args=words, prog="python -m lpcam_jax export", description=__doc__)
+    arguments = parse_flags(kind, words, command="export", description=__doc__)
     write(arguments, Path(arguments.out))
 
 
@@ -142,6 +139,10 @@ def _write_labelme(arguments: MaskArguments, out: Path) -> None:
 
 
 def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
+    from ..systems.lpcam.stablehlo import description, export_classifier
+    from ..systems.prototyping.stored_prototypes import load_prototypes
+    from ..training.state import trained_state
+
     devices.start()
     run = Run.open(arguments.ckpt).expect("classifier")
     _keep_apart(out, run.directory)

@@ -12,14 +12,14 @@ is measured by `python -m lpcam_jax evaluate`.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
 from .. import __version__
 from ..class_activation import resize_bilinear
+from ..config.command_line import parse_flags
 from ..data.augment import resize_bicubic
 from ..data.records import RecordSource
 from ..data.sources import pictures_of
@@ -39,7 +39,9 @@ from ..results.faithfulness import (
 )
 from ..results.folder import all_skipped, skipped_line
 from ..results.predictions import MapFolder, open_maps, read_protocol
-from ..systems.lpcam.trained_model import TrainedModel
+
+if TYPE_CHECKING:
+    from ..systems.lpcam.trained_model import TrainedModel
 
 _BATCH = 8  # divides the number of pictures of each measure at its defaults, so that little padding is computed
 
@@ -83,8 +85,10 @@ def main(words: list[str]) -> None:
     Raises:
         UserError: there is no such run, there are no maps of its pictures, or a file does not match its picture.
     """
-    arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax faithfulness", description=__doc__)
+    arguments = parse_flags(Arguments, words, command="faithfulness", description=__doc__)
     _check(arguments)
+    from ..systems.lpcam.trained_model import TrainedModel
+
     devices.start()
     model = TrainedModel.open(arguments.ckpt)
     where = {"images": arguments.images, "root": arguments.root, "split": arguments.split}
@@ -126,7 +130,7 @@ def _check(arguments: Arguments) -> None:
         raise UserError(f"--fractions {' '.join(f'{f:g}' for f in arguments.fractions)}: give some between 0 and 1.")
 
 
-def _made_with(folder: MapFolder, model: TrainedModel) -> dict[str, Any] | None:
+def _made_with(folder: MapFolder, model: "TrainedModel") -> dict[str, Any] | None:
     """The protocol that infer.py wrote with the maps; UserError if their classes differ."""
     protocol = read_protocol(folder)
     if protocol and tuple(protocol["class_names"]) != model.class_names:
@@ -138,7 +142,7 @@ def _made_with(folder: MapFolder, model: TrainedModel) -> dict[str, Any] | None:
 
 
 def _score(
-    model: TrainedModel,
+    model: "TrainedModel",
     source: RecordSource,
     indices: list[int],
     folder: MapFolder,
@@ -199,7 +203,7 @@ def _summary(values: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _protocol(arguments: Arguments, model: TrainedModel, made_with: dict[str, Any] | None) -> dict[str, Any]:
+def _protocol(arguments: Arguments, model: "TrainedModel", made_with: dict[str, Any] | None) -> dict[str, Any]:
     """Everything the numbers depend on, as plain JSON values."""
     return {
         "version": __version__,

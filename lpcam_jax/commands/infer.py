@@ -17,6 +17,7 @@ import dataclasses
 import tyro
 
 from ..config import check_numbers
+from ..config.command_line import parse_flags
 from ..config.recipes import value_of_flag
 from ..config.registry import DEFAULT, load_system
 from ..data.sources import pictures_of
@@ -58,7 +59,7 @@ def parse(words: list[str]) -> tuple[System, InferFlags]:
     expect_own_maps(system, words, ckpt)
     settings = {} if config is None else {"inference": config.inference}
     default = system.flags(ckpt=tyro.MISSING, out=tyro.MISSING, **settings)
-    flags = tyro.cli(system.flags, args=words, prog="infer.py", description=__doc__, default=default)
+    flags = parse_flags(system.flags, words, command="infer", description=__doc__, default=default)
     check_numbers(flags.inference, "inference.")
     return system, flags
 

@@ -11,8 +11,7 @@ For IRN's random walk, use `infer.py --ckpt RUN --maps DIR` with a run of IRNet.
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
-
+from ..config.command_line import parse_flags
 from ..data.pictures import Pictures, find_pictures
 from ..data.records import RecordSource
 from ..data.sources import first, pictures_of
@@ -68,7 +67,7 @@ def main(words: list[str]) -> None:
     Raises:
         UserError: there are no such maps or pictures, they do not match, or the masks cannot be written.
     """
-    arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax refine", description=__doc__)
+    arguments = parse_flags(Arguments, words, command="refine", description=__doc__)
     devices.start()
     rule = refinement(arguments.refine, background=arguments.background, saliency=arguments.saliency)
     pictures = _pictures(arguments)

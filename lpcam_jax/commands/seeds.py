@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
+from ..config.command_line import parse_flags
 from ..data.masks import MAX_CLASSES, expect_numbered
 from ..machine.errors import UserError
 from ..machine.files import write_atomically, write_json
@@ -55,7 +55,7 @@ def main(words: list[str]) -> None:
     Raises:
         UserError: there are no such maps, or the masks cannot be written.
     """
-    arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax seeds", description=__doc__)
+    arguments = parse_flags(Arguments, words, command="seeds", description=__doc__)
     folder, out = open_method(arguments.maps, arguments.method), Path(arguments.out)
     [method] = folder.methods
     names = ids_in(folder.directory, "npz")

@@ -13,18 +13,13 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from ..config import to_json
+from ..config.command_line import parse_flags
 from ..data.sources import seed_source, with_labels
 from ..machine import devices
 from ..machine.errors import UserError
 from ..machine.files import write_json
-from ..report.sweep import sweep_figure, sweep_table
-from ..results.scoring import scoring_protocol
-from ..systems.lpcam.sensitivity import sweep_parameters
 from ..training.run import Run
-from ..training.state import trained_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +47,14 @@ def main(words: list[str]) -> None:
     Raises:
         UserError: the run or its data set cannot be used, or the output cannot be written.
     """
-    arguments = tyro.cli(Arguments, args=words, prog="python -m lpcam_jax sweep", description=__doc__)
+    arguments = parse_flags(Arguments, words, command="sweep", description=__doc__)
     if arguments.seeds < 1:
         raise UserError(f"--seeds is {arguments.seeds}; cluster at least once.")
+    from ..report.sweep import sweep_figure, sweep_table
+    from ..results.scoring import scoring_protocol
+    from ..systems.lpcam.sensitivity import sweep_parameters
+    from ..training.state import trained_state
+
     devices.start()
     mesh = devices.mesh()
     run = Run.open(arguments.ckpt).expect("classifier")

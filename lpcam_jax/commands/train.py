@@ -24,6 +24,7 @@ from ..config.registry import system_of
 from ..machine import devices, processes
 from ..machine.errors import UserError
 from ..machine.locks import in_use
+from ..machine.programs import as_called
 from ..training.run import Job, Run
 
 
@@ -32,7 +33,8 @@ class Arguments:
     """A recipe, and the folder of its run."""
 
     recipe: tyro.conf.Positional[str]
-    """file with get_config(), e.g. configs/shapes.py; the flags below override it"""
+    """a recipe of the package, such as shapes or folder, or a file with get_config(), such as configs/shapes.py; the
+    flags below override it"""
     workdir: str
     """folder for the run; give the same folder again to resume"""
     distributed: bool = False
@@ -47,7 +49,7 @@ def main(words: list[str]) -> None:
     Args:
         words: the command line after the program's name.
     """
-    config, arguments = parse_with_recipe(Arguments, words, prog="train.py", description=__doc__)
+    config, arguments = parse_with_recipe(Arguments, words, command="train", description=__doc__)
     system = system_of(config)
     stages = chosen_stages(system.stages, arguments.stages)
     if arguments.distributed:
@@ -58,7 +60,7 @@ def main(words: list[str]) -> None:
         run = Run.create(arguments.workdir, config, class_names)
         for stage in stages:
             work[stage](Job(run, devices.mesh()))
-    print(f"{run.directory} is ready: {system.next_command(config, arguments.workdir)}")
+    print(as_called(f"{run.directory} is ready: {system.next_command(config, arguments.workdir)}"))
 
 
 def chosen_stages(known: tuple[str, ...], text: str) -> tuple[str, ...]:

@@ -3,28 +3,33 @@
 import dataclasses
 import importlib.util
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import tyro
 
 from ..machine.errors import UserError
+from .command_line import near, parse_flags
 from .json import read_config
 from .numbers import check_numbers
 from .registry import DEFAULT, kinds, load_system
 
+_PACKAGE = Path(__file__).parents[1]
 
-def load_recipe(path: str) -> Any:
-    """Load the config returned by `get_config()` of a recipe file.
 
-    The file is executed as Python code: load only recipes you trust.
+def load_recipe(name: str) -> Any:
+    """Load the config returned by `get_config()` of a recipe.
+
+    Its file is executed as Python code: load only recipes you trust.
+
+    Args:
+        name: a file, or the name of a recipe of the package, such as "folder".
 
     Raises:
-        UserError: there is no such file, or it does not return a config.
+        UserError: there is no such recipe, or it does not return a config.
     """
-    if not Path(path).is_file():
-        recipes = ", ".join(sorted(str(file) for file in Path("configs").glob("*.py"))) or "none in ./configs"
-        raise UserError(f"recipe {path} does not exist; there are: {recipes}.")
+    path = _find(name)
     try:
         spec = importlib.util.spec_from_file_location("recipe", path)
         module = importlib.util.module_from_spec(spec)
@@ -40,30 +45,48 @@ def load_recipe(path: str) -> Any:
     return config
 
 
-def parse_with_recipe(
-    flags: type, words: Sequence[str], *, prog: str | None = None, description: str
-) -> tuple[Any, Any]:
+def recipes() -> dict[str, Path]:
+    """The files of the package's recipes, by name."""
+    installed, checkout = _PACKAGE / "recipes", _PACKAGE.parent / "configs"
+    return {file.stem: file for file in sorted((installed if installed.is_dir() else checkout).glob("*.py"))}
+
+
+def _find(name: str) -> Path:
+    """The file of a recipe; UserError if there is none.
+
+    `configs/NAME.py`, as in a checkout, is the package's recipe where there is no folder configs.
+    """
+    path, known = Path(name), recipes()
+    if path.is_file():
+        return path
+    as_in_checkout = path.parent == Path("configs") and path.suffix == ".py" and not path.parent.is_dir()
+    if name in known or (as_in_checkout and path.stem in known):
+        return known[path.stem]
+    meant = near(path.stem, [*known])
+    others = "" if "?" in meant else f", or one of {', '.join(known)}"
+    raise UserError(f"there is no recipe {name}{meant} Give the path of a file with get_config(){others}.")
+
+
+def parse_with_recipe(flags: type, words: Sequence[str], *, command: str, description: str) -> tuple[Any, Any]:
     """Parse a command line that names a recipe and overrides fields of its config.
 
     Args:
         flags: dataclass of the program's own flags, with a positional `recipe`; flags without a default are required.
         words: the command line.
-        prog: name of the program in --help; None: the script's.
+        command: its name, such as "train".
         description: text at the top of --help.
 
     Returns:
         The recipe's config with the overrides, and an object with all flags, including the program's own.
 
     Raises:
-        UserError: see `load_recipe` and `check_numbers`. (tyro itself explains wrong flags and exits with code 2.)
+        UserError: see `load_recipe`, `parse_flags` and `check_numbers`.
     """
-    recipe = next((word for word in words if not word.startswith("-") and word.endswith(".py")), None)
+    recipe = _recipe_in(words)
     config = load_recipe(recipe) if recipe else load_system(DEFAULT).config()
     config = dataclasses.replace(config, model=_with_backbone(config, words))
     weights = value_of_flag("--model.weights", words) or ""
-    if Path(
-        weights, "config.json"
-    ).is_file():  # take the network's settings from the run, so no flag has to repeat them
+    if Path(weights, "config.json").is_file():  # the network's settings are the run's, so no flag has to repeat them
         config = dataclasses.replace(config, model=config.model.like(read_config(weights)[0].model))
     # The flags are the program's own and the fields of the recipe's config.
     kind = type(config)
@@ -72,10 +95,23 @@ def parse_with_recipe(
     defaults = {name: tyro.MISSING if value is dataclasses.MISSING else value for name, value in own.items()}
     names = [field.name for field in dataclasses.fields(kind)]
     defaults |= {name: getattr(config, name) for name in names}
-    arguments = tyro.cli(both, args=list(words), prog=prog, description=description, default=both(**defaults))
+    arguments = parse_flags(both, words, command=command, description=description, default=both(**defaults))
+    if arguments.recipe != recipe:
+        load_recipe(arguments.recipe)
+        raise UserError(f"{arguments.recipe} may be the value of the flag before it; give the recipe first.")
     config = kind(**{name: getattr(arguments, name) for name in names})
     check_numbers(config)
     return config, arguments
+
+
+def _recipe_in(words: Sequence[str]) -> str | None:
+    """The word that names the recipe, among flags that are not known yet; None: it is not clear."""
+    if words and not words[0].startswith("-"):
+        return words[0]
+    known, pairs = recipes(), list(pairwise(words))
+    files = [word for _, word in pairs if word.endswith(".py") and not word.startswith("-")]
+    names = [word for before, word in pairs if word in known and not before.startswith("-")]
+    return next(iter(files + names), None)
 
 
 def _with_backbone(config: Any, words: Sequence[str]) -> Any:

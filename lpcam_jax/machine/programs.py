@@ -2,10 +2,12 @@
 
 import io
 import os
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from . import devices, processes
@@ -24,7 +26,7 @@ def run_program(main: Callable[[], None]) -> None:
         main()
         processes.wait()
     except UserError as error:
-        processes.end(f"error: {' '.join(str(error).splitlines())}", 2)
+        processes.end(f"error: {as_called(' '.join(str(error).splitlines()))}", 2)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -39,6 +41,40 @@ def run_program(main: Callable[[], None]) -> None:
         processes.end(traceback.format_exc().rstrip(), 1)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def called(command: str) -> str:
+    """How a command was called: train.py, lpcam train, or python -m lpcam_jax train."""
+    program = Path(sys.argv[0]).stem
+    if program == command and _in_checkout():
+        return f"{command}.py"
+    return f"{'lpcam' if program == 'lpcam' else 'python -m lpcam_jax'} {command}"
+
+
+def as_called(text: str) -> str:
+    """A text with the commands in it as they can be called here.
+
+    Args:
+        text: what names train.py, infer.py and `python -m lpcam_jax`, as they are called in a checkout.
+
+    Returns:
+        The text with `lpcam train` and so on where the program was called so; without a checkout there is no train.py.
+    """
+    lpcam = Path(sys.argv[0]).stem == "lpcam"
+    if _in_checkout() and not lpcam:
+        return text
+    program = "lpcam" if lpcam else "python -m lpcam_jax"
+    text = re.sub(r"(python (?:train\.py|-m lpcam_jax evaluate)) configs/(\w+)\.py", r"\1 \2", text)
+    return re.sub(
+        r"(?<![\w/.])(?:python (?:-m lpcam_jax|(train|infer)\.py)|(train|infer)\.py)(?!\w)",
+        lambda match: " ".join(filter(None, (program, match[1] or match[2]))),
+        text,
+    )
+
+
+def _in_checkout() -> bool:
+    """Whether the package is beside train.py, and not among installed packages."""
+    return Path(__file__).parents[2].joinpath("train.py").is_file()
 
 
 def _print_all_letters() -> None:

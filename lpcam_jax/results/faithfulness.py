@@ -19,9 +19,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
-from scipy.sparse import csc_array
-from scipy.sparse.linalg import splu
 
 Classify = Callable[[np.ndarray], np.ndarray]
 
@@ -232,6 +229,9 @@ def impute(picture: np.ndarray, removed: np.ndarray, *, noise: float = 0.01, see
 
     Source: Rong et al. (2022), see `road`.
     """
+    from scipy.sparse import csc_array
+    from scipy.sparse.linalg import splu
+
     if removed.all():
         raise ValueError("all pixels are removed: there is nothing to impute from")
     result = picture.astype(np.float32)
@@ -270,6 +270,8 @@ def blurred(picture: np.ndarray, *, sigma: float = 5.0) -> np.ndarray:
     Returns:
         float32 (H, W, 3).
     """
+    from scipy.ndimage import gaussian_filter
+
     return gaussian_filter(picture.astype(np.float32), (sigma, sigma, 0), truncate=1)
 
 
