@@ -2,6 +2,7 @@
 
     python -m lpcam_jax check-data my_data
     python -m lpcam_jax convert resnet50.pth --out weights/
+    python -m lpcam_jax doctor
     python -m lpcam_jax evaluate configs/shapes.py --predictions heatmaps/ --out scores/
     python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
     python -m lpcam_jax faithfulness --ckpt runs/demo --maps heatmaps/ --out scores/ --limit 2
@@ -25,6 +26,7 @@ COMMANDS = {
     "infer": "apply a trained run to pictures",
     "check-data": "check a folder of pictures, labels and masks for errors and oddities, with how to fix them",
     "convert": "convert pretrained PyTorch weights to this package's format, with a report",
+    "doctor": "what is installed here, what is missing for what, and the machine",
     "evaluate": "score a folder of maps or masks against any data set with masks",
     "export": "export maps and masks to IRN, COCO or LabelMe, or the classifier to StableHLO",
     "faithfulness": "how faithful heat maps are to their classifier: insertion, deletion, average drop, ROAD",
