@@ -28,7 +28,7 @@ COMMANDS = {
     "convert": "convert pretrained PyTorch weights to this package's format, with a report",
     "doctor": "what is installed here, what is missing for what, and the machine",
     "evaluate": "score a folder of maps or masks against any data set with masks",
-    "export": "export maps and masks to IRN, COCO or LabelMe, or the classifier to StableHLO",
+    "export": "export maps and masks to IRN, COCO or LabelMe, a run to the Hugging Face Hub or StableHLO",
     "faithfulness": "how faithful heat maps are to their classifier: insertion, deletion, average drop, ROAD",
     "refine": "pseudo masks from a folder of heat maps, by a CRF or saliency; no training",
     "seeds": "seed masks from a folder of heat maps, for any method and threshold",

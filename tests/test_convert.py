@@ -167,7 +167,9 @@ def test_other_words(convert, program, tmp_path):
 
 def test_a_hub_without_its_client(convert, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    pattern = r"pip install huggingface_hub, or fetch a/b.bin by hand from https://huggingface.co/me/net and give its"
+    pattern = (
+        r"pip install 'lpcam_jax\[hub\]', or fetch a/b.bin by hand from https://huggingface.co/me/net and give its"
+    )
     assert_one_line_error(convert("hf:me/net/a/b.bin"), pattern)
 
 

@@ -1,8 +1,9 @@
-"""Export results to the formats of other programs.
+"""Export results to the formats of other programs, and runs to hand them on.
 
     python -m lpcam_jax export --format irn --maps heatmaps/ --method lpcam --out irn_cams/
     python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
     python -m lpcam_jax export --format labelme --masks heatmaps_mine/ --images my/ --out labelme/
+    python -m lpcam_jax export --format hub --ckpt runs/demo --out demo_model/ --results heatmaps/
     python -m lpcam_jax export --format stablehlo --ckpt runs/demo --out classifier_lpcam.stablehlo
 
 irn: ID.npy, the pickled dict (keys, cam, high_res) used by the PyTorch repositories of the IRN family. Opening a pickle
@@ -15,6 +16,9 @@ LabelMe files are kept, since they may have been corrected by hand.
 stablehlo: classifier and LPCAM (and LPCAM-T, if the run has it) as one program for CPU, CUDA and TPU; FILE.json beside
 it describes how to load it.
 
+hub: the finished run of any system as a folder to hand on, or to upload to the Hugging Face Hub: parameters, config,
+prototypes and a model card, README.md. lpcam_jax.load, infer.py --ckpt and --model.weights open it, and hf:OWNER/NAME.
+
 `--format FORMAT --help` shows the flags of a format.
 """
 
@@ -23,7 +27,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -41,15 +45,18 @@ from ..machine.files import write_atomically, write_json
 from ..results.predictions import ids_in, open_method
 from ..training.run import Run
 
+if TYPE_CHECKING:
+    from ..training.checkpoints import TrainState
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Format and output path; the other flags depend on the format."""
 
-    format: Literal["irn", "coco", "labelme", "stablehlo"]
+    format: Literal["irn", "coco", "labelme", "stablehlo", "hub"]
     """output format"""
     out: str
-    """output folder; coco and stablehlo: output file"""
+    """output folder; coco and stablehlo: output file; hub: a new folder"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +84,21 @@ class MaskArguments(Arguments):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HubArguments(Arguments):
+    """A run, and output folder."""
+
+    ckpt: str
+    """the --workdir of a run of train.py, or a packed run"""
+    results: str = ""
+    """output folder of infer.py with this run, whose scores go into the model card"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelArguments(Arguments):
     """A run, and output file."""
 
     ckpt: str
-    """the --workdir of a run of train.py"""
+    """the --workdir of a run of train.py, or a packed run"""
     side: tuple[int, int] | None = None
     """height and width of the program's input pictures; none: those of the square training crops"""
 
@@ -158,10 +175,45 @@ def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
     print(f"{out} ({len(content) / 1e6:.1f} MB) takes pictures of {size[0]}x{size[1]}; {out}.json describes it.")
 
 
+def _write_hub(arguments: HubArguments, out: Path) -> None:
+    from ..exports.model_card import model_card
+    from ..training.packed import pack
+    from ..training.state import trained_state
+
+    devices.start()
+    run = Run.open(arguments.ckpt)
+    _keep_apart(out, run.directory)
+    state = trained_state(run, devices=devices.mesh())
+    scores = _scores(run, state, arguments.results) if arguments.results else ()
+    card = model_card(pack(run, state, out), run, results=scores)
+    write_atomically(out / "README.md", card.encode())
+    print(f"{out} is used like the run: infer.py --ckpt {out}; see its README.md before you upload it.")
+
+
+def _scores(run: Run, state: "TrainState", results: str) -> list[str]:
+    """What the metrics.json of a run's results says, line by line; UserError if they are not of this run."""
+    from ..results.folder import fingerprint
+    from ..systems.prototyping.stored_prototypes import load_prototypes, prototypes_file
+
+    file = Path(results) / "metrics.json"
+    try:
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+        protocol = {name: value for name, value in metrics["protocol"].items() if name != "class_names"}
+        model, pictures = protocol["model"], metrics["pictures"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--results {results}: {file} cannot be read ({error}); name a folder of infer.py.") from None
+    network = state.parameters, state.batch_stats
+    prototypes = load_prototypes(run) if prototypes_file(run).exists() else None
+    if model not in (fingerprint(network), fingerprint((*network, prototypes))):  # as `systems.protocol` notes it
+        raise UserError(f"--results {results} was made by another model; name the results of {run.directory}.")
+    return [*run.system.describe(metrics), f"pictures: {pictures}, protocol: {json.dumps(protocol)}"]
+
+
 _FORMATS: dict[str, tuple[type, Callable[[Any, Path], None]]] = {
     "irn": (MapArguments, _write_irn),
     "coco": (MaskArguments, _write_coco),
     "labelme": (MaskArguments, _write_labelme),
+    "hub": (HubArguments, _write_hub),
     "stablehlo": (ModelArguments, _write_stablehlo),
 }
 

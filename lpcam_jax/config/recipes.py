@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 import tyro
 
+from ..machine import hub
 from ..machine.errors import UserError
 from .command_line import near, parse_flags
 from .json import read_config
@@ -86,8 +87,8 @@ def parse_with_recipe(flags: type, words: Sequence[str], *, command: str, descri
     config = load_recipe(recipe) if recipe else load_system(DEFAULT).config()
     config = dataclasses.replace(config, model=_with_backbone(config, words))
     weights = value_of_flag("--model.weights", words) or ""
-    if Path(weights, "config.json").is_file():  # the network's settings are the run's, so no flag has to repeat them
-        config = dataclasses.replace(config, model=config.model.like(read_config(weights)[0].model))
+    if hub.is_run(weights):  # the network's settings are the run's, so no flag has to repeat them
+        config = dataclasses.replace(config, model=config.model.like(read_config(hub.folder_of(weights))[0].model))
     # The flags are the program's own and the fields of the recipe's config.
     kind = type(config)
     both = dataclasses.make_dataclass("Arguments", (), bases=(flags, kind), frozen=True, kw_only=True)

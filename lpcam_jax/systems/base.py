@@ -30,7 +30,7 @@ class InferFlags:
     """The flags of infer.py that all systems share; each system adds a field `inference`."""
 
     ckpt: str
-    """the --workdir of a run of train.py"""
+    """the --workdir of a run of train.py, or a packed run: its folder, or hf:OWNER/NAME on the Hugging Face Hub"""
     out: str
     """folder for the results; give the same folder again to resume"""
     images: str = ""
@@ -151,6 +151,14 @@ class System(ABC, Generic[C]):
             UserError: the run is not finished; or this kind is not loaded, as most are not.
         """
         raise UserError(f"{run.directory} holds a run of kind {self.kind}, which is not loaded; use infer.py.")
+
+    def companions(self, run: Run) -> Sequence[Path]:
+        """The files of a finished run that its use needs beside the network, such as prototypes.npz; checked.
+
+        Raises:
+            UserError: one is missing or damaged.
+        """
+        return ()
 
     def load(self, config: C, network: dict[str, Any]) -> "Loaded":
         """Load the pretrained parameters that `config.model.weights` names: those of the backbone, or of more.

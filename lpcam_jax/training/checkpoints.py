@@ -75,7 +75,7 @@ def restore(run: Run, abstract: TrainState) -> TrainState:
         stored = ocp.PyTreeCheckpointHandler().metadata(epath.Path(item)).tree
     except Exception as error:  # Orbax passes on whatever its storage raises
         raise UserError(f"checkpoint {item} cannot be read ({_first_line(error)}); {remedy}") from None
-    if problems := _differences(target, stored):
+    if problems := differences(shapes_of(target), shapes_of(stored)):
         others = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise UserError(
             f"checkpoint {item} is of another model: {problems[0]}{others}; "
@@ -255,15 +255,19 @@ def _cause(error: Exception) -> str:
     return os.strerror(int(number[1])) if number else _first_line(error)
 
 
-def _differences(target: dict[str, Any], stored: dict[str, Any]) -> list[str]:
-    """Describe how the names and shapes of the stored parameters and statistics differ from those of the target."""
+def shapes_of(tree: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the parameters and statistics in a tree, by their paths."""
+    model = {part: tree.get(part) for part in ("parameters", "batch_stats")}
+    return {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
 
-    def shapes(tree):
-        model = {part: tree.get(part) for part in ("parameters", "batch_stats")}
-        leaves = jax.tree_util.tree_leaves_with_path(model)
-        return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
-    expected, actual = shapes(target), shapes(stored)
+def path_name(path: tuple) -> str:
+    """A path in a tree as text: parameters/backbone/conv1/kernel."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def differences(expected: dict[str, tuple[int, ...]], actual: dict[str, tuple[int, ...]]) -> list[str]:
+    """Describe how names and shapes of arrays differ from those that are expected, one line each."""
     return [
         f"{name} has shape {actual.get(name, 'none')}, not {expected.get(name, 'none')}"
         for name in sorted({**expected, **actual})

@@ -21,8 +21,9 @@ from jax.sharding import Mesh
 from ..config.json import read_config, to_json
 from ..config.numbers import may_change
 from ..config.registry import system_of
-from ..machine.errors import UserError
+from ..machine.errors import UserError, reason
 from ..machine.files import write_json
+from ..machine.hub import folder_of
 
 
 class Run:
@@ -42,6 +43,11 @@ class Run:
         run = cls(_directory(directory), config, tuple(class_names))
         if run._config_file.exists() and run.steps():
             existing = cls.open(directory)
+            if existing.is_packed:
+                raise UserError(
+                    f"{directory} holds a packed run, which is not trained further; start from it with --model.weights "
+                    f"{directory} and another --workdir."
+                )
             changed = run._differences(existing)
             if changed:
                 raise UserError(
@@ -54,12 +60,13 @@ class Run:
 
     @classmethod
     def open(cls, directory: str | Path) -> "Run":
-        """Open an existing run.
+        """Open an existing run, or a packed one: a folder, or hf:OWNER/NAME on the Hugging Face Hub.
 
         Raises:
-            UserError: there is no run, or its config cannot be read, or its name is not UTF-8.
+            UserError: there is no run, or its config cannot be read, or its name is not UTF-8; see `hub.folder_of`.
         """
-        return cls(_directory(directory), *read_config(directory))
+        folder = folder_of(directory)
+        return cls(_directory(folder), *read_config(folder))
 
     @property
     def kind(self) -> str:
@@ -82,7 +89,9 @@ class Run:
         return self
 
     def steps(self) -> list[int]:
-        """Steps with a complete checkpoint, ascending."""
+        """Steps with a complete checkpoint, ascending; UserError if a packed run does not say its own."""
+        if self.is_packed:
+            return [_step_of(self.packed_file)]
         if not self.checkpoints.is_dir():
             return []
         return sorted(int(entry.name) for entry in self.checkpoints.iterdir() if entry.name.isdigit())
@@ -91,6 +100,16 @@ class Run:
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.directory / "checkpoints"
+
+    @property
+    def packed_file(self) -> Path:
+        """What a packed run has instead of checkpoints (`training.packed`)."""
+        return self.directory / "model.safetensors"
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether this is a packed run."""
+        return self.packed_file.is_file()
 
     @property
     def metrics_file(self) -> Path:
@@ -116,6 +135,17 @@ class Run:
                 if json.dumps(old[part].get(name)) != json.dumps(value) and name not in free
             ]
         return changed + [name for name in ("seed", "limit") if new[name] != old[name]]
+
+
+def _step_of(file: Path) -> int:
+    """The step in the header of a packed run's parameters."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(file, "numpy") as content:
+            return int(content.metadata()["step"])
+    except Exception as error:  # of different kinds in each version
+        raise UserError(f"{file} is not that of a packed run ({reason(error)}); pack or download it again.") from None
 
 
 def _directory(name: str | Path) -> Path:

@@ -17,7 +17,9 @@ from ..config.registry import system_of
 from ..inference.forward import Network
 from ..machine.devices import abstract_on, replicate
 from ..machine.errors import UserError
+from ..machine.hub import is_run
 from .checkpoints import TrainState, restore
+from .packed import unpack
 from .run import Run
 
 
@@ -73,7 +75,7 @@ def with_weights(state: TrainState, config: Any, *, devices: Mesh) -> TrainState
 
     Args:
         state: the state of a new run.
-        config: the run's config; its `model.weights` name a file, or the folder of another run whose backbone is used.
+        config: the run's config; its `model.weights` name a file, or another run, whose backbone is used.
         devices: the mesh.
 
     Returns:
@@ -83,7 +85,7 @@ def with_weights(state: TrainState, config: Any, *, devices: Mesh) -> TrainState
         UserError: see `System.load` and `restore`; or the other run's backbone does not match.
     """
     path = config.model.weights
-    if Path(path).is_dir():
+    if Path(path).is_dir() or is_run(path):
         network, report = _backbone_of(Run.open(path), state, devices), "its backbone"
     else:
         loaded = system_of(config).load(config, _merged(state.parameters, state.batch_stats))
@@ -102,9 +104,11 @@ def trained_state(run: Run, *, devices: Mesh) -> TrainState:
     in place of the parameters, if there is one.
 
     Raises:
-        UserError: see `restore`.
+        UserError: see `restore` and `unpack`.
     """
     _, parameters, batch_stats = graph_of(run.config, len(run.class_names))
+    if run.is_packed:
+        return unpack(run, parameters, batch_stats, devices=devices)
     average = parameters if run.system.average(run.config) else None
     step = jax.ShapeDtypeStruct((), jnp.int32)
     state = restore(run, abstract_on(TrainState(step, parameters, batch_stats, None, average), devices))

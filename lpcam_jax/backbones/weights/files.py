@@ -1,6 +1,5 @@
 """Weight files as arrays under their own names: npz, torch, safetensors or MXNet, local or on the Hugging Face Hub."""
 
-import re
 import zipfile
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import deserialize
 
-from ...machine.errors import UserError
+from ...machine import hub
+from ...machine.errors import UserError, reason
 from ...machine.files import read_arrays
 from .mxnet_files import START, read_params
 from .torch_files import is_legacy, read_state_dict
@@ -19,7 +19,6 @@ _ENDINGS |= dict.fromkeys((".pth", ".pt", ".bin"), "torch")
 _SAFETENSORS = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": jnp.bfloat16, "BOOL": "?"} | {
     f"{sign}{bits}": f"{sign.lower()}{bits // 8}" for sign in "IU" for bits in (8, 16, 32, 64)
 }
-_HUB_SECONDS = 5
 
 
 def read_weight_file(path: str | Path) -> dict[str, np.ndarray]:
@@ -36,7 +35,7 @@ def read_weight_file(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file does not exist, is damaged, or has no supported format.
     """
-    file = Path(_download(path)) if str(path).startswith("hf:") else Path(path)
+    file = Path(hub.file_of(str(path)) if hub.is_address(path) else path)
     try:
         if not file.exists():
             raise UserError(f"weights file {path} does not exist; give {_KINDS}.")
@@ -93,7 +92,7 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
         return read_arrays(file)
     except Exception as error:  # a damaged zip can raise anything
         raise UserError(
-            f"{file} is not a readable npz file of arrays ({_reason(error)}); export the weights again."
+            f"{file} is not a readable npz file of arrays ({reason(error)}); export the weights again."
         ) from None
 
 
@@ -107,33 +106,5 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
             dtype = _SAFETENSORS.get(entry["dtype"], f"V{len(entry['data']) // max(count, 1)}")
             arrays[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
     except Exception as error:
-        raise UserError(f"{file} is not a readable safetensors file ({_reason(error)}); download it again.") from None
+        raise UserError(f"{file} is not a readable safetensors file ({reason(error)}); download it again.") from None
     return arrays
-
-
-def _download(path: str) -> str:
-    """The local path of a file on the Hub, downloaded if necessary."""
-    match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:/([\w./-]+))?", path)
-    if match is None:
-        raise UserError(f"{path!r} is not a file on the Hub; write hf:OWNER/NAME or hf:OWNER/NAME/FILE.")
-    repository, file = match[1], match[2] or "model.safetensors"
-    by_hand = f"fetch {file} by hand from https://huggingface.co/{repository} and give its path"
-    try:
-        import huggingface_hub as hub
-    except ImportError:
-        raise UserError(f"{path} needs the Hub's client: pip install huggingface_hub, or {by_hand}.") from None
-    try:
-        try:
-            return hub.hf_hub_download(repository, file, local_files_only=True)
-        except hub.errors.LocalEntryNotFoundError:
-            # Ask for the metadata first: without a network, the download itself would retry for half a minute.
-            hub.get_hf_file_metadata(hub.hf_hub_url(repository, file), timeout=_HUB_SECONDS)
-            return hub.hf_hub_download(repository, file)
-    except Exception as error:  # from the network, the disk or the Hub, of different kinds in each version
-        raise UserError(f"{path} cannot be downloaded ({_reason(error)}); {by_hand}.") from None
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = text if len(text) <= 150 else f"{text[:150]}..."
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...data.records import RecordSource
@@ -66,6 +67,12 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
         state = trained_state(job.run, devices=job.devices)
         options = {"refinement": refined, "pages": flags.pages}
         return lambda: make_heatmaps(job.run, state, prototypes, pictures, flags.out, **options)
+
+    def companions(self, run: Run) -> Sequence[Path]:
+        from ..prototyping.stored_prototypes import load_prototypes, prototypes_file
+
+        load_prototypes(run)
+        return (prototypes_file(run),)
 
     def as_function(self, run: Run) -> Any:
         from .trained_model import TrainedModel

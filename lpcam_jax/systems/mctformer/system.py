@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ...data.records import RecordSource
-from ...training.run import Job
+from ...training.run import Job, Run
 from ..base import HeatMapFlags, HeatMapSystem, Metrics, Preparation
 from .config import MCTformerConfig, MCTformerInference
 
@@ -65,6 +66,14 @@ class MCTformerSystem(HeatMapSystem[MCTformerConfig]):
         state = trained_state(job.run, devices=job.devices)
         options = {"refinement": refined, "pages": flags.pages}
         return lambda: make_mctformer_heatmaps(job.run, state, prototypes, pictures, flags.out, **options)
+
+    def companions(self, run: Run) -> Sequence[Path]:
+        from ..prototyping.stored_prototypes import load_prototypes, prototypes_file
+
+        if run.config.model.version != "v2":
+            return ()
+        load_prototypes(run)
+        return (prototypes_file(run),)
 
 
 system = MCTformerSystem()
