@@ -39,14 +39,14 @@ def pack(program, tiny_runs, tmp_path_factory):
 @pytest.fixture
 def on_the_hub(pack, tmp_path, monkeypatch):
     """The packed classifier as hf:me/net, downloaded before; there is no network."""
-    client = pytest.importorskip("huggingface_hub")
+    constants = pytest.importorskip("huggingface_hub.constants")
     cache, commit = tmp_path / "hub", "0" * 40
     repository = cache / "models--me--net"
     shutil.copytree(pack("classifier"), repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
-    monkeypatch.setattr(client.constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(client.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     return repository / "snapshots" / commit
 
 

@@ -37,8 +37,8 @@ def model_card(packed: Run, run: Run, *, results: Sequence[str] = ()) -> str:
     lines = [
         f"# {name}",
         "",
-        f"A network of kind `{packed.kind}` with a backbone `{packed.config.model.backbone}`, trained for {packed.steps()[-1]:,} steps, "
-        f"packed by lpcam_jax {__version__}. `config.json` has every setting.",
+        f"A network of kind `{packed.kind}` with a backbone `{packed.config.model.backbone}`, trained for "
+        f"{packed.steps()[-1]:,} steps, packed by lpcam_jax {__version__}. `config.json` has every setting.",
         "",
         f"{len(packed.class_names)} classes: {', '.join(packed.class_names)}.",
         "",
