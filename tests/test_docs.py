@@ -151,8 +151,10 @@ def code(page: str) -> list[str]:
 
 def commands(page: str) -> list[list[str]]:
     """The words of every command of ours, from the program on."""
+    in_checkout = re.compile(r"^lpcam (train|infer) ")  # the same commands of the installed package
+    lines = [re.sub("^lpcam ", "python -m lpcam_jax ", in_checkout.sub(r"python \1.py ", line)) for line in code(page)]
     ours = r"python (train\.py|infer\.py|-m lpcam_jax) "
-    return [shlex.split(line, comments=True)[1:] for line in code(page) if re.match(ours, line)]
+    return [shlex.split(line, comments=True)[1:] for line in lines if re.match(ours, line)]
 
 
 def flags_in(text: str) -> set[str]:
@@ -203,7 +205,7 @@ def all_flags(flags_of):
     examples = ["infer.py", *(f"train.py {recipe}" for recipe in EXAMPLES.values())]
     examples += [f"train.py configs/folder.py --model.backbone {name}" for name in registry.backbones()]
     examples += [f"-m lpcam_jax {name}" for name in COMMANDS]
-    examples += [f"-m lpcam_jax export --format {name}" for name in ("irn", "coco", "labelme", "stablehlo")]
+    examples += [f"-m lpcam_jax export --format {name}" for name in ("irn", "coco", "labelme", "stablehlo", "hub")]
     return frozenset().union(*(flags_of(example.split()) for example in examples))
 
 
