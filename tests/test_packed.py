@@ -180,6 +180,23 @@ def test_an_address_is_used_like_the_folder(on_the_hub, trained):
     )
 
 
+def test_files_that_are_not_here_yet_are_downloaded(on_the_hub, pack, monkeypatch):
+    """The client itself is taken at its word: which files it is asked for, is what matters."""
+    import huggingface_hub
+
+    for name in ("model.safetensors", "prototypes.npz"):
+        (on_the_hub / name).unlink()
+    asked = []
+
+    def download(repository, *, allow_patterns):
+        asked.append((repository, sorted(allow_patterns)))
+        return str(shutil.copytree(pack("classifier"), on_the_hub, dirs_exist_ok=True))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert Path(hub.folder_of("hf:me/net")) == on_the_hub == Path(hub.folder_of("hf:me/net"))
+    assert asked == [("me/net", ["config.json", "model.safetensors", "prototypes.npz"])]
+
+
 @pytest.mark.rest
 def test_weights_and_the_networks_settings_come_from_an_address(on_the_hub, program, tmp_path):
     small = ("--data.scenes", 12, "--training.epochs", 1, "--training.batch-size", 4, "--training.crop", 48)

@@ -42,6 +42,7 @@ from ..exports.labelme import labelme_document
 from ..machine import devices
 from ..machine.errors import UserError
 from ..machine.files import write_atomically, write_json
+from ..machine.programs import as_called
 from ..results.predictions import ids_in, open_method
 from ..training.run import Run
 
@@ -187,7 +188,7 @@ def _write_hub(arguments: HubArguments, out: Path) -> None:
     scores = _scores(run, state, arguments.results) if arguments.results else ()
     card = model_card(pack(run, state, out), run, results=scores)
     write_atomically(out / "README.md", card.encode())
-    print(f"{out} is used like the run: infer.py --ckpt {out}; see its README.md before you upload it.")
+    print(as_called(f"{out} is used like the run: infer.py --ckpt {out}; see its README.md before you upload it."))
 
 
 def _scores(run: Run, state: "TrainState", results: str) -> list[str]:
