@@ -1,5 +1,7 @@
-"""Tools for data, weights, runs and results.
+"""Training, inference, and tools for data, weights, runs and results.
 
+    python train.py configs/shapes.py --workdir runs/demo
+    python infer.py --ckpt runs/demo --out heatmaps/
     python -m lpcam_jax check-data my_data
     python -m lpcam_jax convert resnet50.pth --out weights/
     python -m lpcam_jax doctor

@@ -11,7 +11,6 @@ import pytest
 from test_commands import SMALL_TRAINING, TINY_MODEL, assert_one_line_error
 
 from lpcam_jax import __version__
-from lpcam_jax.__main__ import COMMANDS
 from lpcam_jax.config.recipes import load_recipe, recipes
 from lpcam_jax.machine.programs import as_called, called
 
@@ -146,6 +145,8 @@ def test_the_wheel_alone_trains_and_infers_from_an_empty_folder(wheel, tmp_path)
     lpcam = site / "bin" / "lpcam"
     environment = {"cwd": here, "env": {**os.environ, "PYTHONPATH": str(site)}}
     assert run(lpcam, "--version", **environment) == f"lpcam_jax {__version__}\n"
+    assert f"in {site / 'lpcam_jax'}, " in run(lpcam, "doctor", **environment)  # and not what the tests import
+    assert "    lpcam train shapes --workdir runs/demo\n" in run(lpcam, "--help", **environment)
     small = (*TINY_MODEL, *SMALL_TRAINING, "--training.long-side", "64", "80", "--prototypes.clusters", "2")
     scales = ("--prototypes.cam-scales", "1", "--inference.scales", "1", "--inference.max-shapes", "1")
     words = ("shapes", "--data.scenes", "12", *small, *scales, "--workdir", "run")
@@ -157,7 +158,3 @@ def test_the_wheel_alone_trains_and_infers_from_an_empty_folder(wheel, tmp_path)
         [lpcam, "infer", "--ckpt", "no", "--out", "x"], capture_output=True, text=True, **environment
     )
     assert finished.stderr.endswith("lpcam train --workdir makes one.\n")
-
-
-def test_every_command_has_a_module():
-    assert all((REPOSITORY / "lpcam_jax" / "commands" / f"{name.replace('-', '_')}.py").is_file() for name in COMMANDS)

@@ -187,7 +187,7 @@ def _write_hub(arguments: HubArguments, out: Path) -> None:
     state = trained_state(run, devices=devices.mesh())
     scores = _scores(run, state, arguments.results) if arguments.results else ()
     card = model_card(pack(run, state, out), run, results=scores)
-    write_atomically(out / "README.md", card.encode())
+    write_atomically(out / "README.md", card.encode(errors="backslashreplace"))
     print(as_called(f"{out} is used like the run: infer.py --ckpt {out}; see its README.md before you upload it."))
 
 
