@@ -2,7 +2,8 @@
 
     labels -> classifier -> LPCAM's heat maps -> AMN's -> masks by a CRF -> DeepLabV3+ -> masks of any picture
 
-The steps that brought most on photographs (benchmarks/RESULTS.md). --also irn refines AMN's maps by a random walk up to
+The steps that brought most on photographs (benchmarks/RESULTS.md), the network trained for as long as two cores allow;
+on a GPU give --network.training.steps 5000. --also irn refines AMN's maps by a random walk up to
 learned edges instead, --without amn trains on LPCAM's masks, --without network ends with masks. No true mask is needed;
 with my_data/masks/, every step is scored.
 
@@ -30,6 +31,6 @@ def get_chain() -> Chain:
             Stage("classifier", "folder.py"),
             Stage("amn", "folder_amn.py"),
             Stage("irn", "folder_irn.py", after={"amn": AFTER_AMN}, optional=True),
-            Stage("network", "folder_deeplab.py"),
+            Stage("network", "folder_deeplab.py", ("--training.steps", "1500")),
         )
     )

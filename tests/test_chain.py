@@ -2,18 +2,22 @@
 
 import json
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
+from browsing import Browser
 from conftest import REPOSITORY
 from test_commands import assert_one_line_error
 from tiny_recipes import TINY
 
 from lpcam_jax.chain.flags import group
+from lpcam_jax.chain.page import write_chain_page
 from lpcam_jax.chain.paper import ENTRIES, stages_of
 from lpcam_jax.chain.plan import plan
+from lpcam_jax.chain.progress import Progress
 from lpcam_jax.chain.recipe import Chain, load_chain
 from lpcam_jax.machine.errors import UserError
 
@@ -144,6 +148,30 @@ def test_one_row_needs_only_what_it_builds_on():
         chain.only(["edam"])
 
 
+def test_the_page_shows_a_picture_through_all_stages(driver, chain, tmp_path, tiny_runs):
+    workdir = tmp_path / "W"
+    for stage, kind in (("classifier", "classifier"), ("irn", "irn"), ("network", "segmentation")):
+        shutil.copytree(tiny_runs.results(kind).directory, workdir / stage / "results")
+    write_chain_page(workdir, plan(load_chain(str(chain)).chosen(), [], workdir), Progress(workdir))
+    driver.get_log("browser")
+    browser = Browser(driver, workdir)
+    browser.load()
+    assert [card.text for card in driver.find_elements("css selector", "#stages h3")] == [
+        "classifier",
+        "irn",
+        "network",
+    ]
+    assert "seeds of LPCAM" in driver.find_element("css selector", "#stages").text
+    first = driver.find_element("id", "picture").get_property("value")
+    driver.find_element("id", "after").click()
+    assert driver.find_element("id", "picture").get_property("value") != first
+    browser.until("[...document.querySelectorAll('#rows img')].filter((one) => one.naturalWidth).length", 3)
+    links = driver.find_elements("css selector", ".links a")
+    assert len(links) == 4
+    assert all(link.get_attribute("href").startswith(workdir.as_uri()) for link in links)
+    assert driver.get_log("browser") == []
+
+
 def outcome(results: Path) -> dict[str, bytes]:
     """The maps and masks in a folder of results, file by file."""
     files = sorted(results.glob("*/*.npz")) + sorted(results.glob("*masks/*.png"))
@@ -182,7 +210,9 @@ def test_a_chain_is_continued_and_repeats_only_what_has_changed(start_program, p
     assert "network/apply to be continued" in said
     for stage, kind in (("classifier", "classifier"), ("network", "segmentation")):
         assert outcome(workdir / stage / "results") == outcome(tiny_runs.results(kind).directory)
-    assert "4 of 4 steps are finished." in (workdir / "index.html").read_text()
+    page = (workdir / "index.html").read_text()
+    assert "4 of 4 steps are finished." in page
+    assert "not finished" not in page
 
     # Once more: nothing is left to do.
     before = done()

@@ -1,6 +1,6 @@
 """index.html of a chain: each stage with its settings and scores, and any picture through all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from ..report.page import url, write_page
 from .flags import group
 from .numbers import numbers
 from .plan import Step
-from .progress import Progress
+from .progress import Progress, Verdict
 
 # Pictures one can choose from.
 _SHOWN = 60
@@ -28,7 +28,9 @@ def write_chain_page(workdir: Path, steps: Sequence[Step], progress: Progress) -
     verdicts = progress.verdicts(steps)
     stages = list(dict.fromkeys(step.stage for step in steps))
     data = {
-        "stages": [_stage(name, [step for step in steps if step.stage == name], progress, workdir) for name in stages],
+        "stages": [
+            _stage(name, [step for step in steps if step.stage == name], verdicts, progress, workdir) for name in stages
+        ],
         "pictures": _pictures(workdir, steps),
     }
     finished = sum(verdict.finished for verdict in verdicts.values())
@@ -36,9 +38,10 @@ def write_chain_page(workdir: Path, steps: Sequence[Step], progress: Progress) -
     write_page(workdir / "index.html", "chain.html", title=" → ".join(stages), summary=summary, data=data)
 
 
-def _stage(name: str, steps: Sequence[Step], progress: Progress, workdir: Path) -> dict[str, Any]:
+def _stage(
+    name: str, steps: Sequence[Step], verdicts: Mapping[str, Verdict], progress: Progress, workdir: Path
+) -> dict[str, Any]:
     """What the page says of a stage."""
-    verdicts = progress.verdicts(steps)
     results = next(step.out for step in steps if step.action == "apply")
     scored = next((step.out for step in steps if step.action == "score"), results)
     pages = [(text, results / file) for text, file in (("gallery", "index.html"), ("prototypes", "prototypes.html"))]
