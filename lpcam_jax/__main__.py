@@ -2,12 +2,14 @@
 
     python train.py configs/shapes.py --workdir runs/demo
     python infer.py --ckpt runs/demo --out heatmaps/
+    python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --workdir runs/mine
     python -m lpcam_jax check-data my_data
     python -m lpcam_jax convert resnet50.pth --out weights/
     python -m lpcam_jax doctor
     python -m lpcam_jax evaluate configs/shapes.py --predictions heatmaps/ --out scores/
     python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
     python -m lpcam_jax faithfulness --ckpt runs/demo --maps heatmaps/ --out scores/ --limit 2
+    python -m lpcam_jax paper --table 2
     python -m lpcam_jax refine --ckpt runs/demo --maps heatmaps/ --out pseudo_masks_crf/
     python -m lpcam_jax seeds --maps heatmaps/ --method cam --threshold best --out seeds_cam/
     python -m lpcam_jax sweep --ckpt runs/demo --out sweep/
@@ -27,11 +29,13 @@ COMMANDS = {
     "train": "train the system of a recipe",
     "infer": "apply a trained run to pictures",
     "check-data": "check a folder of pictures, labels and masks for errors and oddities, with how to fix them",
+    "chain": "run a chain: from labels to a segmentation network, all steps by one command",
     "convert": "convert pretrained PyTorch weights to this package's format, with a report",
     "doctor": "what is installed here, what is missing for what, and the machine",
     "evaluate": "score a folder of maps or masks against any data set with masks",
     "export": "export maps and masks to IRN, COCO or LabelMe, a run to the Hugging Face Hub or StableHLO",
     "faithfulness": "how faithful heat maps are to their classifier: insertion, deletion, average drop, ROAD",
+    "paper": "the paper's tables, the chain's stage of each number, and ours beside it",
     "refine": "pseudo masks from a folder of heat maps, by a CRF or saliency; no training",
     "seeds": "seed masks from a folder of heat maps, for any method and threshold",
     "sweep": "seed quality over the method's parameters (paper, Figure 5)",

@@ -61,7 +61,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     ("content", "pattern"),
     [
-        (None, r"there is no recipe .*recipe.py\. Give the path of a file with get_config\(\), or one of .*folder"),
+        (None, r"there is no recipe .*recipe.py\. Give the path of a file, or one of .*folder"),
         ("def get_config(): raise ValueError('no\\nluck')", r"cannot be used: ValueError: no.*luck"),
         ("def get_config(: pass", r"cannot be used: SyntaxError"),
         ("from lpcam_jax import nothing", r"cannot be used: ImportError"),

@@ -31,7 +31,8 @@ SOURCES = (
 
 
 def test_recipes_are_found_by_name():
-    assert list(recipes()) == sorted(file.stem for file in (REPOSITORY / "configs").glob("*.py"))
+    files = (REPOSITORY / "configs").rglob("*.py")
+    assert recipes().keys() == {file.relative_to(REPOSITORY / "configs").as_posix()[:-3] for file in files}
     assert load_recipe("shapes") == load_recipe(str(REPOSITORY / "configs" / "shapes.py"))
 
 
@@ -131,7 +132,7 @@ def test_what_is_in_the_wheel(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     package = {file.relative_to(REPOSITORY) for file in REPOSITORY.glob("lpcam_jax/**/*") if file.is_file()}
     expected = {file.as_posix() for file in package if "__pycache__" not in file.parts}
-    expected |= {f"lpcam_jax/recipes/{file.name}" for file in (REPOSITORY / "configs").glob("*.py")}
+    expected |= {f"lpcam_jax/recipes/{name}.py" for name in recipes()}
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert any(name.endswith("/LICENSE") for name in names)
 

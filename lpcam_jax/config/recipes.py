@@ -30,14 +30,7 @@ def load_recipe(name: str) -> Any:
     Raises:
         UserError: there is no such recipe, or it does not return a config.
     """
-    path = _find(name)
-    try:
-        spec = importlib.util.spec_from_file_location("recipe", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        config = module.get_config()
-    except Exception as error:  # whatever the user's file raises
-        raise UserError(f"recipe {path} cannot be used: {type(error).__name__}: {error}") from None
+    path, config = get_from_recipe(name, "get_config")
     kind = getattr(type(config), "kind", None)
     if kind is None or not isinstance(config, load_system(kind).config):
         raise UserError(
@@ -46,10 +39,44 @@ def load_recipe(name: str) -> Any:
     return config
 
 
+def get_from_recipe(name: str, function: str) -> tuple[Path, Any]:
+    """Execute a recipe file and call a function of it.
+
+    Args:
+        name: a file, or the name of a recipe of the package.
+        function: name of a function without arguments.
+
+    Returns:
+        The file, and what the function returned.
+
+    Raises:
+        UserError: there is no such recipe, or it cannot be executed, or has no such function.
+    """
+    path = _find(name)
+    try:
+        spec = importlib.util.spec_from_file_location("recipe", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not hasattr(module, function) and (other := _OTHER.get(function)) and hasattr(module, other[0]):
+            raise UserError(f"recipe {path} is for {other[1]}: it has {other[0]}(), not {function}().")
+        return path, getattr(module, function)()
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's file raises
+        raise UserError(f"recipe {path} cannot be used: {type(error).__name__}: {error}") from None
+
+
+_OTHER = {
+    "get_config": ("get_chain", "python -m lpcam_jax chain"),
+    "get_chain": ("get_config", "train.py"),
+}
+
+
 def recipes() -> dict[str, Path]:
-    """The files of the package's recipes, by name."""
+    """The files of the package's recipes, by name: "folder", "paper/voc12"."""
     installed, checkout = _PACKAGE / "recipes", _PACKAGE.parent / "configs"
-    return {file.stem: file for file in sorted((installed if installed.is_dir() else checkout).glob("*.py"))}
+    folder = installed if installed.is_dir() else checkout
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.py"))}
 
 
 def _find(name: str) -> Path:
@@ -60,12 +87,13 @@ def _find(name: str) -> Path:
     path, known = Path(name), recipes()
     if path.is_file():
         return path
-    as_in_checkout = path.parent == Path("configs") and path.suffix == ".py" and not path.parent.is_dir()
-    if name in known or (as_in_checkout and path.stem in known):
-        return known[path.stem]
-    meant = near(path.stem, [*known])
+    in_configs = path.parts[:1] == ("configs",) and path.suffix == ".py"
+    short = Path(*path.parts[1:]).with_suffix("").as_posix() if in_configs else name
+    if name in known or (short in known and not Path("configs").is_dir()):
+        return known[short]
+    meant = near(short if in_configs else path.stem, [*known])
     others = "" if "?" in meant else f", or one of {', '.join(known)}"
-    raise UserError(f"there is no recipe {name}{meant} Give the path of a file with get_config(){others}.")
+    raise UserError(f"there is no recipe {name}{meant} Give the path of a file{others}.")
 
 
 def parse_with_recipe(flags: type, words: Sequence[str], *, command: str, description: str) -> tuple[Any, Any]:
@@ -137,7 +165,7 @@ def _with_backbone(config: Any, words: Sequence[str]) -> Any:
 
 def value_of_flag(flag: str, words: Sequence[str]) -> str | None:
     """The value of a flag (`--flag value` or `--flag=value`) without parsing the others; None if it is not given."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip(words, [*words[1:], None], strict=False):
         if word == flag:
             return following
         if word.startswith(f"{flag}="):

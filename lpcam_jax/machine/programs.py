@@ -64,7 +64,7 @@ def as_called(text: str) -> str:
     if _in_checkout() and not lpcam:
         return text
     program = "lpcam" if lpcam else "python -m lpcam_jax"
-    text = re.sub(r"(python (?:train\.py|-m lpcam_jax evaluate)) configs/(\w+)\.py", r"\1 \2", text)
+    text = re.sub(r"(python (?:train\.py|-m lpcam_jax (?:evaluate|chain))) configs/([\w/]+)\.py", r"\1 \2", text)
     return re.sub(
         r"(?<![\w/.])(?:python (?:-m lpcam_jax|(train|infer)\.py)|(train|infer)\.py)(?!\w)",
         lambda match: " ".join(filter(None, (program, match[1] or match[2]))),

@@ -48,7 +48,7 @@ class Run:
                     f"{directory} holds a packed run, which is not trained further; start from it with --model.weights "
                     f"{directory} and another --workdir."
                 )
-            changed = run._differences(existing)
+            changed = run.differences(existing)
             if changed:
                 raise UserError(
                     f"{directory} holds a run with other settings ({', '.join(changed)}); "
@@ -120,7 +120,7 @@ class Run:
     def _config_file(self) -> Path:
         return self.directory / "config.json"
 
-    def _differences(self, before: "Run") -> list[str]:
+    def differences(self, before: "Run") -> list[str]:
         """The settings in which this run differs from an earlier one, as far as they influence training."""
         if before.kind != self.kind:
             return [f"{before.kind} -> {self.kind}"]
