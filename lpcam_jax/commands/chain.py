@@ -40,8 +40,8 @@ class Arguments:
     """A chain, and its folder."""
 
     recipe: tyro.conf.Positional[str]
-    """a chain of the package, such as shapes_chain, or a file with get_chain(); all other flags are those of its stages'
-    recipes"""
+    """a chain of the package, such as shapes_chain, or a file with get_chain(); all other flags are those of its
+    stages' recipes"""
     workdir: str
     """folder of the chain; give the same folder again to continue"""
     without: tuple[str, ...] = ()
