@@ -7,10 +7,10 @@ from lpcam_jax.class_activation import fuse, normalize
 from lpcam_jax.inference.forward import mirrored_back, with_mirror_images
 from lpcam_jax.inference.passes import finish_each
 from lpcam_jax.machine.devices import local_mesh
-from lpcam_jax.refine.pictures import refinement
 from lpcam_jax.results.folder import write_all
 from lpcam_jax.results.heatmaps import HeatMapFolder
 from lpcam_jax.results.picture_maps import PictureMaps
+from lpcam_jax.results.refinement import refinement
 from lpcam_jax.systems.protocol import model_protocol
 from lpcam_jax.training.state import inference_network, network_of
 
