@@ -55,8 +55,8 @@ class Arguments:
     background: float = 0.3
     """seed threshold: pixels where no map is above it are background"""
     saliency: str = ""
-    """with crf: pseudo masks follow EDAM's rule, from maps, CRF and saliency: a folder of 8-bit saliency maps, ID.png, or
-    a file of U2-Net's weights, such as u2netp.onnx, which makes them, into saliency/ of the output folder"""
+    """with crf: pseudo masks follow EDAM's rule, from maps, CRF and saliency: a folder of 8-bit saliency maps, ID.png,
+    or a file of U2-Net's weights, such as u2netp.onnx, which makes them, into saliency/ of the output folder"""
 
 
 def main(words: list[str]) -> None:

@@ -105,7 +105,7 @@ def stretched_saliency(network: nnx.Module, squares: jax.Array) -> jax.Array:
     saliency = network(pictures)
     low, high = (extreme(saliency, axis=(1, 2), keepdims=True) for extreme in (jnp.min, jnp.max))
     is_flat = (high <= low) | (brightest[..., 0] == 0)
-    return jnp.where(is_flat, 0, 255 * (saliency - low) / jnp.where(is_flat, 1, high - low)).astype(jnp.uint8)
+    return jnp.where(is_flat, 0, 255 * ((saliency - low) / jnp.where(is_flat, 1, high - low))).astype(jnp.uint8)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Weight files as arrays under their own names: npz, torch, safetensors, MXNet, ONNX; local or on the Hugging Face Hub."""
+"""Weight files as arrays under their own names: npz, torch, safetensors, MXNet, ONNX; also from the Hub."""
 
 import re
 import zipfile
