@@ -100,7 +100,8 @@ def _published_names(path: str | Path, arrays: dict[str, np.ndarray]) -> dict[st
         prefix = stems[0].removesuffix(_STEM)
         return {name.removeprefix(prefix): array for name, array in arrays.items()}
     ours = [f"{place.conv}.{kind}" for place in places() for kind in ("weight", "bias")]
-    theirs = [name for name, array in arrays.items() if array.ndim in (1, 4)]
+    # Of floats: those of a quantized export need the scales that are beside them.
+    theirs = [name for name, array in arrays.items() if array.ndim in (1, 4) and array.dtype.kind == "f"]
     if len(ours) != len(theirs) or any(b in ours and a != b for a, b in zip(ours, theirs, strict=True)):
         entries = f"its {len(arrays)} entries ({', '.join(list(arrays)[:3])}, ...)"
         raise _refusal(path, [f"among {entries} is no {_STEM}, nor are they an export's, in its order"])
