@@ -22,7 +22,7 @@ from lpcam_jax.seeds import seed_mask
 from lpcam_jax.systems.lpcam.maps import METHODS
 from lpcam_jax.training.run import Run
 
-SEEDS_ONLY = refinement("none", background=0.3)
+SEEDS_ONLY = refinement("none", background=0.3, out="")
 KINDS = {"maps": "npz", "overlays": "jpg", "seeds": "png", "pseudo_masks": "png"}
 
 

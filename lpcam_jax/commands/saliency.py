@@ -10,7 +10,6 @@ there, `--saliency u2netp.onnx` makes them on the way. The same command resumes 
 from dataclasses import dataclass
 
 import tyro
-from tqdm import tqdm
 
 from ..data.folder import find_unlabelled
 from ..data.pictures import Pictures
@@ -61,7 +60,6 @@ def main(words: list[str]) -> None:
     devices.start()
     pictures = _pictures(arguments)
     network = SaliencyNetwork.open(arguments.weights)
-    tqdm.write(f"weights {arguments.weights}: {network.report}")
     with in_use(arguments.out, "saliency", flag="--out"):
         skipped = all_skipped(SaliencyResults(arguments.out, network).make(pictures), pictures)
     print(f"{len(pictures) - len(skipped)} saliency maps are in {arguments.out}: use them with --saliency.")

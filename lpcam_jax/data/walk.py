@@ -146,7 +146,7 @@ def _has_keys(content: bytes, *keys: str) -> bool:
 # faithfulness.
 _MARKS = {
     "protocol.json": lambda content, _: any(
-        _has_keys(content, *keys) for keys in (("class_names",), ("maps", "method"), ("saliency", "weights"))
+        _has_keys(content, *keys) for keys in (("class_names",), ("maps", "method"), ("version", "saliency"))
     ),
     "config.json": lambda content, folder: (
         _has_keys(content, "class_names", "config") or (_has_keys(content) and (folder / "checkpoints").is_dir())

@@ -9,16 +9,14 @@ from ..refine.pictures import Refinement
 from ..refine.saliency_maps import SaliencyFolder, SaliencyMaps
 
 
-def refinement(
-    refine: Literal["crf", "none"], *, background: float, saliency: str = "", out: str | Path = ""
-) -> Refinement:
+def refinement(refine: Literal["crf", "none"], *, background: float, out: str | Path, saliency: str = "") -> Refinement:
     """Make the refinement; nothing is written yet.
 
     Args:
         refine: "crf" or "none".
         background: seed threshold.
-        saliency: folder of saliency maps, or file of a U2-Net that makes them, only with "crf"; empty: none.
         out: output folder; the maps that are made are kept in its saliency/.
+        saliency: folder of saliency maps, or file of a U2-Net that makes them, only with "crf"; empty: none.
 
     Raises:
         UserError: there is no such folder or file, the file holds no U2-Net, or `refine` is not "crf".

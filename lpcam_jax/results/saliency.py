@@ -36,7 +36,7 @@ class SaliencyResults(PictureResults):
     pages = "none"
 
     def __init__(self, directory: str | Path, network: SaliencyNetwork):
-        super().__init__(directory, {"version": __version__, **made_by(network)}, what="saliency maps")
+        super().__init__(directory, {"version": __version__, "saliency": made_by(network)}, what="saliency maps")
         self._network = network
 
     def marker(self, name: str) -> Path:
@@ -92,4 +92,4 @@ class MadeSaliency:
 
 def made_by(network: SaliencyNetwork) -> dict[str, Any]:
     """What the maps depend on, as plain JSON values."""
-    return {"saliency": "U2-Net", "weights": fingerprint(network.parameters), "side": SIDE}
+    return {"network": "U2-Net", "weights": fingerprint(network.parameters), "side": SIDE}

@@ -29,7 +29,7 @@ from .weights import load_u2net
 
 SIDE = 320
 _MEAN, _STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-_AT_A_TIME = 4  # pictures in the batch of a device: each takes 0.2 GB there
+_AT_A_TIME = 4  # pictures in the batch of a device: each takes 0.1 GB there
 
 Saliency = tuple[int, Record | UserError, np.ndarray | None]
 
@@ -41,20 +41,19 @@ class SaliencyNetwork(NamedTuple):
         graph: the network's graph.
         parameters: its parameters, on all devices.
         devices: the mesh.
-        report: how many entries of the file are in them.
     """
 
     graph: nnx.GraphDef
     parameters: Any
     devices: Mesh
-    report: str
 
     @classmethod
     def open(cls, weights: str) -> "SaliencyNetwork":
-        """Read a file of weights; raises UserError as `load_u2net` does."""
+        """Read a file of weights, and print a report; raises UserError as `load_u2net` does."""
         graph, loaded = load_u2net(weights)
+        tqdm.write(f"weights {weights}: {loaded}")
         devices = local_mesh()
-        return cls(graph, replicate(loaded.backbone, devices), devices, str(loaded))
+        return cls(graph, replicate(loaded.backbone, devices), devices)
 
     def map_pictures(self, source: RecordSource, *, only: Sequence[int], among: Sequence[int]) -> Iterator[Saliency]:
         """Compute the maps, with a progress bar.

@@ -27,7 +27,7 @@ def make_maps(run, state, source, out):
     config, classes = run.config, len(run.class_names)
     stride = network_of(config, classes).backbone.strides[-1]
     protocol = model_protocol(run, state, classes="labels", scales=list(config.inference.scales), crf=False)
-    how = refinement("none", background=config.inference.background)
+    how = refinement("none", background=config.inference.background, out=out)
     folder = HeatMapFolder(out, run.class_names, ("peak",), protocol, refinement=how)
 
     def finish(record, outputs):
