@@ -1,12 +1,13 @@
 """What every stage costs on paper: flops, bytes, peak memory, and the least time that chips could take for it.
 
     python -m benchmarks.cost
+    python -m benchmarks.cost --run MCTformer    # and what these programs take here, in seconds
     TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu python -m benchmarks.cost --tpu    # ahead of time for a v5e; needs libtpu
 
-Nothing is run: programs are lowered for every platform and compiled for this one, with plain convolutions, and the
-compiler is asked. The roofline is max(flops / peak flops, bytes / bandwidth); bytes are those that this CPU's compiler
-counts, which fuses less than that of an accelerator; with --tpu the TPU's own does, of the training steps only with
---steps: they take it minutes. Prints Markdown for RESULTS.md.
+Without --run nothing is run: programs are lowered for every platform and compiled for this one, with plain
+convolutions, and the compiler is asked. The roofline is max(flops / peak flops, bytes / bandwidth); bytes are those
+that this CPU's compiler counts, which fuses less than that of an accelerator; with --tpu the TPU's own does, of the
+training steps only with --steps: they take it minutes. Prints Markdown for RESULTS.md.
 """
 
 import argparse
@@ -60,7 +61,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tpu", action="store_true", help="compile for a TPU v5e, which need not be here")
     parser.add_argument("--steps", action="store_true", help="with --tpu: the training steps as well")
+    parser.add_argument(
+        "--run", metavar="TEXT", help="only run the programs of pictures whose name holds this, and time them"
+    )
     arguments = parser.parse_args()
+    if arguments.run is not None:
+        for program in programs(steps=False):
+            if arguments.run in program.name:
+                print(f"{program.name}: {seconds_of(program):.2f} s", flush=True)
+        return
     if arguments.tpu:
         everywhere, chips = NamedSharding(one_v5e(), PartitionSpec()), {"v5e": SHOWN["v5e"]}
     else:
@@ -105,6 +114,23 @@ def cost_of(program: Program, everywhere: NamedSharding | None = None) -> Cost:
     peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
     peak -= memory.alias_size_in_bytes  # what is donated
     return Cost(program.times * cost["flops"], program.times * cost["bytes accessed"], peak)
+
+
+def seconds_of(program: Program) -> float:
+    """The least time that a program takes here: of small random parameters, and a picture that fills its canvas."""
+    numbers = np.random.default_rng(0)
+    leaves, kinds = jax.tree.flatten(program.arguments)
+    picture = next((leaf.shape for leaf in leaves if leaf.dtype == np.uint8), ())
+
+    def filled(leaf):
+        if leaf.dtype == np.int32:
+            return jnp.broadcast_to(jnp.array(picture[1:3], np.int32), leaf.shape)
+        values = (
+            numbers.integers(256, size=leaf.shape) if leaf.dtype == np.uint8 else numbers.normal(0, 0.02, leaf.shape)
+        )
+        return jnp.asarray(values, leaf.dtype)
+
+    return least_time(jax.jit(program.function), *jax.tree.unflatten(kinds, map(filled, leaves)))
 
 
 def one_v5e() -> Mesh:

@@ -1,6 +1,7 @@
 """Seed quality on the pictures of a trained run: CAM, LPCAM-F and LPCAM over k-means updates, K and seeds.
 
     python -m benchmarks.seeds --ckpt runs/voc_animals
+    python -m benchmarks.seeds --ckpt runs/voc_animals --defaults    # the methods alone
 
 Two passes over the pictures: one keeps every local feature; then all settings are clustered; and because LPCAM is one
 direction a class, the second pass computes the maps of all settings at once. Prints Markdown for RESULTS.md.
@@ -53,6 +54,7 @@ SETTINGS = [
     Setting(sample=EVERYTHING),
     Setting(update="mean", sample=EVERYTHING),
 ]
+DEFAULTS = [Setting(update="spherical"), Setting(update="mean"), Setting(use_context=False)]
 
 
 def main() -> None:
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--ckpt", required=True, help="the --workdir of a run with masks")
     parser.add_argument("--root", default="", help="where its data set is now")
     parser.add_argument("--seeds", type=int, default=3, help="clustering seeds (default 3)")
+    parser.add_argument("--defaults", action="store_true", help="only the methods, with the default settings")
     arguments = parser.parse_args()
     machine.remember_compilations()
     mesh = machine.mesh()
@@ -74,13 +77,14 @@ def main() -> None:
     (sample,) = sample_features(config, state, source, thresholds=(prototypes.threshold,), devices=mesh)
     features = [sample.points(context=context) for context in (False, True)]
     del sample
-    jobs = [(setting, seed) for setting in SETTINGS for seed in range(arguments.seeds)]
+    settings = DEFAULTS if arguments.defaults else SETTINGS
+    jobs = [(setting, seed) for setting in settings for seed in range(arguments.seeds)]
     made = [
         make(setting, seed, features, state.parameters["head"], mesh) for setting, seed in tqdm(jobs, desc="clustering")
     ]
     del features
     _, scores, _ = score_directions(config, state, source, [directions(one) for one in made], devices=mesh)
-    report(run.class_names, made, scores, arguments.seeds)
+    report(run.class_names, settings, made, scores, arguments.seeds)
 
 
 def make(setting: Setting, seed: int, features: list, weights: jax.Array, devices: Mesh) -> Prototypes:
@@ -102,12 +106,12 @@ def draw(points: np.ndarray, weights: np.ndarray, size: int, seed: int) -> tuple
     return drawn, drawn_weights.astype(np.float32)
 
 
-def report(class_names, made, scores, seeds) -> None:
+def report(class_names, settings, made, scores, seeds) -> None:
     """Print the Markdown."""
     columns = "| method | mIoU at best | threshold | mIoU at 0.3 | FP | FN | precision | recall |"
     print(f"{columns}\n|---|---|---|---|---|---|---|---|")
     groups = [("CAM", scores[:1])]
-    groups += [(str(s), scores[1 + i * seeds : 1 + (i + 1) * seeds]) for i, s in enumerate(SETTINGS)]
+    groups += [(str(s), scores[1 + i * seeds : 1 + (i + 1) * seeds]) for i, s in enumerate(settings)]
     for name, group in groups:
         best, fixed = ([one[kind] for one in group] for kind in ("best", "fixed"))
         cells = [
@@ -126,7 +130,7 @@ def report(class_names, made, scores, seeds) -> None:
 
     print(f"\nPrototypes kept, class / context, mean of {seeds} seeds:\n")
     print(f"| method | {' | '.join(class_names)} |\n|---|{'---|' * len(class_names)}")
-    for i, setting in enumerate(SETTINGS):
+    for i, setting in enumerate(settings):
         kept = made[i * seeds : (i + 1) * seeds]
         of_class = np.mean([one.class_mask.sum(axis=1) for one in kept], axis=0)
         of_context = np.mean([one.context_mask.sum(axis=1) for one in kept], axis=0)

@@ -1,10 +1,12 @@
 """Tools for data, weights, runs and results.
 
+    python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --workdir runs/mine
     python -m lpcam_jax check-data my_data
     python -m lpcam_jax convert resnet50.pth --out weights/
     python -m lpcam_jax evaluate configs/shapes.py --predictions heatmaps/ --out scores/
     python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
     python -m lpcam_jax faithfulness --ckpt runs/demo --maps heatmaps/ --out scores/ --limit 2
+    python -m lpcam_jax paper --table 2
     python -m lpcam_jax refine --ckpt runs/demo --maps heatmaps/ --out pseudo_masks_crf/
     python -m lpcam_jax saliency --images 'my/*.jpg' --weights u2netp.onnx --out saliency/
     python -m lpcam_jax seeds --maps heatmaps/ --method cam --threshold best --out seeds_cam/
@@ -23,10 +25,12 @@ COMMANDS = {
     "train": "train the system of a recipe; as train.py",
     "infer": "apply a trained run to pictures; as infer.py",
     "check-data": "check a folder of pictures, labels and masks for errors and oddities, with how to fix them",
+    "chain": "run a chain: from labels to a segmentation network, all steps by one command",
     "convert": "convert pretrained PyTorch weights to this package's format, with a report",
     "evaluate": "score a folder of maps or masks against any data set with masks",
     "export": "export maps and masks to IRN, COCO or LabelMe, or the classifier to StableHLO",
     "faithfulness": "how faithful heat maps are to their classifier: insertion, deletion, average drop, ROAD",
+    "paper": "the paper's tables, the chain's stage of each number, and ours beside it",
     "refine": "pseudo masks from a folder of heat maps, by a CRF or saliency; no training",
     "saliency": "saliency maps of pictures, by U2-Net with its published weights; no training",
     "seeds": "seed masks from a folder of heat maps, for any method and threshold",

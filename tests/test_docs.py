@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lpcam_jax.__main__ import COMMANDS
+from lpcam_jax.chain.recipe import load_chain
 from lpcam_jax.config import registry
 from lpcam_jax.config.recipes import load_recipe, value_of_flag
 from lpcam_jax.training.run import Run
@@ -191,6 +192,11 @@ def flags_of(program, runs):
                 return flags("train.py", str(REPOSITORY / EXAMPLES[config.kind]), "--model.backbone", backbone)
             case ["-m", "lpcam_jax", "export", "--format", kind, *_]:
                 return flags("lpcam_jax.__main__", "export", "--format", kind)
+            case ["-m", "lpcam_jax", "chain", *rest] if rest:
+                # The chain shares them out among its stages, and refuses what none of them has.
+                shown = program("lpcam_jax.__main__", "chain", *rest, "--dry-run")
+                assert shown.code == 0, shown
+                return frozenset(flags_in(" ".join(rest)))
             case ["-m", "lpcam_jax", name, *_]:
                 assert name in COMMANDS, f"there is no command {name}"
                 return flags("lpcam_jax.__main__", name)
@@ -218,4 +224,7 @@ def test_commands_have_the_flags_they_are_shown_with(page, flags_of):
 def test_flags_alone_are_those_of_some_program(page, all_flags):
     mentioned = flags_in(" ".join(text for text in code(page.read_text()) if text.startswith("--")))
     groups = {flag.partition(".")[0] for flag in all_flags if "." in flag}  # `--prototypes` flags
+    # `--network.training.steps`, of a stage of a chain.
+    stages = "|".join(load_chain(str(REPOSITORY / "configs" / "folder_chain.py")).names())
+    mentioned = {re.sub(rf"^--({stages})\.", "--", flag) for flag in mentioned} - {"--recipe"}
     assert mentioned - all_flags - groups - {"--help"} == set()

@@ -22,6 +22,28 @@ def load_recipe(path: str) -> Any:
     Raises:
         UserError: there is no such file, or it does not return a config.
     """
+    _, config = get_from_recipe(path, "get_config")
+    kind = getattr(type(config), "kind", None)
+    if kind is None or not isinstance(config, load_system(kind).config):
+        raise UserError(
+            f"get_config() of {path} returns {type(config).__name__}, not the config of a system: {', '.join(kinds())}."
+        )
+    return config
+
+
+def get_from_recipe(path: str, function: str) -> tuple[Path, Any]:
+    """Execute a recipe file and call a function of it.
+
+    Args:
+        path: the file.
+        function: name of a function without arguments.
+
+    Returns:
+        The file, and what the function returned.
+
+    Raises:
+        UserError: there is no such file, or it cannot be executed, or has no such function.
+    """
     if not Path(path).is_file():
         recipes = ", ".join(sorted(str(file) for file in Path("configs").glob("*.py"))) or "none in ./configs"
         raise UserError(f"recipe {path} does not exist; there are: {recipes}.")
@@ -29,15 +51,19 @@ def load_recipe(path: str) -> Any:
         spec = importlib.util.spec_from_file_location("recipe", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        config = module.get_config()
+        if not hasattr(module, function) and (other := _OTHER.get(function)) and hasattr(module, other[0]):
+            raise UserError(f"recipe {path} is for {other[1]}: it has {other[0]}(), not {function}().")
+        return Path(path), getattr(module, function)()
+    except UserError:
+        raise
     except Exception as error:  # whatever the user's file raises
         raise UserError(f"recipe {path} cannot be used: {type(error).__name__}: {error}") from None
-    kind = getattr(type(config), "kind", None)
-    if kind is None or not isinstance(config, load_system(kind).config):
-        raise UserError(
-            f"get_config() of {path} returns {type(config).__name__}, not the config of a system: {', '.join(kinds())}."
-        )
-    return config
+
+
+_OTHER = {
+    "get_config": ("get_chain", "python -m lpcam_jax chain"),
+    "get_chain": ("get_config", "train.py"),
+}
 
 
 def parse_with_recipe(
@@ -100,7 +126,7 @@ def _with_backbone(config: Any, words: Sequence[str]) -> Any:
 
 def value_of_flag(flag: str, words: Sequence[str]) -> str | None:
     """The value of a flag (`--flag value` or `--flag=value`) without parsing the others; None if it is not given."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip(words, [*words[1:], None], strict=False):
         if word == flag:
             return following
         if word.startswith(f"{flag}="):

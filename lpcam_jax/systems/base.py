@@ -80,12 +80,16 @@ class System(ABC, Generic[C]):
         flags: a dataclass with the flags of infer.py.
         stages: names of its training stages, in order.
         makes: output folder in examples of infer.py, such as "heatmaps/".
+        takes: what it is trained on: pictures with labels, heat maps (--data.maps), or masks (--data.masks).
+        masks: the folder of its masks in the output of infer.py.
     """
 
     config: ClassVar[type]
     flags: ClassVar[type[InferFlags]]
     stages: ClassVar[tuple[str, ...]]
     makes: ClassVar[str]
+    takes: ClassVar[Literal["labels", "maps", "masks"]] = "labels"
+    masks: ClassVar[str] = "masks"
 
     @property
     def kind(self) -> str:
@@ -182,6 +186,7 @@ class HeatMapSystem(System[C]):
     """A system whose results are heat maps, in a `results.heatmaps.HeatMapFolder`."""
 
     flags: ClassVar[type[HeatMapFlags]]
+    masks: ClassVar[str] = "pseudo_masks"
 
     def describe(self, metrics: Metrics) -> Iterator[str]:
         from ..results.heatmaps import describe

@@ -42,7 +42,7 @@ class Run:
         run = cls(_directory(directory), config, tuple(class_names))
         if run._config_file.exists() and run.steps():
             existing = cls.open(directory)
-            changed = run._differences(existing)
+            changed = run.differences(existing)
             if changed:
                 raise UserError(
                     f"{directory} holds a run with other settings ({', '.join(changed)}); "
@@ -101,7 +101,7 @@ class Run:
     def _config_file(self) -> Path:
         return self.directory / "config.json"
 
-    def _differences(self, before: "Run") -> list[str]:
+    def differences(self, before: "Run") -> list[str]:
         """The settings in which this run differs from an earlier one, as far as they influence training."""
         if before.kind != self.kind:
             return [f"{before.kind} -> {self.kind}"]

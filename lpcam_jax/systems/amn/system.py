@@ -31,6 +31,7 @@ class AMNSystem(HeatMapSystem[AMNConfig]):
     flags: ClassVar = AMNFlags
     stages: ClassVar = (LABELS, AMN_STAGE)
     makes: ClassVar = "heatmaps_amn/"
+    takes: ClassVar = "maps"
 
     def build(self, config: AMNConfig, classes: int) -> "nnx.Module":
         from .network import build_amn

@@ -31,6 +31,7 @@ class IRN(System[IRNConfig]):
     flags: ClassVar = IRNFlags
     stages: ClassVar = (LABELS, IRNET)
     makes: ClassVar = "pseudo_masks/"
+    takes: ClassVar = "maps"
 
     def build(self, config: IRNConfig, classes: int) -> "nnx.Module":
         from .network import build_irnet

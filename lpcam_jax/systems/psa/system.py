@@ -32,6 +32,7 @@ class PSA(System[PSAConfig]):
     flags: ClassVar = PSAFlags
     stages: ClassVar = (LABELS, AFFINITY)
     makes: ClassVar = "pseudo_masks/"
+    takes: ClassVar = "maps"
 
     def build(self, config: PSAConfig, classes: int) -> "nnx.Module":
         from .network import build_affinity_net

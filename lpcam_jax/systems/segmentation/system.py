@@ -17,6 +17,7 @@ class SegmentationSystem(System[C]):
 
     stages: ClassVar = (SEGMENTATION,)
     makes: ClassVar = "masks/"
+    takes: ClassVar = "masks"
 
     @abstractmethod
     def train(self, job: Job, pictures: RecordSource, validation: RecordSource) -> None:

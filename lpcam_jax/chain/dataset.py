@@ -1,0 +1,39 @@
+"""Whether a folder of pictures and labels is the one it was."""
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+
+# Files of labels are read whole; of a picture or a mask, the name and the size say enough.
+_TEXTS = (".csv", ".json", ".xml", ".txt", ".yaml", ".yml")
+
+
+@lru_cache
+def dataset_digest(root: str, workdir: Path) -> str:
+    """16 hex digits that tell a data set from what it was before.
+
+    Args:
+        root: its folder; "": none.
+        workdir: a folder that does not count, if it is within.
+
+    Returns:
+        Digest of all names below the folder, of the sizes of all files and of the content of all labels. Hidden files,
+        and the `prepared` form of the benchmarks, do not count. It is the same when the folder is moved.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    workdir = workdir.resolve()
+    for folder, folders, names in os.walk(root) if root else ():
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and name != "prepared" and Path(folder, name).resolve() != workdir
+        )
+        for name in sorted(names):
+            path = Path(folder, name)
+            if name.startswith(".") or not path.is_file():
+                continue
+            digest.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0".encode(errors="surrogateescape"))
+            if path.suffix.lower() in _TEXTS:
+                digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,170 @@
+"""Run a chain: from image-level labels to a segmentation network, step by step, by one command.
+
+    python -m lpcam_jax chain configs/shapes_chain.py --workdir runs/chain
+    python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --model.weights resnet50.pth \
+        --workdir runs/mine
+    python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --workdir runs/mine --dry-run
+    python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --workdir runs/mine --without network
+
+Each stage is trained (train.py) and applied (infer.py) in a folder of its own below --workdir; index.html compares what
+each of them brought. A flag of a recipe goes to all stages that have it, `--STAGE.flag` to one, as in
+--network.training.steps 2000, and `--RECIPE.flag` to those with that recipe; --STAGE.recipe FILE replaces the stage's.
+The same command continues a stopped chain; with other settings, it repeats what depends on them, and says so first.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ..chain.flags import Flag, group
+from ..chain.page import write_chain_page
+from ..chain.plan import Step, plan
+from ..chain.progress import Progress, Verdict
+from ..chain.recipe import load_chain
+from ..config.recipes import parse_with_recipe
+from ..machine.errors import UserError
+from ..machine.locks import in_use
+from .train import Arguments as TrainArguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """A chain, and its folder."""
+
+    recipe: tyro.conf.Positional[str]
+    """file with get_chain(), e.g. configs/shapes_chain.py; all other flags are those of its stages' recipes"""
+    workdir: str
+    """folder of the chain; give the same folder again to continue"""
+    without: tuple[str, ...] = ()
+    """stages to leave out"""
+    also: tuple[str, ...] = ()
+    """optional stages of the recipe to run, too"""
+    only: tuple[str, ...] = ()
+    """stages to run, with all that they build on; empty: all"""
+    dry_run: bool = False
+    """print the steps, which are finished, and what is missing, and do nothing"""
+
+
+def main(words: list[str]) -> None:
+    """Run what is not finished.
+
+    Args:
+        words: the command line after the command's name.
+
+    Raises:
+        UserError: the chain cannot be run, or one of its steps has failed.
+    """
+    own, flags = _own_words(words)
+    arguments = tyro.cli(Arguments, args=own, prog="python -m lpcam_jax chain", description=__doc__)
+    workdir = Path(arguments.workdir)
+    chain = load_chain(arguments.recipe).chosen(without=arguments.without, also=arguments.also)
+    chain = chain.only(arguments.only) if arguments.only else chain
+    steps = plan(chain, flags, workdir)
+    absent = _check(steps)
+    progress = Progress(workdir)
+    verdicts = progress.verdicts(steps)
+    for line in _outline(steps, verdicts, progress, commands=arguments.dry_run):
+        print(line)
+    for line in absent:
+        print(f"missing: {line}")
+    if arguments.dry_run:
+        return
+    if absent:
+        raise UserError(f"{absent[0]}; nothing was begun.")
+    with in_use(workdir, "chain", flag="--workdir"):
+        _run(steps, progress, workdir, chain.names())
+    print(f"all steps are finished: open {workdir / 'index.html'}, which compares them.")
+
+
+def _own_words(words: Sequence[str]) -> tuple[list[str], list[Flag]]:
+    """The words of this command, and the flags of its stages."""
+    names = ("workdir", "without", "also", "only", "dry_run", "no_dry_run", "help")
+    first = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
+    own, others = list(words[:first]), []
+    if "-h" in words:
+        return ["-h"], []
+    for flag in group(words[first:]):
+        # The recipe may stand behind a flag of ours.
+        own.extend(flag.words) if flag.name in names else others.append(flag)
+    return own, others
+
+
+def _check(steps: Sequence[Step]) -> list[str]:
+    """Parse every training's flags before anything begins; what is missing on the disk."""
+    absent = []
+    for step in steps:
+        if step.action == "train":
+            config, _ = parse_with_recipe(TrainArguments, step.words[1:], prog="train.py", description="")
+            weights, root = config.model.weights, config.data.root
+            made_here = any(weights == str(other.out) for other in steps)
+            if weights and not weights.startswith("hf:") and not made_here and not Path(weights).exists():
+                absent.append(f"{step.stage}: --model.weights {weights} does not exist")
+            if root and not Path(root).exists():
+                absent.append(f"{step.stage}: --data.root {root} does not exist")
+    return absent
+
+
+def _outline(steps: Sequence[Step], verdicts: dict[str, Verdict], progress: Progress, *, commands: bool) -> list[str]:
+    """What is going to be done, a line a step."""
+    lines, width = [], max(len(step.key) for step in steps)
+    for step in steps:
+        verdict, took = verdicts[step.key], progress.time(step)
+        if verdict.finished:
+            state = f"finished, {took}"
+        elif verdict.again:
+            state = f"again: {verdict.again}"
+            state += "; what it made is moved to replaced/" if verdict.aside and step.out.exists() else ""
+        else:
+            state = "to do" if took is None else "to be continued"
+        lines.append(f"{step.key:<{width}}  {state}")
+        if commands:
+            lines.append(f"    {step.command()}")
+    return lines
+
+
+def _run(steps: Sequence[Step], progress: Progress, workdir: Path, stages: Sequence[str]) -> None:
+    """Do what is not finished, and write the page after every step."""
+    for number, step in enumerate(steps, 1):
+        verdict = progress.verdicts(steps)[step.key]
+        if not verdict.finished:
+            if verdict.aside and (aside := progress.set_aside(step)):
+                print(f"what {step.key} made before is in {aside}; delete it when you no longer need it.")
+            print(f"\n[{number} of {len(steps)}] {step.key}: {step.command()}", flush=True)
+            progress.begin(step, steps)
+            write_chain_page(workdir, steps, progress)
+            began = time.monotonic()
+            code = None
+            try:
+                code = _call(step.words)
+            finally:
+                progress.end(step, finished=code == 0, seconds=time.monotonic() - began)
+            if code in (130, 143):
+                raise KeyboardInterrupt
+            if code:
+                raise UserError(
+                    f"the chain stops at {step.key}, which ended with code {code}: its last lines say why. "
+                    "The same command continues there."
+                )
+        write_chain_page(workdir, steps, progress)
+
+
+def _call(words: Sequence[str]) -> int:
+    """Run a command of the package in a process of its own, which ends when this one does; its exit code."""
+    environment = None
+    command = [sys.executable, "-m", "lpcam_jax", *words]
+    return subprocess.run(command, env=environment, preexec_fn=_end_with_parent, check=False).returncode
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to kill this process when its parent is killed; elsewhere it would finish its step."""
+    with suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -1,0 +1,235 @@
+"""Chains: which command each stage becomes, which are done again, and a whole one, stopped and continued."""
+
+import json
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from browsing import Browser
+from conftest import REPOSITORY
+from test_commands import assert_one_line_error
+from tiny_recipes import TINY
+
+from lpcam_jax.chain.flags import group
+from lpcam_jax.chain.page import write_chain_page
+from lpcam_jax.chain.paper import ENTRIES, stages_of
+from lpcam_jax.chain.plan import plan
+from lpcam_jax.chain.progress import Progress
+from lpcam_jax.chain.recipe import Chain, load_chain
+from lpcam_jax.machine.errors import UserError
+
+CHAIN = """
+from lpcam_jax.chain.recipe import Chain, Stage
+
+def get_chain():
+    backbone = ("--model.weights", "{classifier}")
+    return Chain((
+        Stage("classifier", "classifier.py"),
+        Stage("amn", "amn.py", backbone, optional=True),
+        Stage("irn", "irn.py", backbone, after={"amn": ("--labels.method", "amn")}),
+        Stage("network", "segmentation.py"),
+    ))
+"""
+
+
+@pytest.fixture
+def chain(tmp_path) -> Path:
+    for kind, tiny in TINY.items():
+        (tmp_path / f"{kind}.py").write_text(tiny.recipe)
+    file = tmp_path / "chain.py"
+    file.write_text(CHAIN)
+    return file
+
+
+def commands(file: Path, *words: str, without=(), also=()) -> dict[str, str]:
+    """The command of every step, with the folders left out."""
+    steps = plan(load_chain(str(file)).chosen(without=without, also=also), group(words), Path("W"))
+    return {step.key: " ".join(step.words).replace(f"{file.parent}/", "") for step in steps}
+
+
+def test_each_stage_learns_from_what_was_made_last(chain):
+    found = commands(chain)
+    assert found["irn/train"] == (
+        "train irn.py --model.weights W/classifier/run --data.maps W/classifier/results --workdir W/irn/run"
+    )
+    assert found["irn/apply"] == "infer --ckpt W/irn/run --maps W/classifier/results --out W/irn/results"
+    assert "--data.masks W/irn/results/masks" in found["network/train"]
+
+
+def test_a_stage_more_or_less_needs_no_other_change(chain):
+    with_amn = commands(chain, also=["amn"])
+    assert "--data.maps W/amn/results" in with_amn["irn/train"]
+    assert "--labels.method amn" in with_amn["irn/train"]
+    seeds_alone = commands(chain, without=["irn"])
+    assert "--data.masks W/classifier/results/pseudo_masks" in seeds_alone["network/train"]
+    unrefined = commands(chain, "--classifier.refine", "none", without=["irn"])
+    assert "--data.masks W/classifier/results/seeds" in unrefined["network/train"]
+
+
+def test_flags_reach_the_stages_that_have_them(chain):
+    found = commands(
+        *(chain, "--limit", "8", "--irn.training.epochs=1", "--segmentation.model.head-width", "4"),
+        *("--prototypes.clusters", "2", "--inference.max-shapes", "3", "--pages", "none"),
+    )
+    assert all("--limit 8" in command for command in found.values())
+    assert [key for key, command in found.items() if "--training.epochs=1" in command] == ["irn/train"]
+    assert [key for key, command in found.items() if "--model.head-width 4" in command] == ["network/train"]
+    assert [key for key, command in found.items() if "--prototypes.clusters 2" in command] == ["classifier/train"]
+    assert all("--inference.max-shapes 3" in command for command in found.values())
+    assert [key for key, command in found.items() if "--pages none" in command] == [
+        key for key in found if "apply" in key
+    ]
+
+
+def test_pictures_that_others_learn_from_are_not_those_that_are_scored(chain):
+    found = commands(chain, "--classifier.split", "all[:20]", "--classifier.data.seeds", "all[20:]")
+    assert found["classifier/score"] == (
+        "evaluate classifier.py --data.seeds all[20:] --predictions W/classifier/results --out W/classifier/scores"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["--irn.training.epoch", "3"],
+            "--irn.training.epoch: irn has no such flag; did you mean --irn.training.epochs?",
+        ),
+        (["--trainning.epochs", "3"], "no stage has such a flag; did you mean --training.epochs?"),
+        (["--data.maps", "elsewhere"], "--data.maps is set by the chain"),
+        (["--without", "edam"], "--without edam: the stages of this chain are classifier, amn, irn, network."),
+        (["--without", "classifier"], "the stage irn learns from heat maps, and no stage before it makes any."),
+        (["--irn.recipe", "nowhere.py"], "recipe nowhere.py does not exist"),
+        (["--model.weights", "nowhere.npz"], "--model.weights nowhere.npz does not exist; nothing was begun."),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_begins(program, chain, tmp_path, words, line):
+    refused = program("lpcam_jax.__main__", "chain", chain, "--workdir", tmp_path / "W", *words)
+    assert_one_line_error(refused, f".*{re.escape(line)}")
+    assert not (tmp_path / "W").exists()
+
+
+def test_a_recipe_of_the_other_kind_says_what_it_is_for(program, chain, tmp_path):
+    refused = program("lpcam_jax.__main__", "chain", tmp_path / "irn.py", "--workdir", tmp_path / "W")
+    assert_one_line_error(refused, r".*is for train.py: it has get_config\(\), not get_chain\(\)")
+    assert_one_line_error(program("train.py", chain, "--workdir", tmp_path / "W"), ".*is for python -m lpcam_jax chain")
+
+
+@pytest.mark.parametrize("file", [*REPOSITORY.glob("configs/*_chain.py"), *REPOSITORY.glob("configs/paper/*.py")])
+def test_every_chain_of_the_repository_can_be_planned(program, tmp_path, file):
+    shown = program("lpcam_jax.__main__", "chain", file, "--workdir", tmp_path / "W", "--dry-run")
+    assert shown.code == 0, shown.err
+    assert "/train" in shown.out
+    assert not (tmp_path / "W").exists()
+
+
+def test_every_number_of_the_paper_has_its_stage():
+    for data in ("voc12", "coco14"):
+        chain = Chain(stages_of(data), REPOSITORY / "configs" / "paper")
+        names = chain.names()
+        assert {stage for entry in ENTRIES if entry.data == data for stage in entry.stages} <= {*names}
+        # And a stage after those it learns from.
+        assert [stage.name for stage in chain.stages if stage.takes and stage.takes not in names] == []
+        plan(chain, [], Path("W"))
+
+
+def test_the_documented_table_is_what_the_command_prints(program):
+    printed = program("lpcam_jax.__main__", "paper").out
+    assert printed.strip() in (REPOSITORY / "docs" / "paper.md").read_text()
+
+
+def test_one_row_needs_only_what_it_builds_on():
+    chain = Chain(stages_of("voc12"), REPOSITORY / "configs" / "paper").only(["amn_lpcam_irn_deeplabv2"])
+    assert chain.names() == ["classifier", "amn_lpcam", "amn_lpcam_irn", "amn_lpcam_irn_deeplabv2"]
+    with pytest.raises(UserError, match="--only edam: the stages of this chain are"):
+        chain.only(["edam"])
+
+
+def test_the_page_shows_a_picture_through_all_stages(driver, chain, tmp_path, tiny_runs):
+    workdir = tmp_path / "W"
+    for stage, kind in (("classifier", "classifier"), ("irn", "irn"), ("network", "segmentation")):
+        shutil.copytree(tiny_runs.results(kind).directory, workdir / stage / "results")
+    write_chain_page(workdir, plan(load_chain(str(chain)).chosen(), [], workdir), Progress(workdir))
+    driver.get_log("browser")
+    browser = Browser(driver, workdir)
+    browser.load()
+    assert [card.text for card in driver.find_elements("css selector", "#stages h3")] == [
+        "classifier",
+        "irn",
+        "network",
+    ]
+    assert "seeds of LPCAM" in driver.find_element("css selector", "#stages").text
+    first = driver.find_element("id", "picture").get_property("value")
+    driver.find_element("id", "after").click()
+    assert driver.find_element("id", "picture").get_property("value") != first
+    browser.until("[...document.querySelectorAll('#rows img')].filter((one) => one.naturalWidth).length", 3)
+    links = driver.find_elements("css selector", ".links a")
+    assert len(links) == 4
+    assert all(link.get_attribute("href").startswith(workdir.as_uri()) for link in links)
+    assert driver.get_log("browser") == []
+
+
+def outcome(results: Path) -> dict[str, bytes]:
+    """The maps and masks in a folder of results, file by file."""
+    files = sorted(results.glob("*/*.npz")) + sorted(results.glob("*masks/*.png"))
+    assert files
+    return {str(file.relative_to(results)): file.read_bytes() for file in files}
+
+
+@pytest.mark.rest
+@pytest.mark.minutes
+def test_a_chain_is_continued_and_repeats_only_what_has_changed(start_program, program, chain, tmp_path, tiny_runs):
+    workdir = tmp_path / "W"
+
+    def command(*words):
+        return ("-m", "lpcam_jax", "chain", chain, "--workdir", workdir, "--without", "irn", *words)
+
+    def finish(*words) -> str:
+        out, err = (process := start_program(*command(*words))).communicate()
+        assert process.returncode == 0, err
+        return re.sub(" +", " ", out)
+
+    def done() -> dict:
+        return json.loads((workdir / "chain.json").read_text())["steps"]
+
+    # Killed in every step; what has ended is not done again.
+    for step in ("classifier/train", "classifier/apply", "network/train", "network/apply"):
+        process = start_program(*command())
+        for line in process.stdout:
+            if f"] {step}: " in line:
+                break
+        time.sleep(0.5)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not done()[step]["finished"]
+    said = finish()
+    assert "classifier/train finished" in said
+    assert "network/apply to be continued" in said
+    for stage, kind in (("classifier", "classifier"), ("network", "segmentation")):
+        assert outcome(workdir / stage / "results") == outcome(tiny_runs.results(kind).directory)
+    page = (workdir / "index.html").read_text()
+    assert "4 of 4 steps are finished." in page
+    assert "not finished" not in page
+
+    # Once more: nothing is left to do.
+    before = done()
+    assert "] " not in finish()
+    assert done() == before
+
+    # Another setting of the network's: the classifier stays as it is.
+    said = finish("--network.training.steps", "4")
+    assert "network/train again: --training.steps 4; what it made is moved to replaced/" in said
+    assert "] network/apply: " in said
+    assert "] classifier/" not in said
+    assert {key for key, step in done().items() if step != before[key]} == {"network/train", "network/apply"}
+    assert (workdir / "replaced" / "network_train_1" / "config.json").exists()
+
+    # Another setting of the classifier's inference: it is not trained again, but what learns from its maps is.
+    words = command("--network.training.steps", "4", "--classifier.inference.background", "0.5", "--dry-run")
+    shown = re.sub(" +", " ", program("lpcam_jax.__main__", *words[2:]).out)
+    assert "classifier/train again: --inference.background 0.5\n" in shown
+    assert "classifier/apply again: unless classifier/train comes to the same" in shown
+    assert "network/train again: unless classifier/apply comes to the same" in shown
