@@ -11,6 +11,7 @@
     python -m lpcam_jax faithfulness --ckpt runs/demo --maps heatmaps/ --out scores/ --limit 2
     python -m lpcam_jax paper --table 2
     python -m lpcam_jax refine --ckpt runs/demo --maps heatmaps/ --out pseudo_masks_crf/
+    python -m lpcam_jax saliency --images 'my/*.jpg' --weights u2netp.onnx --out saliency/
     python -m lpcam_jax seeds --maps heatmaps/ --method cam --threshold best --out seeds_cam/
     python -m lpcam_jax sweep --ckpt runs/demo --out sweep/
 
@@ -37,6 +38,7 @@ COMMANDS = {
     "faithfulness": "how faithful heat maps are to their classifier: insertion, deletion, average drop, ROAD",
     "paper": "the paper's tables, the chain's stage of each number, and ours beside it",
     "refine": "pseudo masks from a folder of heat maps, by a CRF or saliency; no training",
+    "saliency": "saliency maps of pictures, by U2-Net with its published weights; no training",
     "seeds": "seed masks from a folder of heat maps, for any method and threshold",
     "sweep": "seed quality over the method's parameters (paper, Figure 5)",
 }

@@ -20,6 +20,7 @@ from conftest import HANGS
 from numpy.testing import assert_array_equal
 from PIL import Image
 from test_kills import assert_whole
+from test_saliency_command import thin_u2net
 
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.training.checkpoints import CheckpointWriter, TrainState
@@ -196,6 +197,7 @@ COMMANDS = (
     "train.py {recipe} --workdir {disk}/run",
     "infer.py --ckpt {run} --out {out}",
     "lpcam_jax.__main__ seeds --maps {maps} --out {out}",
+    "lpcam_jax.__main__ saliency --ckpt {run} --limit 1 --weights {weights} --out {out}",
     "lpcam_jax.__main__ evaluate {recipe} --predictions {maps} --out {out}",
     "lpcam_jax.__main__ export --format irn --maps {maps} --out {out}",
     "lpcam_jax.__main__ export --format coco --masks {maps} --out {out}/instances.json",
@@ -206,8 +208,10 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_folder_that_cannot_be_written_is_one_line(program, recipe, trained, mapped, read_only, command):
+def test_a_folder_that_cannot_be_written_is_one_line(program, recipe, trained, mapped, read_only, tmp_path, command):
     places = {"recipe": recipe, "run": trained, "maps": mapped[0], "disk": read_only, "out": read_only / "new"}
+    places["weights"] = tmp_path / "u2netp.npz"
+    np.savez(places["weights"], **thin_u2net())
     ended = program(*(word.format_map(places) for word in command.split()))
     assert ended.code == 2, ended
     assert "Traceback" not in ended.err

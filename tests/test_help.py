@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from test_commands import picture
 from test_convert import resnet
+from test_saliency_command import thin_u2net
 from tiny_benchmarks import voc_archives
 
 from lpcam_jax.__main__ import COMMANDS
@@ -68,6 +69,8 @@ def folder(tmp_path, monkeypatch) -> Path:
     for name in ("resnet50.pth", "deeplabv1_resnet101-coco.pth"):
         with (tmp_path / name).open("wb") as file:
             np.savez(file, **tame)
+    with (tmp_path / "u2netp.onnx").open("wb") as file:
+        np.savez(file, **thin_u2net())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""A small MCTformer on the drawn scenes, from scratch: `configs/shapes_mctformer.py`, for an eighth of its time."""
+"""A small MCTformer on the drawn scenes, from scratch: `configs/shapes_mctformer.py`, for a tenth of its time."""
 
 import json
 
@@ -11,14 +11,14 @@ METHODS = ["mctformer", "mctformer_lpcam"]
 
 def test_it_learns_the_classes_and_both_kinds_of_maps_are_scored(program, tmp_path):
     run, out = tmp_path / "run", tmp_path / "maps"
-    words = ("--data.scenes", 200, "--training.epochs", 12)
+    words = ("--data.scenes", 200, "--training.epochs", 8)
     trained = program("train.py", "configs/shapes_mctformer.py", *words, "--workdir", run)
     assert trained.code == 0, trained.err
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in logged if "loss" in line]
-    measured = [line["mAP"] for line in logged if "mAP" in line]
+    measured = [line["validation_map"] for line in logged if "validation_map" in line]
     assert losses[-1] < 0.8 * losses[0]
-    assert measured[-1] > 0.4  # a sixth of the scenes shows each class; the whole recipe comes to 0.85
+    assert measured[-1] > 0.45  # chance is 0.3; the whole recipe comes to 0.85
 
     mapped = program("infer.py", "--ckpt", run, "--out", out, "--refine", "none", "--pages", "none", "--limit", 60)
     assert mapped.code == 0, mapped.err

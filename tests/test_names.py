@@ -13,6 +13,7 @@ import tiny_benchmarks as tiny
 from conftest import HANGS
 from PIL import Image
 from test_prepared import write_data_set
+from test_saliency_command import thin_u2net
 from tiny_recipes import CLASSIFIER
 
 from lpcam_jax.data.prepared import Prepared
@@ -140,6 +141,7 @@ def test_exports(data, finished, program, tmp_path, kind):
         ("seeds", "--maps", "{maps}", "--out", "{out}"),
         ("refine", "--ckpt", "{run}", "--maps", "{maps}", "--refine", "none", "--out", "{out}"),
         ("evaluate", "{recipe}", "--data.root", "{data}", "--predictions", "{maps}", "--out", "{out}"),
+        ("saliency", "--ckpt", "{run}", "--weights", "{weights}", "--out", "{out}"),
         pytest.param(
             ("faithfulness", "--ckpt", "{run}", "--maps", "{maps}", "--limit", "1", "--steps", "2", "--out", "{out}"),
             marks=pytest.mark.rest,
@@ -149,6 +151,8 @@ def test_exports(data, finished, program, tmp_path, kind):
 )
 def test_commands(data, recipe, finished, start_program, tmp_path, words):
     places = {"run": finished[0], "maps": finished[1], "recipe": recipe, "data": data, "out": tmp_path / "out"}
+    places["weights"] = tmp_path / "u2netp.npz"
+    np.savez(places["weights"], **thin_u2net())
     process = start_program("-m", "lpcam_jax", *(word.format(**places) for word in words), **STRICT)
     _, err = process.communicate(timeout=HANGS)
     assert process.returncode == 0, err

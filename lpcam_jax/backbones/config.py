@@ -25,9 +25,9 @@ class BackboneConfig(ABC):
     backbone: str
     """the network that extracts features"""
     weights: str = ""
-    """pretrained parameters of the backbone: an .npz, .pth, .pt, .bin, .safetensors or .params file with
-    torchvision's names, or others in docs/backbones.md; hf:OWNER/NAME[/FILE] on the Hugging Face Hub; or the --workdir
-    of another run, whose network is then the default of the flags here. Empty: random initialisation"""
+    """pretrained parameters of the backbone: an .npz, .pth, .pt, .bin, .safetensors, .params or .onnx file
+    with torchvision's names, or others in docs/backbones.md; hf:OWNER/NAME[/FILE] on the Hugging Face Hub; or the
+    --workdir of another run, whose network is then the default of the flags here. Empty: random initialisation"""
     channel_order: Literal["rgb", "bgr"] = "rgb"
     """channel order that the weights expect"""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)

@@ -18,10 +18,10 @@ from ..data.sources import first, pictures_of
 from ..machine import devices
 from ..machine.errors import UserError
 from ..machine.locks import in_use
-from ..refine.pictures import refinement
 from ..results.masks import describe
 from ..results.predictions import open_method, read_protocol
 from ..results.refined_masks import refine_maps
+from ..results.refinement import refinement
 from ..results.shown import Pages, look_at
 from ..training.run import Run
 
@@ -54,8 +54,8 @@ class Arguments:
     background: float = 0.3
     """seed threshold: pixels where no map is above it are background"""
     saliency: str = ""
-    """with crf: folder of 8-bit saliency maps, ID.png; pseudo masks then follow EDAM's rule, from maps, CRF and
-    saliency"""
+    """with crf: pseudo masks follow EDAM's rule, from maps, CRF and saliency: a folder of 8-bit saliency maps, ID.png,
+    or a file of U2-Net's weights, such as u2netp.onnx, which makes them, into saliency/ of the output folder"""
 
 
 def main(words: list[str]) -> None:
@@ -69,7 +69,8 @@ def main(words: list[str]) -> None:
     """
     arguments = parse_flags(Arguments, words, command="refine", description=__doc__)
     devices.start()
-    rule = refinement(arguments.refine, background=arguments.background, saliency=arguments.saliency)
+    options = {"background": arguments.background, "saliency": arguments.saliency, "out": arguments.out}
+    rule = refinement(arguments.refine, **options)
     pictures = _pictures(arguments)
     with in_use(arguments.out, "refine", flag="--out"):
         options = {"refinement": rule, "pages": arguments.pages}

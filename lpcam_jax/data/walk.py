@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 # What train.py, infer.py and `python -m lpcam_jax` write into the folders that they are given.
 _RESULTS = {
-    "checkpoints", "gallery", "labels", "maps", "masks", "overlays", "prototypes", "pseudo_masks", "seeds",
-    "tensorboard", "confusion.png", "thresholds.png",
+    "checkpoints", "gallery", "labels", "maps", "masks", "overlays", "prototypes", "pseudo_masks", "saliency",
+    "seeds", "tensorboard", "confusion.png", "thresholds.png",
 }  # fmt: skip
 _MARK_BYTES = 1 << 24
 
@@ -142,9 +142,12 @@ def _has_keys(content: bytes, *keys: str) -> bool:
     return isinstance(values, dict) and all(key in values for key in keys)
 
 
-# Of infer.py and refine; of IRNet's and AMN's labels; of train.py, twice; of evaluate; of sweep; of faithfulness.
+# Of infer.py, refine, saliency, and IRNet's and AMN's labels; of train.py, twice; of evaluate; of sweep; of
+# faithfulness.
 _MARKS = {
-    "protocol.json": lambda content, _: _has_keys(content, "class_names") or _has_keys(content, "maps", "method"),
+    "protocol.json": lambda content, _: any(
+        _has_keys(content, *keys) for keys in (("class_names",), ("maps", "method"), ("version", "saliency"))
+    ),
     "config.json": lambda content, folder: (
         _has_keys(content, "class_names", "config") or (_has_keys(content) and (folder / "checkpoints").is_dir())
     ),

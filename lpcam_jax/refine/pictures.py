@@ -13,14 +13,13 @@ import numpy as np
 
 from ..class_activation import resize_bilinear
 from ..data.augment import resize_bicubic, resize_mask
-from ..data.records import Record
+from ..data.records import Record, RecordSource
 from ..machine.devices import finishing
-from ..machine.errors import UserError
 from ..seeds import ir_labels, seed_mask
 from .crf import CRF, CRFS, label_unary, mean_field, softmax_unary
 from .random_walk import STRIDE, on_picture, random_walk
 from .saliency import background_scores, saliency_mask
-from .saliency_maps import SaliencyFolder
+from .saliency_maps import SaliencyMaps
 from .similarity import walk_by_similarity
 
 _GRID = 128
@@ -38,7 +37,7 @@ class Refinement(NamedTuple):
 
     refine: Literal["crf", "none"]
     background: float
-    salient: SaliencyFolder | None = None
+    salient: SaliencyMaps | None = None
 
     def __bool__(self) -> bool:
         return self.refine != "none"
@@ -46,7 +45,12 @@ class Refinement(NamedTuple):
     @property
     def protocol(self) -> dict[str, Any]:
         """Protocol entries about the refinement, as plain JSON values."""
-        return {"refine": self.refine, "saliency": self.salient is not None}
+        return {"refine": self.refine, "saliency": self.salient.protocol if self.salient else False}
+
+    def prepare(self, source: RecordSource) -> None:
+        """Make what it needs of these pictures and is not there yet, before any of them is refined."""
+        if self.salient:
+            self.salient.prepare(source)
 
     def labels(self, record: Record, maps: np.ndarray) -> np.ndarray:
         """The pseudo mask of a picture.
@@ -62,22 +66,6 @@ class Refinement(NamedTuple):
             return salient_labels(record.image, maps, self.salient.read(record.id, maps.shape[1:]))
         seed = cut(maps, self.background)
         return crf_labels(record.image, [seed], 1 + len(maps))[0] if self else seed
-
-
-def refinement(refine: Literal["crf", "none"], *, background: float, saliency: str = "") -> Refinement:
-    """Make the refinement described by command-line flags.
-
-    Args:
-        refine: "crf" or "none".
-        background: seed threshold.
-        saliency: folder of saliency maps, only with "crf"; empty: none.
-
-    Raises:
-        UserError: there is no such folder, or `refine` is not "crf".
-    """
-    if saliency and refine != "crf":
-        raise UserError(f"--saliency {saliency}: goes with --refine crf, not with {refine}.")
-    return Refinement(refine, background, SaliencyFolder(saliency) if saliency else None)
 
 
 def cut(maps: np.ndarray, background: float) -> np.ndarray:

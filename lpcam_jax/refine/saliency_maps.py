@@ -1,12 +1,32 @@
-"""Saliency maps made by another program: a folder of 8-bit grey pictures, ID.png, one for each photograph."""
+"""Saliency maps, and a folder of them that another program made: 8-bit grey pictures, ID.png, one a photograph."""
 
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..data.masks import check_size
 from ..data.pictures import read_picture, shown
+from ..data.records import RecordSource
 from ..machine.errors import UserError
+
+
+class SaliencyMaps(Protocol):
+    """Where saliency maps come from.
+
+    Attributes:
+        protocol: the entry of a protocol, a plain JSON value that is not false.
+    """
+
+    protocol: Any
+
+    def prepare(self, source: RecordSource) -> None:
+        """Make the maps of these pictures that are not there yet, where maps are made."""
+        ...
+
+    def read(self, name: str, size: tuple[int, int]) -> np.ndarray:
+        """The map of the picture of this id and (H, W): uint8 (H, W), 255 where it is most salient."""
+        ...
 
 
 class SaliencyFolder:
@@ -19,10 +39,15 @@ class SaliencyFolder:
         UserError: it does not exist.
     """
 
+    protocol = True
+
     def __init__(self, directory: str | Path):
         if not Path(directory).is_dir():
             raise UserError(f"{shown(directory)}: no such folder of saliency maps; name one with ID.png files.")
         self.directory = Path(directory)
+
+    def prepare(self, source: RecordSource) -> None:
+        """Nothing: the maps are there."""
 
     def read(self, name: str, size: tuple[int, int]) -> np.ndarray:
         """The map of one picture.

@@ -81,6 +81,12 @@ class HeatMapFolder(PictureResults):
         """Its maps."""
         return self.maps.file(name)
 
+    def missing(self, source: RecordSource, inputs: Callable[[str], Path] | None = None) -> list[int]:
+        """As in `PictureResults`; what the refinement needs of the pictures is made meanwhile."""
+        missing = super().missing(source, inputs)
+        self.refinement.prepare(source)
+        return missing
+
     def write(self, record: Record, result: PictureMaps) -> None:
         """Write one picture's outputs.
 

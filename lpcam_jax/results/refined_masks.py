@@ -62,6 +62,7 @@ def refine_maps(
         folder.write(record, with_class_values(refinement.labels(record, picture_maps), mapped))
 
     missing = folder.missing(source, heatmaps.file)
+    refinement.prepare(source)
     skipped = write_all(_read(source, missing), write) if missing else []
     return folder.finish(source, skipped)
 

@@ -55,8 +55,8 @@ class HeatMapFlags(InferFlags):
     refine: Literal["crf", "none"] = "crf"
     """crf: also write pseudo masks, the seeds aligned with the edges of the picture by a dense CRF; none: seeds only"""
     saliency: str = ""
-    """with crf: folder of 8-bit saliency maps, ID.png; pseudo masks then follow EDAM's rule, from maps, CRF and
-    saliency"""
+    """with crf: pseudo masks follow EDAM's rule, from maps, CRF and saliency: a folder of 8-bit saliency maps, ID.png,
+    or a file of U2-Net's weights, such as u2netp.onnx, which makes them, into saliency/ of the output folder"""
 
 
 class Preparation(NamedTuple):

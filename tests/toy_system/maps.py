@@ -7,10 +7,10 @@ from lpcam_jax.class_activation import fuse, normalize
 from lpcam_jax.inference.forward import mirrored_back, with_mirror_images
 from lpcam_jax.inference.passes import finish_each
 from lpcam_jax.machine.devices import local_mesh
-from lpcam_jax.refine.pictures import refinement
 from lpcam_jax.results.folder import write_all
 from lpcam_jax.results.heatmaps import HeatMapFolder
 from lpcam_jax.results.picture_maps import PictureMaps
+from lpcam_jax.results.refinement import refinement
 from lpcam_jax.systems.protocol import model_protocol
 from lpcam_jax.training.state import inference_network, network_of
 
@@ -27,7 +27,7 @@ def make_maps(run, state, source, out):
     config, classes = run.config, len(run.class_names)
     stride = network_of(config, classes).backbone.strides[-1]
     protocol = model_protocol(run, state, classes="labels", scales=list(config.inference.scales), crf=False)
-    how = refinement("none", background=config.inference.background)
+    how = refinement("none", background=config.inference.background, out=out)
     folder = HeatMapFolder(out, run.class_names, ("peak",), protocol, refinement=how)
 
     def finish(record, outputs):

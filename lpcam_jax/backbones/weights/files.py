@@ -1,4 +1,4 @@
-"""Weight files as arrays under their own names: npz, torch, safetensors or MXNet, local or on the Hugging Face Hub."""
+"""Weight files as arrays under their own names: npz, torch, safetensors, MXNet, ONNX; also from the Hub."""
 
 import zipfile
 from pathlib import Path
@@ -11,10 +11,11 @@ from ...machine import hub
 from ...machine.errors import UserError, reason
 from ...machine.files import read_arrays
 from .mxnet_files import START, read_params
+from .onnx_files import read_onnx
 from .torch_files import is_legacy, read_state_dict
 
-_KINDS = "an .npz, .pth, .pt, .bin, .safetensors or .params file, or hf:OWNER/NAME"
-_ENDINGS = {".npz": "npz", ".safetensors": "safetensors", ".params": "mxnet"}
+_KINDS = "an .npz, .pth, .pt, .bin, .safetensors, .params or .onnx file, or hf:OWNER/NAME"
+_ENDINGS = {".npz": "npz", ".safetensors": "safetensors", ".params": "mxnet", ".onnx": "onnx"}
 _ENDINGS |= dict.fromkeys((".pth", ".pt", ".bin"), "torch")
 _SAFETENSORS = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": jnp.bfloat16, "BOOL": "?"} | {
     f"{sign}{bits}": f"{sign.lower()}{bits // 8}" for sign in "IU" for bits in (8, 16, 32, 64)
@@ -25,9 +26,9 @@ def read_weight_file(path: str | Path) -> dict[str, np.ndarray]:
     """Read the arrays of a file of any supported format; no code in it is run.
 
     Args:
-        path: an npz file, a torch state dict, a safetensors file or one of MXNet, detected by the content if possible
-            and otherwise by the name; or `hf:OWNER/NAME[/FILE]` on the Hugging Face Hub, where FILE defaults to
-            model.safetensors. An earlier download is used without asking the Hub again.
+        path: an npz file, a torch state dict, a safetensors file, or one of MXNet or ONNX, detected by the content if
+            possible and otherwise by the name; or `hf:OWNER/NAME[/FILE]` on the Hugging Face Hub, where FILE defaults
+            to model.safetensors. An earlier download is used without asking the Hub again.
 
     Returns:
         The arrays under the file's names, with the file's dtypes (bfloat16 as `jnp.bfloat16`).
@@ -53,6 +54,8 @@ def read_weight_file(path: str | Path) -> dict[str, np.ndarray]:
             arrays = _read_safetensors(file)
         case "mxnet":
             arrays = read_params(file)
+        case "onnx":
+            arrays = read_onnx(file)
         case _:
             raise UserError(f"{path} has no known format of weights; give {_KINDS}.")
     if invalid := [name for name in arrays if len(name) > 200 or not name.isprintable()]:

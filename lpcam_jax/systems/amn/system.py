@@ -58,11 +58,12 @@ class AMNSystem(HeatMapSystem[AMNConfig]):
         return Preparation(tuple(pictures.class_names), {name: work[name] for name in stages})
 
     def inference(self, job: Job, flags: AMNFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        from ...refine.pictures import refinement
+        from ...results.refinement import refinement
         from ...training.state import trained_state
         from .heatmaps import make_amn_heatmaps
 
-        refined = refinement(flags.refine, background=flags.inference.background, saliency=flags.saliency)
+        options = {"background": flags.inference.background, "saliency": flags.saliency, "out": flags.out}
+        refined = refinement(flags.refine, **options)
         state, maps = trained_state(job.run, devices=job.devices), flags.maps or job.run.config.data.maps
         options = {"refinement": refined, "pages": flags.pages}
         return lambda: make_amn_heatmaps(job.run, state, pictures, maps, flags.out, **options)

@@ -57,12 +57,13 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
         return config.training.batch_norm != "train"
 
     def inference(self, job: Job, flags: LPCAMFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        from ...refine.pictures import refinement
+        from ...results.refinement import refinement
         from ...training.state import trained_state
         from ..prototyping.stored_prototypes import load_prototypes
         from .heatmaps import make_heatmaps
 
-        refined = refinement(flags.refine, background=flags.inference.background, saliency=flags.saliency)
+        options = {"background": flags.inference.background, "saliency": flags.saliency, "out": flags.out}
+        refined = refinement(flags.refine, **options)
         prototypes = load_prototypes(job.run)
         state = trained_state(job.run, devices=job.devices)
         options = {"refinement": refined, "pages": flags.pages}

@@ -56,12 +56,13 @@ class MCTformerSystem(HeatMapSystem[MCTformerConfig]):
         return Preparation(tuple(seeds.class_names), work)
 
     def inference(self, job: Job, flags: MCTformerFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        from ...refine.pictures import refinement
+        from ...results.refinement import refinement
         from ...training.state import trained_state
         from ..prototyping.stored_prototypes import load_prototypes
         from .heatmaps import make_mctformer_heatmaps
 
-        refined = refinement(flags.refine, background=flags.inference.background, saliency=flags.saliency)
+        options = {"background": flags.inference.background, "saliency": flags.saliency, "out": flags.out}
+        refined = refinement(flags.refine, **options)
         prototypes = load_prototypes(job.run) if job.run.config.model.version == "v2" else None
         state = trained_state(job.run, devices=job.devices)
         options = {"refinement": refined, "pages": flags.pages}

@@ -1,0 +1,74 @@
+"""Masks as an archive of CVAT's format "Segmentation mask 1.1", which is that of VOC.
+
+    labelmap.txt                            name and colour of every class
+    ImageSets/Segmentation/default.txt      names of the pictures
+    SegmentationClass/ID.png                the mask in the colours of the classes
+    SegmentationObject/ID.png               every connected region in a colour of its own
+
+The format has no unsure pixels; they are background.
+"""
+
+import io
+import zipfile
+from collections.abc import Iterable, Sequence
+from typing import IO
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import label
+
+from ..data.masks import IGNORE
+from ..report.palette import class_palette
+
+# Of a zip file, so that the same masks are the same bytes.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def write_cvat(file: IO[bytes], pictures: Iterable[tuple[str, np.ndarray]], class_names: Sequence[str]) -> None:
+    """Write the archive.
+
+    Args:
+        file: where to.
+        pictures: name, without a suffix, and mask, uint8 (H, W), of each: 0 background, n + 1 class n, 255 ignored.
+        class_names: c names.
+    """
+    palette, names = class_palette(), []
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+
+        def add(name: str, content: bytes) -> None:
+            archive.writestr(zipfile.ZipInfo(name, _DATE), content)
+
+        for name, mask in pictures:
+            names.append(name)
+            sure = np.where(mask == IGNORE, 0, mask)
+            add(f"SegmentationClass/{name}.png", _png(palette[sure]))
+            add(f"SegmentationObject/{name}.png", _png(_object_colors(_objects(sure))))
+        colors = [f"{name}:{','.join(map(str, palette[n]))}::\n" for n, name in enumerate(["background", *class_names])]
+        add("labelmap.txt", ("# label:color_rgb:parts:actions\n" + "".join(colors)).encode())
+        add("ImageSets/Segmentation/default.txt", "".join(f"{name}\n" for name in names).encode())
+
+
+def _objects(mask: np.ndarray) -> np.ndarray:
+    """The connected regions of all classes, numbered from 1: int (H, W); pixels that share an edge are connected."""
+    numbers = np.zeros(mask.shape, np.int32)
+    for value in np.unique(mask[mask > 0]):
+        regions, _ = label(mask == value)
+        numbers += np.where(regions > 0, regions + numbers.max(), 0)
+    return numbers
+
+
+def _object_colors(numbers: np.ndarray) -> np.ndarray:
+    """Numbers of objects as colours, uint8 (H, W, 3), by VOC's rule: bits of the number, from the colours' highest."""
+    colors = np.zeros((*numbers.shape, 3), np.uint8)
+    left = numbers.copy()
+    for shift in range(7, -1, -1):
+        for channel in range(3):
+            colors[..., channel] |= (((left >> channel) & 1) << shift).astype(np.uint8)
+        left >>= 3
+    return colors
+
+
+def _png(picture: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "PNG")
+    return content.getvalue()

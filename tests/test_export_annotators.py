@@ -1,0 +1,99 @@
+"""What programs for annotation read gives the masks back, pixel by pixel."""
+
+import io
+import json
+import xml.etree.ElementTree as ET
+import zipfile
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from pycocotools import mask as rle
+from scipy.ndimage import gaussian_filter, label
+
+from lpcam_jax.exports.cvat import write_cvat
+from lpcam_jax.exports.label_studio import label_studio_interface, label_studio_tasks
+from lpcam_jax.exports.yolo import yolo_description, yolo_labels
+
+CLASSES = ("cat", 'a "dog" & <cow>')
+
+
+@pytest.fixture(scope="module")
+def masks() -> dict[str, np.ndarray]:
+    """Of odd sizes, with holes, parts, unsure pixels, and nothing at all."""
+    numbers = np.random.default_rng(0)
+    found = {"empty": np.zeros((7, 5), np.uint8)}
+    for height, width in ((37, 53), (61, 40), (1, 1)):
+        heat = gaussian_filter(numbers.random((3, height, width)), (0, 2, 2))
+        mask = heat.argmax(axis=0).astype(np.uint8)
+        mask[heat.max(axis=0) < np.quantile(heat.max(axis=0), 0.1)] = 255
+        found[f"folder/{height}x{width}"] = mask
+    assert any(label(mask == 0)[1] > 1 for mask in found.values())  # holes
+    return found
+
+
+def sure(mask: np.ndarray) -> np.ndarray:
+    return np.where(mask == 255, 0, mask)
+
+
+def filled(polygons: list[tuple[int, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
+    """Polygons as pycocotools fills them, class by class."""
+    mask = np.zeros(shape, np.uint8)
+    for value, corners in polygons:
+        inside = rle.decode(rle.frPyObjects([corners.ravel().tolist()], *shape))[..., 0].astype(bool)
+        assert not mask[inside].any()  # no two overlap
+        mask[inside] = value
+    return mask
+
+
+def test_yolo_gives_back_the_masks(masks):
+    for mask in masks.values():
+        lines = [line.split() for line in yolo_labels(mask).splitlines()]
+        numbers = [np.array(line[1:], float).reshape(-1, 2) for line in lines]
+        assert all(((one >= 0) & (one <= 1)).all() for one in numbers)
+        corners = [np.rint(one * mask.shape[::-1]) for one in numbers]
+        polygons = [(int(line[0]) + 1, one) for line, one in zip(lines, corners, strict=True)]
+        np.testing.assert_array_equal(filled(polygons, mask.shape), sure(mask))
+    assert yaml.safe_load(yolo_description(CLASSES))["names"] == dict(enumerate(CLASSES))
+
+
+def test_label_studio_gives_back_the_masks(masks):
+    tasks = json.loads(json.dumps(label_studio_tasks(masks.items(), CLASSES, prefix="/data/?d=")))
+    for task, (name, mask) in zip(tasks, masks.items(), strict=True):
+        assert task["data"]["image"] == f"/data/?d={name}"
+        polygons = []
+        for region in task["predictions"][0]["result"]:
+            (title,) = region["value"]["polygonlabels"]
+            size = region["original_width"], region["original_height"]
+            assert size == mask.shape[::-1]
+            polygons.append((CLASSES.index(title) + 1, np.rint(np.array(region["value"]["points"]) * size / 100)))
+        np.testing.assert_array_equal(filled(polygons, mask.shape), sure(mask))
+    interface = ET.fromstring(label_studio_interface(CLASSES))
+    assert [one.get("value") for one in interface.iter("Label")] == list(CLASSES)
+    named = {one.get("name") for one in interface}
+    assert {tasks[1]["predictions"][0]["result"][0][key] for key in ("from_name", "to_name")} == named
+
+
+def test_cvat_gives_back_the_masks_and_their_regions(masks):
+    content, again = io.BytesIO(), io.BytesIO()
+    write_cvat(content, masks.items(), ("cat", "dog"))
+    write_cvat(again, masks.items(), ("cat", "dog"))
+    assert content.getvalue() == again.getvalue()
+    with zipfile.ZipFile(content) as archive:
+        lines = archive.read("labelmap.txt").decode().splitlines()[1:]
+        names, colors, _, _ = zip(*(line.split(":") for line in lines), strict=True)
+        assert names == ("background", "cat", "dog")
+        values = {tuple(map(int, color.split(","))): n for n, color in enumerate(colors)}
+        assert archive.read("ImageSets/Segmentation/default.txt").decode().split() == list(masks)
+        for name, mask in masks.items():
+            classes, objects = (
+                np.asarray(Image.open(io.BytesIO(archive.read(f"Segmentation{kind}/{name}.png"))))
+                for kind in ("Class", "Object")
+            )
+            read = np.array([[values[tuple(color)] for color in row] for row in classes.tolist()], np.uint8)
+            np.testing.assert_array_equal(read, sure(mask))
+            by_color = objects.astype(int) @ [1 << 16, 1 << 8, 1]
+            regions = sum(label(mask == value)[1] for value in (1, 2))
+            assert len(np.unique(by_color[by_color > 0])) == regions
+            np.testing.assert_array_equal(by_color > 0, sure(mask) > 0)
