@@ -11,6 +11,7 @@ from PIL import Image
 
 from lpcam_jax.__main__ import COMMANDS
 from lpcam_jax.chain.recipe import load_chain
+from lpcam_jax.commands.export import FORMATS
 from lpcam_jax.config import registry
 from lpcam_jax.config.recipes import load_recipe, value_of_flag
 from lpcam_jax.training.run import Run
@@ -211,7 +212,7 @@ def all_flags(flags_of):
     examples = ["infer.py", *(f"train.py {recipe}" for recipe in EXAMPLES.values())]
     examples += [f"train.py configs/folder.py --model.backbone {name}" for name in registry.backbones()]
     examples += [f"-m lpcam_jax {name}" for name in COMMANDS]
-    examples += [f"-m lpcam_jax export --format {name}" for name in ("irn", "coco", "labelme", "stablehlo", "hub")]
+    examples += [f"-m lpcam_jax export --format {name}" for name in FORMATS]
     return frozenset().union(*(flags_of(example.split()) for example in examples))
 
 

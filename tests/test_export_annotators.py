@@ -4,6 +4,7 @@ import io
 import json
 import xml.etree.ElementTree as ET
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,15 @@ import yaml
 from PIL import Image
 from pycocotools import mask as rle
 from scipy.ndimage import gaussian_filter, label
+from test_commands import assert_one_line_error
+from test_evaluate import write_mask
 
-from lpcam_jax.exports.cvat import write_cvat
+from lpcam_jax.config import Data
+from lpcam_jax.data.sources import training_source
+from lpcam_jax.exports.cvat import cvat_archive
 from lpcam_jax.exports.label_studio import label_studio_interface, label_studio_tasks
 from lpcam_jax.exports.yolo import yolo_description, yolo_labels
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
 
 CLASSES = ("cat", 'a "dog" & <cow>')
 
@@ -76,11 +82,9 @@ def test_label_studio_gives_back_the_masks(masks):
 
 
 def test_cvat_gives_back_the_masks_and_their_regions(masks):
-    content, again = io.BytesIO(), io.BytesIO()
-    write_cvat(content, masks.items(), ("cat", "dog"))
-    write_cvat(again, masks.items(), ("cat", "dog"))
-    assert content.getvalue() == again.getvalue()
-    with zipfile.ZipFile(content) as archive:
+    content = cvat_archive(masks.items(), ("cat", "dog"))
+    assert cvat_archive(masks.items(), ("cat", "dog")) == content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         lines = archive.read("labelmap.txt").decode().splitlines()[1:]
         names, colors, _, _ = zip(*(line.split(":") for line in lines), strict=True)
         assert names == ("background", "cat", "dog")
@@ -97,3 +101,37 @@ def test_cvat_gives_back_the_masks_and_their_regions(masks):
             regions = sum(label(mask == value)[1] for value in (1, 2))
             assert len(np.unique(by_color[by_color > 0])) == regions
             np.testing.assert_array_equal(by_color > 0, sure(mask) > 0)
+
+
+def test_the_command_writes_them_and_says_what_is_lost(program, masks, tmp_path):
+    for name, mask in masks.items():
+        write_mask(tmp_path / "masks" / f"{name}.png", mask)
+
+    def export(format: str, out: str, *words: str):
+        flags = ("--masks", tmp_path / "masks", "--classes", *(words or ("cat", "dog")), "--out", tmp_path / out)
+        return program("lpcam_jax.__main__", "export", "--format", format, *flags)
+
+    said = export("yolo", "yolo")
+    assert said.code == 0, said.err
+    assert "4 pictures are in" in said.out
+    assert "2 of them have unsure pixels" in said.out
+    for name, mask in masks.items():
+        assert (tmp_path / "yolo" / "labels" / f"{name}.txt").read_text() == yolo_labels(mask)
+
+    # It is a data set that this package reads: image labels, of a picture without any as well.
+    for name, mask in masks.items():
+        file = tmp_path / "yolo" / "images" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((*mask.shape, 3), np.uint8)).save(file)
+    source = training_source(replace(LPCAMConfig(), data=Data(source="folder", root=str(tmp_path / "yolo"))))
+    assert list(source.class_names) == ["cat", "dog"]
+    present = {name: [float(n in mask) for n in (1, 2)] for name, mask in masks.items()}
+    assert dict(zip(source.ids, source.labels.tolist(), strict=True)) == present
+
+    assert export("label-studio", "tasks.json").code == 0
+    assert len(json.loads((tmp_path / "tasks.json").read_text())) == 4
+    assert ET.parse(tmp_path / "tasks.xml").getroot().tag == "View"
+    assert export("cvat", "masks.zip").code == 0
+    assert zipfile.is_zipfile(tmp_path / "masks.zip")
+    assert_one_line_error(export("cvat", "other.zip", "a:b", "dog"), ".*cannot hold the class name 'a:b'")
+    assert not (tmp_path / "other.zip").exists()

@@ -3,15 +3,18 @@
     python -m lpcam_jax export --format irn --maps heatmaps/ --method lpcam --out irn_cams/
     python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
     python -m lpcam_jax export --format labelme --masks heatmaps_mine/ --images my/ --out labelme/
+    python -m lpcam_jax export --format yolo --masks heatmaps/ --out yolo/
     python -m lpcam_jax export --format hub --ckpt runs/demo --out demo_model/ --results heatmaps/
     python -m lpcam_jax export --format stablehlo --ckpt runs/demo --out classifier_lpcam.stablehlo
 
 irn: ID.npy, the pickled dict (keys, cam, high_res) used by the PyTorch repositories of the IRN family. Opening a pickle
 executes code: share these only with people who trust you. This package never opens one.
 
-coco: one JSON file of instances; labelme: ID.json for each picture. Every connected region of a class becomes a
-pixel-exact polygon, with holes joined to the outline by a slit; ignored pixels (255) belong to no region. Existing
-LabelMe files are kept, since they may have been corrected by hand.
+coco: one JSON file of instances; labelme: ID.json for each picture; yolo: labels/ID.txt for each picture, and
+data.yaml; label-studio: a JSON file of tasks with predictions, and FILE.xml, the interface. Every connected region of a
+class becomes a pixel-exact polygon, with holes joined to the outline by a slit; ignored pixels (255) belong to no
+region. Existing LabelMe files are kept, since they may have been corrected by hand. cvat: an archive of masks,
+Segmentation mask 1.1.
 
 stablehlo: classifier and LPCAM (and LPCAM-T, if the run has it) as one program for CPU, CUDA and TPU; FILE.json beside
 it describes how to load it.
@@ -24,21 +27,18 @@ prototypes and a model card, README.md. lpcam_jax.load, infer.py --ckpt and --mo
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from ..config.command_line import parse_flags
 from ..config.recipes import value_of_flag
 from ..data.masks import MaskFolder, expect_numbered
 from ..data.pictures import find_pictures, shown, unique_ids
-from ..exports.coco import coco_instances
 from ..exports.irn import irn_file
-from ..exports.labelme import labelme_document
+from ..exports.of_masks import WRITERS, Masks, write_each
 from ..machine import devices
 from ..machine.errors import UserError
 from ..machine.files import write_atomically, write_json
@@ -54,10 +54,10 @@ if TYPE_CHECKING:
 class Arguments:
     """Format and output path; the other flags depend on the format."""
 
-    format: Literal["irn", "coco", "labelme", "stablehlo", "hub"]
+    format: Literal["irn", "coco", "labelme", "yolo", "label-studio", "cvat", "stablehlo", "hub"]
     """output format"""
     out: str
-    """output folder; coco and stablehlo: output file; hub: a new folder"""
+    """output folder; coco, label-studio, cvat and stablehlo: output file; hub: a new folder"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def main(words: list[str]) -> None:
     Raises:
         UserError: there is nothing to export, or the output cannot be written.
     """
-    kind, write = _FORMATS.get(value_of_flag("--format", words), (Arguments, None))
+    kind, write = FORMATS.get(value_of_flag("--format", words), (Arguments, None))
     arguments = parse_flags(kind, words, command="export", description=__doc__)
     write(arguments, Path(arguments.out))
 
@@ -128,32 +128,12 @@ def _write_irn(arguments: MapArguments, out: Path) -> None:
         (classes, maps), _ = folder.read(name, classes=np.iinfo(np.int32).max)
         write_atomically(out / f"{name}.npy", irn_file(classes, maps[method]))
 
-    _for_each(names, write)
+    write_each(names, write)
     print(f"{len(names)} pictures, maps of {method}, are in {out}.")
 
 
-def _write_coco(arguments: MaskArguments, out: Path) -> None:
-    folder, class_names, file_names = _masks(arguments, out)
-    with tqdm(file_names.items(), "export", unit="img") as bar:
-        masks = ((file, folder.read(name, classes=len(class_names))[0]) for name, file in bar)
-        document = coco_instances(masks, class_names)
-    write_json(out, document, indent=None)
-    print(f"{len(file_names)} pictures with {len(document['annotations'])} regions are in {out}.")
-
-
-def _write_labelme(arguments: MaskArguments, out: Path) -> None:
-    folder, class_names, file_names = _masks(arguments, out)
-    missing = [name for name in file_names if not (out / f"{name}.json").exists()]
-
-    def write(name: str) -> None:
-        mask, _ = folder.read(name, classes=len(class_names))
-        document = labelme_document(file_names[name], mask, class_names)
-        write_json(out / f"{name}.json", document)
-
-    _for_each(missing, write)
-    existing = len(file_names) - len(missing)
-    note = f" {existing} of them existed already and are unchanged." if existing else ""
-    print(f"{len(file_names)} pictures are in {out}; put the files beside the pictures.{note}")
+def _write_masks(arguments: MaskArguments, out: Path) -> None:
+    print(WRITERS[arguments.format](_masks(arguments, out), out))
 
 
 def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
@@ -210,17 +190,16 @@ def _scores(run: Run, state: "TrainState", results: str) -> list[str]:
     return [*run.system.describe(metrics), f"pictures: {pictures}, protocol: {json.dumps(protocol)}"]
 
 
-_FORMATS: dict[str, tuple[type, Callable[[Any, Path], None]]] = {
+FORMATS: dict[str, tuple[type, Callable[[Any, Path], None]]] = {
     "irn": (MapArguments, _write_irn),
-    "coco": (MaskArguments, _write_coco),
-    "labelme": (MaskArguments, _write_labelme),
+    **dict.fromkeys(WRITERS, (MaskArguments, _write_masks)),
     "hub": (HubArguments, _write_hub),
     "stablehlo": (ModelArguments, _write_stablehlo),
 }
 
 
-def _masks(arguments: MaskArguments, out: Path) -> tuple[MaskFolder, tuple[str, ...], dict[str, str]]:
-    """The folder of masks, the names of its classes, and the picture's file name for every id."""
+def _masks(arguments: MaskArguments, out: Path) -> Masks:
+    """The masks, the names of their classes, and the picture's file name for every id."""
     root = Path(arguments.masks)
     directory = next((root / kind for kind in ("masks", "seeds") if (root / kind).is_dir()), root)
     folder = MaskFolder.checked(directory)
@@ -231,7 +210,7 @@ def _masks(arguments: MaskArguments, out: Path) -> tuple[MaskFolder, tuple[str, 
         raise UserError(f"{directory} holds no ID.png; name a folder of masks.")
     class_names = arguments.classes or _class_names(protocol)
     expect_numbered(len(class_names), "--masks", "name only those that the masks hold, with --classes")
-    return folder, class_names, _file_names(arguments.images, names)
+    return Masks(folder, class_names, _file_names(arguments.images, names))
 
 
 def _class_names(protocol: Path) -> tuple[str, ...]:
@@ -264,10 +243,3 @@ def _keep_apart(out: Path, folder: Path) -> None:
     """Raise UserError if the output would be inside an input folder."""
     if out.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"--out {out} is in the input folder {folder}; choose another place.")
-
-
-def _for_each(names: Sequence[str], write: Callable[[str], None]) -> None:
-    """Call `write` for every name, in threads and with a progress bar."""
-    with ThreadPoolExecutor(4) as pool:
-        for _ in tqdm(pool.map(write, names), "export", len(names), unit="img"):
-            pass

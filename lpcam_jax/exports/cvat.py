@@ -11,7 +11,6 @@ The format has no unsure pixels; they are background.
 import io
 import zipfile
 from collections.abc import Iterable, Sequence
-from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -20,20 +19,22 @@ from scipy.ndimage import label
 from ..data.masks import IGNORE
 from ..report.palette import class_palette
 
-# Of a zip file, so that the same masks are the same bytes.
+# Of the files in it, so that the same masks give the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def write_cvat(file: IO[bytes], pictures: Iterable[tuple[str, np.ndarray]], class_names: Sequence[str]) -> None:
-    """Write the archive.
+def cvat_archive(pictures: Iterable[tuple[str, np.ndarray]], class_names: Sequence[str]) -> bytes:
+    """The archive.
 
     Args:
-        file: where to.
         pictures: name, without a suffix, and mask, uint8 (H, W), of each: 0 background, n + 1 class n, 255 ignored.
-        class_names: c names.
+        class_names: c names, without a colon.
+
+    Returns:
+        A zip file; the same masks give the same bytes.
     """
-    palette, names = class_palette(), []
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    palette, names, content = class_palette(), [], io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
 
         def add(name: str, content: bytes) -> None:
             archive.writestr(zipfile.ZipInfo(name, _DATE), content)
@@ -46,6 +47,7 @@ def write_cvat(file: IO[bytes], pictures: Iterable[tuple[str, np.ndarray]], clas
         colors = [f"{name}:{','.join(map(str, palette[n]))}::\n" for n, name in enumerate(["background", *class_names])]
         add("labelmap.txt", ("# label:color_rgb:parts:actions\n" + "".join(colors)).encode())
         add("ImageSets/Segmentation/default.txt", "".join(f"{name}\n" for name in names).encode())
+    return content.getvalue()
 
 
 def _objects(mask: np.ndarray) -> np.ndarray:
