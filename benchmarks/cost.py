@@ -26,11 +26,12 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.chips import CHIPS, least_time, roofline
-from benchmarks.steps import CLASSES, classifier_step, segmentation_step, upernet_step
+from benchmarks.steps import CLASSES, classifier_step, edam_step, segmentation_step, upernet_step
 from lpcam_jax import cam, kmeans, lpcam
 from lpcam_jax.backbones.folding import fold_batch_norm
 from lpcam_jax.machine.devices import portable
 from lpcam_jax.systems.deeplab.config import DeepLabConfig
+from lpcam_jax.systems.edam.config import EDAMConfig
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.systems.lpcam.maps import features_of_both
 from lpcam_jax.systems.mctformer.config import MCTformerConfig
@@ -182,7 +183,7 @@ def programs(*, steps: bool) -> Iterator[Program]:
         name = f"MCTformer and LPCAM of a picture of {size[1]}x{size[0]}, scale {scale}, with its mirror image"
         yield Program(name, partial(_transformer_maps, graph), arguments, precision="float32", unrolled=True)
     if steps:
-        for step in (_classifier_step, _segmentation_step, _upernet_step):
+        for step in (_classifier_step, _segmentation_step, _upernet_step, _edam_step):
             for precision in ("float32", "bfloat16"):
                 yield step(precision)
 
@@ -222,6 +223,15 @@ def _upernet_step(precision: str) -> Program:
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, precision=precision))
     b, side, step = config.training.batch_size, config.training.crop, upernet_step(config)
     name = f"UperNet step, Swin-S, {b} pictures of {side}x{side}, {precision}"
+    return Program(name, step.function, (step.state, step.batch), 1, precision)
+
+
+def _edam_step(precision: str) -> Program:
+    """With the attention of one label: the compiler does not know how often a loop runs. The memory is that of all."""
+    config = EDAMConfig()
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, precision=precision))
+    b, side, step = config.training.batch_size, config.training.crop, edam_step(config)
+    name = f"EDAM step, WideResNet-38, {b} pairs of {side}x{side}, attention of one label, {precision}"
     return Program(name, step.function, (step.state, step.batch), 1, precision)
 
 

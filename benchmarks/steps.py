@@ -10,6 +10,8 @@ import optax
 from benchmarks.draws import CLASSES
 from lpcam_jax.systems.deeplab.config import DeepLabConfig
 from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
+from lpcam_jax.systems.edam.config import EDAMConfig
+from lpcam_jax.systems.edam.training import edam_loss, edam_optimizer
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.systems.lpcam.training import classification_loss, classifier_optimizer
 from lpcam_jax.systems.upernet.config import UperNetConfig
@@ -43,6 +45,14 @@ def classifier_step(config: LPCAMConfig) -> Step:
     return _step(config, classifier_optimizer(training, network, steps=1000), loss, labels)
 
 
+def edam_step(config: EDAMConfig) -> Step:
+    """Of EDAM."""
+    training, network = config.training, network_of(config, CLASSES)
+    labels = {"labels": jax.ShapeDtypeStruct((training.batch_size, 2, CLASSES), np.float32)}
+    optimizer = edam_optimizer(training, network, steps=1000)
+    return _step(config, optimizer, edam_loss(training), labels, pictures=(2,))
+
+
 def segmentation_step(config: DeepLabConfig) -> Step:
     """Of DeepLab."""
     training, network = config.training, network_of(config, CLASSES)
@@ -62,11 +72,20 @@ def _mask(training: Any) -> dict[str, jax.ShapeDtypeStruct]:
     return {"mask": jax.ShapeDtypeStruct((training.batch_size, training.crop, training.crop), np.uint8)}
 
 
-def _step(config: Any, optimizer: Any, loss: Any, labels: dict[str, jax.ShapeDtypeStruct], **options: Any) -> Step:
+def _step(
+    config: Any,
+    optimizer: Any,
+    loss: Any,
+    labels: dict[str, jax.ShapeDtypeStruct],
+    *,
+    pictures: tuple[int, ...] = (),
+    **options: Any,
+) -> Step:
+    """Of a batch of pictures, or of `pictures` together."""
     b, side = config.training.batch_size, config.training.crop
     batch = {
-        "image": jax.ShapeDtypeStruct((b, side, side, 3), np.uint8),
-        "box": jax.ShapeDtypeStruct((b, 4), np.int32),
+        "image": jax.ShapeDtypeStruct((b, *pictures, side, side, 3), np.uint8),
+        "box": jax.ShapeDtypeStruct((b, *pictures, 4), np.int32),
         **labels,
     }
     graph, *_ = graph_of(config, CLASSES)

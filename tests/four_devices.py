@@ -1,5 +1,5 @@
 """Two training steps, prototypes and maps of the tiny recipe in one folder, and two steps of a segmentation network, of
-UperNet, of IRNet, of AMN and of MCTformer, on all devices there are.
+UperNet, of IRNet, of AMN, of MCTformer and of EDAM, on all devices there are.
 
 `test_inference.py` calls `run_all` on one device and starts this file on four.
 """
@@ -21,6 +21,8 @@ from lpcam_jax.systems.amn.config import AMNConfig, AMNModel, AMNTraining
 from lpcam_jax.systems.amn.training import amn_loss, amn_optimizer
 from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabModel, DeepLabTraining
 from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
+from lpcam_jax.systems.edam.config import EDAMConfig, EDAMHead, EDAMTraining
+from lpcam_jax.systems.edam.training import edam_loss, edam_optimizer
 from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
 from lpcam_jax.systems.irn.training import irn_loss, irn_optimizer
 from lpcam_jax.systems.lpcam.clustering_stage import make_prototypes
@@ -80,6 +82,18 @@ MCTFORMER = MCTformerConfig(
     training=MCTformerTraining(batch_size=8, crop=32, warm_up_rate=1e-3, drop_path=0.5),
 )
 
+EDAM = EDAMConfig(
+    model=ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=4, output_stride=8),
+    head=EDAMHead(width=8),
+    training=EDAMTraining(
+        batch_size=8,
+        crop=32,
+        learning_rate=1e-2,
+        batch_norm="train",
+        frozen=("conv1", "bn1", "layer1", "layer2", "layer3"),
+    ),
+)
+
 
 def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
     """Every number of the run, by name."""
@@ -108,7 +122,7 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
     )
     for index, _, result in results:
         numbers |= {f"{method} of picture {index}": maps for method, maps in result.maps.items()}
-    numbers |= segmentation() | upernet() | irnet() | amn() | mctformer()
+    numbers |= segmentation() | upernet() | irnet() | amn() | mctformer() | edam()
     return {"devices": np.array(mesh.size)} | {name: np.asarray(value) for name, value in numbers.items()}
 
 
@@ -150,6 +164,15 @@ def mctformer() -> dict[str, np.ndarray]:
     optimizer = mctformer_optimizer(training, network, epochs=60, steps_of_epoch=1)
     numbers = two_steps("MCTformer", MCTFORMER, mctformer_loss(training), optimizer, batch)
     return {name: values for name, values in numbers.items() if "['qkv']['bias']" not in name}
+
+
+def edam() -> dict[str, np.ndarray]:
+    """The same of EDAM, of eight pairs of pictures."""
+    first = second = labelled_batch(32, grid=4)
+    batch = {name: np.stack([first[name], second[name][::-1]], axis=1) for name in ("image", "box")}
+    batch["labels"] = np.float32([[[1, number % 2], [number % 2, 1]] for number in range(8)])
+    optimizer = edam_optimizer(EDAM.training, network_of(EDAM, CLASSES), steps=2)
+    return two_steps("EDAM", EDAM, edam_loss(EDAM.training), optimizer, batch)
 
 
 def labelled_batch(side: int, *, grid: int) -> dict[str, np.ndarray]:

@@ -68,7 +68,8 @@ def folder(tmp_path):
         ("x = 1", r"cannot be used: AttributeError"),
         (
             "def get_config(): return {}",
-            r"returns dict, not the config of a system: classifier, irn, psa, amn, mctformer, segmentation, upernet",
+            r"returns dict, not the config of a system: classifier, irn, psa, amn, mctformer, edam, segmentation, "
+            r"upernet",
         ),
     ],
 )

@@ -25,6 +25,7 @@ EXAMPLES = {
     "psa": "configs/shapes_psa.py",
     "amn": "configs/shapes_amn.py",
     "mctformer": "configs/shapes_mctformer.py",
+    "edam": "configs/shapes_edam.py",
     "segmentation": "configs/folder_deeplab.py",
     "upernet": "configs/shapes_upernet.py",
 }

@@ -13,6 +13,7 @@ from lpcam_jax.backbones.swin import SwinConfig
 from lpcam_jax.config import check_numbers, numbers, registry
 from lpcam_jax.config.numbers import Limit
 from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.edam.config import EDAMHead
 
 
 def limit_of(hint: Any) -> Limit:
@@ -48,6 +49,11 @@ LIMITS = {
         [((2, 2, 2), " 2 2 2:"), ((2, 0, 2, 2), " 2 0 2 2:")],
         "give the blocks of four stages, at least 1",
         [(1, 1, 1, 1)],
+    ),
+    limit_of(get_type_hints(EDAMHead, include_extras=True)["width"]): (
+        [(0, " is 0;"), (7, " is 7;")],
+        "give an even number, at least 2",
+        [2, 128],
     ),
     limit_of(numbers.Level): (
         [(-0.5, " is -0.5;"), (2, " is 2;"), (math.nan, " is nan;")],

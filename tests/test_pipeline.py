@@ -291,3 +291,12 @@ def test_pairs_are_resized_between_the_two_scales():
     assert sides.min() >= 12
     assert sides.max() <= 36
     assert len(set(sides)) > 10
+
+
+def test_a_source_that_is_in_the_order_of_training_stays_in_it():
+    ordered = list(islice(batches_of(Numbered(12), AS_IT_IS, seed=0, shuffled=False), 3))
+    assert [records_of(batch) for batch in ordered] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    continued = next(batches_of(Numbered(12), AS_IT_IS, seed=0, shuffled=False, start=2))
+    assert same(continued, ordered[2])
+    parts = [next(batches_of(Numbered(12), AS_IT_IS, seed=0, shuffled=False, part=(i, 2))) for i in range(2)]
+    assert [records_of(batch) for batch in parts] == [[0, 1], [2, 3]]

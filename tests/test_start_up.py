@@ -43,5 +43,5 @@ def test_help_imports_neither_heavy_packages_nor_other_systems(program):
     code = PROBE.format(words=[program, "--help"], run=PROGRAMS[program], heavy=HEAVY)
     heavy, systems, _ = python(code).split("\n")
     assert not heavy
-    others = ("irn", "amn", "deeplab", "mctformer", "segmentation", "upernet")
+    others = ("irn", "amn", "deeplab", "mctformer", "edam", "segmentation", "upernet")
     assert not any(name.startswith(f"lpcam_jax.systems.{kind}") for kind in others for name in systems.split())

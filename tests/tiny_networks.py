@@ -27,6 +27,9 @@ from lpcam_jax.systems.amn.training import amn_loss, amn_optimizer
 from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabModel, DeepLabTraining
 from lpcam_jax.systems.deeplab.network import DeepLabV2
 from lpcam_jax.systems.deeplab.training import masked_crops, segmentation_loss, segmentation_optimizer
+from lpcam_jax.systems.edam.config import EDAMConfig, EDAMHead, EDAMTraining
+from lpcam_jax.systems.edam.pairs import Pair
+from lpcam_jax.systems.edam.training import edam_loss, edam_optimizer, paired_crops
 from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
 from lpcam_jax.systems.irn.training import irn_loss, irn_optimizer
 from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
@@ -166,6 +169,27 @@ def _mctformer() -> TinySystem:
     )
 
 
+def _edam() -> TinySystem:
+    training = EDAMTraining(crop=32, long_side=(24, 40), warm_up=3, batch_norm="train", frozen=ALL_BUT_LAST)
+    crops = paired_crops(training)
+
+    def outputs(model, images, sizes, labels, key):
+        features = model.features(images, sizes)
+        heat = model.heat(features, sizes)
+        twice = [leaf if leaf is None else jnp.repeat(leaf, 2, axis=0) for leaf in (features, heat, sizes)]
+        logits = model.logits(*twice, dropout_key=key)  # of pictures paired with themselves
+        return {"heat": heat, "logits": logits.reshape(len(images), -1)}
+
+    return TinySystem(
+        EDAMConfig(model=ResNetConfig(**RESNET, output_stride=8), head=EDAMHead(width=16), training=training),
+        outputs,
+        edam_loss(training),
+        lambda network: edam_optimizer(training, network, steps=9),
+        lambda record, rng: crops(Pair(record, record), rng),
+        has_dropout=True,
+    )
+
+
 def _deeplab(**model: Any) -> TinySystem:
     training = DeepLabTraining(crop=33, steps=9, batch_norm="train", frozen=ALL_BUT_LAST)
 
@@ -222,6 +246,7 @@ SYSTEMS = {
     "psa": _psa(),
     "amn": _amn(),
     "mctformer": _mctformer(),
+    "edam": _edam(),
     "segmentation": _deeplab(),
     "segmentation, v3plus": _deeplab(**V3PLUS),
     "segmentation, largefov": _deeplab(head="largefov", head_width=8, rates=(1, 2)),

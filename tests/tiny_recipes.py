@@ -107,6 +107,24 @@ def get_config():
     )
 """
 
+EDAM = """
+from lpcam_jax.backbones.config import ResNetConfig
+from lpcam_jax.config import Data
+from lpcam_jax.systems.edam.config import EDAMConfig, EDAMHead, EDAMInference, EDAMTraining
+
+def get_config():
+    return EDAMConfig(
+        data=Data(source="shapes", scenes=24),
+        model=ResNetConfig(blocks=(1, 1, 1, 1), width=4, stem_width=4, output_stride=8),
+        head=EDAMHead(width=8),
+        training=EDAMTraining(
+            epochs=3, batch_size=4, crop=48, long_side=(48, 72), learning_rate=1e-3, warm_up=2, batch_norm="train",
+            checkpoint_every=2,
+        ),
+        inference=EDAMInference(scales=(1.0, 0.5), max_shapes=2),
+    )
+"""
+
 # Validations at 3 and 6. A learning rate so low that the random network still sees several classes.
 SEGMENTATION = """
 from lpcam_jax.config import Data
@@ -153,6 +171,7 @@ TINY = {
     "psa": Tiny(PSA, "masks/{}.png", FROM_MAPS),
     "amn": Tiny(AMN, "maps/{}.npz", FROM_MAPS),
     "mctformer": Tiny(MCTFORMER, "maps/{}.npz"),
+    "edam": Tiny(EDAM, "maps/{}.npz"),
     "segmentation": Tiny(SEGMENTATION, "masks/{}.png", ("--data.masks", "{maps}/pseudo_masks"), pictures=6),
     "upernet": Tiny(UPERNET, "masks/{}.png", ("--data.masks", "{maps}/pseudo_masks"), pictures=6),
 }

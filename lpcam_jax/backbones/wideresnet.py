@@ -48,12 +48,15 @@ class WideResNet38Config(BackboneConfig):
     backbone: Literal["wideresnet38"] = "wideresnet38"
     width: Count = 64
     """channels of the first convolution; the last features have 64 times as many"""
+    final_relu: bool = True
+    """whether the features are those after the last ReLU; EDAM's are those before it"""
 
     fixed: ClassVar[tuple[str, ...]] = ("width", *BackboneConfig.fixed)
 
     def build(self, *, dilation: Literal["reference", "atrous"] = "reference", rngs: nnx.Rngs) -> "WideResNet38":
         """Build the network, randomly initialized; there is one dilation."""
-        return WideResNet38(width=self.width, dtype=jnp.dtype(self.precision), rngs=rngs)
+        options = {"final_relu": self.final_relu, "dtype": jnp.dtype(self.precision), "rngs": rngs}
+        return WideResNet38(width=self.width, **options)
 
     def load(self, path: "str | Path", network: dict[str, Any]) -> "Loaded":
         """Load a file of psa, SEAM, EDAM or MCTformer (`load_wideresnet38`)."""
@@ -132,6 +135,7 @@ class WideResNet38(nnx.Module):
 
     Args:
         width: channels of the first convolution.
+        final_relu: whether the last features are those after the last ReLU, or those of the norm before it.
         dtype: dtype of the convolutions and of what is stored between layers; parameters and norms stay float32.
         rngs: random streams for the initialization.
 
@@ -145,9 +149,9 @@ class WideResNet38(nnx.Module):
     parts: ClassVar = ("conv1a", *BASIC, *BOTTLENECKS, "bn7")
     stem: ClassVar = ("conv1a",)
     strides: ClassVar = (4, 8, 8, 8)
-    nonnegative: ClassVar = True
 
-    def __init__(self, *, width: int = 64, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, *, width: int = 64, final_relu: bool = True, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        self.final_relu = self.nonnegative = final_relu
         options = {"dtype": dtype, "rngs": rngs}
         self.channels = (4 * width, 8 * width, 16 * width, 64 * width)
         self.conv1a = Conv(3, width, 3, **options)
@@ -170,7 +174,8 @@ class WideResNet38(nnx.Module):
             train: whether batch norm uses the statistics of this batch and updates the stored ones.
 
         Returns:
-            (b, h_s, w_s, d_s) of each stage, in its precision, >= 0, zero outside the valid region of `grids`.
+            (b, h_s, w_s, d_s) of each stage, in its precision, >= 0 but for the last without its ReLU, zero outside the
+            valid region of `grids`.
         """
         x, outputs = self.conv1a(images), []
         for name in (*BASIC, *BOTTLENECKS):
@@ -179,7 +184,8 @@ class WideResNet38(nnx.Module):
             sizes = strided(sizes, block.stride)
             if name in TAPS:
                 outputs.append(u)
-        return (*outputs, keep_valid(nnx.relu(self.bn7(x, train=train)), sizes))
+        x = self.bn7(x, train=train)
+        return (*outputs, keep_valid(nnx.relu(x) if self.final_relu else x, sizes))
 
     def grids(self, sizes: Sizes) -> tuple[Sizes, ...]:
         """Valid sizes of every stage for pictures of these sizes; all int32 (b, 2)."""

@@ -44,6 +44,7 @@ _SYSTEMS = {
         "lpcam_jax.systems.mctformer.system",
         {"mctformer": "MCTformer", "mctformer_lpcam": "MCTformer + LPCAM"},
     ),
+    "edam": Place("lpcam_jax.systems.edam.system", {"edam": "EDAM"}),
     "segmentation": Place("lpcam_jax.systems.deeplab.system"),
     "upernet": Place("lpcam_jax.systems.upernet.system"),
 }

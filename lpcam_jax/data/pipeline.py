@@ -24,10 +24,11 @@ def training_batches(
     batch_size: int,
     seed: int,
     shared: bool = False,
+    shuffled: bool = True,
     start: int = 0,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Batches from step `start` on, without end; each epoch in a new order, its incomplete batch dropped.
+    """Batches from step `start` on, without end; each epoch in a new order, if any, its incomplete batch dropped.
 
     Args:
         source: n >= 1 records; fewer than a batch are repeated within it.
@@ -35,6 +36,7 @@ def training_batches(
         batch_size: b.
         seed: of order and augmentation.
         shared: whether `augmented` has a third argument, a generator in the same state for all records of a batch.
+        shuffled: whether each epoch has a new order; otherwise that of the source.
         start: first step.
         part: (i, p), the i-th of p equal parts of every batch; p divides b. Only its records are read.
 
@@ -47,7 +49,8 @@ def training_batches(
     # grain reads absl's command line flags, which no program but an absl one has parsed.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    order = grain.MapDataset.source(source).seed(seed).shuffle()
+    order = grain.MapDataset.source(source).seed(seed)
+    order = order.shuffle() if shuffled else order
     if len(source) < batch_size:
         order = order.repeat(-(-batch_size // len(source)))
     index, parts = part

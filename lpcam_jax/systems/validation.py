@@ -17,14 +17,17 @@ from ..training.loop import Validation
 from ..training.state import graph_of
 
 
-def mean_precision(function: Function, config: Any, validation: RecordSource, *, every: int) -> Validation | None:
+def mean_precision(
+    function: Function, config: Any, validation: RecordSource, *, every: int, fit: tuple[int, int] | None = None
+) -> Validation | None:
     """Validation by mAP; compiled once.
 
     Args:
         function: (network, pictures, sizes) -> "logits" (b, c).
         config: the run's config.
-        validation: labelled pictures, used whole at the first inference scale; those that cannot be read are left out.
+        validation: labelled pictures, used whole; those that cannot be read are left out.
         every: steps between validations.
+        fit: short and long side that they are brought to, see `plan.Pass`; None: the first inference scale.
 
     Returns:
         Validation that measures the mAP; NaN if no class occurs. Each process computes its share of the pictures. None
@@ -40,7 +43,8 @@ def mean_precision(function: Function, config: Any, validation: RecordSource, *,
         results = network.run(
             function,
             validation,
-            scales=config.inference.scales[:1],
+            scales=(1.0,) if fit else config.inference.scales[:1],
+            fit=fit,
             batches=config.inference,
             description="validation",
             only=processes.share(range(len(validation))),

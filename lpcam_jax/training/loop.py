@@ -56,6 +56,8 @@ class Plan(NamedTuple):
         validation: the validation; None: no validation.
         shared: whether the augmentation draws something for whole batches, see `training_batches`.
         instead: the first state -> what the batches are of, in place of the pictures; None: the pictures.
+        shuffled: whether the batches are of a new order in each epoch; otherwise they are in the order of their source.
+        unit: of what the batch size counts, for the progress bar.
     """
 
     pictures: RecordSource
@@ -68,6 +70,8 @@ class Plan(NamedTuple):
     validation: Validation | None = None
     shared: bool = False
     instead: Callable[[TrainState], Any] | None = None
+    shuffled: bool = True
+    unit: str = "img"
 
 
 def train(job: Job, plan: Plan) -> TrainState:
@@ -107,12 +111,14 @@ def train(job: Job, plan: Plan) -> TrainState:
             batch_size=config.training.batch_size,
             seed=config.seed,
             shared=plan.shared,
+            shuffled=plan.shuffled,
             start=start,
             part=processes.part(),
         ),
         steps=plan.steps,
         validation=plan.validation,
         description=plan.description,
+        unit=plan.unit,
         devices=devices,
     )
 
@@ -213,6 +219,7 @@ def run_steps(
     steps: int,
     validation: Validation | None,
     description: str,
+    unit: str = "img",
     devices: Mesh,
 ) -> TrainState:
     """Run the remaining steps; the last checkpoint is the result.
@@ -225,6 +232,7 @@ def run_steps(
         steps: total number of steps.
         validation: the validation; None: no validation.
         description: label of the progress bar.
+        unit: of what the batch size counts.
         devices: the mesh.
 
     Returns:
@@ -239,7 +247,7 @@ def run_steps(
     feed = batches(start)
     log = MetricsLog(run.metrics_file, start=start) if processes.is_first() else Silence()
     b = training.batch_size
-    bar = tqdm(total=steps * b, initial=start * b, desc=description, unit="img")
+    bar = tqdm(total=steps * b, initial=start * b, desc=description, unit=unit)
     # Reading a loss waits for its step. So it is read when the next step is already on the devices, which then always
     # have work, and the next batch is read and put on them meanwhile.
     unread: dict[int, jax.Array] = {}

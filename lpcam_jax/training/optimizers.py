@@ -75,12 +75,17 @@ def poly(training: Schedule, *, steps: int, hold: int = 1, warm_up: int = 0) -> 
             risen = jnp.minimum(step / warm_up, 1)
             return rate * (risen + _WARM_UP_FROM * (1 - risen))
 
-        if training.optimizer == "adamw":
-            return optax.adamw(schedule, weight_decay=group.decay)
-        decay = optax.add_decayed_weights(group.decay)
-        return optax.chain(decay, optax.sgd(schedule, momentum=training.momentum))
+        return on_schedule(training, group, schedule)
 
     return rule
+
+
+def on_schedule(training: Schedule, group: Group, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The optimizer of a group, as `poly` describes it, with any schedule: step -> learning rate."""
+    if training.optimizer == "adamw":
+        return optax.adamw(schedule, weight_decay=group.decay)
+    decay = optax.add_decayed_weights(group.decay)
+    return optax.chain(decay, optax.sgd(schedule, momentum=training.momentum))
 
 
 def grouped(groups: Mapping[str, Group], group_of: Callable[[Path], str], rule: Rule) -> optax.GradientTransformation:

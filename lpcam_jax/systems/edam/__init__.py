@@ -1,0 +1,1 @@
+"""EDAM: heat maps that are learned by attention between two pictures that share a class."""
