@@ -75,6 +75,7 @@ ENTRIES: tuple[Entry, ...] = (
         *("voc12", "MCTformer", ("mctformer_psa", "mctformer_lpcam_psa"), (71.9, 72.6), (70.6, 72.0)),
         network="deeplab_wrn38",
     ),
+    Entry((2,), "voc12", "EDAM", _SEEDS, (52.8, 54.9), ("edam", "classifier"), ("edam", "lpcam")),
     Entry((2,), "coco14", "IRN", _SEEDS, (33.1, 35.8), ("classifier", "classifier"), _MAPS),
     Entry((2,), "coco14", "IRN", _PSEUDO, (42.5, 46.8), ("irn_cam", "irn_lpcam"), _MASKS),
     *_networks("coco14", "IRN", ("irn_cam", "irn_lpcam"), (42.0, 44.5), (44.0, 47.0)),

@@ -61,11 +61,12 @@ class EDAMSystem(HeatMapSystem[EDAMConfig]):
         return load_edam(config, network)
 
     def inference(self, job: Job, flags: EDAMFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        from ...refine.pictures import refinement
+        from ...results.refinement import refinement
         from ...training.state import trained_state
         from .heatmaps import make_edam_heatmaps
 
-        refined = refinement(flags.refine, background=flags.inference.background, saliency=flags.saliency)
+        options = {"background": flags.inference.background, "saliency": flags.saliency, "out": flags.out}
+        refined = refinement(flags.refine, **options)
         state = trained_state(job.run, devices=job.devices)
         options = {"refinement": refined, "pages": flags.pages}
         return lambda: make_edam_heatmaps(job.run, state, pictures, flags.out, **options)
