@@ -118,6 +118,7 @@ def stages_of(data: DataSet, *flags: str) -> tuple[Stage, ...]:
         stage("amn_cam", "_amn", "classifier", *_CAM),
         stage("amn_lpcam", "_amn", "classifier"),
         *(stage(f"{amn}_irn", "_irn", amn, *_AMN, *_WALK[data]) for amn in ("amn_cam", "amn_lpcam")),
+        *([stage("edam", "_edam")] if data == "voc12" else []),
         stage("mctformer", "_mctformer"),
         *(
             stage(f"{method}_psa", "_psa", "mctformer", "--labels.method", method)
