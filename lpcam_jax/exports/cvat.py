@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import label
 
 from ..data.masks import IGNORE
 from ..report.palette import class_palette
@@ -52,6 +51,8 @@ def cvat_archive(pictures: Iterable[tuple[str, np.ndarray]], class_names: Sequen
 
 def _objects(mask: np.ndarray) -> np.ndarray:
     """The connected regions of all classes, numbered from 1: int (H, W); pixels that share an edge are connected."""
+    from scipy.ndimage import label  # which takes its time to load
+
     numbers = np.zeros(mask.shape, np.int32)
     for value in np.unique(mask[mask > 0]):
         regions, _ = label(mask == value)
