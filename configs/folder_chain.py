@@ -3,9 +3,9 @@
     labels -> classifier -> LPCAM's heat maps -> AMN's -> masks by a CRF -> DeepLabV3+ -> masks of any picture
 
 The steps that brought most on photographs (benchmarks/RESULTS.md), with crops and steps for two cores; on a GPU give
---amn.training.crop 384 --network.training.crop 384 --network.training.steps 5000. --also irn refines AMN's maps by a
-random walk up to learned edges instead, --without amn trains on LPCAM's masks, --without network ends with masks. No
-true mask is needed; with my_data/masks/, every step is scored.
+--amn.training.crop 384 --network.training.crop 384 --network.model.rates 6 12 18 --network.training.steps 5000.
+--also irn refines AMN's maps by a random walk up to learned edges instead, --without amn trains on LPCAM's masks,
+--without network ends with masks. No true mask is needed; with my_data/masks/, every step is scored.
 
 my_data is laid out as for configs/folder.py; resnet50.pth is torchvision's ImageNet file, or any other weights of a
 ResNet-50. --dry-run shows the steps and does nothing.
@@ -31,6 +31,10 @@ def get_chain() -> Chain:
             Stage("classifier", "folder.py"),
             Stage("amn", "folder_amn.py", ("--training.crop", "256", "--training.least-steps", "100")),
             Stage("irn", "folder_irn.py", after={"amn": AFTER_AMN}, optional=True),
-            Stage("network", "folder_deeplab.py", ("--training.crop", "256", "--training.steps", "500")),
+            Stage(
+                *("network", "folder_deeplab.py"),
+                # The head reaches as far as the crop, not further.
+                ("--training.crop", "256", "--model.rates", "4", "8", "12", "--training.steps", "500"),
+            ),
         )
     )
