@@ -13,6 +13,7 @@ from conftest import REPOSITORY
 from test_commands import assert_one_line_error
 from tiny_recipes import TINY
 
+from lpcam_jax.chain.dataset import dataset_digest
 from lpcam_jax.chain.flags import group
 from lpcam_jax.chain.page import write_chain_page
 from lpcam_jax.chain.paper import ENTRIES, stages_of
@@ -101,6 +102,7 @@ def test_pictures_that_others_learn_from_are_not_those_that_are_scored(chain):
         (["--trainning.epochs", "3"], "no stage has such a flag; did you mean --training.epochs?"),
         (["--data.maps", "elsewhere"], "--data.maps is set by the chain"),
         (["--without", "edam"], "--without edam: the stages of this chain are classifier, amn, irn, network."),
+        (["--only", "edam"], "--only edam: the stages of this chain are classifier, irn, network."),
         (["--without", "classifier"], "the stage irn learns from heat maps, and no stage before it makes any."),
         (["--irn.recipe", "nowhere.py"], "there is no recipe nowhere.py"),
         (["--model.weights", "nowhere.npz"], "--model.weights nowhere.npz does not exist; nothing was begun."),
@@ -110,6 +112,13 @@ def test_what_cannot_work_is_said_before_anything_begins(program, chain, tmp_pat
     refused = program("lpcam_jax.__main__", "chain", chain, "--workdir", tmp_path / "W", *words)
     assert_one_line_error(refused, f".*{re.escape(line)}")
     assert not (tmp_path / "W").exists()
+
+
+def test_an_optional_stage_can_be_the_only_one(program, chain, tmp_path):
+    shown = program("lpcam_jax.__main__", "chain", chain, "--workdir", tmp_path / "W", "--dry-run", "--only", "amn")
+    assert shown.code == 0, shown.err
+    assert "amn/train" in shown.out
+    assert "network" not in shown.out
 
 
 def test_a_recipe_of_the_other_kind_says_what_it_is_for(program, chain, tmp_path):
@@ -146,6 +155,31 @@ def test_one_row_needs_only_what_it_builds_on():
     assert chain.names() == ["classifier", "amn_lpcam", "amn_lpcam_irn", "amn_lpcam_irn_deeplabv2"]
     with pytest.raises(UserError, match="--only edam: the stages of this chain are"):
         chain.only(["edam"])
+
+
+def test_another_data_set_sets_aside_what_another_model_made(chain, tmp_path, tiny_runs):
+    workdir, data = tmp_path / "W", tmp_path / "data"
+    data.mkdir()
+    (data / "labels.csv").write_text("name,labels\n")
+    steps = plan(load_chain(str(chain)).only(["classifier"]), group(["--data.root", str(data)]), workdir)
+    progress = Progress(workdir)
+    shutil.copytree(tiny_runs.run("classifier").directory, workdir / "classifier" / "run")
+    for step in steps:
+        progress.begin(step, steps)
+        progress.end(step, finished=True, seconds=1)
+    assert all(verdict.finished for verdict in progress.verdicts(steps).values())
+
+    dataset_digest.cache_clear()  # as in the next process
+    (data / "labels.csv").write_text("name,labels\ncat.jpg,cat\n")
+    train, apply = progress.verdicts(steps).values()
+    assert (train.finished, train.aside) == (False, True)
+    # The classifier is trained again, and is another: infer.py would refuse to go on in its folder.
+    (workdir / "classifier" / "run" / "prototypes.npz").write_bytes(b"others")
+    progress.begin(steps[0], steps)
+    progress.end(steps[0], finished=True, seconds=1)
+    train, apply = progress.verdicts(steps).values()
+    assert train.finished
+    assert (apply.finished, apply.aside, apply.again) == (False, True, "classifier/train is another")
 
 
 def test_the_page_shows_a_picture_through_all_stages(driver, chain, tmp_path, tiny_runs):

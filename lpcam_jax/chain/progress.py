@@ -112,11 +112,11 @@ class Progress:
             return Verdict(False, f"after {', '.join(redone)}", step.action != "score")
         if before == now:
             return Verdict(noted["finished"])
-        if before["data"] != now["data"]:
-            return Verdict(False, "the pictures or labels have changed", step.action == "train")
         if before["takes"] != now["takes"]:
             changed = [key for key in now["takes"] if before["takes"].get(key) != now["takes"][key]]
             return Verdict(False, f"{', '.join(changed)} is another", step.action != "score")
+        if before["data"] != now["data"]:
+            return Verdict(False, "the pictures or labels have changed", step.action == "train")
         what = _changed_words(before["words"], now["words"])
         return Verdict(False, ", ".join(what) or "its recipe has changed", self._starts_over(step, what))
 

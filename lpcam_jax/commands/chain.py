@@ -66,7 +66,9 @@ def main(words: list[str]) -> None:
     own, flags = _own_words(words)
     arguments = parse_flags(Arguments, own, command="chain", description=__doc__)
     workdir = Path(arguments.workdir)
-    chain = load_chain(arguments.recipe).chosen(without=arguments.without, also=arguments.also)
+    chain = load_chain(arguments.recipe)
+    asked_for = {*arguments.only} & {*chain.names()}  # an unknown one is reported below
+    chain = chain.chosen(without=arguments.without, also=(*arguments.also, *asked_for))
     chain = chain.only(arguments.only) if arguments.only else chain
     steps = plan(chain, flags, workdir)
     absent = _check(steps)
@@ -81,7 +83,7 @@ def main(words: list[str]) -> None:
     if absent:
         raise UserError(f"{absent[0]}; nothing was begun.")
     with in_use(workdir, "chain", flag="--workdir"):
-        _run(steps, progress, workdir, chain.names())
+        _run(steps, progress, workdir)
     print(f"all steps are finished: open {workdir / 'index.html'}, which compares them.")
 
 
@@ -131,7 +133,7 @@ def _outline(steps: Sequence[Step], verdicts: dict[str, Verdict], progress: Prog
     return lines
 
 
-def _run(steps: Sequence[Step], progress: Progress, workdir: Path, stages: Sequence[str]) -> None:
+def _run(steps: Sequence[Step], progress: Progress, workdir: Path) -> None:
     """Do what is not finished, and write the page after every step."""
     for number, step in enumerate(steps, 1):
         verdict = progress.verdicts(steps)[step.key]
@@ -159,9 +161,8 @@ def _run(steps: Sequence[Step], progress: Progress, workdir: Path, stages: Seque
 
 def _call(words: Sequence[str]) -> int:
     """Run a command of the package in a process of its own, which ends when this one does; its exit code."""
-    environment = None
     command = [sys.executable, "-m", "lpcam_jax", *words]
-    return subprocess.run(command, env=environment, preexec_fn=_end_with_parent, check=False).returncode
+    return subprocess.run(command, preexec_fn=_end_with_parent, check=False).returncode
 
 
 def _end_with_parent() -> None:
