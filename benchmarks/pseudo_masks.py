@@ -1,12 +1,15 @@
-"""What refinement makes of seeds: CRF and IRN, for CAM, for LPCAM, or for any other maps (--methods taught).
+"""What refinement makes of seeds: the CRF, EDAM's rule and affinity networks, for CAM, LPCAM and any other maps.
 
     python -m benchmarks.pseudo_masks configs/voc_animals_irn.py --ckpt runs/voc_animals --maps heatmaps/ \
         --workdir runs/refined -- --data.root DIR --model.weights thin_resnet50.npz
+    python -m benchmarks.pseudo_masks configs/voc_animals_irn.py configs/voc_animals_psa.py --ckpt runs/voc_animals \
+        --maps heatmaps/ heatmaps_amn/ --methods cam lpcam amn --saliency u2netp.onnx --workdir runs/refined -- ...
 
-heatmaps/ is what infer.py made of labelled pictures with masks, --ckpt the classifier behind it. Seeds are cut at the
-threshold that is best on these pictures, and so are the maps after the random walk; the CRF starts from seeds at that
-threshold, and from larger ones at 0.6 of it, as it shrinks them, and the better counts. An IRNet is trained for each
-method, from labels that two thresholds around the seed's agree on (--sure). What follows -- goes to train.py. Prints
+heatmaps/ is what infer.py made of labelled pictures with masks, --ckpt the classifier behind it; a method's maps are
+those of the first folder that has them. Seeds are cut at the threshold that is best on these pictures, and so are the
+maps after a random walk; the CRF, and EDAM's rule with --saliency, start from seeds at that threshold, and from larger
+ones at 0.6 of it, as the CRF shrinks them, and the better counts. A network is trained for each method and recipe,
+IRNet from labels that two thresholds around the seed's agree on (--sure). What follows -- goes to train.py. Prints
 Markdown for RESULTS.md; a stopped comparison goes on.
 """
 
@@ -15,6 +18,7 @@ import json
 import sys
 from pathlib import Path
 
+from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.config.registry import title
 
 from .segmentation import run
@@ -25,54 +29,86 @@ LARGER = 0.6
 def main() -> None:
     """Compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", help="a recipe of IRNet")
+    parser.add_argument("recipes", nargs="*", metavar="recipe", help="recipes of IRNet or of psa's network")
     parser.add_argument("--ckpt", required=True, help="the classifier behind the heat maps")
-    parser.add_argument("--maps", required=True, help="its heat maps, with scores")
+    parser.add_argument("--maps", required=True, nargs="+", help="folders of infer.py's heat maps, with scores")
     parser.add_argument("--workdir", required=True, help="where runs and masks are kept")
     parser.add_argument("--sure", nargs=2, type=float, default=(0.07, 0.15), metavar=("BELOW", "ABOVE"))
     parser.add_argument("--methods", nargs="+", default=["cam", "lpcam"], help="whose maps (default cam lpcam)")
+    parser.add_argument("--saliency", help="saliency maps, or a U2-Net's weights, for EDAM's rule")
     words = sys.argv[1:]
     own, more = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     arguments = parser.parse_args(own)
-    seeds = json.loads(Path(arguments.maps, "metrics.json").read_text())
-    rows = {method: refined(method, seeds["scores"][method]["best"], arguments, more) for method in arguments.methods}
-    report(rows, seeds["scored"])
+    found = {method: maps_of(method, arguments.maps) for method in arguments.methods}
+    rows = {
+        method: refined(method, maps, metrics["scores"][method]["best"], arguments, more)
+        for method, (maps, metrics) in found.items()
+    }
+    _, metrics = next(iter(found.values()))
+    report(rows, metrics["scored"], ["background", *metrics["protocol"]["class_names"]])
 
 
-def refined(method: str, seed: dict, arguments: argparse.Namespace, more: list[str]) -> dict[str, dict]:
-    """The scores of a method's seeds, of these after the CRF, and of its maps after the random walk."""
-    workdir, threshold = Path(arguments.workdir), seed["threshold"]
-    irn, masks = workdir / f"{method}_irn", workdir / f"{method}_irn_masks"
+def maps_of(method: str, folders: list[str]) -> tuple[str, dict]:
+    """The first folder with a method's maps, and what infer.py measured there."""
+    for folder in folders:
+        metrics = json.loads(Path(folder, "metrics.json").read_text())
+        if method in metrics["scores"]:
+            return folder, metrics
+    sys.exit(f"no scores of {method!r} in {', '.join(folders)}: infer.py writes them where there are true masks.")
+
+
+def refined(method: str, maps: str, seed: dict, arguments: argparse.Namespace, more: list[str]) -> dict[str, dict]:
+    """The scores of a method's seeds, of these after the CRF, and of its maps after every network's random walk."""
+    row = {"seed": seed, "CRF": best_of_two(method, maps, seed, arguments)}
+    if arguments.saliency:
+        row["CRF and saliency"] = best_of_two(method, maps, seed, arguments, "--saliency", arguments.saliency)
+    for recipe in arguments.recipes:
+        name = load_recipe(recipe).kind
+        row[name] = walked(method, maps, seed, recipe, name, arguments, more)
+    return row
+
+
+def best_of_two(method: str, maps: str, seed: dict, arguments: argparse.Namespace, *flags: str) -> dict:
+    """The better score of `refine`, from seeds at the best threshold and from larger ones."""
+    scores = []
+    for threshold in (seed["threshold"], round(LARGER * seed["threshold"], 2)):
+        out = Path(arguments.workdir, f"{method}_{'saliency' if flags else 'crf'}_{threshold:g}")
+        cut = ("--method", method, "--background", threshold, "--pages", "none")
+        run("-m", "lpcam_jax", "refine", "--ckpt", arguments.ckpt, "--maps", maps, "--out", out, *cut, *flags)
+        scores.append(json.loads((out / "metrics.json").read_text())["scores"] | {"threshold": threshold})
+    return max(scores, key=lambda one: one["miou"])
+
+
+def walked(
+    method: str, maps: str, seed: dict, recipe: str, name: str, arguments: argparse.Namespace, more: list[str]
+) -> dict:
+    """The best score of a method's maps after the random walk of a network that is trained for them."""
+    network, masks = (Path(arguments.workdir, f"{method}_{name}{what}") for what in ("", "_masks"))
     below, above = arguments.sure
-    sure = {"background": max(threshold - below, 0.01), "foreground": min(threshold + above, 0.99)}
-    labels = [word for name, value in sure.items() for word in (f"--labels.{name}", f"{value:.2f}")]
-    crf = [after_crf(method, round(factor * threshold, 2), arguments) for factor in (1, LARGER)]
+    sure = {"background": max(seed["threshold"] - below, 0.01), "foreground": min(seed["threshold"] + above, 0.99)}
+    labels = [word for flag, value in sure.items() for word in (f"--labels.{flag}", f"{value:.2f}")]
     run(
-        *("train.py", arguments.recipe, "--data.maps", arguments.maps, "--labels.method", method, *labels),
-        *("--workdir", irn, *more),
+        *("train.py", recipe, "--data.maps", maps, "--labels.method", method, *(labels if name == "irn" else ())),
+        *("--workdir", network, *more),
     )
-    run("infer.py", "--ckpt", irn, "--maps", arguments.maps, "--out", masks)
-    walked = json.loads((masks / "metrics.json").read_text())["maps"]["scores"]["irn"]["best"]
-    return {"seed": seed, "CRF": max(crf, key=lambda one: one["miou"]), "IRN": walked}
+    run("infer.py", "--ckpt", network, "--maps", maps, "--out", masks, "--pages", "none")
+    return json.loads((masks / "metrics.json").read_text())["maps"]["scores"][name]["best"]
 
 
-def after_crf(method: str, threshold: float, arguments: argparse.Namespace) -> dict:
-    """The scores of a method's seeds at a threshold, after the CRF."""
-    out = Path(arguments.workdir, f"{method}_crf_{threshold:g}")
-    cut = ("--method", method, "--background", threshold)
-    run("-m", "lpcam_jax", "refine", "--ckpt", arguments.ckpt, "--maps", arguments.maps, "--out", out, *cut)
-    return json.loads((out / "metrics.json").read_text())["scores"] | {"threshold": threshold}
-
-
-def report(rows: dict[str, dict[str, dict]], pictures: int) -> None:
-    """Print the Markdown."""
-    steps = list(next(iter(rows.values())))
-    print(f"\n| mIoU of {pictures} pictures | {' | '.join(steps)} |\n|{'---|' * (1 + len(steps))}")
+def report(rows: dict[str, dict[str, dict]], pictures: int, classes: list[str]) -> None:
+    """Print the Markdown: the table, and the IoU of every class behind it."""
+    steps = {step: title(step) for step in next(iter(rows.values()))}  # a network's kind -> its name
+    print(f"\n| mIoU of {pictures} pictures | {' | '.join(steps.values())} |\n|{'---|' * (1 + len(steps))}")
     for method, row in rows.items():
         cells = [f"{100 * one['miou']:.1f} (threshold {one['threshold']:g})" for one in row.values()]
         print(f"| {title(method)} | {' | '.join(cells)} |")
+    print(f"\n| IoU | {' | '.join(classes)} | FP | FN |\n|{'---|' * (3 + len(classes))}")
+    for method, row in rows.items():
+        for step, one in row.items():
+            cells = [f"{100 * value:.1f}" for value in (*one["iou"], one["fp"], one["fn"])]
+            print(f"| {title(method)}, {steps[step]} | {' | '.join(cells)} |")
     print("\nmIoU with the background, 255 ignored; thresholds are the best on these pictures, for the CRF of two;")
-    print("no CRF after the random walk.")
+    print("no CRF after a random walk.")
 
 
 if __name__ == "__main__":

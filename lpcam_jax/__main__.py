@@ -34,7 +34,7 @@ COMMANDS = {
     "convert": "convert pretrained PyTorch weights to this package's format, with a report",
     "doctor": "what is installed here, what is missing for what, and the machine",
     "evaluate": "score a folder of maps or masks against any data set with masks",
-    "export": "export maps, masks (COCO, YOLO, CVAT, ...) and runs (Hugging Face Hub, StableHLO) to others",
+    "export": "export maps, masks (COCO, YOLO, CVAT, ...) and runs (ONNX, Hugging Face Hub) to others",
     "faithfulness": "how faithful heat maps are to their classifier: insertion, deletion, average drop, ROAD",
     "paper": "the paper's tables, the chain's stage of each number, and ours beside it",
     "refine": "pseudo masks from a folder of heat maps, by a CRF or saliency; no training",

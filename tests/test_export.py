@@ -5,9 +5,6 @@ import io
 import json
 import pickletools
 import shutil
-import subprocess
-import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +17,7 @@ from test_heatmaps import arrays_of, strictly_parsed, times_of
 
 from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.data.masks import read_mask
-from lpcam_jax.data.pictures import Pictures, read_picture
-from lpcam_jax.prototype_activation import directions
-from lpcam_jax.systems.lpcam.maps import map_pictures
-from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes, save_prototypes
 from lpcam_jax.training.run import Run
-from lpcam_jax.training.state import inference_network, network_of, trained_state
 
 # A ring and a pixel that touches it, whole, nothing, and ignored pixels inside and around.
 MASKS = {
@@ -213,62 +205,6 @@ def test_what_was_corrected_in_labelme_is_kept(export, masks, tmp_path):
     assert strictly_parsed(tmp_path / "labelme" / "whole.json")["imagePath"] == "whole.jpg"
 
 
-# stablehlo
-
-# In a process of its own, which has never heard of this package.
-LOAD = """
-import json, sys
-import numpy as np
-exec("\\n".join(json.load(open("model.hlo.json"))["load"][:2]))
-pictures = np.load("pictures.npy")
-for count in (len(pictures), 1):
-    maps = program.call(pictures[:count])
-    np.savez(f"maps_{count}.npz", **maps)
-assert "lpcam_jax" not in sys.modules
-print(*program.platforms)
-"""
-
-
-def test_the_program_maps_as_infer_does(export, trained, mesh, tmp_path):
-    for seed in range(3):
-        picture(tmp_path / "pictures" / f"{seed}.png", size=SIDE[::-1], seed=seed)
-    paths = sorted((tmp_path / "pictures").iterdir())
-    np.save(tmp_path / "pictures.npy", np.stack([read_picture(path) for path in paths]))
-    run = Run.open(shutil.copytree(trained, tmp_path / "run"))
-    state, plain = trained_state(run, devices=mesh), load_prototypes(run)
-    taught = directions(plain)[::-1]  # anything but LPCAM's
-    save_prototypes(run, plain._replace(taught=taught), step=int(state.step))
-    finished = export("stablehlo", "--ckpt", run.directory, tmp_path / "model.hlo", "--side", *SIDE)
-    assert finished.code == 0, finished.err
-    loaded = subprocess.run([sys.executable, "-c", LOAD], cwd=tmp_path, capture_output=True, text=True)
-    assert loaded.returncode == 0, loaded.stderr
-    assert loaded.stdout.split() == ["cpu", "cuda", "tpu"]
-
-    classes = len(run.class_names)
-    results = map_pictures(
-        inference_network(run.config, state, classes, devices=mesh),
-        load_prototypes(run),
-        Pictures(paths, run.class_names),
-        stride=network_of(run.config, classes).backbone.strides[-1],
-        inference=replace(run.config.inference, scales=(1.0,), probability=0.0),
-    )
-    found = arrays_of(tmp_path / "maps_3.npz")
-    assert found["lpcam"].dtype == np.float32
-    assert found["lpcam"].max() > 0.5
-    for index, _, expected in results:
-        assert len(expected.classes) == len(run.class_names)
-        for method in ("cam", "lpcam", "taught"):
-            np.testing.assert_allclose(np.moveaxis(found[method][index], -1, 0), expected.maps[method], atol=5e-4)
-        np.testing.assert_allclose(found["probabilities"][index], expected.probabilities, atol=1e-6)
-    for name, array in arrays_of(tmp_path / "maps_1.npz").items():
-        np.testing.assert_allclose(array, found[name][:1], atol=1e-5)
-
-    about = strictly_parsed(tmp_path / "model.hlo.json")
-    assert about["class_names"] == list(run.class_names)
-    assert list(about["outputs"]) == ["cam", "lpcam", "taught", "probabilities"]
-    assert about["outputs"]["lpcam"].startswith(f"float32 (b, {SIDE[0]}, {SIDE[1]}, {len(run.class_names)})")
-
-
 # What is wrong, in one line
 
 
@@ -294,13 +230,11 @@ def test_the_program_maps_as_infer_does(export, trained, mesh, tmp_path):
         ),
         (("labelme", "--masks", "segmented", "file"), r"cannot write 'file/a.json'"),
         (("stablehlo", "--ckpt", "none", "a"), r"none holds no run"),
-        (
-            ("stablehlo", "--ckpt", "segmentation", "a"),
-            r"holds a run of kind segmentation, not classifier; name another",
-        ),
+        (("stablehlo", "--ckpt", "irn", "a"), r"irn holds a run of kind irn, of which no program is exported"),
+        (("onnx", "--ckpt", "segmentation", "a"), r"segmentation .*train.py"),
     ],
 )
-def test_what_cannot_be_exported(export, masks, segmentation_recipe, monkeypatch, words, pattern):
+def test_what_cannot_be_exported(export, masks, segmentation_recipe, irn_recipe, monkeypatch, words, pattern):
     monkeypatch.chdir(masks.parent)
     write_maps(Path("mine/a.npz"), classes=np.array([0]), other=np.ones((1, 2, 2)))
     write_mask(Path("segmented/masks/a.png"), [[0, 1]])
@@ -308,6 +242,7 @@ def test_what_cannot_be_exported(export, masks, segmentation_recipe, monkeypatch
     picture(Path("other/b.jpg"))
     Path("file").write_text("")
     Run.create("segmentation", load_recipe(segmentation_recipe), ("cat",))
+    Run.create("irn", load_recipe(irn_recipe), ("cat",))
     assert_one_line_error(export(*words), pattern)
     assert json.loads(Path("segmented/protocol.json").read_text()) == {"class_names": ["cat"]}
 

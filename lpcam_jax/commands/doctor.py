@@ -22,6 +22,7 @@ from ..machine.errors import UserError
 EXTRAS = {
     "tensorboard": "the curves of training in TensorBoard, too",
     "hub": "weights and models on the Hugging Face Hub, hf:OWNER/NAME",
+    "onnx": "export --format onnx",
     "formats": "pictures in HEIC and JPEG XL",
     "test": "to run the tests",
     "parity": "to compare networks with those of torch in the tests",

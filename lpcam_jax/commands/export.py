@@ -6,6 +6,7 @@
     python -m lpcam_jax export --format yolo --masks heatmaps/ --out yolo/
     python -m lpcam_jax export --format hub --ckpt runs/demo --out demo_model/ --results heatmaps/
     python -m lpcam_jax export --format stablehlo --ckpt runs/demo --out classifier_lpcam.stablehlo
+    python -m lpcam_jax export --format onnx --ckpt runs/demo --side 96 128 --out classifier_lpcam.onnx
 
 irn: ID.npy, the pickled dict (keys, cam, high_res) used by the PyTorch repositories of the IRN family. Opening a pickle
 executes code: share these only with people who trust you. This package never opens one.
@@ -16,8 +17,9 @@ class becomes a pixel-exact polygon, with holes joined to the outline by a slit;
 region. Existing LabelMe files are kept, since they may have been corrected by hand. cvat: an archive of masks,
 Segmentation mask 1.1.
 
-stablehlo: classifier and LPCAM (and LPCAM-T, if the run has it) as one program for CPU, CUDA and TPU; FILE.json beside
-it describes how to load it.
+stablehlo, onnx: the network as one program, of a fixed size of pictures (--side) and any number of them: classifier
+and LPCAM (and LPCAM-T, if the run has it), or a segmentation network with its masks. FILE.json beside it describes how
+to load it: StableHLO by JAX on CPU, CUDA and TPU, ONNX by onnxruntime and many others (pip install 'lpcam_jax[onnx]').
 
 hub: the finished run of any system as a folder to hand on, or to upload to the Hugging Face Hub: parameters, config,
 prototypes and a model card, README.md. lpcam_jax.load, infer.py --ckpt and --model.weights open it, and hf:OWNER/NAME.
@@ -27,12 +29,13 @@ prototypes and a model card, README.md. lpcam_jax.load, infer.py --ckpt and --mo
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..config import at_precision
 from ..config.command_line import parse_flags
 from ..config.recipes import value_of_flag
 from ..data.masks import MaskFolder, expect_numbered
@@ -47,6 +50,7 @@ from ..results.predictions import ids_in, open_method
 from ..training.run import Run
 
 if TYPE_CHECKING:
+    from ..exports.programs import Program
     from ..training.checkpoints import TrainState
 
 
@@ -54,10 +58,10 @@ if TYPE_CHECKING:
 class Arguments:
     """Format and output path; the other flags depend on the format."""
 
-    format: Literal["irn", "coco", "labelme", "yolo", "label-studio", "cvat", "stablehlo", "hub"]
+    format: Literal["irn", "coco", "labelme", "yolo", "label-studio", "cvat", "stablehlo", "onnx", "hub"]
     """output format"""
     out: str
-    """output folder; coco, label-studio, cvat and stablehlo: output file; hub: a new folder"""
+    """output folder; coco, label-studio, cvat, stablehlo and onnx: output file; hub: a new folder"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,23 +141,41 @@ def _write_masks(arguments: MaskArguments, out: Path) -> None:
 
 
 def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
-    from ..systems.lpcam.stablehlo import description, export_classifier
-    from ..systems.prototyping.stored_prototypes import load_prototypes
-    from ..training.state import trained_state
+    from ..exports.programs import PLATFORMS, description, load_stablehlo, stablehlo
 
+    program = _program(arguments, out)
+    values = description(program, load=load_stablehlo(out.name), platforms=list(PLATFORMS))
+    _write_program(program, stablehlo(program), values, out)
+
+
+def _write_onnx(arguments: ModelArguments, out: Path) -> None:
+    from ..exports.onnx import load_onnx, onnx_model
+    from ..exports.programs import description
+
+    program = _program(arguments, out, precision="float32")  # of bfloat16, ONNX's runtimes have few operators
+    values = description(program, load=load_onnx(out.name, program.outputs))
+    _write_program(program, onnx_model(program), values, out)
+
+
+def _program(arguments: ModelArguments, out: Path, precision: str = "") -> "Program":
+    """The program of the run, at its own precision or at another."""
     devices.start()
-    run = Run.open(arguments.ckpt).expect("classifier")
+    run = Run.open(arguments.ckpt)
     _keep_apart(out, run.directory)
-    size = arguments.side or (run.config.training.crop,) * 2
+    config = run.config
+    size = arguments.side or (config.training.crop,) * 2
     if min(size) < 1:
         raise UserError(f"--side {size[0]} {size[1]}: give height and width, each at least 1.")
-    prototypes = load_prototypes(run)
-    state = trained_state(run, devices=devices.mesh())
-    content = export_classifier(run, state, prototypes, size).serialize()
+    if precision:
+        config = replace(config, inference=replace(config.inference, precision=precision))
+    return run.system.program(run, at_precision(config), size)
+
+
+def _write_program(program: "Program", content: bytes, values: dict[str, Any], out: Path) -> None:
     write_atomically(out, content)
-    values = description(run, state, prototypes, size, out.name)
     write_json(Path(f"{out}.json"), values)
-    print(f"{out} ({len(content) / 1e6:.1f} MB) takes pictures of {size[0]}x{size[1]}; {out}.json describes it.")
+    size = "x".join(map(str, program.size))
+    print(f"{out} ({len(content) / 1e6:.1f} MB) takes pictures of {size}; {out}.json describes it.")
 
 
 def _write_hub(arguments: HubArguments, out: Path) -> None:
@@ -195,6 +217,7 @@ FORMATS: dict[str, tuple[type, Callable[[Any, Path], None]]] = {
     **dict.fromkeys(WRITERS, (MaskArguments, _write_masks)),
     "hub": (HubArguments, _write_hub),
     "stablehlo": (ModelArguments, _write_stablehlo),
+    "onnx": (ModelArguments, _write_onnx),
 }
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flax import nnx
 
     from ..backbones.weights.fill import Loaded
+    from ..exports.programs import Program
 
 C = TypeVar("C")
 Metrics = dict[str, Any]
@@ -155,6 +156,19 @@ class System(ABC, Generic[C]):
             UserError: the run is not finished; or this kind is not loaded, as most are not.
         """
         raise UserError(f"{run.directory} holds a run of kind {self.kind}, which is not loaded; use infer.py.")
+
+    def program(self, run: Run, config: C, size: tuple[int, int]) -> "Program":
+        """The network of a finished run as one function of pictures, for `lpcam_jax.exports`.
+
+        Args:
+            run: the run.
+            config: that of the run, at the precision of the program.
+            size: (H, W) of the pictures.
+
+        Raises:
+            UserError: the run is not finished; or this kind is not exported, as most are not.
+        """
+        raise UserError(f"{run.directory} holds a run of kind {self.kind}, of which no program is exported.")
 
     def companions(self, run: Run) -> Sequence[Path]:
         """The files of a finished run that its use needs beside the network, such as prototypes.npz; checked.

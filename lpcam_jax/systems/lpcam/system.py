@@ -13,6 +13,8 @@ from .config import LPCAMConfig, LPCAMInference
 if TYPE_CHECKING:
     from flax import nnx
 
+    from ...exports.programs import Program
+
 CLASSIFIER, PROTOTYPES = "classifier", "prototypes"
 
 
@@ -79,6 +81,15 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
         from .trained_model import TrainedModel
 
         return TrainedModel(run)
+
+    def program(self, run: Run, config: LPCAMConfig, size: tuple[int, int]) -> "Program":
+        from ...machine.devices import mesh
+        from ...training.state import trained_state
+        from ..prototyping.stored_prototypes import load_prototypes
+        from .program import classifier_program
+
+        prototypes = load_prototypes(run)
+        return classifier_program(run, config, trained_state(run, devices=mesh()), prototypes, size)
 
 
 system = LPCAM()

@@ -2,11 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ...data.records import RecordSource
 from ...training.run import Job, Run
 from ..base import InferFlags, Metrics, Preparation, System
+
+if TYPE_CHECKING:
+    from ...exports.programs import Program
 
 C = TypeVar("C")
 SEGMENTATION = "segmentation"
@@ -54,6 +57,13 @@ class SegmentationSystem(System[C]):
         from .trained_segmenter import TrainedSegmenter
 
         return TrainedSegmenter(run)
+
+    def program(self, run: Run, config: C, size: tuple[int, int]) -> "Program":
+        from ...machine.devices import mesh
+        from ...training.state import trained_state
+        from .program import segmentation_program
+
+        return segmentation_program(run, config, trained_state(run, devices=mesh()), size)
 
     def describe(self, metrics: Metrics) -> Iterator[str]:
         from ...results.masks import describe
