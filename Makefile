@@ -22,7 +22,7 @@ demo-segmentation: demo    ## the last step: train DeepLab on the demo's seeds, 
 		--rows cam lpcam -- --model.weights runs/demo
 
 test: .venv/ready-dev      ## run the tests
-	$(PYTEST) -m "not rest"
+	$(PYTEST) -m "not rest and not optimized"
 
 # What compares numbers is compiled with all optimizations, as users compile it. Some of the rest waits for time-outs.
 test-all: .venv/ready-dev  ## run the rest: what takes long or needs a browser, and the numbers of optimized programs

@@ -7,10 +7,10 @@
 
 heatmaps/ is what infer.py made of labelled pictures with masks, --ckpt the classifier behind it; a method's maps are
 those of the first folder that has them. Seeds are cut at the threshold that is best on these pictures, and so are the
-maps after a random walk; the CRF, and EDAM's rule with --saliency, start from seeds at that threshold, and from larger
-ones at 0.6 of it, as the CRF shrinks them, and the better counts. A network is trained for each method and recipe,
-IRNet from labels that two thresholds around the seed's agree on (--sure). What follows -- goes to train.py. Prints
-Markdown for RESULTS.md; a stopped comparison goes on.
+maps after IRN's random walk; psa's begins at that of the seeds. The CRF, and EDAM's rule with --saliency, start from
+seeds at that threshold, and from larger ones at 0.6 of it, as the CRF shrinks them, and the better counts. A network
+is trained for each method and recipe, IRNet from labels that two thresholds around the seed's agree on (--sure). What
+follows -- goes to train.py. Prints Markdown for RESULTS.md; a stopped comparison goes on.
 """
 
 import argparse
@@ -91,8 +91,11 @@ def walked(
         *("train.py", recipe, "--data.maps", maps, "--labels.method", method, *(labels if name == "irn" else ())),
         *("--workdir", network, *more),
     )
-    run("infer.py", "--ckpt", network, "--maps", maps, "--out", masks, "--pages", "none")
-    return json.loads((masks / "metrics.json").read_text())["maps"]["scores"][name]["best"]
+    # psa's walk begins with a map of the background, so it is done for one threshold; IRN's maps are cut at any.
+    cut = () if name == "irn" else ("--inference.background", seed["threshold"])
+    run("infer.py", "--ckpt", network, "--maps", maps, "--out", masks, "--pages", "none", *cut)
+    metrics = json.loads((masks / "metrics.json").read_text())
+    return metrics["scores"] | {"threshold": cut[1]} if cut else metrics["maps"]["scores"][name]["best"]
 
 
 def report(rows: dict[str, dict[str, dict]], pictures: int, classes: list[str]) -> None:

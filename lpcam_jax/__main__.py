@@ -5,6 +5,7 @@
     python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --workdir runs/mine
     python -m lpcam_jax check-data my_data
     python -m lpcam_jax convert resnet50.pth --out weights/
+    python -m lpcam_jax demo-app --ckpt runs/demo
     python -m lpcam_jax doctor
     python -m lpcam_jax evaluate configs/shapes.py --predictions heatmaps/ --out scores/
     python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
@@ -32,6 +33,7 @@ COMMANDS = {
     "check-data": "check a folder of pictures, labels and masks for errors and oddities, with how to fix them",
     "chain": "run a chain: from labels to a segmentation network, all steps by one command",
     "convert": "convert pretrained PyTorch weights to this package's format, with a report",
+    "demo-app": "a page in the browser that maps the pictures one drops on it, with a trained run",
     "doctor": "what is installed here, what is missing for what, and the machine",
     "evaluate": "score a folder of maps or masks against any data set with masks",
     "export": "export maps, masks (COCO, YOLO, CVAT, ...) and runs (ONNX, Hugging Face Hub) to others",

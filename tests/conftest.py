@@ -292,4 +292,6 @@ def pytest_addoption(parser):
     parser.addoption("--on-cpu", action="store_true", help="run the tests of accelerators without one, to try them")
     parser.addoption("--heatmaps", help="a folder of infer.py to look at in the browser, instead of the tests' own")
     parser.addoption("--screenshots", help="a folder for pictures of what the browser shows")
-    parser.addoption("--kills", type=int, default=2, help="how often tests/test_kills.py kills each program")
+    parser.addoption(
+        "--kills", type=int, default=2, help="how often tests/test_kills.py and test_chain.py kill a program"
+    )

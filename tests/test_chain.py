@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browsing import Browser
 from conftest import REPOSITORY
@@ -215,8 +216,11 @@ def outcome(results: Path) -> dict[str, bytes]:
 
 @pytest.mark.rest
 @pytest.mark.minutes
-def test_a_chain_is_continued_and_repeats_only_what_has_changed(start_program, program, chain, tmp_path, tiny_runs):
-    workdir = tmp_path / "W"
+def test_a_chain_is_continued_and_repeats_only_what_has_changed(
+    start_program, program, chain, tmp_path, tiny_runs, pytestconfig
+):
+    """`--kills 20` kills it twenty times, at any moment."""
+    workdir, rng = tmp_path / "W", np.random.default_rng(0)
 
     def command(*words):
         return ("-m", "lpcam_jax", "chain", chain, "--workdir", workdir, "--without", "irn", *words)
@@ -230,20 +234,22 @@ def test_a_chain_is_continued_and_repeats_only_what_has_changed(start_program, p
         return json.loads((workdir / "chain.json").read_text())["steps"]
 
     # Killed in every step; what has ended is not done again.
-    for step in ("classifier/train", "classifier/apply", "network/train", "network/apply"):
-        process = start_program(*command())
-        for line in process.stdout:
-            if f"] {step}: " in line:
-                break
-        time.sleep(0.5)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert not done()[step]["finished"]
-    said = finish()
-    assert "classifier/train finished" in said
-    assert "network/apply to be continued" in said
-    for stage, kind in (("classifier", "classifier"), ("network", "segmentation")):
-        assert outcome(workdir / stage / "results") == outcome(tiny_runs.results(kind).directory)
+    for life in range(max(pytestconfig.getoption("--kills") // 4, 1)):
+        shutil.rmtree(workdir, ignore_errors=True)
+        for step in ("classifier/train", "classifier/apply", "network/train", "network/apply"):
+            process = start_program(*command())
+            for line in process.stdout:
+                if f"] {step}: " in line:
+                    break
+            time.sleep(rng.uniform(0, 10) if life else 0.5)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            assert life or not done()[step]["finished"]
+        said = finish()
+        assert life or "classifier/train finished" in said
+        assert life or "network/apply to be continued" in said
+        for stage, kind in (("classifier", "classifier"), ("network", "segmentation")):
+            assert outcome(workdir / stage / "results") == outcome(tiny_runs.results(kind).directory)
     page = (workdir / "index.html").read_text()
     assert "4 of 4 steps are finished." in page
     assert "not finished" not in page

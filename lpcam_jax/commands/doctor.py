@@ -22,6 +22,7 @@ from ..machine.errors import UserError
 EXTRAS = {
     "tensorboard": "the curves of training in TensorBoard, too",
     "hub": "weights and models on the Hugging Face Hub, hf:OWNER/NAME",
+    "app": "demo-app, a page in the browser that maps pictures",
     "onnx": "export --format onnx",
     "formats": "pictures in HEIC and JPEG XL",
     "test": "to run the tests",

@@ -124,6 +124,19 @@ def mask_panel(
     return _grid([row, *legend], (max(size[0], _NARROWEST), size[1]))
 
 
+def strip_panel(strips: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+    """Draw pictures below each other, each with a caption above it.
+
+    Args:
+        strips: caption and picture, uint8 (H, W, 3), of at least one.
+
+    Returns:
+        uint8 (H', W', 3).
+    """
+    sizes = [strip.shape[1::-1] for _, strip in strips]
+    return _grid([[(caption, None, strip)] for caption, strip in strips], tuple(map(max, zip(*sizes, strict=True))))
+
+
 def png(image: np.ndarray) -> bytes:
     """Encode uint8 (H, W, 3) as PNG at the fastest compression level, which costs a few percent in size."""
     buffer = io.BytesIO()

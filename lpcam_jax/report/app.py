@@ -1,0 +1,196 @@
+"""The page of `demo-app`: a trained run in the browser, by Gradio.
+
+picture, classes -> maps of all methods, drawn over the picture
+threshold        -> seed;  by a CRF -> pseudo mask;  both drawn anew from the maps that are there
+"""
+
+import io
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .. import __version__
+from ..config.registry import title
+from ..machine.errors import UserError
+from ..machine.files import write_atomically
+from ..machine.programs import as_called
+from ..refine.pictures import crf_labels, cut
+from ..seeds import with_class_values
+from ..systems.lpcam.trained_model import NamedMaps, TrainedModel
+from ..systems.prototyping.prototype_patches import read_patches, strip_file
+from ..training.run import Run
+from .overlays import mask_panel, overlay, strip_panel
+from .palette import mask_png
+
+_BUTTONS = ["download", "fullscreen"]
+# No font comes from elsewhere.
+_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
+
+
+def app_of(run: Run) -> Any:
+    """The page of a finished run.
+
+    Args:
+        run: of a classifier, or of a segmentation network.
+
+    Returns:
+        gradio.Blocks.
+
+    Raises:
+        UserError: Gradio is not installed; or the run is not finished, or of another kind.
+    """
+    gradio = _gradio()
+    model = run.system.as_function(run)
+    with gradio.Blocks(title=f"lpcam_jax: {run.directory.name}", analytics_enabled=False) as page:
+        gradio.Markdown(f"### {_plain(run.directory.name)}\n{_plain(', '.join(run.class_names))}")
+        if isinstance(model, TrainedModel):
+            _maps(gradio, model, run)
+        else:
+            _masks(gradio, model)
+        gradio.Markdown(f"lpcam_jax {__version__}. Pictures stay on the machine that serves this page.")
+    return page
+
+
+def serve(page: Any, host: str, port: int) -> None:
+    """Serve the page until Ctrl-C.
+
+    Args:
+        page: gradio.Blocks.
+        host: address to listen on.
+        port: port to listen on; 0: any that is free.
+
+    Raises:
+        UserError: nothing can listen there.
+    """
+    gradio = _gradio()
+    try:
+        with socket.create_server((host, port)) as probe:
+            port = probe.getsockname()[1]
+    except OSError as error:
+        raise UserError(f"--host {host} --port {port}: {error}; choose another, such as --port 0.") from None
+    print(as_called(f"http://{host}:{port} shows the page; Ctrl-C ends it."), flush=True)
+    theme = gradio.themes.Base(**_FONTS)
+    page.launch(server_name=host, server_port=port, quiet=True, share=False, theme=theme, footer_links=[])
+
+
+def _maps(gradio: Any, model: TrainedModel, run: Run) -> None:
+    """Heat maps, seeds, pseudo masks and prototypes of a classifier."""
+    names, background = list(run.class_names), run.config.inference.background
+    with gradio.Row():
+        with gradio.Column(scale=1):
+            picture = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="picture")
+            classes = gradio.Dropdown(names, multiselect=True, label="classes (none: those it predicts)")
+            button = gradio.Button("Map", variant="primary")
+            threshold = gradio.Slider(0.01, 0.99, value=background, step=0.01, label="seed threshold")
+            refined = gradio.Checkbox(label="by a CRF: the pseudo mask")
+            found = gradio.Label(num_top_classes=5, label="probabilities")
+        with gradio.Column(scale=3):
+            heat = gradio.Gallery(label="heat maps", columns=3, object_fit="contain", height="auto", buttons=_BUTTONS)
+            mask = gradio.Image(label="mask", format="png", buttons=_BUTTONS)
+            with gradio.Row():
+                files = [gradio.File(label=label) for label in ("maps (.npz)", "mask (.png)")]
+            strips = gradio.Image(label="what the prototypes are made of", format="png", buttons=_BUTTONS)
+    mapped = gradio.State()
+
+    def draw(path: str | None, chosen: list[str]) -> tuple:
+        if not path:
+            raise gradio.Error("There is no picture yet: drop one on the left.")
+        maps: NamedMaps = _told(gradio, lambda: model(path, classes=chosen or None))
+        pictures = [
+            (overlay(maps.image, stack[..., k]), f"{title(method)}: {name}")
+            for k, name in enumerate(maps.names)
+            for method, stack in maps.maps.items()
+        ]
+        patches = _strips(model, run, maps.classes.tolist())
+        arrays = {method: np.moveaxis(stack, -1, 0).astype(np.float16) for method, stack in maps.maps.items()}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, classes=maps.classes, names=np.array(maps.names), **arrays)
+        return maps, maps.probabilities, pictures, patches, _file("maps.npz", buffer.getvalue())
+
+    def cut_out(maps: NamedMaps | None, background: float, by_crf: bool) -> tuple:
+        if maps is None:
+            return None, None
+        *_, last = maps.maps.values()
+        labels = cut(np.moveaxis(last, -1, 0), background)
+        if by_crf:
+            [labels] = crf_labels(maps.image, [labels], len(maps.classes) + 1)
+        return _drawn(with_class_values(labels, maps.classes), maps.image, model.class_names)
+
+    drawn = button.click(draw, [picture, classes], [mapped, found, heat, strips, files[0]])
+    settings, outputs = [mapped, threshold, refined], [mask, files[1]]
+    drawn.success(cut_out, settings, outputs)
+    threshold.release(cut_out, settings, outputs)
+    refined.change(cut_out, settings, outputs)
+
+
+def _masks(gradio: Any, model: Any) -> None:
+    """Masks of a segmentation network."""
+    with gradio.Row():
+        with gradio.Column(scale=1):
+            picture = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="picture")
+            button = gradio.Button("Segment", variant="primary")
+        with gradio.Column(scale=3):
+            mask = gradio.Image(label="mask", format="png", buttons=_BUTTONS)
+            file = gradio.File(label="mask (.png)")
+
+    def segment(path: str | None) -> tuple:
+        if not path:
+            raise gradio.Error("There is no picture yet: drop one on the left.")
+        found = _told(gradio, lambda: model(path))
+        return _drawn(found.mask, found.image, model.class_names)
+
+    button.click(segment, [picture], [mask, file])
+
+
+def _drawn(mask: np.ndarray, image: np.ndarray, class_names: Sequence[str]) -> tuple[np.ndarray, str]:
+    """A mask over its picture with a legend, and the file with its values."""
+    return mask_panel(image, mask, None, class_names, caption="mask"), _file("mask.png", mask_png(mask))
+
+
+def _strips(model: TrainedModel, run: Run, classes: Sequence[int]) -> np.ndarray | None:
+    """Patches of the kept prototypes of these classes and their contexts; None for a packed run, which has none."""
+    stored, strips = read_patches(run.directory, model.prototypes), []
+    for n in classes if stored else ():
+        for context, kind in ((False, "class"), (True, "context")):
+            for cluster, prototype in enumerate(stored["classes"][n][kind]):
+                file = strip_file(run.directory, n, cluster, context=context)
+                if prototype["kept"] and file.exists():
+                    caption = f"{run.class_names[n]}: {'its context' if context else 'a part of it'}"
+                    strips.append((caption, np.asarray(Image.open(file).convert("RGB"))))
+    return strip_panel(strips) if strips else None
+
+
+def _file(name: str, content: bytes) -> str:
+    """A file to download, in a new folder of the system's for temporary files."""
+    path = Path(tempfile.mkdtemp(prefix="lpcam_")) / name
+    write_atomically(path, content)
+    return str(path)
+
+
+def _told(gradio: Any, work: Callable[[], Any]) -> Any:
+    """Do some work; what is wrong with its input is shown on the page."""
+    try:
+        return work()
+    except UserError as error:
+        raise gradio.Error(str(error)) from None
+
+
+def _plain(text: str) -> str:
+    """Text as Markdown shows it letter by letter."""
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#+-.!|~&$^" else letter for letter in text)
+
+
+def _gradio() -> Any:
+    """The package; UserError if it is not installed."""
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError(
+            f"demo-app needs Gradio ({error}): pip install 'lpcam_jax[app]', or pip install gradio."
+        ) from None
+    return gradio
