@@ -1,7 +1,7 @@
 """Six animal classes of VOC 2012 with a half-width ResNet-50: the whole method on real photographs, on two CPU cores.
 
-Expected (`benchmarks/RESULTS.md`): validation mAP 0.92; seeds of the 437 pictures of train.txt, each at its best
-threshold, mIoU over 7: CAM 52, LPCAM 60. About 15 minutes of training and 10 of heat maps.
+Expected (`benchmarks/RESULTS.md`): validation mAP 0.90; seeds of the 437 pictures of train.txt, each at its best
+threshold, mIoU over 7: CAM 53, LPCAM 62. Ten minutes of training and five of heat maps on two quiet cores.
 
     python train.py configs/voc_animals.py --data.root DIR --model.weights thin_resnet50.npz --workdir runs/voc_animals
     python infer.py --ckpt runs/voc_animals --out heatmaps/
