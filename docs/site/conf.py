@@ -22,6 +22,7 @@ html_title = "lpcam_jax"
 html_static_path = ["style"]
 html_css_files = ["style.css"]
 html_copy_source = False
+html_show_search_summary = False  # its scripts may not read pages from a disk
 html_permalinks_icon = "#"
 smartquotes = False  # --flags stay
 highlight_language = "text"
