@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo demo-pseudo-masks demo-segmentation test test-all lint format benchmark clean
+.PHONY: help demo demo-pseudo-masks demo-segmentation test test-all lint format docs benchmark clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 22
@@ -37,11 +37,14 @@ format: .venv/ready-dev    ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/ready-docs     ## build the documentation as a site, site/index.html; a link that leads nowhere ends it
+	JAX_PLATFORMS=cpu $(BIN)/python docs/site site
+
 benchmark: .venv/ready-dev .venv-bench/ready ## time every stage beside its peers; fails when we got slower
 	$(BIN)/python -m benchmarks
 
 clean:           ## remove .venv and all results
-	rm -rf .venv .venv-bench .bench runs heatmaps masks
+	rm -rf .venv .venv-bench .bench runs heatmaps masks site
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lpcam_jax needs Python 3.11 or newer; set PYTHON=python3.12")'
@@ -51,6 +54,10 @@ clean:           ## remove .venv and all results
 
 .venv/ready-dev: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	touch $@
+
+.venv/ready-docs: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 
 # The peers that benchmarks compare with, apart from everything else.

@@ -29,6 +29,7 @@ EXTRAS = {
     "parity": "to compare networks with those of torch in the tests",
     "bench": "to compare the CRF with the usual one",
     "lint": "to check the style of the code",
+    "docs": "to build the documentation as a site",
 }
 
 
