@@ -235,7 +235,10 @@ def test_the_first_pictures_are_of_all_classes(tmp_path):
 def test_pictures_alone_have_no_labels(tmp_path):
     pictures(tmp_path / "images", "a.jpg")
     assert read_labels(tmp_path, refuse).origin is None
-    assert "no labels: neither labels.csv, COCO, VOC, LabelMe or YOLO nor one folder per class" in refusal(tmp_path)
+    assert (
+        "no labels: neither labels.csv, COCO, VOC, LabelMe, YOLO, Label Studio or CVAT nor one folder per class"
+        in refusal(tmp_path)
+    )
 
 
 # LabelMe.

@@ -52,12 +52,12 @@ def decode(code: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     def number(count: int) -> int:
         nonlocal position
         if position + count > bits.size:
-            raise ValueError("its brush code ends too early")
+            raise ValueError("its code ends too early")
         position += count
         return int("".join(map(str, bits[position - count : position].tolist())), 2)
 
     if number(32) != 4 * size[0] * size[1]:
-        raise ValueError("its brush code is of a picture of another size")
+        raise ValueError("its code is of a picture of another size")
     word = number(5) + 1
     sizes = [number(4) + 1 for _ in range(4)]
     values, done = np.zeros(4 * size[0] * size[1], bool), 0
@@ -65,12 +65,12 @@ def decode(code: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         is_repeated = number(1)
         count = number(sizes[number(2)]) + 1
         if done + count > values.size:
-            raise ValueError("its brush code is longer than the picture")
+            raise ValueError("its code is longer than the picture")
         if is_repeated:
             values[done : done + count] = number(word) > 0
         else:
             if position + word * count > bits.size:
-                raise ValueError("its brush code ends too early")
+                raise ValueError("its code ends too early")
             values[done : done + count] = bits[position : position + word * count].reshape(count, word).any(axis=1)
             position += word * count
         done += count

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ..machine.errors import UserError
 from .findings import Finding
 from .records import relative_name
+from .regions import Truth
 from .walk import entry, walk
 
 Report = Callable[[str], None]
@@ -23,11 +24,13 @@ class Row(NamedTuple):
         name: of the picture, relative to the folder of the pictures, with or without extension.
         labels: its classes.
         own: where the picture has a label file of its own, the name of that one, likewise; else "".
+        drawn: the mask that the label file draws; None: it draws none.
     """
 
     name: str
     labels: list[str]
     own: str = ""
+    drawn: Truth | None = None
 
 
 class Labels(NamedTuple):

@@ -51,9 +51,9 @@ def decode(counts: Any, size: tuple[int, int]) -> np.ndarray:
     """
     numbers = _numbers(counts) if isinstance(counts, str) else counts
     if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError("its run-length code is damaged")
+        raise ValueError("its code is damaged")
     if sum(numbers) != size[0] * size[1]:
-        raise ValueError("its run-length code does not cover the picture")
+        raise ValueError("its code does not cover the picture")
     inside = np.arange(len(numbers)) % 2 == 1
     return np.repeat(inside, numbers).reshape(size[::-1]).T
 
@@ -76,7 +76,7 @@ def _numbers(text: str) -> list[int]:
     for group in text.encode(errors="replace"):
         group -= 48
         if not 0 <= group < 64 or shift > 60:
-            raise ValueError("its run-length code is damaged")
+            raise ValueError("its code is damaged")
         number |= (group & 31) << shift
         shift += 5
         if not group & 32:
@@ -84,5 +84,5 @@ def _numbers(text: str) -> list[int]:
             counts.append(number + (counts[-2] if len(counts) > 2 else 0))
             number = shift = 0
     if shift:
-        raise ValueError("its run-length code ends too early")
+        raise ValueError("its code ends too early")
     return counts
