@@ -222,7 +222,7 @@ def test_names_that_differ_in_the_extension(tmp_path):
     [
         (
             None,
-            "no labels: neither labels.csv, COCO, VOC, LabelMe, YOLO, Label Studio or CVAT nor one folder per class; write labels.csv",
+            "no labels: neither labels.csv, COCO, VOC, LabelMe, YOLO, Label Studio or CVAT nor one folder per class",
         ),
         ("", "must be 'name,labels'"),
         ("a.jpg,cat\n", "first line is 'a.jpg,cat'; it must be 'name,labels'"),

@@ -230,8 +230,8 @@ def _of_drawn(file: _File, size: tuple[int, int], class_names: Sequence[str], na
     try:
         mask = file.mask.read(size, class_names)
     except UserError as error:
-        problem, _, fix = str(error).rpartition("; ")
-        yield Finding(Severity.WARNING, problem, (), f"{fix}: until then the picture has no mask")
+        problem, _, fix = str(error).removeprefix(f"{file.mask.where}: ").rpartition("; ")
+        yield Finding(Severity.WARNING, problem, (name,), f"{fix}: until then these pictures have no masks")
         return
     if hidden := sorted(file.classes - set(np.unique(mask).tolist())):
         where = f"{name} ({listed([class_names[number - 1] for number in hidden])})"

@@ -75,7 +75,9 @@ def read_labels(root: Path, report: Report) -> Labels:
         return Labels(root, default_pictures(root), [], [])
     found: dict[Path, Callable[[], Labels]] = {}
     if coco:
-        read = read_label_studio if is_label_studio(coco[0]) else read_coco
+        read = read_coco
+        if is_label_studio(coco[0]):
+            read, voc = read_label_studio, [file for file in voc if file.stem != coco[0].stem]  # its interface
         found[coco[0]] = lambda: read(root, coco[0], report)
     if voc:
         found[xml_folder / "*.xml"] = lambda: _read_voc(root, xml_folder, voc, report)

@@ -24,10 +24,12 @@ class Truth(Protocol):
     """The mask of a picture, made of what is not a PNG of class indices.
 
     Attributes:
+        where: what draws it, for messages, which begin with it.
         files: that are read for it, apart from the label file.
         facts: what else it is made of, as bytes that differ when it does.
     """
 
+    where: str
     files: tuple[Path, ...]
     facts: bytes
 
@@ -121,16 +123,16 @@ class Stamp(NamedTuple):
 
     def inside(self, size: tuple[int, int]) -> np.ndarray:
         content = Encoded("its mask", base64.b64decode(self.png, validate=True))
+        whole = np.zeros(size, bool)
+        left, top = self.corner
         try:
             with opened(content) as image:
-                stamp = np.array(image.convert("L")) > 0
+                right, bottom = left + image.width, top + image.height
+                if min(left, top) < 0 or right > size[1] or bottom > size[0]:
+                    raise UserError("its mask leads out of the picture")
+                whole[top:bottom, left:right] = np.array(image.convert("L")) > 0
         except UserError as error:
             raise ValueError(str(error)) from None
-        left, top = self.corner
-        if min(left, top) < 0 or top + stamp.shape[0] > size[0] or left + stamp.shape[1] > size[1]:
-            raise ValueError("its mask leads out of the picture")
-        whole = np.zeros(size, bool)
-        whole[top : top + stamp.shape[0], left : left + stamp.shape[1]] = stamp
         return whole
 
     def content(self) -> bytes:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -20,7 +20,8 @@ from .pairs import mask_targets, metadata
 from .yolo import yolo_description, yolo_labels
 
 
-class Masks(NamedTuple):
+@dataclass(frozen=True)
+class Masks:
     """What is exported.
 
     Attributes:
@@ -28,12 +29,14 @@ class Masks(NamedTuple):
         class_names: c names, of the values 1..c.
         file_names: id -> file name of its picture.
         pictures: the folder of the pictures; None: it is not known.
+        unsure: ids of masks with unsure pixels, of those that were read.
     """
 
     folder: MaskFolder
     class_names: tuple[str, ...]
     file_names: Mapping[str, str]
     pictures: Path | None = None
+    unsure: set[str] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         """Every file name and mask, with a progress bar."""
@@ -45,7 +48,19 @@ class Masks(NamedTuple):
 
     def read(self, name: str) -> np.ndarray:
         """One mask, uint8 (H, W)."""
-        return self.folder.read(name, classes=len(self.class_names))[0]
+        mask, _ = self.folder.read(name, classes=len(self.class_names))
+        if (mask == IGNORE).any():
+            self.unsure.add(name)
+        return mask
+
+    def unsure_note(self) -> str:
+        """What to tell the user where a format has no unsure pixels."""
+        if not self.unsure:
+            return ""
+        return (
+            f" {len(self.unsure)} of them have unsure pixels (255), which the format cannot say: they are background "
+            "there."
+        )
 
     def stem(self, name: str) -> str:
         """The file name of a picture without its extension."""
@@ -73,7 +88,7 @@ def write_coco(masks: Masks, out: Path, *, regions: str) -> str:
     """One JSON file of instances, `regions` "polygons" or "rle"; what to tell the user."""
     document = coco_instances(masks, masks.class_names, run_lengths=regions == "rle")
     write_json(out, document, indent=None)
-    return f"{len(masks)} pictures with {len(document['annotations'])} regions are in {out}."
+    return f"{len(masks)} pictures with {len(document['annotations'])} regions are in {out}.{masks.unsure_note()}"
 
 
 def write_labelme(masks: Masks, out: Path) -> str:
@@ -86,23 +101,20 @@ def write_labelme(masks: Masks, out: Path) -> str:
     write_each(missing, write)
     existing = len(masks) - len(missing)
     note = f" {existing} of them existed already and are unchanged." if existing else ""
-    return f"{len(masks)} pictures are in {out}; put the files beside the pictures.{note}"
+    return f"{len(masks)} pictures are in {out}; put the files beside the pictures.{note}{masks.unsure_note()}"
 
 
 def write_yolo(masks: Masks, out: Path) -> str:
     """labels/ID.txt for each picture, and data.yaml; what to tell the user."""
     masks.expect_stems()
-    unsure = []
 
     def write(name: str) -> None:
-        mask = masks.read(name)
-        if (mask == IGNORE).any():
-            unsure.append(name)
-        write_atomically(out / "labels" / f"{masks.stem(name)}.txt", yolo_labels(mask).encode(), durably=False)
+        label = yolo_labels(masks.read(name))
+        write_atomically(out / "labels" / f"{masks.stem(name)}.txt", label.encode(), durably=False)
 
     write_each(list(masks.file_names), write)
     write_atomically(out / "data.yaml", yolo_description(masks.class_names).encode(errors="backslashreplace"))
-    return f"{len(masks)} pictures are in {out}; put the pictures into {out / 'images'}.{_unsure_note(unsure)}"
+    return f"{len(masks)} pictures are in {out}; put the pictures into {out / 'images'}.{masks.unsure_note()}"
 
 
 def write_label_studio(masks: Masks, out: Path, *, regions: str) -> str:
@@ -115,7 +127,7 @@ def write_label_studio(masks: Masks, out: Path, *, regions: str) -> str:
     write_atomically(interface, content.encode(errors="xmlcharrefreplace"))
     return (
         f"{len(masks)} pictures are in {out}: import it into a project with the labelling interface {interface}, whose "
-        "local storage holds the pictures."
+        f"local storage holds the pictures.{masks.unsure_note()}"
     )
 
 
@@ -124,22 +136,15 @@ def write_cvat(masks: Masks, out: Path) -> str:
     if bad := [name for name in masks.class_names if ":" in name or not name.isprintable()]:
         raise UserError(f"CVAT's list of labels cannot hold the class name {bad[0]!r}; give others with --classes.")
     masks.expect_stems()
-    unsure = []
-
-    def pictures() -> Iterator[tuple[str, np.ndarray]]:
-        for file, mask in masks:
-            if (mask == IGNORE).any():
-                unsure.append(file)
-            yield Path(file).with_suffix("").as_posix(), mask
-
-    write_atomically(out, cvat_archive(pictures(), masks.class_names))
-    return f"{len(masks)} pictures are in {out}, annotations of the format Segmentation mask 1.1.{_unsure_note(unsure)}"
+    pictures = ((Path(file).with_suffix("").as_posix(), mask) for file, mask in masks)
+    write_atomically(out, cvat_archive(pictures, masks.class_names))
+    return f"{len(masks)} pictures are in {out}, annotations of the format Segmentation mask 1.1.{masks.unsure_note()}"
 
 
 def write_fiftyone(masks: Masks, out: Path) -> str:
     """data/FILE and labels/ID.png for each picture, and mask_targets.json; what to tell the user."""
     _write_pairs(masks, out / "data", out / "labels")
-    write_json(out / "mask_targets.json", mask_targets(masks.class_names))
+    write_json(out / "mask_targets.json", {**mask_targets(masks.class_names), str(IGNORE): "ignored"})
     return f"{len(masks)} pictures are in {out}, an ImageSegmentationDirectory of FiftyOne."
 
 
@@ -171,12 +176,6 @@ def _write_pairs(masks: Masks, pictures: Path, labels: Path) -> dict[str, list[s
 
     write_each(list(masks.file_names), write)
     return present
-
-
-def _unsure_note(names: list[str]) -> str:
-    if not names:
-        return ""
-    return f" {len(names)} of them have unsure pixels (255), which the format cannot say: they are background there."
 
 
 WRITERS: Mapping[str, Callable[..., str]] = {

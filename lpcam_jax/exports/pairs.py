@@ -6,12 +6,10 @@ The masks are grey, not of a palette: programs that read a palette PNG as colour
 import json
 from collections.abc import Iterable, Sequence
 
-from ..data.masks import IGNORE
-
 
 def mask_targets(class_names: Sequence[str]) -> dict[str, str]:
-    """The names of the values in masks, 0 and 255 included, by the values as text: keys of JSON."""
-    return {"0": "background", **{str(n): name for n, name in enumerate(class_names, start=1)}, str(IGNORE): "ignored"}
+    """The names of the values in masks, by the values as text: keys of JSON."""
+    return {"0": "background", **{str(n): name for n, name in enumerate(class_names, start=1)}}
 
 
 def metadata(pictures: Iterable[tuple[str, str, Sequence[str]]]) -> str:
