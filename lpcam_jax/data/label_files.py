@@ -45,8 +45,9 @@ from .pictures import among
 from .walk import entry, walk
 from .yolo import read_yolo, yolo_files
 
-__all__ = ["MASKS", "PICTURE_FOLDERS", "Labels", "Report", "Row", "read_labels", "refuse"]
+__all__ = ["LAYOUTS", "MASKS", "PICTURE_FOLDERS", "Labels", "Report", "Row", "read_labels", "refuse"]
 
+LAYOUTS = ("labels.csv", "COCO", "VOC", "LabelMe", "YOLO", "Label Studio", "CVAT", "one folder per class")
 _MAX_XML = 1 << 23  # bytes
 _PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
