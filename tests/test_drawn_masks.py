@@ -293,6 +293,31 @@ def test_the_annotation_of_label_studio_that_counts(tmp_path):
         assert mask_of(tmp_path) == [[1, 1, 1, 0, 0, 0]] * 4
 
 
+def test_pictures_of_label_studio_are_found_by_their_address_and_never_outside(tmp_path):
+    one_picture(tmp_path / "set")
+    pictures(tmp_path / "set" / "images", {"sub/c d": np.zeros((4, 6))})
+    pictures(tmp_path, {"outside": np.zeros((4, 6))})
+    result = {"type": "choices", "value": {"choices": ["cat"]}}
+    for address, found in {
+        "a.png": "a",
+        "/data/local-files/?d=disk/sub/c%20d.png": "sub/c d",
+        "s3://bucket/photos/b.png": "b",
+        "https://host/x/b.png?token=1": "b",
+        "/data/upload/3/01234567-a.png": "a",
+        "/data/local-files/?d=../outside.png": "",
+        "../../set/outside.png": "",
+        f"{'x' * 5000}.png": "",
+        "\0.png": "",
+        "no picture": "",
+    }.items():
+        write(tmp_path / "set" / "tasks.json", studio_of(result, data={"id": 7, "image": address}))
+        if found:
+            assert Folder(tmp_path / "set").ids == [found]
+        else:
+            with pytest.raises(UserError, match=r"pictures are not in|no picture in its data"):
+                Folder(tmp_path / "set")
+
+
 def test_predictions_of_label_studio_are_no_labels(tmp_path):
     tasks = label_studio_tasks([("a.png", one_picture(tmp_path)["a"] + 1)], ("cat",), prefix="")
     write(tmp_path / "tasks.json", json.dumps(tasks))

@@ -9,7 +9,6 @@ run-length code. Crowds are ignored pixels there.
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from reprlib import repr  # short, however long or deep the value is
 from typing import Any
 
 from .findings import shown
-from .labels import Labels, Report, Row, checked_name, files_in, picture_folders, where_most_are
+from .labels import Labels, Report, Row, checked_name, files_in, is_text, picture_folders, where_most_are
 from .regions import Drawn, Shape, coco_shape
 from .walk import entry
 
@@ -139,8 +138,7 @@ def _is_new(item: dict[str, Any], kind: str, ids: Collection[int | str], place: 
 
 def _text(item: dict[str, Any], key: str, place: str, report: Report) -> str | None:
     text = item.get(key)
-    # JSON can hold lone surrogates, which no file name contains and which cannot be encoded.
-    if isinstance(text, str) and text.strip() and not re.search(r"[\ud800-\udfff]", text):
+    if is_text(text):
         return text.strip()
     report(f"{place}: {repr(text)} is not a {key}; export it again")
     return None

@@ -155,7 +155,8 @@ def look_into(root: str | Path, report: Report) -> Contents:
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"{shown(root)}: no such folder; name the folder that holds the pictures and their labels")
+        what = "a file, not a folder (an archive has to be unpacked)" if root.is_file() else "no such folder"
+        raise UserError(f"{shown(root)}: {what}; name the folder that holds the pictures and their labels")
     labels = read_labels(root, report)
     masks_folder = entry(root, MASKS) or root / MASKS
     listing = _Listing(labels.pictures, masks_folder, report)

@@ -9,6 +9,7 @@ has a mask where all its labels have polygons or brushes. A task that nobody has
 are none.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -21,7 +22,7 @@ import numpy as np
 from .coco_json import load_json
 from .findings import shown
 from .formats import SUFFIXES
-from .labels import Labels, Report, Row, checked_name, default_pictures
+from .labels import Labels, Report, Row, checked_name, default_pictures, is_text
 from .regions import Brush, Damaged, Drawn, Shape, polygons
 
 _HEAD = 1 << 16
@@ -65,7 +66,7 @@ def _read(task: Any, where: str, pictures: Path, report: Report) -> Row | None:
     if not isinstance(results := annotation.get("result"), list):
         report(f"{where}: its annotation has no list named result; export as JSON again")
         return None
-    texts = [text for text in (data.get("image"), *data.values()) if isinstance(text, str)]
+    texts = [text for text in (data.get("image"), *data.values()) if is_text(text)]
     address = next((text for text in texts if _path(text).suffix.lower() in SUFFIXES), None)
     if address is None:
         report(f"{where}: no picture in its data {repr(data)}; name one as its image")
@@ -73,7 +74,7 @@ def _read(task: Any, where: str, pictures: Path, report: Report) -> Row | None:
     if not (name := checked_name(_name(_path(address), pictures), where, report)):
         return None
     found = [one for result in results for one in _labels(result)]
-    if not all(isinstance(label, str) and label.strip() for label, _ in found):
+    if not all(is_text(label) for label, _ in found):
         report(f"{where}: a label is no text; export as JSON again")
         return None
     found = [(label.strip(), shape) for label, shape in found]
@@ -97,7 +98,7 @@ def _name(path: PurePosixPath, pictures: Path) -> str:
     parts = [part for part in path.parts if part != "/"]
     ends = ["/".join(parts[start:]) for start in range(len(parts)) if ".." not in parts[start:]]
     plain = _UPLOADED.sub("", path.name)
-    found = next((end for end in [*ends, plain] if (pictures / end).is_file()), None)
+    found = next((end for end in [*ends, plain] if os.path.isfile(pictures / end)), None)
     return found or (plain if "upload" in parts else path.name)
 
 

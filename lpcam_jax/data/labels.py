@@ -1,9 +1,10 @@
 """Labels as they come out of label files of any kind: a row for each picture."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..machine.errors import UserError
 from .findings import Finding
@@ -49,6 +50,11 @@ class Labels(NamedTuple):
     rows: list[Row]
     unused: list[str]
     remarks: Sequence[Finding] = ()
+
+
+def is_text(value: Any) -> bool:
+    """Whether a JSON value is a name: JSON can hold lone surrogates, which no file name contains and no file takes."""
+    return isinstance(value, str) and bool(value.strip()) and not re.search(r"[\ud800-\udfff]", value)
 
 
 def refuse(defect: str) -> None:
