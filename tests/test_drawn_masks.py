@@ -304,6 +304,7 @@ def test_pictures_of_label_studio_are_found_by_their_address_and_never_outside(t
         "s3://bucket/photos/b.png": "b",
         "https://host/x/b.png?token=1": "b",
         "/data/upload/3/01234567-a.png": "a",
+        "/data/upload/3/01234567-c_d.png": "sub/c d",
         "/data/local-files/?d=../outside.png": "",
         "../../set/outside.png": "",
         f"{'x' * 5000}.png": "",

@@ -108,9 +108,10 @@ def _load(path: Path, report: Report) -> dict[str, Any]:
     for key in ("images", "annotations", "categories"):
         table = values.get(key) if isinstance(values, dict) else None
         if not isinstance(table, list) or not all(isinstance(item, dict) for item in table):
+            studio = " (of Label Studio as JSON, not JSON-MIN)" if isinstance(values, list) else ""
             report(
-                f"{shown(path)}: not COCO, it has no list of {key}; export it again, or move it away if it holds no "
-                "labels"
+                f"{shown(path)}: not COCO, it has no list of {key}; export it again{studio}, or move it away if it "
+                "holds no labels"
             )
             return {}
     return values

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..machine.errors import UserError
 from .findings import listed, shown
-from .labels import PICTURE_FOLDERS, Labels, Report, Row, default_pictures, files_in, picture_folders
+from .labels import Labels, Report, Row, default_pictures, files_in, picture_folders
 from .masks import IGNORE
 from .pictures import opened
 from .walk import entry
@@ -111,7 +111,7 @@ def read_cvat(root: Path, found: CVATFiles, report: Report) -> Labels:
     """Read the files; every mask is opened, for its labels."""
     if not picture_folders(root):
         report(f"{shown(root)}: its masks have no pictures beside them; put them into {shown(root / 'images')}")
-        return Labels(found.folder, root / PICTURE_FOLDERS[0], [], [])
+        return Labels(found.folder, root, [], [])
     pictures = default_pictures(root)
     if (colours := _colours(found.labelmap, report)) is None:
         return Labels(found.folder, pictures, [], [])

@@ -12,6 +12,7 @@ are none.
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from reprlib import repr  # short, however long or deep the value is
 from typing import Any
@@ -24,9 +25,11 @@ from .findings import shown
 from .formats import SUFFIXES
 from .labels import Labels, Report, Row, checked_name, default_pictures, is_text
 from .regions import Brush, Damaged, Drawn, Shape, polygons
+from .walk import walk
 
 _HEAD = 1 << 16
-_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an uploaded file
+# What Label Studio puts before the name of an uploaded file, and what it leaves out of the name; spaces become "_".
+_UPLOADED, _LEFT_OUT = re.compile(r"[0-9a-f]{8}-(?=.)"), re.compile(r"[^\w.-]")
 
 
 def is_label_studio(path: Path) -> bool:
@@ -44,7 +47,8 @@ def read_label_studio(root: Path, path: Path, report: Report) -> Labels:
     """Read the file."""
     where, pictures = shown(path), default_pictures(root)
     tasks = load_json(path, "Label Studio", report) or []
-    rows = [row for n, task in enumerate(tasks) if (row := _read(task, f"{where}, task [{n}]", pictures, report))]
+    name_of = _Names(pictures)
+    rows = [row for n, task in enumerate(tasks) if (row := _read(task, f"{where}, task [{n}]", name_of, report))]
     if tasks and not any(_annotated(task) for task in tasks):
         report(f"{where}: no task has an annotation; submit some in Label Studio, then export as JSON again")
     return Labels(path, pictures, rows, [])
@@ -57,7 +61,7 @@ def _annotated(task: Any) -> dict[str, Any] | None:
     return next((one for one in valid if one.get("ground_truth")), valid[-1] if valid else None)
 
 
-def _read(task: Any, where: str, pictures: Path, report: Report) -> Row | None:
+def _read(task: Any, where: str, name_of: "_Names", report: Report) -> Row | None:
     if not isinstance(task, dict) or not isinstance(data := task.get("data"), dict):
         report(f"{where}: it has no data; export as JSON again, not as another of Label Studio's formats")
         return None
@@ -71,7 +75,7 @@ def _read(task: Any, where: str, pictures: Path, report: Report) -> Row | None:
     if address is None:
         report(f"{where}: no picture in its data {repr(data)}; name one as its image")
         return None
-    if not (name := checked_name(_name(_path(address), pictures), where, report)):
+    if not (name := checked_name(name_of(_path(address)), where, report)):
         return None
     found = [one for result in results for one in _labels(result)]
     if not all(is_text(label) for label, _ in found):
@@ -93,13 +97,28 @@ def _path(address: str) -> PurePosixPath:
     return PurePosixPath(local[0] if local else unquote(url.path))
 
 
-def _name(path: PurePosixPath, pictures: Path) -> str:
-    """The longest end of a path that is a picture here; where none is, its last part."""
-    parts = [part for part in path.parts if part != "/"]
-    ends = ["/".join(parts[start:]) for start in range(len(parts)) if ".." not in parts[start:]]
-    plain = _UPLOADED.sub("", path.name)
-    found = next((end for end in [*ends, plain] if os.path.isfile(pictures / end)), None)
-    return found or (plain if "upload" in parts else path.name)
+class _Names:
+    """The pictures of a folder, by the paths in their addresses."""
+
+    def __init__(self, pictures: Path):
+        self._pictures = pictures
+
+    def __call__(self, path: PurePosixPath) -> str:
+        """The longest end of a path that is a picture here, or the picture that was uploaded; else its last part."""
+        parts = [part for part in path.parts if part != "/"]
+        ends = ["/".join(parts[start:]) for start in range(len(parts)) if ".." not in parts[start:]]
+        if found := next((end for end in ends if os.path.isfile(self._pictures / end)), None):
+            return found
+        if "upload" not in parts:
+            return path.name
+        plain = _UPLOADED.sub("", path.name)
+        return self._uploaded.get(plain, plain)
+
+    @cached_property
+    def _uploaded(self) -> dict[str, str]:
+        """Names of the pictures, by those that they get when they are uploaded."""
+        paths = [path.relative_to(self._pictures) for path in walk(self._pictures).files]
+        return {_LEFT_OUT.sub("", path.name.strip().replace(" ", "_")): path.as_posix() for path in paths}
 
 
 def _labels(result: Any) -> Iterator[tuple[Any, Shape | None]]:
