@@ -43,7 +43,7 @@ def test_what_is_missing_or_too_old_is_named_with_what_to_do(program, required):
     assert f"WRONG: numpy {numpy} is installed, <99,>=98 is needed: pip install 'numpy<99,>=98'" in finished.out
     assert "WRONG: not-there is missing, >=1 is needed" in finished.out
     assert "WRONG: jax" not in finished.out
-    [hub] = [line for line in finished.out.splitlines() if "hub" in line]
+    [hub] = [line for line in finished.out.splitlines() if "hub  " in line]
     assert "hf:OWNER/NAME; needs not-there-either: pip install 'lpcam_jax[hub]'" in hub
     [lint] = [line for line in finished.out.splitlines() if "lint" in line]
     assert lint.endswith("installed")

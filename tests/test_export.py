@@ -263,7 +263,8 @@ def test_programs_that_cannot_be_exported(export, trained, tmp_path, out, words,
     ("format", "flags"),
     [
         ("irn", ("--maps", "--method")),
-        ("coco", ("--masks", "--classes", "--images")),
+        ("coco", ("--masks", "--classes", "--images", "--regions")),
+        ("imagefolder", ("--masks", "--classes", "--images")),
         ("stablehlo", ("--ckpt", "--side")),
     ],
 )

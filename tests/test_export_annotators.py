@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from pycocotools import mask as rle
 from scipy.ndimage import gaussian_filter, label
-from test_commands import assert_one_line_error
+from test_commands import assert_one_line_error, picture
 from test_evaluate import write_mask
 
 from lpcam_jax.config import Data
@@ -135,3 +135,77 @@ def test_the_command_writes_them_and_says_what_is_lost(program, masks, tmp_path)
     assert zipfile.is_zipfile(tmp_path / "masks.zip")
     assert_one_line_error(export("cvat", "other.zip", "a:b", "dog"), ".*cannot hold the class name 'a:b'")
     assert not (tmp_path / "other.zip").exists()
+
+
+@pytest.fixture
+def export(program, masks, tmp_path):
+    """`export(format, out, *words)` of the masks and their pictures: how the command ended."""
+    for name, mask in masks.items():
+        write_mask(tmp_path / "masks" / f"{name}.png", mask)
+        picture(tmp_path / "my" / f"{name}.jpg", size=mask.shape[::-1])
+
+    def run(format: str, out: str, *words):
+        flags = ("--masks", tmp_path / "masks", "--classes", "cat", "dög", "--out", tmp_path / out, *words)
+        return program("lpcam_jax.__main__", "export", "--format", format, *flags)
+
+    return run
+
+
+def test_regions_as_run_lengths_and_brushes(export, masks, tmp_path):
+    assert export("coco", "a.json", "--regions", "rle").code == 0
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert {type(one["segmentation"]["counts"]) for one in document["annotations"]} == {str}
+    said = export("label-studio", "tasks.json", "--regions", "rle")
+    assert said.code == 0
+    assert "2 of them have unsure pixels" in said.out
+    results = [
+        one for task in json.loads((tmp_path / "tasks.json").read_text()) for one in task["predictions"][0]["result"]
+    ]
+    assert {(one["type"], one["value"]["format"]) for one in results} == {("brushlabels", "rle")}
+    assert [one.tag for one in ET.parse(tmp_path / "tasks.xml").getroot()] == ["Image", "BrushLabels"]
+
+
+def test_pictures_and_masks_for_fiftyone(export, masks, tmp_path):
+    assert export("fiftyone", "fo", "--images", tmp_path / "my").code == 0
+    for name, mask in masks.items():
+        stored = Image.open(tmp_path / "fo" / "labels" / f"{name}.png")
+        assert stored.mode == "L"  # OpenCV, with which it reads, makes colours of a palette
+        np.testing.assert_array_equal(np.asarray(stored), mask)
+        copy = tmp_path / "fo" / "data" / f"{name}.jpg"
+        assert copy.read_bytes() == (tmp_path / "my" / f"{name}.jpg").read_bytes()
+    targets = json.loads((tmp_path / "fo" / "mask_targets.json").read_text())
+    assert targets == {"0": "background", "1": "cat", "2": "dög", "255": "ignored"}
+
+
+def test_pictures_and_masks_for_datasets(export, masks, tmp_path):
+    assert export("imagefolder", "hf", "--images", tmp_path / "my").code == 0
+    lines = (tmp_path / "hf" / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    for line, (name, mask) in zip(map(json.loads, lines), sorted(masks.items()), strict=True):
+        assert (line["file_name"], line["mask_file_name"]) == (f"images/{name}.jpg", f"masks/{name}.png")
+        assert line["labels"] == [one for n, one in enumerate(("cat", "dög"), start=1) if n in mask]
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "hf" / "train" / line["mask_file_name"])), mask)
+    names = json.loads((tmp_path / "hf" / "id2label.json").read_text(encoding="utf-8"))
+    assert names == {"0": "background", "1": "cat", "2": "dög"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_datasets_reads_them(export, masks, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    assert export("imagefolder", "hf", "--images", tmp_path / "my").code == 0
+    read = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "hf"), cache_dir=str(tmp_path / "cache"))
+    assert list(read) == ["train"]
+    for row, (_, mask) in zip(read["train"], sorted(masks.items()), strict=True):
+        np.testing.assert_array_equal(np.asarray(row["mask"]), mask)
+        assert row["image"].size == mask.shape[::-1]
+        assert row["labels"] == [one for n, one in enumerate(("cat", "dög"), start=1) if n in mask]
+
+
+def test_pictures_that_are_copied_into_themselves_or_share_a_name(export, masks, tmp_path):
+    assert_one_line_error(export("fiftyone", "my/out", "--images", tmp_path / "my"), ".*is in the input folder .*my")
+    write_mask(tmp_path / "masks" / "empty.jpg.png", masks["empty"])
+    (tmp_path / "masks" / "empty.png").rename(tmp_path / "masks" / "empty.png.png")
+    picture(tmp_path / "my" / "empty.png", size=(5, 7))
+    for format in ("yolo", "cvat", "fiftyone", "imagefolder"):
+        finished = export(format, f"{format}/out", "--images", tmp_path / "my")
+        assert_one_line_error(finished, "empty.jpg and empty.png differ in the extension alone.*rename one")
+        assert not (tmp_path / format).exists()

@@ -220,7 +220,10 @@ def test_names_that_differ_in_the_extension(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (None, "no labels: neither labels.csv, COCO, VOC, LabelMe or YOLO nor one folder per class; write labels.csv"),
+        (
+            None,
+            "no labels: neither labels.csv, COCO, VOC, LabelMe, YOLO, Label Studio or CVAT nor one folder per class",
+        ),
         ("", "must be 'name,labels'"),
         ("a.jpg,cat\n", "first line is 'a.jpg,cat'; it must be 'name,labels'"),
         ("name;labels\na;cat\n", "first line is 'name;labels'; it must be"),

@@ -1,4 +1,4 @@
-"""The same pictures, labelled in six ways: labels.csv, COCO, VOC, LabelMe, YOLO, a folder a class."""
+"""The same pictures, labelled in eight ways: a table, COCO, VOC, LabelMe, YOLO, Label Studio, CVAT, class folders."""
 
 import itertools
 import json
@@ -66,6 +66,17 @@ def labelme_of(name: str, labels: list[str], **fields) -> str:
     return json.dumps(values | fields)
 
 
+def task_of(name: str, labels: list[str]) -> dict:
+    """As Label Studio exports it: a picture that was uploaded, boxes, and a choice; an annotation that was skipped."""
+    corner = {"x": 1, "y": 2, "width": 3, "height": 4, "rotation": 0}
+    boxes = [{"type": "rectanglelabels", "value": {**corner, "rectanglelabels": [one]}} for one in labels[1:]]
+    choices = [{"type": "choices", "value": {"choices": labels[:1]}}, {"type": "rating", "value": {"rating": 3}}]
+    skipped = {"was_cancelled": True, "result": [{"type": "choices", "value": {"choices": ["nothing"]}}]}
+    annotations = [{"was_cancelled": False, "result": [*boxes, *choices]}, skipped]
+    address = f"/data/upload/1/0a1b2c3d-{name}" if "/" not in name else f"s3://bucket/{name}"
+    return {"id": 1, "annotations": annotations, "data": {"meta": "text", "image": address}}
+
+
 def make(root: Path, layout: str, labels: dict[str, list[str]]) -> Path:
     match layout:
         case "csv":
@@ -86,6 +97,20 @@ def make(root: Path, layout: str, labels: dict[str, list[str]]) -> Path:
                 lines = [f"{names.index(one)} 0.5 0.5 0.1 .2\n" for one in [*some, *some]]
                 write((root / "labels" / name).with_suffix(".txt"), "".join(lines))
             write(pictures(root / "images", *labels).parent / "classes.txt", "\n".join(names))
+        case "studio":
+            pictures(root / "images", *labels)
+            write(root / "project-1.json", json.dumps([task_of(name, some) for name, some in labels.items()]))
+        case "cvat":
+            pictures(root / "JPEGImages", *labels)
+            names = ["background", *sorted({name for names in labels.values() for name in names})]
+            write(
+                root / "labelmap.txt", "# name:colour\n" + "".join(f"{one}:{n},0,9::\n" for n, one in enumerate(names))
+            )
+            for name, some in labels.items():
+                mask = np.zeros((2, 3, 3), np.uint8) + np.array([0, 0, 9], np.uint8)
+                mask[0, : len(some), 0] = [names.index(one) for one in some]
+                path = (root / "SegmentationClass" / name).with_suffix(".png")
+                Image.fromarray(mask).save(write(path, b""))
         case "folders":
             pictures(root, *labels)
     return root
@@ -115,8 +140,8 @@ def defects(root: Path) -> list[str]:
 # The same in every layout.
 
 
-@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "labelme", "yolo", "folders"])
-def test_the_same_pictures_in_six_layouts(tmp_path, layout):
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "labelme", "yolo", "studio", "cvat", "folders"])
+def test_the_same_pictures_in_eight_layouts(tmp_path, layout):
     root = make(tmp_path, layout, ONE_CLASS_EACH)
     mask = [[0, 1, 2], [3, 255, 0]]
     write(root / "masks/dog/a.png", b"")
@@ -137,8 +162,8 @@ def test_the_same_pictures_in_six_layouts(tmp_path, layout):
     assert defects(root) == []
 
 
-@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "labelme", "yolo"])
-def test_the_same_labels_in_five_layouts(tmp_path, layout):
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "labelme", "yolo", "studio", "cvat"])
+def test_the_same_labels_in_seven_layouts(tmp_path, layout):
     source = Folder(make(tmp_path, layout, SEVERAL))
     assert source.class_names == ("cat", "dog", "traffic light")
     assert {name: labels_of(source)[name] for name in ("a", "sub/b", "c", "d")} == {
@@ -149,7 +174,7 @@ def test_the_same_labels_in_five_layouts(tmp_path, layout):
     }
 
 
-@pytest.mark.parametrize("layout", ["coco", "voc", "labelme", "yolo", "folders"])
+@pytest.mark.parametrize("layout", ["coco", "voc", "labelme", "yolo", "studio", "cvat", "folders"])
 def test_labels_csv_wins(tmp_path, layout):
     root = make(tmp_path, layout, {"dog/a.jpg": ["dog"]})
     make(root, "csv", {"b.jpg": ["cow"], "c.jpg": []})
@@ -235,7 +260,10 @@ def test_the_first_pictures_are_of_all_classes(tmp_path):
 def test_pictures_alone_have_no_labels(tmp_path):
     pictures(tmp_path / "images", "a.jpg")
     assert read_labels(tmp_path, refuse).origin is None
-    assert "no labels: neither labels.csv, COCO, VOC, LabelMe or YOLO nor one folder per class" in refusal(tmp_path)
+    assert (
+        "no labels: neither labels.csv, COCO, VOC, LabelMe, YOLO, Label Studio or CVAT nor one folder per class"
+        in refusal(tmp_path)
+    )
 
 
 # LabelMe.
@@ -472,13 +500,16 @@ def test_two_kinds_of_labels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), list(itertools.combinations(["coco", "voc", "labelme", "yolo"], 2)), ids="-".join
+    ("one", "other"), list(itertools.combinations(["coco", "voc", "labelme", "yolo", "cvat"], 2)), ids="-".join
 )
 def test_any_two_kinds_of_labels(tmp_path, one, other):
     make(make(tmp_path, one, SEVERAL), other, SEVERAL)
     if (one, other) == ("coco", "labelme"):  # the usual name says it
         assert len(Folder(tmp_path)) == 4
         (tmp_path / "annotations.json").rename(tmp_path / "export.json")
+    if (one, other) == ("voc", "cvat"):  # CVAT writes both, of the same objects
+        assert len(Folder(tmp_path)) == 4
+        return
     text = refusal(tmp_path)
     assert "labels twice, in" in text
     assert "keep one of them" in text
@@ -501,7 +532,7 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path):
     assert labels_of(Folder(tmp_path / "train")) == {"cat/a": ["cat"]}
 
 
-@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "labelme", "yolo", "folders"])
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "labelme", "yolo", "studio", "cvat", "folders"])
 def test_a_folder_around_the_data_set(tmp_path, layout):
     make(tmp_path / "archive", layout, ONE_CLASS_EACH)
     assert f"name one of them: {tmp_path / 'archive'}" in refusal(tmp_path)
@@ -664,10 +695,11 @@ def test_names_in_another_case_or_unicode_form(tmp_path):
     assert "'b' for 'B'" in text
 
 
-@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "labelme", "yolo"])
+@pytest.mark.parametrize("layout", ["csv", "coco", "voc", "labelme", "yolo", "studio", "cvat"])
 def test_damaged_label_files_are_read_or_refused_in_one_line(tmp_path, layout):
     root, rng = make(tmp_path, layout, SEVERAL), np.random.default_rng(0)
     names = ("labels.csv", "annotations.json", "Annotations/a.jpg.xml", "images/a.json", "labels/a.txt")
+    names = (*names, "project-1.json", "labelmap.txt")
     file = next(file for name in names if (file := root / name).exists())
     whole = np.frombuffer(file.read_bytes(), np.uint8)
     outcomes = set()

@@ -2,8 +2,8 @@
 
     python -m lpcam_jax check-data my_data
 
-Labels are detected as for training: labels.csv, COCO, VOC, LabelMe, YOLO or one folder per class; without labels,
-only the pictures are checked. Every file is read.
+Labels are detected as for training: labels.csv, COCO, VOC, LabelMe, YOLO, Label Studio, CVAT or one folder per class;
+without labels, only the pictures are checked. Every file is read.
 
 exit code 0: no findings, or only notes (handled automatically); 1: warnings; 2: errors, which training would reject
 """
@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tyro
@@ -61,6 +62,8 @@ def describe(checked: Checked) -> Iterator[str]:
     if checked.sizes:
         sizes = sorted(checked.sizes, key=lambda size: size[0] * size[1])
         yield "sizes (width x height): {1}x{0} to {3}x{2}".format(*sizes[0], *sizes[-1])
+    if drawn := sum(not isinstance(mask, Path | None) for mask in contents.masks):
+        yield f"{drawn} of them have masks, drawn by the labels"
     if contents.class_names:
         yield ""
         yield from _counts(contents)

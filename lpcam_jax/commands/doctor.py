@@ -15,6 +15,7 @@ import jax
 
 from .. import __version__
 from ..config.command_line import parse_flags
+from ..data import formats, label_files
 from ..machine import devices, installation, threads
 from ..machine.errors import UserError
 
@@ -51,6 +52,7 @@ def main(words: list[str]) -> None:
         "devices": _devices(),
         "machine": _machine(),
         "compiled": _compiled(),
+        "formats": _formats(),
         "extras": _extras(required),
     }.items():
         for number, line in enumerate(lines):
@@ -97,6 +99,15 @@ def _compiled() -> Iterator[str]:
     folder = Path(jax.config.jax_compilation_cache_dir)
     sizes = [file.stat().st_size for file in folder.glob("*") if file.is_file()]
     yield f"{len(sizes)} files, {sum(sizes) / 2**20:.0f} MiB in {folder}; they may be deleted at any time"
+
+
+def _formats() -> Iterator[str]:
+    """What is read and written."""
+    from .export import FORMATS
+
+    yield f"pictures: {', '.join(formats.FORMATS)}"
+    yield f"labels: {', '.join(label_files.LAYOUTS)}"
+    yield f"export: {', '.join(FORMATS)}"
 
 
 def _extras(required: list[installation.Requirement]) -> Iterator[str]:

@@ -4,6 +4,7 @@
     python -m lpcam_jax export --format coco --masks heatmaps/ --out instances.json
     python -m lpcam_jax export --format labelme --masks heatmaps_mine/ --images my/ --out labelme/
     python -m lpcam_jax export --format yolo --masks heatmaps/ --out yolo/
+    python -m lpcam_jax export --format imagefolder --masks heatmaps_mine/ --images my/ --out pairs/
     python -m lpcam_jax export --format hub --ckpt runs/demo --out demo_model/ --results heatmaps/
     python -m lpcam_jax export --format stablehlo --ckpt runs/demo --out classifier_lpcam.stablehlo
     python -m lpcam_jax export --format onnx --ckpt runs/demo --side 96 128 --out classifier_lpcam.onnx
@@ -13,9 +14,12 @@ executes code: share these only with people who trust you. This package never op
 
 coco: one JSON file of instances; labelme: ID.json for each picture; yolo: labels/ID.txt for each picture, and
 data.yaml; label-studio: a JSON file of tasks with predictions, and FILE.xml, the interface. Every connected region of a
-class becomes a pixel-exact polygon, with holes joined to the outline by a slit; ignored pixels (255) belong to no
-region. Existing LabelMe files are kept, since they may have been corrected by hand. cvat: an archive of masks,
-Segmentation mask 1.1.
+class becomes a pixel-exact polygon, with holes joined to the outline by a slit; with --regions rle, of coco and
+label-studio, a run-length code, in which holes are holes. Ignored pixels (255) belong to no region. Existing LabelMe
+files are kept, since they may have been corrected by hand. cvat: an archive of masks, Segmentation mask 1.1.
+
+fiftyone: an ImageSegmentationDirectory; imagefolder: what load_dataset of Hugging Face's datasets reads. Both copy the
+pictures, and their masks are grey PNGs with the values of the classes.
 
 stablehlo, onnx: the network as one program, of a fixed size of pictures (--side) and any number of them: classifier
 and LPCAM (and LPCAM-T, if the run has it), or a segmentation network with its masks. FILE.json beside it describes how
@@ -29,7 +33,7 @@ prototypes and a model card, README.md. lpcam_jax.load, infer.py --ckpt and --mo
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,7 +62,9 @@ if TYPE_CHECKING:
 class Arguments:
     """Format and output path; the other flags depend on the format."""
 
-    format: Literal["irn", "coco", "labelme", "yolo", "label-studio", "cvat", "stablehlo", "onnx", "hub"]
+    format: Literal[
+        "irn", "coco", "labelme", "yolo", "label-studio", "cvat", "fiftyone", "imagefolder", "stablehlo", "onnx", "hub"
+    ]
     """output format"""
     out: str
     """output folder; coco, label-studio, cvat, stablehlo and onnx: output file; hub: a new folder"""
@@ -86,6 +92,22 @@ class MaskArguments(Arguments):
     """names of the classes with values 1, 2, ...; empty: from the protocol.json that infer.py wrote with the masks"""
     images: str = ""
     """folder of the pictures, for their file names in the output; empty: the name is always ID.jpg"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionArguments(MaskArguments):
+    """Masks, and output file."""
+
+    regions: Literal["polygons", "rle"] = "polygons"
+    """polygons, which more programs read, or run-length codes (of label-studio: brushes), in which holes are holes"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairArguments(MaskArguments):
+    """Masks and their pictures, and output folder."""
+
+    images: str = field()
+    """folder of the pictures, which are copied"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +159,8 @@ def _write_irn(arguments: MapArguments, out: Path) -> None:
 
 
 def _write_masks(arguments: MaskArguments, out: Path) -> None:
-    print(WRITERS[arguments.format](_masks(arguments, out), out))
+    options = {"regions": arguments.regions} if isinstance(arguments, RegionArguments) else {}
+    print(WRITERS[arguments.format](_masks(arguments, out), out, **options))
 
 
 def _write_stablehlo(arguments: ModelArguments, out: Path) -> None:
@@ -215,6 +238,8 @@ def _scores(run: Run, state: "TrainState", results: str) -> list[str]:
 FORMATS: dict[str, tuple[type, Callable[[Any, Path], None]]] = {
     "irn": (MapArguments, _write_irn),
     **dict.fromkeys(WRITERS, (MaskArguments, _write_masks)),
+    **dict.fromkeys(("coco", "label-studio"), (RegionArguments, _write_masks)),
+    **dict.fromkeys(("fiftyone", "imagefolder"), (PairArguments, _write_masks)),
     "hub": (HubArguments, _write_hub),
     "stablehlo": (ModelArguments, _write_stablehlo),
     "onnx": (ModelArguments, _write_onnx),
@@ -233,7 +258,10 @@ def _masks(arguments: MaskArguments, out: Path) -> Masks:
         raise UserError(f"{directory} holds no ID.png; name a folder of masks.")
     class_names = arguments.classes or _class_names(protocol)
     expect_numbered(len(class_names), "--masks", "name only those that the masks hold, with --classes")
-    return Masks(folder, class_names, _file_names(arguments.images, names))
+    pictures = Path(arguments.images) if arguments.images else None
+    if isinstance(arguments, PairArguments):
+        _keep_apart(out, pictures)
+    return Masks(folder, class_names, _file_names(arguments.images, names), pictures)
 
 
 def _class_names(protocol: Path) -> tuple[str, ...]:

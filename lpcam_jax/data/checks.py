@@ -17,6 +17,7 @@ from .folder import Contents, look_into, same_elsewhere
 from .masks import IGNORE, check_size, check_values, read_mask
 from .pictures import oddities, picture_size, read_picture
 from .records import RecordSource
+from .regions import Truth
 
 _MAX_DEFECTS = 20  # defects of the labels that are listed
 _FEW_PICTURES = 10  # a class with fewer is rare
@@ -146,7 +147,7 @@ class _File(NamedTuple):
     """A picture, its mask, and the classes of its labels, numbered 1..c; None where it has none."""
 
     picture: Path
-    mask: Path | None
+    mask: Path | Truth | None
     classes: frozenset[int] | None
 
 
@@ -196,14 +197,17 @@ def _read(file: _File, class_names: Sequence[str], root: Path) -> _Read:
             digest = hashlib.sha256(file.picture.read_bytes()).digest()
             odd = oddities(file.picture)
             findings += [Finding(Severity.NOTE, f"pictures {oddity}", (name,), how) for oddity, how in odd]
-    mask = attempt(read_mask, file.mask, path=file.mask) if file.mask else None
-    if mask is not None:
-        if size:
-            attempt(check_size, mask, size, file.mask, path=file.mask)
-        faults = len(findings)
-        attempt(check_values, mask, len(class_names), file.mask, path=file.mask)
-        if len(findings) == faults:
-            findings += _of_classes(mask, file, class_names, root)
+    if isinstance(file.mask, Path):
+        mask = attempt(read_mask, file.mask, path=file.mask)
+        if mask is not None:
+            if size:
+                attempt(check_size, mask, size, file.mask, path=file.mask)
+            faults = len(findings)
+            attempt(check_values, mask, len(class_names), file.mask, path=file.mask)
+            if len(findings) == faults:
+                findings += _of_classes(mask, file, class_names, root)
+    elif file.mask and size:
+        findings += _of_drawn(file, size, class_names, name)
     return _Read(size, digest, findings)
 
 
@@ -219,6 +223,20 @@ def _of_classes(mask: np.ndarray, file: _File, class_names: Sequence[str], root:
             where = f"{file.mask.relative_to(root).as_posix()} ({names})"
             fix = "correct the labels or the mask; classes are numbered from 1 in alphabetical order"
             yield Finding(Severity.WARNING, problem, (where,), fix)
+
+
+def _of_drawn(file: _File, size: tuple[int, int], class_names: Sequence[str], name: str) -> Iterator[Finding]:
+    """What is wrong with the mask that the label file of a picture draws; its labels may be used all the same."""
+    try:
+        mask = file.mask.read(size, class_names)
+    except UserError as error:
+        problem, _, fix = str(error).removeprefix(f"{file.mask.where}: ").rpartition("; ")
+        yield Finding(Severity.WARNING, problem, (name,), f"{fix}: until then these pictures have no masks")
+        return
+    if hidden := sorted(file.classes - set(np.unique(mask).tolist())):
+        where = f"{name} ({listed([class_names[number - 1] for number in hidden])})"
+        fix = "correct the outlines, or remove the label"
+        yield Finding(Severity.WARNING, "labels whose regions have no pixel", (where,), fix)
 
 
 def _of_duplicates(files: Sequence[_File], results: Sequence[_Read], root: Path) -> Iterator[Finding]:

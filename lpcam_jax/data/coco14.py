@@ -25,13 +25,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as rle
 
 from ..machine.errors import UserError
 from .archives import find_files
-from .masks import MAX_CLASSES
-from .published import Benchmark, Example, Split, grey_png, missing
+from .masks import MAX_CLASSES, grey_png
+from .published import Benchmark, Example, Split, missing
 from .records import relative_name
+from .regions import coco_shape
 
 OFFICIAL = {"train": 82783, "val": 40504}
 _PAGE = "the COCO download page, cocodataset.org"
@@ -136,37 +136,14 @@ class Instances:
             if annotation.get("iscrowd"):
                 continue
             try:
-                inside = _rasterized(annotation["segmentation"], height, width)
-                mask[inside] = self._index[annotation["category_id"]] + 1
-            except Exception as error:  # pycocotools raises exceptions of many kinds
+                if shape := coco_shape(annotation["segmentation"]):
+                    mask[shape.inside((height, width))] = self._index[annotation["category_id"]] + 1
+            except (ValueError, KeyError) as error:
                 raise UserError(
                     f"{self._where}: annotation {annotation.get('id')} of picture {image['id']} cannot be drawn "
                     f"({error}); download it again"
                 ) from None
         return mask
-
-
-def _rasterized(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Rasterize polygons or a run-length code, compressed or not: bool (H, W)."""
-    if isinstance(segmentation, list):
-        # Fewer than three corners enclose nothing, and pycocotools would read four numbers as a box.
-        polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-        if not polygons:
-            return np.zeros((height, width), bool)
-        # Also keeps pycocotools from allocating memory for corners that are far away.
-        if not all(np.all(np.abs(np.asarray(polygon, float)) < 1 << 16) for polygon in polygons):
-            raise ValueError("a corner lies far outside the picture")
-        code = rle.merge(rle.frPyObjects(polygons, height, width))
-    else:
-        if [int(side) for side in segmentation["size"]] != [height, width]:
-            raise ValueError(f"its code is for a picture of size {segmentation['size']}")
-        if isinstance(segmentation["counts"], list):
-            if min(segmentation["counts"], default=0) < 0 or sum(segmentation["counts"]) != height * width:
-                raise ValueError("its code does not cover the picture")
-            code = rle.frPyObjects(segmentation, height, width)
-        else:
-            code = segmentation
-    return rle.decode(code).astype(bool)
 
 
 def _in_threads(function: Any, items: Sequence[Any]) -> Iterator[Any]:

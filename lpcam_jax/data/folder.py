@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from ..machine.errors import UserError
 from .findings import Finding, Severity, listed, quoted, say, shown
 from .formats import SUFFIXES, UNREAD, how_to_read
 from .label_files import MASKS, Labels, Report, Row, read_labels, refuse
-from .masks import MAX_CLASSES, check_size, pick_classes, read_mask, read_with_mask, renumbering
+from .masks import MAX_CLASSES, check_size, pick_classes, read_mask, renumbering
 from .pictures import among, find_pictures, no_picture, picture_size, read_picture, unique_ids
 from .records import Origin, Record
+from .regions import Truth
 from .walk import Walk, entry, walk
 
 
 class Folder:
-    """Pictures with labels in one of six layouts, and with masks where `root/masks/ID.png` exists.
+    """Pictures with labels in one of eight layouts, and with masks where there are some.
 
     - `images/**` and `labels.csv`, which has the header `name,labels`. A name is a path below images/, with or without
       extension. Labels are split at the one separator of the whole file, `;`, `|`, `,` or the space, or are a list;
@@ -31,12 +33,16 @@ class Folder:
       `JPEGImages/`, `images/`, `root` or beside the files.
     - LabelMe: a JSON file for each picture, beside it or in `annotations/`; a picture has the labels of its shapes.
     - YOLO: a text file for each picture, in `labels/` or beside it, and `classes.txt` or `data.yaml`.
+    - Label Studio: a JSON file of tasks; a picture has the labels and choices of its annotation.
+    - CVAT: `SegmentationClass/**.png` and `labelmap.txt`; a picture has the classes of its mask.
     - One folder per class, in `root` or in `images/`.
 
     Pictures that the labels do not name are left out.
 
-    Masks hold 0 for background, 255 for ignored pixels, and from 1 on the *sorted classes of the folder*; with
-    `classes` they are renumbered, and other classes become background.
+    A picture's mask is `root/masks/ID.png`. It holds 0 for background, 255 for ignored pixels, and from 1 on the
+    *sorted classes of the folder*; with `classes` it is renumbered, and other classes become background. Where no
+    picture has such a mask, the masks are those that the label files draw: by COCO's segmentations, polygons of
+    LabelMe, YOLO and Label Studio, CVAT's colours. One that cannot be drawn is said and left out.
 
     Args:
         root: the folder.
@@ -55,8 +61,8 @@ class Folder:
         contents = look_into(root, refuse)
         if contents.origin is None:
             raise UserError(
-                f"{shown(root)}: no labels: neither labels.csv, COCO, VOC, LabelMe or YOLO nor one folder per class; "
-                "write labels.csv with the header name,labels"
+                f"{shown(root)}: no labels: neither labels.csv, COCO, VOC, LabelMe, YOLO, Label Studio or CVAT nor one "
+                "folder per class; write labels.csv with the header name,labels"
             )
         say(contents.remarks)
         all_names = contents.class_names
@@ -67,24 +73,35 @@ class Folder:
         self._paths, self._masks, self._num_classes = contents.pictures, contents.masks, len(all_names)
         if self.has_masks:
             self._renumber = renumbering(self.class_names, all_names)
+        self._has_warned = False
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Record:
-        path, mask_path = self._paths[index], self._masks[index]
-        if mask_path is None:
-            return Record(self.ids[index], read_picture(path), self.labels[index], None)
-        image, mask = read_with_mask(path, mask_path, num_classes=self._num_classes)
-        return Record(self.ids[index], image, self.labels[index], self._renumber[mask])
+        image = read_picture(self._paths[index])
+        return Record(self.ids[index], image, self.labels[index], self._mask(index, image.shape[:2]))
 
     def mask(self, index: int) -> np.ndarray | None:
         """The mask alone."""
-        if (path := self._masks[index]) is None:
-            return None
-        mask = read_mask(path, num_classes=self._num_classes)
-        check_size(mask, self.size(index), path)
-        return self._renumber[mask]
+        return None if self._masks[index] is None else self._mask(index, self.size(index))
+
+    def _mask(self, index: int, size: tuple[int, int]) -> np.ndarray | None:
+        match self._masks[index]:
+            case None:
+                return None
+            case Path() as path:
+                mask = read_mask(path, num_classes=self._num_classes)
+                check_size(mask, size, path)
+                return self._renumber[mask]
+            case drawn:
+                try:
+                    return drawn.read(size, self.class_names)
+                except UserError as error:  # its labels are as good as before
+                    if not self._has_warned:
+                        tqdm.write(f"warning: {error}: no mask of this picture; check-data lists all such pictures")
+                    self._has_warned = True
+                    return None
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) from the header."""
@@ -92,8 +109,14 @@ class Folder:
 
     def origin(self, index: int) -> Origin:
         """The picture, and its mask if it has one."""
-        files = [Path(path).absolute() for path in (self._paths[index], self._masks[index]) if path is not None]
-        return Origin(str(files[0]), tuple(files), b"")
+        picture = self._paths[index].absolute()
+        match self._masks[index]:
+            case None:
+                return Origin(str(picture), (picture,), b"")
+            case Path() as mask:
+                return Origin(str(picture), (picture, mask.absolute()), b"")
+            case drawn:
+                return Origin(str(picture), (picture, *drawn.files), drawn.facts)
 
 
 class Contents(NamedTuple):
@@ -105,7 +128,7 @@ class Contents(NamedTuple):
         unused: classes that are named but in no picture.
         ids: ids of the n pictures with labels.
         pictures: their n paths.
-        masks: paths of their n masks; None: no mask.
+        masks: their n masks, PNGs of class indices or what their labels draw; None: no mask.
         labels: float32 (n, c).
         unlabelled: pictures that the labels do not name.
         spare_masks: files in masks/ that are no picture's mask.
@@ -117,7 +140,7 @@ class Contents(NamedTuple):
     unused: list[str]
     ids: list[str]
     pictures: list[Path]
-    masks: list[Path | None]
+    masks: list[Path | Truth | None]
     labels: np.ndarray
     unlabelled: list[Path]
     spare_masks: list[Path]
@@ -132,7 +155,8 @@ def look_into(root: str | Path, report: Report) -> Contents:
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"{shown(root)}: no such folder; name the folder that holds the pictures and their labels")
+        what = "a file, not a folder (an archive has to be unpacked)" if root.is_file() else "no such folder"
+        raise UserError(f"{shown(root)}: {what}; name the folder that holds the pictures and their labels")
     labels = read_labels(root, report)
     masks_folder = entry(root, MASKS) or root / MASKS
     listing = _Listing(labels.pictures, masks_folder, report)
@@ -148,6 +172,8 @@ def look_into(root: str | Path, report: Report) -> Contents:
             f"{shown(masks_folder)}: masks count to {MAX_CLASSES}, {shown(labels.origin)} has {len(known)} classes; "
             "merge some"
         )
+    if not any(masks) and len(known) <= MAX_CLASSES:
+        masks = _drawn(rows)
     return Contents(
         origin=labels.origin,
         class_names=tuple(known),
@@ -223,7 +249,7 @@ class _Listing:
             if name in resolved:
                 report(f"{where}: {listed([name])} occurs twice; keep one row, with all its labels")
             else:
-                resolved[name] = Row(name, row.labels)
+                resolved[name] = row._replace(name=name)
         if swapped:
             what = "label files with the name of one picture and the inside of another"
             fix = "what is written inside counts: correct it, or rename the files"
@@ -269,6 +295,13 @@ def _multi_hot(rows: Sequence[Row], class_names: Sequence[str]) -> np.ndarray:
 def same_elsewhere(name: str) -> str:
     """The name as a file system sees it that ignores case and the Unicode form of letters."""
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def _drawn(rows: Sequence[Row]) -> list[Truth | None]:
+    """The masks that label files draw; none at all where no class has a region: then they are of labels alone."""
+    if not any(row.labels and row.drawn for row in rows):
+        return [None] * len(rows)
+    return [row.drawn for row in rows]
 
 
 def _find_masks(

@@ -1,29 +1,31 @@
-"""The labels of a folder of pictures, in any of six layouts, which is detected.
+"""The labels of a folder of pictures, in any of eight layouts, which is detected.
 
     labels.csv                    name,labels, or a column for each class (`label_table`)
-    annotations.json              COCO: images, annotations, categories
+    annotations.json              COCO: images, annotations, categories (`coco_json`)
+    *.json                        Label Studio: a list of tasks (`label_studio`)
     Annotations/*.xml             VOC: filename, object/name
     images/*.json                 LabelMe: imagePath, shapes/label (`labelme`)
     labels/*.txt  classes.txt     YOLO: the number of a class at the start of each line (`yolo`)
+    SegmentationClass/*.png       CVAT: masks in the colours of labelmap.txt (`cvat`)
     cat/*.jpg  dog/*.jpg          one folder per class
 
 Label files and folders are found in upper and lower case. Every defect is passed, as one line, to `report`. `refuse`
 raises the first one; a function that collects the lines gets all of them, and whatever is defective is left out.
 """
 
-import json
-import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
 from reprlib import repr  # short, however long or deep the value is
-from typing import Any
 from xml.etree import ElementTree
 
 from tqdm import tqdm
 
+from .coco_json import is_named_as_coco, json_files, read_coco
+from .cvat import cvat_files, read_cvat
 from .findings import listed, shown
+from .label_studio import is_label_studio, read_label_studio
 from .label_table import read_table
 from .labelme import labelme_files, read_labelme
 from .labels import (
@@ -43,10 +45,10 @@ from .pictures import among
 from .walk import entry, walk
 from .yolo import read_yolo, yolo_files
 
-__all__ = ["MASKS", "PICTURE_FOLDERS", "Labels", "Report", "Row", "read_labels", "refuse"]
+__all__ = ["LAYOUTS", "MASKS", "PICTURE_FOLDERS", "Labels", "Report", "Row", "read_labels", "refuse"]
 
-_MAX_JSON, _MAX_XML = 1 << 30, 1 << 23  # bytes
-_COCO_NAMES = ("annotations.json", "_annotations.coco.json")
+LAYOUTS = ("labels.csv", "COCO", "VOC", "LabelMe", "YOLO", "Label Studio", "CVAT", "one folder per class")
+_MAX_XML = 1 << 23  # bytes
 _PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
@@ -60,9 +62,9 @@ def read_labels(root: Path, report: Report) -> Labels:
         rows, unused, remarks = read_table(table, report)
         return Labels(table, entry(root, "images") or root / "images", rows, unused, remarks)
     coco, (xml_folder, voc), (json_folder, labelme), yolo = (
-        find(root) for find in (_coco_files, _voc_files, labelme_files, yolo_files)
+        find(root) for find in (json_files, _voc_files, labelme_files, yolo_files)
     )
-    if labelme and not any(map(_is_named_as_coco, coco)):
+    if labelme and not any(map(is_named_as_coco, coco)):
         coco = [file for file in coco if file.parent != json_folder]
     elif coco:
         labelme = []
@@ -74,9 +76,14 @@ def read_labels(root: Path, report: Report) -> Labels:
         return Labels(root, default_pictures(root), [], [])
     found: dict[Path, Callable[[], Labels]] = {}
     if coco:
-        found[coco[0]] = lambda: _read_coco(root, coco[0], report)
+        read = read_coco
+        if is_label_studio(coco[0]):
+            read, voc = read_label_studio, [file for file in voc if file.stem != coco[0].stem]  # its interface
+        found[coco[0]] = lambda: read(root, coco[0], report)
     if voc:
         found[xml_folder / "*.xml"] = lambda: _read_voc(root, xml_folder, voc, report)
+    elif masks := cvat_files(root):  # beside XML files they are of the same objects
+        found[masks.folder / "*.png"] = lambda: read_cvat(root, masks, report)
     if labelme:
         found[json_folder / "*.json"] = lambda: read_labelme(root, json_folder, labelme, report)
     if yolo.files:
@@ -89,98 +96,6 @@ def read_labels(root: Path, report: Report) -> Labels:
         case [one, other, *_]:
             report(f"{shown(root)}: labels twice, in {shown(one)} and in {shown(other)}; keep one of them")
             return Labels(root, default_pictures(root), [], [])
-
-
-# COCO
-
-
-def _coco_files(root: Path) -> list[Path]:
-    """The JSON files that may hold the labels: those with a usual name, else all."""
-    folders = [root, entry(root, "annotations"), *picture_folders(root)]
-    files = [file for folder in folders if folder for file in files_in(folder, ".json")]
-    return list(filter(_is_named_as_coco, files)) or files
-
-
-def _is_named_as_coco(file: Path) -> bool:
-    return file.name.casefold() in _COCO_NAMES
-
-
-def _read_coco(root: Path, path: Path, report: Report) -> Labels:
-    where = shown(path)
-    tables = _load_coco(path, report)
-    # None: present but unusable, which has been reported.
-    names: dict[int | str, str | None] = {}
-    files: dict[int | str, str | None] = {}
-    for place, item in _entries(tables, "categories", where):
-        if _is_new(item, "category", names, place, report):
-            names[item["id"]] = _text(item, "name", place, report)
-    for place, item in _entries(tables, "images", where):
-        if _is_new(item, "picture", files, place, report):
-            name = _text(item, "file_name", place, report)
-            files[item["id"]] = name and checked_name(name, place, report)
-    labels = defaultdict(set)
-    for place, item in _entries(tables, "annotations", where):
-        picture, category = item.get("image_id"), item.get("category_id")
-        if not _is_id(picture) or picture not in files:
-            report(f"{place}: no picture has the image_id {repr(picture)}; add it or remove the annotation")
-        elif not _is_id(category) or category not in names:
-            report(f"{place}: no category has the category_id {repr(category)}; add it to the categories")
-        elif names[category]:
-            labels[picture].add(names[category])
-    if tables and not files:
-        report(f"{where}: no picture in images; export it again")
-    rows = [Row(name, sorted(labels[number])) for number, name in files.items() if name]
-    unused = sorted({name for name in names.values() if name}.difference(*labels.values()))
-    return Labels(path, where_most_are(rows, [*picture_folders(root), root, path.parent]), rows, unused)
-
-
-def _load_coco(path: Path, report: Report) -> dict[str, Any]:
-    where = shown(path)
-    try:
-        if (size := path.stat().st_size) > _MAX_JSON:
-            report(f"{where}: {size >> 20} MB of labels, more than {_MAX_JSON >> 20}; split the data set")
-            return {}
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        report(f"{where}: cannot be read as JSON ({error}); export it again as COCO JSON")
-        return {}
-    for key in ("images", "annotations", "categories"):
-        table = values.get(key) if isinstance(values, dict) else None
-        if not isinstance(table, list) or not all(isinstance(item, dict) for item in table):
-            report(
-                f"{where}: not COCO, it has no list of {key}; export it again, or move it away if it holds no labels"
-            )
-            return {}
-    return values
-
-
-def _entries(tables: dict[str, Any], key: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, item in enumerate(tables.get(key, ())):
-        yield f"{where}, {key}[{number}]", item
-
-
-def _is_id(value: Any) -> bool:
-    return type(value) in (int, str)
-
-
-def _is_new(item: dict[str, Any], kind: str, ids: Collection[int | str], place: str, report: Report) -> bool:
-    number = item.get("id")
-    if not _is_id(number):
-        report(f"{place}: the id {repr(number)} is not a number; give each {kind} its own")
-    elif number in ids:
-        report(f"{place}: the id {repr(number)} occurs twice; give each {kind} its own")
-    else:
-        return True
-    return False
-
-
-def _text(item: dict[str, Any], key: str, place: str, report: Report) -> str | None:
-    text = item.get(key)
-    # JSON can hold lone surrogates, which no file name contains and which cannot be encoded.
-    if isinstance(text, str) and text.strip() and not re.search(r"[\ud800-\udfff]", text):
-        return text.strip()
-    report(f"{place}: {repr(text)} is not a {key}; export it again")
-    return None
 
 
 # VOC

@@ -1,8 +1,10 @@
-"""LabelMe: one JSON file for each picture. A picture has the labels of its shapes; their outlines are not used.
+"""LabelMe: one JSON file for each picture. A picture has the labels of its shapes.
 
-    {"imagePath": "IMG_0012.jpg", "shapes": [{"label": "cat", ...}, ...], "flags": {}}
+    {"imagePath": "IMG_0012.jpg", "imageHeight": 480, "imageWidth": 640,
+     "shapes": [{"label": "cat", "shape_type": "polygon", "points": [[x, y], ...]}, ...], "flags": {}}
 
-Where no picture has a shape, its flags that are true are its labels.
+Where no picture has a shape, its flags that are true are its labels. A picture has a mask where all its shapes are
+polygons or masks; a shape labelled __ignore__ marks ignored pixels there.
 """
 
 import json
@@ -15,12 +17,13 @@ from typing import Any
 from tqdm import tqdm
 
 from .findings import shown
-from .labels import Labels, Report, Row, checked_name, files_in, picture_folders, where_most_are
+from .labels import Labels, Report, Row, checked_name, files_in, is_text, picture_folders, where_most_are
+from .regions import Damaged, Drawn, Shape, Stamp, polygons
 from .walk import entry
 
 _MAX_BYTES = 1 << 28  # a picture may be in it
 _HEAD = 1 << 16
-_NO_CLASSES = ("__ignore__", "_background_")
+_IGNORED, _BACKGROUND = "__ignore__", "_background_"
 
 
 def labelme_files(root: Path) -> tuple[Path, list[Path]]:
@@ -66,20 +69,42 @@ def _read(path: Path, folder: Path, report: Report) -> tuple[Row, list[str]] | N
         report(f"{where}: not LabelMe, it has no list of shapes; move it away")
         return None
     labels = [shape.get("label") if isinstance(shape, dict) else None for shape in shapes]
-    if not all(map(_is_text, labels)):
+    if not all(map(is_text, labels)):
         report(f"{where}: a shape has no label; write its class")
     own = (folder / path.name[:-5]).as_posix()
     name = values.get("imagePath")
-    if not _is_text(name):
+    if not is_text(name):
         report(f"{where}: {repr(name)} is not an imagePath; write the name of its picture")
         return None
     # It leads from this file to the picture, wherever that was: what counts is its last part.
     name = checked_name((folder / PureWindowsPath(name).name).as_posix(), where, report)
     flags = values.get("flags")
     flags = [key for key, value in flags.items() if value is True] if isinstance(flags, dict) else []
-    labels = {label.strip() for label in labels if _is_text(label)} - set(_NO_CLASSES)
-    return (Row(name, sorted(labels), own), sorted(flag.strip() for flag in flags if _is_text(flag))) if name else None
+    labels = {label.strip() for label in labels if is_text(label)} - {_IGNORED, _BACKGROUND}
+    drawn = _drawn(where, shapes, values)
+    flags = sorted(flag.strip() for flag in flags if is_text(flag))
+    return (Row(name, sorted(labels), own, drawn), flags) if name else None
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and not re.search(r"[\ud800-\udfff]", value)
+def _drawn(where: str, shapes: Sequence[Any], values: dict[str, Any]) -> Drawn | None:
+    """The mask; None: a shape is of a kind that has no inside, or no class."""
+    regions: list[tuple[str | None, Shape]] = []
+    for one in shapes:
+        if not isinstance(one, dict) or not is_text(label := one.get("label")) or not (shape := _shape(one)):
+            return None
+        regions.append((None if label.strip() == _IGNORED else label.strip(), shape))
+    sides = values.get("imageHeight"), values.get("imageWidth")
+    return Drawn(where, regions, sides if all(type(side) is int and side > 0 for side in sides) else None)
+
+
+def _shape(shape: dict[str, Any]) -> Shape | None:
+    match shape.get("shape_type", "polygon"):
+        case "polygon":
+            return polygons([shape.get("points")])
+        case "mask":
+            try:
+                (left, top), _ = shape["points"]
+                return Stamp(str(shape["mask"]), (int(left), int(top)))
+            except (ValueError, TypeError, KeyError, OverflowError):
+                return Damaged("its mask has no points")
+    return None

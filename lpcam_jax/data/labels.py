@@ -1,13 +1,15 @@
 """Labels as they come out of label files of any kind: a row for each picture."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..machine.errors import UserError
 from .findings import Finding
 from .records import relative_name
+from .regions import Truth
 from .walk import entry, walk
 
 Report = Callable[[str], None]
@@ -23,11 +25,13 @@ class Row(NamedTuple):
         name: of the picture, relative to the folder of the pictures, with or without extension.
         labels: its classes.
         own: where the picture has a label file of its own, the name of that one, likewise; else "".
+        drawn: the mask that the label file draws; None: it draws none.
     """
 
     name: str
     labels: list[str]
     own: str = ""
+    drawn: Truth | None = None
 
 
 class Labels(NamedTuple):
@@ -46,6 +50,11 @@ class Labels(NamedTuple):
     rows: list[Row]
     unused: list[str]
     remarks: Sequence[Finding] = ()
+
+
+def is_text(value: Any) -> bool:
+    """Whether a JSON value is a name: JSON can hold lone surrogates, which no file name contains and no file takes."""
+    return isinstance(value, str) and bool(value.strip()) and not re.search(r"[\ud800-\udfff]", value)
 
 
 def refuse(defect: str) -> None:

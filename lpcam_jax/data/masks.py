@@ -1,9 +1,11 @@
 """Masks: class indices in PNG files, single or in a folder, and the selection and renumbering of their classes."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ..machine.errors import UserError
 from .findings import choice, listed
@@ -42,6 +44,13 @@ def read_mask(path: str | Path | Encoded, *, num_classes: int | None = None) -> 
     if num_classes is not None:
         check_values(mask, num_classes, path)
     return mask
+
+
+def grey_png(mask: np.ndarray) -> bytes:
+    """Encode class indices, uint8 (H, W), as an 8-bit grey PNG, which no reader takes for colours."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def read_with_mask(

@@ -14,7 +14,6 @@ Masks are grey, never palette: with opencv installed, TFDS decodes a palette PNG
 
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -29,7 +28,6 @@ from typing import Any, NamedTuple
 import absl.logging
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 from tqdm import tqdm
 
 from ..machine.errors import UserError
@@ -219,13 +217,6 @@ def prepare(kind: type[Benchmark], root: str | Path, split: str, *, prepared: st
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{shown(part)}: {kind.name} cannot be prepared ({reason}); check the disk") from error
     return directory
-
-
-def grey_png(mask: np.ndarray) -> bytes:
-    """Encode class indices, uint8 (H, W), as an 8-bit grey PNG, which no reader takes for colours."""
-    buffer = io.BytesIO()
-    Image.fromarray(mask, "L").save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def missing(root: Path, what: str, *, wanted: Sequence[str], page: str) -> UserError:

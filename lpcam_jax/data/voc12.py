@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from ..machine.errors import UserError
 from .archives import Files, find_files
-from .masks import read_mask
+from .masks import grey_png, read_mask
 from .pictures import Encoded, shown
-from .published import Benchmark, Example, Split, grey_png, missing
+from .published import Benchmark, Example, Split, missing
 from .records import relative_name
 from .voc_layout import VOC_CLASSES
 

@@ -1,9 +1,11 @@
-"""YOLO: one text file for each picture, and the names of the classes once. Boxes and outlines are not used.
+"""YOLO: one text file for each picture, and the names of the classes once.
 
     labels/IMG_0012.txt   a line for each object: the number of its class, from 0, and at least four more numbers
     classes.txt           the names, one a line; or data.yaml, its `names`
 
-A picture with an empty file has none of the classes; one without a file has no labels.
+A picture with an empty file has none of the classes; one without a file has no labels. A picture has a mask where
+every line is a polygon: three or more corners, x and y in parts of width and height. Poses (`kpt_shape` in data.yaml)
+are none.
 """
 
 import re
@@ -11,11 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from .findings import listed, shown
 from .labels import Labels, Report, Row, files_in, picture_folders
 from .pictures import search
+from .regions import Drawn, Shape, polygons
 from .walk import entry
 
 _MAX_BYTES = 1 << 24
@@ -58,11 +62,14 @@ def yolo_files(root: Path) -> YOLOFiles:
 
 def read_yolo(root: Path, found: YOLOFiles, report: Report) -> Labels:
     """Read the files."""
-    names = _class_names(root, found, report)
+    descriptions = _descriptions(root, found)
+    names = _class_names(root, found, descriptions, report)
     if names is None:
         return Labels(found.folder, found.pictures, [], [])
     bar = tqdm(found.files, "reading labels", unit="file", delay=2, disable=None, leave=False)
     rows = [row for file in bar if (row := _read(file, _stem(file, found.folder), names, report))]
+    if any(map(_is_of_poses, descriptions)):
+        rows = [row._replace(drawn=None) for row in rows]
     unused = {name for name in names if name}.difference(*(row.labels for row in rows))
     return Labels(found.folder, found.pictures, rows, sorted(unused))
 
@@ -88,7 +95,7 @@ def _has_object(path: Path) -> bool:
 
 
 def _read(path: Path, name: str, names: Sequence[str], report: Report) -> Row | None:
-    where, labels = shown(path), set()
+    where, regions = shown(path), []
     try:
         lines = _lines(path)
     except (OSError, ValueError) as error:
@@ -102,19 +109,32 @@ def _read(path: Path, name: str, names: Sequence[str], report: Report) -> Row | 
         elif len(match[1]) > 6 or int(match[1]) >= len(names) or not names[int(match[1])]:
             report(f"{where}, line {number}: no class has the number {listed([match[1]])}; add its name to the classes")
         else:
-            labels.add(names[int(match[1])])
-    return Row(name, sorted(labels), name)
+            regions.append((names[int(match[1])], _polygon(line)))
+    drawn = Drawn(where, regions) if all(shape for _, shape in regions) else None
+    return Row(name, sorted({label for label, _ in regions}), name, drawn)
+
+
+def _polygon(line: str) -> Shape | None:
+    """The region of an object; None: it is a box, with or without a confidence, or something else."""
+    numbers = np.array(line.split()[1:], float)
+    is_polygon = len(numbers) >= 6 and len(numbers) % 2 == 0 and ((numbers >= 0) & (numbers <= 1)).all()
+    return polygons([numbers], unit=1) if is_polygon else None
 
 
 # The names of the classes
 
 
-def _class_names(root: Path, found: YOLOFiles, report: Report) -> list[str] | None:
-    """The names, "" for numbers without one; None, and a report: there are none, or they cannot be read."""
+def _descriptions(root: Path, found: YOLOFiles) -> list[Path]:
+    """The files that may hold the names."""
     folders = [root, found.folder, found.pictures, *filter(None, [entry(root, "labels")])]
     if root.resolve().name.casefold() in _PARTS:  # one export for all parts
         folders.append(root.resolve().parent)
     files = [file for folder in folders for name in (*_LISTS, *_DOCUMENTS) if (file := entry(folder, name))]
+    return list(dict.fromkeys(files))
+
+
+def _class_names(root: Path, found: YOLOFiles, files: Sequence[Path], report: Report) -> list[str] | None:
+    """The names, "" for numbers without one; None, and a report: there are none, or they cannot be read."""
     if not files:
         report(
             f"{shown(found.folder)}: YOLO text files and no names of the classes; write them into "
@@ -122,7 +142,7 @@ def _class_names(root: Path, found: YOLOFiles, report: Report) -> list[str] | No
         )
         return None
     read: dict[Path, list[str]] = {}
-    for file in dict.fromkeys(files):
+    for file in files:
         try:
             lines = _lines(file)
             names = _names_of_yaml("\n".join(lines)) if file.name.casefold() in _DOCUMENTS else lines
@@ -141,6 +161,10 @@ def _class_names(root: Path, found: YOLOFiles, report: Report) -> list[str] | No
         report(f"{shown(first)}: {listed(twice)} occurs twice; give each class its own name")
         return None
     return read[first]
+
+
+def _is_of_poses(file: Path) -> bool:
+    return re.search(r"^kpt_shape\s*:", "\n".join(_lines(file)), re.MULTILINE) is not None
 
 
 def _names_of_yaml(text: str) -> list[str]:

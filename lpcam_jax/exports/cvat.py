@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..data.masks import IGNORE
 from ..report.palette import class_palette
+from .components import numbered
 
 # Of the files in it, so that the same masks give the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -42,22 +43,11 @@ def cvat_archive(pictures: Iterable[tuple[str, np.ndarray]], class_names: Sequen
             names.append(name)
             sure = np.where(mask == IGNORE, 0, mask)
             add(f"SegmentationClass/{name}.png", _png(palette[sure]))
-            add(f"SegmentationObject/{name}.png", _png(_object_colors(_objects(sure))))
+            add(f"SegmentationObject/{name}.png", _png(_object_colors(numbered(sure))))
         colors = [f"{name}:{','.join(map(str, palette[n]))}::\n" for n, name in enumerate(["background", *class_names])]
         add("labelmap.txt", ("# label:color_rgb:parts:actions\n" + "".join(colors)).encode())
         add("ImageSets/Segmentation/default.txt", "".join(f"{name}\n" for name in names).encode())
     return content.getvalue()
-
-
-def _objects(mask: np.ndarray) -> np.ndarray:
-    """The connected regions of all classes, numbered from 1: int (H, W); pixels that share an edge are connected."""
-    from scipy.ndimage import label  # which takes its time to load
-
-    numbers = np.zeros(mask.shape, np.int32)
-    for value in np.unique(mask[mask > 0]):
-        regions, _ = label(mask == value)
-        numbers += np.where(regions > 0, regions + numbers.max(), 0)
-    return numbers
 
 
 def _object_colors(numbers: np.ndarray) -> np.ndarray:

@@ -2,34 +2,41 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from ..data.masks import IGNORE, MaskFolder
-from ..machine.errors import UserError
+from ..data.masks import IGNORE, MaskFolder, grey_png
+from ..data.pictures import shown
+from ..machine.errors import UserError, reason
 from ..machine.files import write_atomically, write_json
 from .coco import coco_instances
 from .cvat import cvat_archive
 from .label_studio import label_studio_interface, label_studio_tasks
 from .labelme import labelme_document
+from .pairs import mask_targets, metadata
 from .yolo import yolo_description, yolo_labels
 
 
-class Masks(NamedTuple):
+@dataclass(frozen=True)
+class Masks:
     """What is exported.
 
     Attributes:
         folder: the masks.
         class_names: c names, of the values 1..c.
         file_names: id -> file name of its picture.
+        pictures: the folder of the pictures; None: it is not known.
+        unsure: ids of masks with unsure pixels, of those that were read.
     """
 
     folder: MaskFolder
     class_names: tuple[str, ...]
     file_names: Mapping[str, str]
+    pictures: Path | None = None
+    unsure: set[str] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         """Every file name and mask, with a progress bar."""
@@ -41,7 +48,33 @@ class Masks(NamedTuple):
 
     def read(self, name: str) -> np.ndarray:
         """One mask, uint8 (H, W)."""
-        return self.folder.read(name, classes=len(self.class_names))[0]
+        mask, _ = self.folder.read(name, classes=len(self.class_names))
+        if (mask == IGNORE).any():
+            self.unsure.add(name)
+        return mask
+
+    def unsure_note(self) -> str:
+        """What to tell the user where a format has no unsure pixels."""
+        if not self.unsure:
+            return ""
+        return (
+            f" {len(self.unsure)} of them have unsure pixels (255), which the format cannot say: they are background "
+            "there."
+        )
+
+    def stem(self, name: str) -> str:
+        """The file name of a picture without its extension."""
+        return Path(self.file_names[name]).with_suffix("").as_posix()
+
+    def expect_stems(self) -> None:
+        """Raise UserError where pictures differ in their extension alone: most formats name their files without it."""
+        by_stem: dict[str, str] = {}
+        for name, file in self.file_names.items():
+            if (other := by_stem.setdefault(self.stem(name), file)) != file:
+                raise UserError(
+                    f"{shown(other)} and {shown(file)} differ in the extension alone, and the format names files "
+                    "without it: rename one of the pictures, and its mask."
+                )
 
 
 def write_each(names: Sequence[str], write: Callable[[str], None]) -> None:
@@ -51,11 +84,11 @@ def write_each(names: Sequence[str], write: Callable[[str], None]) -> None:
             pass
 
 
-def write_coco(masks: Masks, out: Path) -> str:
-    """One JSON file of instances; what to tell the user."""
-    document = coco_instances(masks, masks.class_names)
+def write_coco(masks: Masks, out: Path, *, regions: str) -> str:
+    """One JSON file of instances, `regions` "polygons" or "rle"; what to tell the user."""
+    document = coco_instances(masks, masks.class_names, run_lengths=regions == "rle")
     write_json(out, document, indent=None)
-    return f"{len(masks)} pictures with {len(document['annotations'])} regions are in {out}."
+    return f"{len(masks)} pictures with {len(document['annotations'])} regions are in {out}.{masks.unsure_note()}"
 
 
 def write_labelme(masks: Masks, out: Path) -> str:
@@ -68,33 +101,33 @@ def write_labelme(masks: Masks, out: Path) -> str:
     write_each(missing, write)
     existing = len(masks) - len(missing)
     note = f" {existing} of them existed already and are unchanged." if existing else ""
-    return f"{len(masks)} pictures are in {out}; put the files beside the pictures.{note}"
+    return f"{len(masks)} pictures are in {out}; put the files beside the pictures.{note}{masks.unsure_note()}"
 
 
 def write_yolo(masks: Masks, out: Path) -> str:
     """labels/ID.txt for each picture, and data.yaml; what to tell the user."""
-    unsure = []
+    masks.expect_stems()
 
     def write(name: str) -> None:
-        mask = masks.read(name)
-        if (mask == IGNORE).any():
-            unsure.append(name)
-        label = Path(masks.file_names[name]).with_suffix(".txt")
-        write_atomically(out / "labels" / label, yolo_labels(mask).encode(), durably=False)
+        label = yolo_labels(masks.read(name))
+        write_atomically(out / "labels" / f"{masks.stem(name)}.txt", label.encode(), durably=False)
 
     write_each(list(masks.file_names), write)
     write_atomically(out / "data.yaml", yolo_description(masks.class_names).encode(errors="backslashreplace"))
-    return f"{len(masks)} pictures are in {out}; put the pictures into {out / 'images'}.{_unsure_note(unsure)}"
+    return f"{len(masks)} pictures are in {out}; put the pictures into {out / 'images'}.{masks.unsure_note()}"
 
 
-def write_label_studio(masks: Masks, out: Path) -> str:
-    """A JSON file of tasks, and the interface beside it; what to tell the user."""
-    write_json(out, label_studio_tasks(masks, masks.class_names, prefix="/data/local-files/?d="), indent=None)
+def write_label_studio(masks: Masks, out: Path, *, regions: str) -> str:
+    """A JSON file of tasks, `regions` "polygons" or "rle", and the interface beside it; what to tell the user."""
+    brushes = regions == "rle"
+    tasks = label_studio_tasks(masks, masks.class_names, prefix="/data/local-files/?d=", brushes=brushes)
+    write_json(out, tasks, indent=None)
     interface = out.with_suffix(".xml")
-    write_atomically(interface, label_studio_interface(masks.class_names).encode(errors="xmlcharrefreplace"))
+    content = label_studio_interface(masks.class_names, brushes=brushes)
+    write_atomically(interface, content.encode(errors="xmlcharrefreplace"))
     return (
         f"{len(masks)} pictures are in {out}: import it into a project with the labelling interface {interface}, whose "
-        "local storage holds the pictures."
+        f"local storage holds the pictures.{masks.unsure_note()}"
     )
 
 
@@ -102,28 +135,55 @@ def write_cvat(masks: Masks, out: Path) -> str:
     """A zip archive; what to tell the user."""
     if bad := [name for name in masks.class_names if ":" in name or not name.isprintable()]:
         raise UserError(f"CVAT's list of labels cannot hold the class name {bad[0]!r}; give others with --classes.")
-    unsure = []
-
-    def pictures() -> Iterator[tuple[str, np.ndarray]]:
-        for file, mask in masks:
-            if (mask == IGNORE).any():
-                unsure.append(file)
-            yield Path(file).with_suffix("").as_posix(), mask
-
-    write_atomically(out, cvat_archive(pictures(), masks.class_names))
-    return f"{len(masks)} pictures are in {out}, annotations of the format Segmentation mask 1.1.{_unsure_note(unsure)}"
+    masks.expect_stems()
+    pictures = ((Path(file).with_suffix("").as_posix(), mask) for file, mask in masks)
+    write_atomically(out, cvat_archive(pictures, masks.class_names))
+    return f"{len(masks)} pictures are in {out}, annotations of the format Segmentation mask 1.1.{masks.unsure_note()}"
 
 
-def _unsure_note(names: list[str]) -> str:
-    if not names:
-        return ""
-    return f" {len(names)} of them have unsure pixels (255), which the format cannot say: they are background there."
+def write_fiftyone(masks: Masks, out: Path) -> str:
+    """data/FILE and labels/ID.png for each picture, and mask_targets.json; what to tell the user."""
+    _write_pairs(masks, out / "data", out / "labels")
+    write_json(out / "mask_targets.json", {**mask_targets(masks.class_names), str(IGNORE): "ignored"})
+    return f"{len(masks)} pictures are in {out}, an ImageSegmentationDirectory of FiftyOne."
 
 
-WRITERS: Mapping[str, Callable[[Masks, Path], str]] = {
+def write_imagefolder(masks: Masks, out: Path) -> str:
+    """images/FILE, masks/ID.png and metadata.jsonl in train/, and id2label.json; what to tell the user."""
+    train = out / "train"  # the name of the split; without it, names such as test_1.jpg would be taken for splits
+    labels = _write_pairs(masks, train / "images", train / "masks")
+    files = ((file, masks.stem(name), labels[name]) for name, file in masks.file_names.items())
+    write_atomically(train / "metadata.jsonl", metadata(files).encode(errors="backslashreplace"))
+    write_json(out / "id2label.json", mask_targets(masks.class_names))
+    return f'{len(masks)} pictures are in {out}: datasets.load_dataset("imagefolder", data_dir="{out}").'
+
+
+def _write_pairs(masks: Masks, pictures: Path, labels: Path) -> dict[str, list[str]]:
+    """Copies of the pictures, and their masks in grey; the classes in each mask, by id."""
+    masks.expect_stems()
+    present: dict[str, list[str]] = {}
+
+    def write(name: str) -> None:
+        mask, file = masks.read(name), masks.file_names[name]
+        try:
+            picture = (masks.pictures / file).read_bytes()
+        except OSError as error:
+            raise UserError(f"{shown(masks.pictures / file)}: cannot be read: {reason(error)}") from None
+        write_atomically(pictures / file, picture, durably=False)
+        write_atomically(labels / f"{masks.stem(name)}.png", grey_png(mask), durably=False)
+        values = np.unique(mask[(mask != 0) & (mask != IGNORE)]).tolist()
+        present[name] = [masks.class_names[value - 1] for value in values]
+
+    write_each(list(masks.file_names), write)
+    return present
+
+
+WRITERS: Mapping[str, Callable[..., str]] = {
     "coco": write_coco,
     "labelme": write_labelme,
     "yolo": write_yolo,
     "label-studio": write_label_studio,
     "cvat": write_cvat,
+    "fiftyone": write_fiftyone,
+    "imagefolder": write_imagefolder,
 }
