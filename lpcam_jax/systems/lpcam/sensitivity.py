@@ -151,7 +151,7 @@ def make_all(
         seeds: random seeds of the clustering.
         samples: tau -> its feature sample; each is removed once clustered, to bound the memory.
         weights: float (d, c), the classifier's head.
-        prototypes: how to cluster, and the lower bound on the score of a context prototype.
+        prototypes: how to cluster, the lower bound on the score of a context prototype, and what is faint.
         devices: the mesh.
 
     Returns:
@@ -177,7 +177,8 @@ def make_all(
                         devices=devices,
                     )
                     for setting in group:
-                        bounds = {"mu_f": setting.mu_f, "context": (prototypes.context[0], setting.mu_b)}
+                        context = prototypes.context[0], setting.mu_b
+                        bounds = {"mu_f": setting.mu_f, "context": context, "faint": prototypes.faint}
                         by_setting[setting, seed] = select_prototypes(*means, weights, **bounds)
                     bar.update()
     return by_setting
