@@ -35,13 +35,11 @@ class Setting(NamedTuple):
     restarts: int = 1
     low: float = 0.05
     use_context: bool = True
-    faint: float = 0.0
 
     def __str__(self) -> str:
         kind = "LPCAM" if self.use_context else "LPCAM-F"
         size = f"{self.sample:,} features" if self.sample < EVERYTHING else "all features"
         bound = "" if self.low == 0.05 else f", lower context bound {self.low:g}"
-        bound += f", faint {self.faint:g}" if self.faint else ""
         starts = "" if self.restarts == 1 else f", best of {self.restarts} starts"
         return f"{kind}, {self.update}, K = {self.clusters}, {size}{starts}{bound}"
 
@@ -51,13 +49,12 @@ SETTINGS = [
     *(Setting(update=update, clusters=k) for update in ("spherical", "mean") for k in (4, 8, 12, 20)),
     Setting(use_context=False),
     Setting(low=-1.0),
-    Setting(faint=0.2),
     Setting(restarts=4),
     *(Setting(sample=size) for size in (256, 512, 1024, 2048, 4096, 16384, 32768)),
     Setting(sample=EVERYTHING),
     Setting(update="mean", sample=EVERYTHING),
 ]
-DEFAULTS = [Setting(), Setting(update="mean"), Setting(use_context=False), Setting(faint=0.2)]
+DEFAULTS = [Setting(update="spherical"), Setting(update="mean"), Setting(use_context=False)]
 
 
 def main() -> None:
@@ -96,7 +93,7 @@ def make(setting: Setting, seed: int, features: list, weights: jax.Array, device
         features = [draw(*one, setting.sample, seed) for one in features]
     options = {"clusters": setting.clusters, "update": setting.update, "restarts": setting.restarts}
     means = cluster_sets(features, seed, devices=devices, **options)
-    prototypes = select_prototypes(*means, weights, context=(setting.low, 0.9), faint=setting.faint)
+    prototypes = select_prototypes(*means, weights, context=(setting.low, 0.9))
     return prototypes if setting.use_context else without_context(prototypes)
 
 

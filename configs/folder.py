@@ -11,7 +11,7 @@ make good features from nothing.
 """
 
 from lpcam_jax.config import Data
-from lpcam_jax.systems.lpcam.config import Clustering, LPCAMConfig, LPCAMTraining
+from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
 
 
 def get_config() -> LPCAMConfig:
@@ -28,6 +28,4 @@ def get_config() -> LPCAMConfig:
             weight_decay=1e-2,
             head_init="zero",
         ),
-        # Beyond the paper: one's own pictures are few, and most show some class.
-        prototypes=Clustering(faint=0.2),
     )

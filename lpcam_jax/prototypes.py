@@ -10,9 +10,6 @@ A centre is scored as if it were a picture's mean feature, by a softmax over cla
 With one or two classes a softmax has little or nothing to compare with. There a centre is compared with the best one of
 F_n (`own_scores`): those that reach half of it are class prototypes, the others of B_n context prototypes.
 
-Where nearly every picture shows some class, the softmax may give the grass itself to a class. Its logit stays far below
-that of the class's best centre, though; with `faint`, beyond the paper, such a centre of B_n is a context prototype.
-
 The score depends on the centre's length: unit centres would score about 1/c everywhere, and none would pass. So the raw
 means of the clusters are scored and kept; the cosine used later ignores length.
 """
@@ -86,7 +83,9 @@ def own_scores(
     """
     if weights.shape[1] >= ENOUGH_CLASSES:
         return _of_own_class(class_scores(centres, weights, bias=bias))
-    return _compared_with_best(centres, class_centres, weights, bias)
+    logits, of_class = (_of_own_class(_logits(points, weights, bias)) for points in (centres, class_centres))
+    top = jnp.where(_exists(class_centres), of_class, -jnp.inf).max(axis=1, keepdims=True)
+    return jnp.clip(jnp.where(top > 0, logits / jnp.where(top > 0, top, 1), 0), 0, 1)
 
 
 @jax.jit
@@ -98,7 +97,6 @@ def select_prototypes(
     bias: jax.Array | None = None,
     mu_f: float = 0.9,
     context: tuple[float, float] = (0.05, 0.9),
-    faint: float = 0.0,
 ) -> Prototypes:
     """Keep the centres whose scores (`own_scores`) pass the thresholds.
 
@@ -112,22 +110,17 @@ def select_prototypes(
         bias: float (c,), of a head that has one; None: there is none.
         mu_f: class prototypes score above this; with one or two classes, above 1/2 instead.
         context: (low, mu_b), context prototypes score strictly between; with one or two classes, below 1/2 instead.
-        faint: context prototypes are also those that score mu_b or more, but whose logit is below this part of the
-            largest logit of the class's centres; 0: none, as in the paper.
 
     Returns:
         Prototypes.
 
     Source: paper Eq. 3-4; reference step "make_lpcam" (the lower bound is only in the code, the fallback only in the
-    code for COCO). `faint` is ours (benchmarks/RESULTS.md, "Few pictures").
+    code for COCO).
     """
     score = jnp.where(_exists(class_centres), own_scores(class_centres, class_centres, weights, bias=bias), -1)
     context_score = own_scores(context_centres, class_centres, weights, bias=bias)
     mu_f, (low, mu_b) = (mu_f, context) if weights.shape[1] >= ENOUGH_CLASSES else BOUNDS_OF_FEW
     passed, is_context = score > mu_f, (context_score > low) & (context_score < mu_b)
-    if weights.shape[1] >= ENOUGH_CLASSES:
-        is_faint = _compared_with_best(context_centres, class_centres, weights, bias) < faint
-        is_context |= (context_score >= mu_b) & is_faint
     best = (score >= score.max(axis=1, keepdims=True) - 1e-6) & (score >= 0)
     class_mask = jnp.where(passed.any(axis=1, keepdims=True), passed, best)
     context_mask = _exists(context_centres) & is_context
@@ -137,13 +130,6 @@ def select_prototypes(
 def _logits(centres, weights, bias):
     products = jnp.einsum("...d,dc->...c", centres, weights, precision="highest")
     return products if bias is None else products + bias.reshape(*[1] * (products.ndim - 1), -1)
-
-
-def _compared_with_best(centres, class_centres, weights, bias):
-    """Logits as parts of the largest one of the class's own centres, clipped to [0, 1]: float (c, k)."""
-    logits, of_class = (_of_own_class(_logits(points, weights, bias)) for points in (centres, class_centres))
-    top = jnp.where(_exists(class_centres), of_class, -jnp.inf).max(axis=1, keepdims=True)
-    return jnp.clip(jnp.where(top > 0, logits / jnp.where(top > 0, top, 1), 0), 0, 1)
 
 
 def _of_own_class(values):

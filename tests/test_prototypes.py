@@ -39,22 +39,6 @@ def test_class_scores_are_a_softmax_over_classes():
     assert np.ptp(np.asarray(scores).sum(axis=1)) > 0.1  # not over the centres
 
 
-def test_what_the_softmax_gives_to_a_class_is_context_where_its_logit_is_faint():
-    of_class = np.array([[[10, 1, 0], [5, 1, 0]], [[1, 8, 0], [1, 0, 0]]], np.float32)
-    context = np.array([[[3.6, 0, 0], [4.4, 0, 0], [2, 2, 0]], [[0, 2.9, 0], [0, 3.1, 0], [9, 0, 0]]], np.float32)
-    four = [np.concatenate([one, np.zeros_like(one)]) for one in (of_class, context)]
-    head = np.float32([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]])
-    scores = own_scores(four[1], four[0], head)
-    assert of_two(scores > 0.8) == [[True, True, False], [True, True, False]]
-    assert of_two(select_prototypes(*four, head, context=(0.05, 0.8)).context_mask) == [
-        [False, False, True],
-        [False] * 3,
-    ]
-    chosen = select_prototypes(*four, head, context=(0.05, 0.8), faint=0.38)
-    assert of_two(chosen.context_mask) == [[True, False, True], [True, False, False]]  # 3.6 of 10, 2.9 of 8
-    np.testing.assert_array_equal(chosen.class_mask, select_prototypes(*four, head).class_mask)
-
-
 def test_class_scores_of_large_logits_are_finite():
     np.testing.assert_allclose(class_scores(np.array([[1e4, -1e4]], np.float32), np.eye(2)), [[1, 0]])
 

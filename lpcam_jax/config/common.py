@@ -92,9 +92,6 @@ class Clustering:
     """lower bound on the score of a class prototype"""
     context: tuple[float, float] = (0.05, 0.9)
     """lower and upper bound on the score of a context prototype; the upper one is mu_b"""
-    faint: Share = 0.0
-    """beyond the paper: a cluster of the context that scores mu_b or more is subtracted, too, where its logit is below
-    this part of the class's best; 0: never. It helps where few pictures are without any class"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,7 +151,7 @@ def make_all(
         seeds: random seeds of the clustering.
         samples: tau -> its feature sample; each is removed once clustered, to bound the memory.
         weights: float (d, c), the classifier's head.
-        prototypes: how to cluster, the lower bound on the score of a context prototype, and what is faint.
+        prototypes: how to cluster, and the lower bound on the score of a context prototype.
         devices: the mesh.
 
     Returns:
@@ -177,8 +177,7 @@ def make_all(
                         devices=devices,
                     )
                     for setting in group:
-                        context = prototypes.context[0], setting.mu_b
-                        bounds = {"mu_f": setting.mu_f, "context": context, "faint": prototypes.faint}
+                        bounds = {"mu_f": setting.mu_f, "context": (prototypes.context[0], setting.mu_b)}
                         by_setting[setting, seed] = select_prototypes(*means, weights, **bounds)
                     bar.update()
     return by_setting

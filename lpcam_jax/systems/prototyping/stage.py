@@ -73,7 +73,7 @@ def make_prototypes(
             means.append(set_means)
             counts.append(set_counts)
             nearest.append(Nearest(*members))
-    bounds = {"mu_f": settings.mu_f, "context": settings.context, "faint": settings.faint}
+    bounds = {"mu_f": settings.mu_f, "context": settings.context}
     prototypes = select_prototypes(*means, clustered.weights, bias=clustered.bias, **bounds)
     for line in selection_report(source.class_names, prototypes, clustered.weights, clustered.bias, mu_f=settings.mu_f):
         tqdm.write(line)

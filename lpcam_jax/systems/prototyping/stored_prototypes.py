@@ -73,5 +73,4 @@ def _settings(run: Run) -> str:
     """What they depend on besides the checkpoint, as JSON."""
     values = to_json(run.config)
     rule = {"compared": "with the best"} if len(run.class_names) < ENOUGH_CLASSES else {}  # `prototypes.own_scores`
-    settings = {name: value for name, value in values["prototypes"].items() if name != "faint" or value}
-    return json.dumps({"seed": values["seed"], **settings, **rule})
+    return json.dumps({"seed": values["seed"], **values["prototypes"], **rule})
