@@ -14,7 +14,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from scipy.ndimage import gaussian_filter, label
 
-from lpcam_jax.data import brush, run_lengths
+from lpcam_jax.data.annotations import brush, run_lengths
 from lpcam_jax.data.checks import check_folder
 from lpcam_jax.data.folder import Folder
 from lpcam_jax.exports.coco import coco_instances

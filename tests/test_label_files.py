@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lpcam_jax.data.annotations.layouts import read_labels, refuse
 from lpcam_jax.data.folder import Folder, look_into
-from lpcam_jax.data.label_files import read_labels, refuse
 from lpcam_jax.machine.errors import UserError
 
 ONE_CLASS_EACH = {

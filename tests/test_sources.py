@@ -9,8 +9,8 @@ from PIL import Image
 from test_commands import picture
 
 from lpcam_jax.config import Data
+from lpcam_jax.data.annotations.rows import refuse
 from lpcam_jax.data.folder import look_into
-from lpcam_jax.data.labels import refuse
 from lpcam_jax.data.records import true_mask
 from lpcam_jax.data.sources import first, pictures_of, seed_source, training_sources, with_classes
 from lpcam_jax.machine.errors import UserError

@@ -15,7 +15,8 @@ import jax
 
 from .. import __version__
 from ..config.command_line import parse_flags
-from ..data import formats, label_files
+from ..data import formats
+from ..data.annotations import layouts
 from ..machine import devices, installation, threads
 from ..machine.errors import UserError
 
@@ -106,7 +107,7 @@ def _formats() -> Iterator[str]:
     from .export import FORMATS
 
     yield f"pictures: {', '.join(formats.FORMATS)}"
-    yield f"labels: {', '.join(label_files.LAYOUTS)}"
+    yield f"labels: {', '.join(layouts.LAYOUTS)}"
     yield f"export: {', '.join(FORMATS)}"
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..machine.errors import UserError
+from .annotations.regions import Truth
 from .findings import Finding, Severity, listed, quoted, shown
 from .folder import Contents, look_into, same_elsewhere
 from .masks import IGNORE, check_size, check_values, read_mask
 from .pictures import oddities, picture_size, read_picture
 from .records import RecordSource
-from .regions import Truth
 
 _MAX_DEFECTS = 20  # defects of the labels that are listed
 _FEW_PICTURES = 10  # a class with fewer is rare

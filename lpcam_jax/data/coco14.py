@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 
 from ..machine.errors import UserError
+from .annotations.regions import coco_shape
 from .archives import find_files
 from .masks import MAX_CLASSES, grey_png
 from .published import Benchmark, Example, Split, missing
 from .records import relative_name
-from .regions import coco_shape
 
 OFFICIAL = {"train": 82783, "val": 40504}
 _PAGE = "the COCO download page, cocodataset.org"

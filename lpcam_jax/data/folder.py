@@ -11,13 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from ..machine.errors import UserError
+from .annotations.layouts import MASKS, Labels, Report, Row, read_labels, refuse
+from .annotations.regions import Truth
 from .findings import Finding, Severity, listed, quoted, say, shown
 from .formats import SUFFIXES, UNREAD, how_to_read
-from .label_files import MASKS, Labels, Report, Row, read_labels, refuse
 from .masks import MAX_CLASSES, check_size, pick_classes, read_mask, renumbering
 from .pictures import among, find_pictures, no_picture, picture_size, read_picture, unique_ids
 from .records import Origin, Record
-from .regions import Truth
 from .walk import Walk, entry, walk
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..data.run_lengths import encode
+from ..data.annotations.run_lengths import encode
 from .components import components
 from .polygons import area, regions
 

@@ -8,7 +8,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from .. import __version__
-from ..data.brush import encode
+from ..data.annotations.brush import encode
 from .components import components
 from .polygons import regions
 

@@ -20,12 +20,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from .coco_json import load_json
-from .findings import shown
-from .formats import SUFFIXES
-from .labels import Labels, Report, Row, checked_name, default_pictures, is_text
+from ..findings import shown
+from ..formats import SUFFIXES
+from ..walk import walk
+from .coco import load_json
 from .regions import Brush, Damaged, Drawn, Shape, polygons
-from .walk import walk
+from .rows import Labels, Report, Row, checked_name, default_pictures, is_text
 
 _HEAD = 1 << 16
 # What Label Studio puts before the name of an uploaded file, and what it leaves out of the name; spaces become "_".

@@ -1,7 +1,7 @@
 """The labels of a folder of pictures, in any of eight layouts, which is detected.
 
-    labels.csv                    name,labels, or a column for each class (`label_table`)
-    annotations.json              COCO: images, annotations, categories (`coco_json`)
+    labels.csv                    name,labels, or a column for each class (`table`)
+    annotations.json              COCO: images, annotations, categories (`coco`)
     *.json                        Label Studio: a list of tasks (`label_studio`)
     Annotations/*.xml             VOC: filename, object/name
     images/*.json                 LabelMe: imagePath, shapes/label (`labelme`)
@@ -22,13 +22,14 @@ from xml.etree import ElementTree
 
 from tqdm import tqdm
 
-from .coco_json import is_named_as_coco, json_files, read_coco
+from ..findings import listed, shown
+from ..pictures import among
+from ..walk import entry, walk
+from .coco import is_named_as_coco, json_files, read_coco
 from .cvat import cvat_files, read_cvat
-from .findings import listed, shown
 from .label_studio import is_label_studio, read_label_studio
-from .label_table import read_table
 from .labelme import labelme_files, read_labelme
-from .labels import (
+from .rows import (
     MASKS,
     PICTURE_FOLDERS,
     Labels,
@@ -41,8 +42,7 @@ from .labels import (
     refuse,
     where_most_are,
 )
-from .pictures import among
-from .walk import entry, walk
+from .table import read_table
 from .yolo import read_yolo, yolo_files
 
 __all__ = ["LAYOUTS", "MASKS", "PICTURE_FOLDERS", "Labels", "Report", "Row", "read_labels", "refuse"]

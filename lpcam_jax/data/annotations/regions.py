@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..machine.errors import UserError
+from ...machine.errors import UserError
+from ..masks import IGNORE
+from ..pictures import Encoded, opened
 from . import brush, run_lengths
-from .masks import IGNORE
-from .pictures import Encoded, opened
 
 _FAR = 1 << 16  # a corner further outside than this would take the memory of a picture of that size
 

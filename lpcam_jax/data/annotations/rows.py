@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..machine.errors import UserError
-from .findings import Finding
-from .records import relative_name
+from ...machine.errors import UserError
+from ..findings import Finding
+from ..records import relative_name
+from ..walk import entry, walk
 from .regions import Truth
-from .walk import entry, walk
 
 Report = Callable[[str], None]
 

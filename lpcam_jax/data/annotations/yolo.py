@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from .findings import listed, shown
-from .labels import Labels, Report, Row, files_in, picture_folders
-from .pictures import search
+from ..findings import listed, shown
+from ..pictures import search
+from ..walk import entry
 from .regions import Drawn, Shape, polygons
-from .walk import entry
+from .rows import Labels, Report, Row, files_in, picture_folders
 
 _MAX_BYTES = 1 << 24
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"

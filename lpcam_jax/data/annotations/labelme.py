@@ -16,10 +16,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .findings import shown
-from .labels import Labels, Report, Row, checked_name, files_in, is_text, picture_folders, where_most_are
+from ..findings import shown
+from ..walk import entry
 from .regions import Damaged, Drawn, Shape, Stamp, polygons
-from .walk import entry
+from .rows import Labels, Report, Row, checked_name, files_in, is_text, picture_folders, where_most_are
 
 _MAX_BYTES = 1 << 28  # a picture may be in it
 _HEAD = 1 << 16

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .findings import Finding, Severity, listed, shown
-from .formats import SUFFIXES
-from .labels import Report, Row, checked_name
+from ..findings import Finding, Severity, listed, shown
+from ..formats import SUFFIXES
+from .rows import Report, Row, checked_name
 
 _HEADER = ["name", "labels"]
 _MARKS = {";": "the semicolon", ",": "the comma", "|": "the bar", " ": "the space"}

@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ..machine.errors import UserError
-from .findings import listed, shown
-from .labels import Labels, Report, Row, default_pictures, files_in, picture_folders
-from .masks import IGNORE
-from .pictures import opened
-from .walk import entry
+from ...machine.errors import UserError
+from ..findings import listed, shown
+from ..masks import IGNORE
+from ..pictures import opened
+from ..walk import entry
+from .rows import Labels, Report, Row, default_pictures, files_in, picture_folders
 
 _MAX_BYTES = 1 << 20
 _VOC_IGNORED = (224, 224, 192)

@@ -15,10 +15,10 @@ from pathlib import Path
 from reprlib import repr  # short, however long or deep the value is
 from typing import Any
 
-from .findings import shown
-from .labels import Labels, Report, Row, checked_name, files_in, is_text, picture_folders, where_most_are
+from ..findings import shown
+from ..walk import entry
 from .regions import Drawn, Shape, coco_shape
-from .walk import entry
+from .rows import Labels, Report, Row, checked_name, files_in, is_text, picture_folders, where_most_are
 
 MAX_JSON = 1 << 30  # bytes
 _NAMES = ("annotations.json", "_annotations.coco.json")
