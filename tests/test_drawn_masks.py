@@ -353,6 +353,8 @@ SHAPES = {
     r"its code is for a picture of size": {"size": [6, 4], "counts": [24]},
     r"its run-length code has no size": {"counts": [24]},
     r"its corners are not pairs of numbers": [[1, 1, 2, 2, 3, 3, 4]],
+    r"its run-length code has no size and counts": {"size": [4, float("inf")], "counts": [24]},
+    r"its corners are not pairs": [[1, 1, 2, 2, 10**400, 3]],
     r"its corners are not finite": [[1, 1, 2, 2, float("nan"), 3]],
     r"a corner lies far outside the picture": [[1, 1, 2, 2, 1e9, 3]],
     r"its segmentation is neither": "everything",
@@ -381,6 +383,23 @@ def test_regions_of_a_picture_of_another_size(tmp_path):
     (finding,) = (one for one in check_folder(tmp_path).findings if "drawn" in one.what)
     assert finding.what == "its regions are drawn on a picture of 6x4, the picture is 12x8 (width x height)"
     assert len(finding.where) == 2
+
+
+@pytest.mark.parametrize(
+    ("annotations", "message"),
+    [
+        (7, r"tasks.json, task \[0\]: its annotations are no list; export as JSON again"),
+        ([{"result": 7}], r"tasks.json, task \[0\]: its annotation has no list of objects named result"),
+        ([{"result": [None]}], r"tasks.json, task \[0\]: its annotation has no list of objects named result"),
+    ],
+)
+def test_wrong_label_studio(tmp_path, annotations, message):
+    one_picture(tmp_path)
+    # What is right beside it, so that the file is known as Label Studio's.
+    tasks = [{"data": {"image": "a.png"}, "annotations": annotations}, *json.loads(studio_of())]
+    write(tmp_path / "tasks.json", json.dumps(tasks))
+    with pytest.raises(UserError, match=message):
+        Folder(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,9 @@ def read_label_studio(root: Path, path: Path, report: Report) -> Labels:
 def _annotated(task: Any) -> dict[str, Any] | None:
     """The annotation that counts."""
     annotations = task.get("annotations") if isinstance(task, dict) else None
-    valid = [one for one in annotations or () if isinstance(one, dict) and not one.get("was_cancelled")]
+    if not isinstance(annotations, list):
+        return None
+    valid = [one for one in annotations if isinstance(one, dict) and not one.get("was_cancelled")]
     return next((one for one in valid if one.get("ground_truth")), valid[-1] if valid else None)
 
 
@@ -65,10 +67,14 @@ def _read(task: Any, where: str, name_of: "_Names", report: Report) -> Row | Non
     if not isinstance(task, dict) or not isinstance(data := task.get("data"), dict):
         report(f"{where}: it has no data; export as JSON again, not as another of Label Studio's formats")
         return None
+    if not isinstance(task.get("annotations") or [], list):
+        report(f"{where}: its annotations are no list; export as JSON again")
+        return None
     if (annotation := _annotated(task)) is None:
         return None
-    if not isinstance(results := annotation.get("result"), list):
-        report(f"{where}: its annotation has no list named result; export as JSON again")
+    results = annotation.get("result")
+    if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
+        report(f"{where}: its annotation has no list of objects named result; export as JSON again")
         return None
     texts = [text for text in (data.get("image"), *data.values()) if is_text(text)]
     address = next((text for text in texts if _path(text).suffix.lower() in SUFFIXES), None)
@@ -121,9 +127,9 @@ class _Names:
         return {_LEFT_OUT.sub("", path.name.strip().replace(" ", "_")): path.as_posix() for path in paths}
 
 
-def _labels(result: Any) -> Iterator[tuple[Any, Shape | None]]:
+def _labels(result: dict[str, Any]) -> Iterator[tuple[Any, Shape | None]]:
     """The labels of one result, and its region; a choice, a box or a point has none."""
-    kind, value = (result.get("type"), result.get("value")) if isinstance(result, dict) else (None, None)
+    kind, value = result.get("type"), result.get("value")
     if not isinstance(kind, str) or not isinstance(value, dict):
         return
     if kind == "choices" or kind.endswith("labels"):
@@ -146,7 +152,7 @@ def _shape(value: dict[str, Any], rotation: Any) -> Shape | None:
     return None
 
 
-def _size(results: Sequence[Any]) -> tuple[int, int] | None:
+def _size(results: Sequence[dict[str, Any]]) -> tuple[int, int] | None:
     """(H, W) that a picture had when it was annotated; None: the results do not say."""
     for result in results:
         sides = result.get("original_height"), result.get("original_width")

@@ -204,7 +204,7 @@ def polygons(lists: Any, *, unit: float | None = None) -> Shape:
     """
     try:
         corners = [np.array(one, float).reshape(-1, 2) for one in lists]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return Damaged("its corners are not pairs of numbers")
     if not all(np.isfinite(one).all() for one in corners):
         return Damaged("its corners are not finite")
@@ -218,6 +218,6 @@ def coco_shape(segmentation: Any) -> Shape | None:
     if isinstance(segmentation, dict):
         try:
             return RunLengths([int(side) for side in segmentation["size"]], segmentation["counts"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             return Damaged("its run-length code has no size and counts")
     return None if segmentation is None else Damaged("its segmentation is neither polygons nor a run-length code")
