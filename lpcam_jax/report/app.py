@@ -100,7 +100,7 @@ def _maps(gradio: Any, model: TrainedModel, run: Run) -> None:
     def draw(path: str | None, chosen: list[str]) -> tuple:
         if not path:
             raise gradio.Error("There is no picture yet: drop one on the left.")
-        maps: NamedMaps = _told(gradio, lambda: model(path, classes=chosen or None))
+        maps: NamedMaps = _told(gradio, path, lambda: model(path, classes=chosen or None))
         pictures = [
             (overlay(maps.image, stack[..., k]), f"{title(method)}: {name}")
             for k, name in enumerate(maps.names)
@@ -141,7 +141,7 @@ def _masks(gradio: Any, model: Any) -> None:
     def segment(path: str | None) -> tuple:
         if not path:
             raise gradio.Error("There is no picture yet: drop one on the left.")
-        found = _told(gradio, lambda: model(path))
+        found = _told(gradio, path, lambda: model(path))
         return _drawn(found.mask, found.image, model.class_names)
 
     button.click(segment, [picture], [mask, file])
@@ -172,12 +172,12 @@ def _file(name: str, content: bytes) -> str:
     return str(path)
 
 
-def _told(gradio: Any, work: Callable[[], Any]) -> Any:
-    """Do some work; what is wrong with its input is shown on the page."""
+def _told(gradio: Any, path: str, work: Callable[[], Any]) -> Any:
+    """Do some work; what is wrong with the picture is shown on the page, by its name there."""
     try:
         return work()
     except UserError as error:
-        raise gradio.Error(str(error)) from None
+        raise gradio.Error(str(error).replace(path, Path(path).name)) from None
 
 
 def _plain(text: str) -> str:

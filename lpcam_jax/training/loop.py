@@ -282,6 +282,7 @@ def run_steps(
                 read_losses()
             if validates:
                 score = validation.measure(state)
+                bar.unpause()  # its rate, and the time it says is left, are those of training
                 if math.isfinite(score):
                     log.write({"step": number, f"validation_{validation.name.lower()}": score})
                     bar.write(f"step {number} of {steps}: validation {validation.name} {100 * score:.1f} %")
