@@ -45,7 +45,7 @@ def get_config():
 """
 
 # What an example needs that a test cannot have.
-NOT_RUN = {"hf:": "the network", "runs/paper": "a chain on the archives of VOC"}
+NOT_RUN = {"hf:": "the network", "runs/paper": "a chain on the archives of VOC", "demo-app": "somebody who ends it"}
 # Of what an example has too much for a test.
 LESS = {"chain": ["--dry-run"], "faithfulness": ["--side", "32", "--steps", "2"], "sweep": ["--limit", "8"]}
 
