@@ -39,10 +39,10 @@ def main(words: list[str]) -> None:
         UserError: Gradio is not installed, the run cannot be used, or the port is taken.
     """
     arguments = parse_flags(Arguments, words, command="demo-app", description=__doc__)
-    from ..report.app import app_of, serve
-
-    devices.start()
-    run = Run.open(arguments.ckpt)
     if not 0 <= arguments.port < 2**16:
         raise UserError(f"--port {arguments.port}: give one in 0..65535.")
-    serve(app_of(run), arguments.host, arguments.port)
+    from ..report.app import app_of, listening_port, serve
+
+    port = listening_port(arguments.host, arguments.port)
+    devices.start()
+    serve(app_of(Run.open(arguments.ckpt)), arguments.host, port)

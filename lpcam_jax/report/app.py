@@ -56,25 +56,29 @@ def app_of(run: Run) -> Any:
     return page
 
 
+def listening_port(host: str, port: int) -> int:
+    """The port to serve a page on: this one, or for 0 one that is free.
+
+    Raises:
+        UserError: nothing can listen there.
+    """
+    try:
+        with socket.create_server((host, port)) as probe:
+            return probe.getsockname()[1]
+    except OSError as error:
+        raise UserError(f"--host {host} --port {port}: {error}; choose another, such as --port 0.") from None
+
+
 def serve(page: Any, host: str, port: int) -> None:
     """Serve the page until Ctrl-C.
 
     Args:
         page: gradio.Blocks.
         host: address to listen on.
-        port: port to listen on; 0: any that is free.
-
-    Raises:
-        UserError: nothing can listen there.
+        port: port to listen on.
     """
-    gradio = _gradio()
-    try:
-        with socket.create_server((host, port)) as probe:
-            port = probe.getsockname()[1]
-    except OSError as error:
-        raise UserError(f"--host {host} --port {port}: {error}; choose another, such as --port 0.") from None
     print(as_called(f"http://{host}:{port} shows the page; Ctrl-C ends it."), flush=True)
-    theme = gradio.themes.Base(**_FONTS)
+    theme = _gradio().themes.Base(**_FONTS)
     page.launch(server_name=host, server_port=port, quiet=True, share=False, theme=theme, footer_links=[])
 
 
