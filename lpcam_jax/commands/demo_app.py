@@ -41,7 +41,7 @@ def main(words: list[str]) -> None:
     arguments = parse_flags(Arguments, words, command="demo-app", description=__doc__)
     if not 0 <= arguments.port < 2**16:
         raise UserError(f"--port {arguments.port}: give one in 0..65535.")
-    from ..report.app import app_of, listening_port, serve
+    from ..app.page import app_of, listening_port, serve
 
     port = listening_port(arguments.host, arguments.port)
     devices.start()

@@ -3,6 +3,7 @@
     pictures uint8 (b, H, W, 3)  ->  probabilities float32 (b, H, W, c + 1),  mask uint8 (b, H, W)
 
 The masks are those of `segment` at scale 1, with or without the mirror image as the run says, and without a CRF.
+Pictures are not fitted to `inference.fit`: whoever calls the program does that.
 """
 
 from typing import Any

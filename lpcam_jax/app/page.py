@@ -20,12 +20,12 @@ from ..machine.errors import UserError
 from ..machine.files import write_atomically
 from ..machine.programs import as_called
 from ..refine.pictures import crf_labels, cut
+from ..report.overlays import mask_panel, overlay, strip_panel
+from ..report.palette import mask_png
 from ..seeds import with_class_values
 from ..systems.lpcam.trained_model import NamedMaps, TrainedModel
 from ..systems.prototyping.prototype_patches import read_patches, strip_file
 from ..training.run import Run
-from .overlays import mask_panel, overlay, strip_panel
-from .palette import mask_png
 
 _BUTTONS = ["download", "fullscreen"]
 # No font comes from elsewhere.

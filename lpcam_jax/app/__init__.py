@@ -1,0 +1,1 @@
+"""The page of `demo-app`: trained runs in the browser."""
