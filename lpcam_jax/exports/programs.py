@@ -5,8 +5,7 @@
 The function holds parameters, mean and std; b is free, H and W are fixed. A system makes it (`System.program`).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,28 +13,9 @@ from jax import export
 
 from .. import __version__
 from ..machine.devices import portable
+from ..systems.base import Program
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-
-
-class Program(NamedTuple):
-    """A function of pictures of one size.
-
-    Attributes:
-        function: pictures uint8 (b, H, W, 3), RGB, 0..255 -> arrays by name, the first axis of each is b.
-        size: (H, W).
-        outputs: what each array is: dtype, shape and range of values.
-        class_names: c names.
-        run: the name of the run's folder.
-        step: the training step of its parameters.
-    """
-
-    function: Callable[[jax.Array], dict[str, jax.Array]]
-    size: tuple[int, int]
-    outputs: Mapping[str, str]
-    class_names: tuple[str, ...]
-    run: str
-    step: int
 
 
 def stablehlo(program: Program) -> bytes:

@@ -16,10 +16,10 @@ from ..results.shown import Pages
 from ..training.run import Job, Run
 
 if TYPE_CHECKING:
+    import jax
     from flax import nnx
 
     from ..backbones.weights.fill import Loaded
-    from ..exports.programs import Program
 
 C = TypeVar("C")
 Metrics = dict[str, Any]
@@ -70,6 +70,26 @@ class Preparation(NamedTuple):
 
     class_names: tuple[str, ...]
     stages: Mapping[str, Stage]
+
+
+class Program(NamedTuple):
+    """A function of pictures of one size.
+
+    Attributes:
+        function: pictures uint8 (b, H, W, 3), RGB, 0..255 -> arrays by name, the first axis of each is b.
+        size: (H, W).
+        outputs: what each array is: dtype, shape and range of values.
+        class_names: c names.
+        run: the name of the run's folder.
+        step: the training step of its parameters.
+    """
+
+    function: "Callable[[jax.Array], dict[str, jax.Array]]"
+    size: tuple[int, int]
+    outputs: Mapping[str, str]
+    class_names: tuple[str, ...]
+    run: str
+    step: int
 
 
 class System(ABC, Generic[C]):
@@ -157,7 +177,7 @@ class System(ABC, Generic[C]):
         """
         raise UserError(f"{run.directory} holds a run of kind {self.kind}, which is not loaded; use infer.py.")
 
-    def program(self, run: Run, config: C, size: tuple[int, int]) -> "Program":
+    def program(self, run: Run, config: C, size: tuple[int, int]) -> Program:
         """The network of a finished run as one function of pictures, for `lpcam_jax.exports`.
 
         Args:

@@ -14,12 +14,12 @@ import numpy as np
 from flax import nnx
 
 from ...class_activation import cam
-from ...exports.programs import Program
 from ...prototype_activation import lpcam
 from ...prototypes import Prototypes
 from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import graph_of, network_of
+from ..base import Program
 from .maps import on_picture
 
 

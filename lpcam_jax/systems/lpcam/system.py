@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...data.records import RecordSource
 from ...training.run import Job, Run
-from ..base import HeatMapFlags, HeatMapSystem, Metrics, Preparation
+from ..base import HeatMapFlags, HeatMapSystem, Metrics, Preparation, Program
 from .config import LPCAMConfig, LPCAMInference
 
 if TYPE_CHECKING:
     from flax import nnx
-
-    from ...exports.programs import Program
 
 CLASSIFIER, PROTOTYPES = "classifier", "prototypes"
 
@@ -82,7 +80,7 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
 
         return TrainedModel(run)
 
-    def program(self, run: Run, config: LPCAMConfig, size: tuple[int, int]) -> "Program":
+    def program(self, run: Run, config: LPCAMConfig, size: tuple[int, int]) -> Program:
         from ...machine.devices import mesh
         from ...training.state import trained_state
         from ..prototyping.stored_prototypes import load_prototypes

@@ -14,10 +14,10 @@ import numpy as np
 from flax import nnx
 
 from ...class_activation import resize_bilinear
-from ...exports.programs import Program
 from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import graph_of
+from ..base import Program
 
 
 def segmentation_program(run: Run, config: Any, state: TrainState, size: tuple[int, int]) -> Program:

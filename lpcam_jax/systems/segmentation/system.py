@@ -2,14 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ...data.records import RecordSource
 from ...training.run import Job, Run
-from ..base import InferFlags, Metrics, Preparation, System
-
-if TYPE_CHECKING:
-    from ...exports.programs import Program
+from ..base import InferFlags, Metrics, Preparation, Program, System
 
 C = TypeVar("C")
 SEGMENTATION = "segmentation"
@@ -58,7 +55,7 @@ class SegmentationSystem(System[C]):
 
         return TrainedSegmenter(run)
 
-    def program(self, run: Run, config: C, size: tuple[int, int]) -> "Program":
+    def program(self, run: Run, config: C, size: tuple[int, int]) -> Program:
         from ...machine.devices import mesh
         from ...training.state import trained_state
         from .program import segmentation_program
