@@ -17,7 +17,7 @@ from tiny_recipes import TINY
 from lpcam_jax.chain.dataset import dataset_digest
 from lpcam_jax.chain.flags import group
 from lpcam_jax.chain.page import write_chain_page
-from lpcam_jax.chain.paper import ENTRIES, stages_of
+from lpcam_jax.chain.paper import ENTRIES, found, stages_of
 from lpcam_jax.chain.plan import plan
 from lpcam_jax.chain.progress import Progress
 from lpcam_jax.chain.recipe import Chain, load_chain
@@ -93,6 +93,11 @@ def test_pictures_that_others_learn_from_are_not_those_that_are_scored(chain):
     )
 
 
+def test_the_last_of_two_values_counts(chain):
+    twice = ("--classifier.split", "all[:20]", "--classifier.split", "all")
+    assert "classifier/score" not in commands(chain, *twice)  # what is made is what is scored
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -107,6 +112,7 @@ def test_pictures_that_others_learn_from_are_not_those_that_are_scored(chain):
         (["--without", "classifier"], "the stage irn learns from heat maps, and no stage before it makes any."),
         (["--irn.recipe", "nowhere.py"], "there is no recipe nowhere.py"),
         (["--model.weights", "nowhere.npz"], "--model.weights nowhere.npz does not exist; nothing was begun."),
+        (["--saliency", "nowhere.onnx"], "--saliency nowhere.onnx does not exist; nothing was begun."),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_begins(program, chain, tmp_path, words, line):
@@ -149,6 +155,17 @@ def test_every_number_of_the_paper_has_its_stage():
 def test_the_documented_table_is_what_the_command_prints(program):
     printed = program("lpcam_jax.__main__", "paper").out
     assert printed.strip() in (REPOSITORY / "docs" / "paper.md").read_text()
+
+
+def test_pseudo_masks_without_saliency_are_not_edams(tmp_path, tiny_runs):
+    results = tmp_path / "classifier" / "results"
+    shutil.copytree(tiny_runs.results("classifier").directory, results)
+    entry = next(entry for entry in ENTRIES if entry.saliency)
+    assert found(entry, tmp_path) == (None, None)
+    metrics = json.loads((results / "metrics.json").read_text())
+    metrics["protocol"]["saliency"] = {"network": "U2-Net"}
+    (results / "metrics.json").write_text(json.dumps(metrics))
+    assert found(entry, tmp_path) == (None, pytest.approx(100 * metrics["pseudo_masks"]["miou"]))
 
 
 def test_one_row_needs_only_what_it_builds_on():

@@ -229,6 +229,7 @@ def test_flags_alone_are_those_of_some_program(page, all_flags):
     mentioned = flags_in(" ".join(text for text in code(page.read_text()) if text.startswith("--")))
     groups = {flag.partition(".")[0] for flag in all_flags if "." in flag}  # `--prototypes` flags
     # `--network.training.steps`, of a stage of a chain.
-    stages = "|".join(load_chain(str(REPOSITORY / "configs" / "folder_chain.py")).names())
+    chains = (REPOSITORY / "configs" / file for file in ("folder_chain.py", "paper/voc12.py"))
+    stages = "|".join(name for chain in chains for name in load_chain(str(chain)).names())
     mentioned = {re.sub(rf"^--({stages})\.", "--", flag) for flag in mentioned} - {"--recipe"}
     assert mentioned - all_flags - groups - {"--help"} == set()

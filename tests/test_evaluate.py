@@ -99,6 +99,8 @@ def test_the_folder_of_infer_gets_the_scores_of_infer(evaluate, recipe, mapped, 
     expected, found = (strictly_parsed(folder / "metrics.json") for folder in (mapped[0], tmp_path / "scores"))
     for key in ("pictures", "scored", "missing", "without_truth", "empty_maps", "scores"):
         assert found[key] == expected[key]
+    assert found["pseudo_masks"] == expected["pseudo_masks"]
+    assert f"pseudo masks beside the maps: mIoU {100 * found['pseudo_masks']['miou']:.1f}\n" in finished.out
     assert found["protocol"]["made_with"] == expected["protocol"]
     assert found["protocol"]["crf"] is False
     table = mapped[1].partition("LPCAM against CAM")[0]

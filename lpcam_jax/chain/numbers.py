@@ -53,6 +53,11 @@ def score(folder: Path, of: str) -> float | None:
     return report["best"]["miou"] if isinstance(report, dict) and "best" in report else None
 
 
+def with_saliency(folder: Path) -> bool:
+    """Whether the pseudo masks beside heat maps were made with saliency maps."""
+    return bool(_metrics(folder).get("protocol", {}).get("saliency"))
+
+
 def _metrics(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

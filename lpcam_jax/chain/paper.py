@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from .numbers import score
+from .numbers import score, with_saliency
 from .recipe import Stage
 
 DataSet = Literal["voc12", "coco14"]
@@ -26,6 +26,7 @@ class Entry(NamedTuple):
         numbers: the paper's mIoU in percent: from CAM, from LPCAM; None: it has none.
         stages: of the chain: from CAM, from LPCAM.
         of: what is scored of each stage: the name of a method, or "masks" or "pseudo_masks".
+        saliency: whether these pseudo masks need saliency maps; made without, they are not the entry's.
     """
 
     tables: tuple[int, ...]
@@ -35,6 +36,7 @@ class Entry(NamedTuple):
     numbers: tuple[float | None, float | None]
     stages: tuple[str, str]
     of: tuple[str, str]
+    saliency: bool = False
 
 
 _SEEDS, _PSEUDO = "seeds, train", "pseudo masks, train"
@@ -76,6 +78,8 @@ ENTRIES: tuple[Entry, ...] = (
         network="deeplab_wrn38",
     ),
     Entry((2,), "voc12", "EDAM", _SEEDS, (52.8, 54.9), ("edam", "classifier"), ("edam", "lpcam")),
+    Entry((2,), "voc12", "EDAM", _PSEUDO, (68.1, 69.6), ("edam", "classifier"), ("pseudo_masks",) * 2, saliency=True),
+    *_networks("voc12", "EDAM", ("edam", "classifier"), (70.9, 71.8), (71.2, 72.7)),
     Entry((2,), "coco14", "IRN", _SEEDS, (33.1, 35.8), ("classifier", "classifier"), _MAPS),
     Entry((2,), "coco14", "IRN", _PSEUDO, (42.5, 46.8), ("irn_cam", "irn_lpcam"), _MASKS),
     *_networks("coco14", "IRN", ("irn_cam", "irn_lpcam"), (42.0, 44.5), (44.0, 47.0)),
@@ -145,11 +149,14 @@ def found(entry: Entry, results: Path) -> tuple[float | None, float | None]:
         entry: the entry.
         results: folder of the chain of its data set.
     """
-    cam, lpcam = (_found(results / stage, of) for stage, of in zip(entry.stages, entry.of, strict=True))
+    pairs = zip(entry.stages, entry.of, strict=True)
+    cam, lpcam = (_found(results / stage, of, saliency=entry.saliency) for stage, of in pairs)
     return cam, lpcam
 
 
-def _found(stage: Path, of: str) -> float | None:
+def _found(stage: Path, of: str, *, saliency: bool) -> float | None:
+    if saliency and not with_saliency(stage / "results"):
+        return None
     for folder in (stage / "scores", stage / "results"):  # the scores are of the pictures that the paper scores
         if (value := score(folder, of)) is not None:
             return 100 * value

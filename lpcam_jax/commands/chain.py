@@ -29,7 +29,7 @@ from ..chain.plan import Step, plan
 from ..chain.progress import Progress, Verdict
 from ..chain.recipe import load_chain
 from ..config.command_line import parse_flags
-from ..config.recipes import parse_with_recipe
+from ..config.recipes import parse_with_recipe, value_of_flag
 from ..machine.errors import UserError
 from ..machine.locks import in_use
 from .train import Arguments as TrainArguments
@@ -104,6 +104,9 @@ def _check(steps: Sequence[Step]) -> list[str]:
     """Parse every training's flags before anything begins; what is missing on the disk."""
     absent = []
     for step in steps:
+        saliency = value_of_flag("--saliency", step.words) if step.action == "apply" else None
+        if saliency and not saliency.startswith("hf:") and not Path(saliency).exists():
+            absent.append(f"{step.stage}: --saliency {saliency} does not exist")
         if step.action == "train":
             config, _ = parse_with_recipe(TrainArguments, step.words[1:], command="train", description="")
             weights, root = config.model.weights, config.data.root

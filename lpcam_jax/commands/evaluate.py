@@ -4,7 +4,8 @@
     python -m lpcam_jax evaluate configs/voc12.py --data.root DIR --data.seeds val --predictions masks/ --out val/
 
 The folder was written by infer.py, or holds maps (ID.npz: classes, and a float (n, H, W) array per method) or masks
-(ID.png: palette or 8-bit grey). The pictures are those of --data.seeds; only the data set of the recipe is used.
+(ID.png: palette or 8-bit grey). Pseudo masks beside the maps of infer.py are scored, too. The pictures are those of
+--data.seeds; only the data set of the recipe is used.
 """
 
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from ..machine.files import write_json
 from ..report.confusion import confusion_picture
 from ..report.curve import seed_curves
 from ..report.table import empty_maps_line, mask_tables, seed_tables
-from ..results.predictions import MapFolder, find_predictions, read_protocol
+from ..results.predictions import MapFolder, find_predictions, pseudo_masks_beside, read_protocol
 from ..results.scoring import score_maps, score_masks, scoring_protocol
 
 
@@ -67,9 +68,14 @@ def main(words: list[str]) -> None:
         raise UserError(f"no picture with a prediction in {folder.directory} has a labelled pixel: nothing to score.")
     scores = result["scores"]
     metrics = {"pictures": len(source), "protocol": _protocol(config, source, folder, made_with), **result}
+    pseudo_masks = pseudo_masks_beside(folder) if is_maps else None
+    refined = score_masks(pseudo_masks, source)[0].get("scores") if pseudo_masks else None
+    metrics |= {"pseudo_masks": refined} if refined else {}
 
     for text in (seed_tables if is_maps else mask_tables)(scores, source.class_names):
         print(text)
+    if refined:
+        print(f"pseudo masks beside the maps: mIoU {100 * refined['miou']:.1f}")
     for line in _remarks(metrics):
         print(line)
     if is_maps:

@@ -164,10 +164,11 @@ def _with_backbone(config: Any, words: Sequence[str]) -> Any:
 
 
 def value_of_flag(flag: str, words: Sequence[str]) -> str | None:
-    """The value of a flag (`--flag value` or `--flag=value`) without parsing the others; None if it is not given."""
+    """The last value of a flag (`--flag value` or `--flag=value`), the one that counts; None if it is not given."""
+    value = None
     for word, following in zip(words, [*words[1:], None], strict=False):
         if word == flag:
-            return following
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-    return None
+            value = following
+        elif word.startswith(f"{flag}="):
+            value = word.partition("=")[2]
+    return value

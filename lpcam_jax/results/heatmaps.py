@@ -38,7 +38,7 @@ from ..seeds import with_class_values
 from .folder import PictureResults, skipped_line
 from .gallery import gallery_layers, pseudo_mask_line, shown_methods, write_heatmap_gallery
 from .picture_maps import PictureMaps
-from .predictions import MapFolder
+from .predictions import PSEUDO_MASKS, MapFolder
 from .scoring import score_maps, score_masks
 from .shown import Pages
 
@@ -75,7 +75,7 @@ class HeatMapFolder(PictureResults):
         super().__init__(directory, protocol | refinement.protocol, what="heat maps")
         self.class_names, self.refinement, self.pages = class_names, refinement, pages
         self.maps = MapFolder(self.directory / "maps", methods)
-        self.pseudo_masks = MaskFolder(self.directory / "pseudo_masks")
+        self.pseudo_masks = MaskFolder(self.directory / PSEUDO_MASKS)
 
     def marker(self, name: str) -> Path:
         """Its maps."""

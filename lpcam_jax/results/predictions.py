@@ -20,6 +20,9 @@ from ..data.records import Record, RecordSource, Subset
 from ..machine.errors import UserError
 from ..machine.files import read_arrays, write_arrays
 
+PSEUDO_MASKS = "pseudo_masks"
+"""Folder of the pseudo masks beside maps/."""
+
 
 class MapFolder:
     """A folder of maps, ID.npz.
@@ -184,6 +187,12 @@ def open_method(directory: str | Path, method: str = "", *, ids: Sequence[str] =
     """
     folder = open_maps(directory, (method,) if method else (), ids=ids)
     return MapFolder(folder.directory, folder.methods[-1:])
+
+
+def pseudo_masks_beside(maps: MapFolder) -> MaskFolder | None:
+    """The pseudo masks that infer.py wrote beside its maps; None: it wrote none."""
+    beside = maps.directory.parent / PSEUDO_MASKS
+    return MaskFolder(beside) if maps.directory.name == "maps" and beside.is_dir() else None
 
 
 def with_maps(source: RecordSource, maps: MapFolder) -> RecordSource:
