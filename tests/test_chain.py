@@ -134,7 +134,10 @@ def test_a_recipe_of_the_other_kind_says_what_it_is_for(program, chain, tmp_path
     assert_one_line_error(program("train.py", chain, "--workdir", tmp_path / "W"), ".*is for python -m lpcam_jax chain")
 
 
-@pytest.mark.parametrize("file", [*REPOSITORY.glob("configs/*_chain.py"), *REPOSITORY.glob("configs/paper/*.py")])
+CHAINS = sorted(file for file in REPOSITORY.glob("configs/**/*.py") if "def get_chain" in file.read_text())
+
+
+@pytest.mark.parametrize("file", CHAINS, ids=lambda file: file.stem)
 def test_every_chain_of_the_repository_can_be_planned(program, tmp_path, file):
     shown = program("lpcam_jax.__main__", "chain", file, "--workdir", tmp_path / "W", "--dry-run")
     assert shown.code == 0, shown.err

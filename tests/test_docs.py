@@ -201,6 +201,8 @@ def flags_of(program, runs):
                 shown = program("lpcam_jax.__main__", "chain", *rest, "--dry-run")
                 assert shown.code == 0, shown
                 return frozenset(flags_in(" ".join(rest)))
+            case ["-m", "lpcam_jax", "evaluate", *_]:
+                return flags("lpcam_jax.__main__", "evaluate", str(REPOSITORY / "configs" / "folder.py"))
             case ["-m", "lpcam_jax", name, *_]:
                 assert name in COMMANDS, f"there is no command {name}"
                 return flags("lpcam_jax.__main__", name)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from browsing import Browser
 from PIL import Image
+from test_commands import assert_one_line_error
 from test_gallery import curve_in, embedded
 
 from lpcam_jax.data.records import Record
@@ -106,20 +107,24 @@ def test_maps_hold_what_is_documented(mapped, source):
             assert ((arrays[method] >= 0) & (arrays[method] <= 1)).all()
 
 
-def test_seeds_are_the_thresholded_maps_as_a_palette_picture(mapped, source):
-    out, _ = mapped
-    for name in source.ids:
-        arrays = arrays_of(out / "maps" / f"{name}.npz")
-        with Image.open(out / "seeds" / f"{name}.png") as image:
+def assert_seeds_are_of(method, folder, names):
+    """The seeds are the method's maps at the default threshold."""
+    for name in names:
+        arrays = arrays_of(folder / "maps" / f"{name}.npz")
+        with Image.open(folder / "seeds" / f"{name}.png") as image:
             assert image.mode == "P"
             seed = np.array(image)
-        maps = np.moveaxis(arrays["lpcam"].astype(np.float32), 0, -1)
+        maps = np.moveaxis(arrays[method].astype(np.float32), 0, -1)
         values = np.concatenate([[0], arrays["classes"] + 1])
         expected = values[seed_mask(maps, np.ones(maps.shape[-1]), background=0.3)]
         ranked = np.sort(np.concatenate([maps, np.full((*seed.shape, 1), np.float32(0.3))], axis=-1), axis=-1)
         clear = ranked[..., -1] - ranked[..., -2] > 1e-3  # than which float16 is finer
         np.testing.assert_array_equal(seed[clear], expected[clear])
         assert clear.mean() > 0.9
+
+
+def test_seeds_are_the_thresholded_maps_as_a_palette_picture(mapped, source):
+    assert_seeds_are_of("lpcam", mapped.directory, source.ids)
 
 
 def test_pictures_for_people_can_be_opened(mapped, source):
@@ -318,3 +323,16 @@ def test_bfloat16_is_an_option_of_the_maps_and_says_so(program, trained, mapped,
         )
         difference = max(difference, np.abs(rounded - exact).max())
     assert 0 < difference < 0.05
+
+
+def test_seeds_can_be_those_of_cam(program, trained, mapped, source, tmp_path):
+    out, names = tmp_path / "cam", source.ids[:3]
+    words = ("infer.py", "--ckpt", trained, "--out", out, "--limit", 3, "--pages", "none")
+    assert program(*words, "--inference.seeds", "cam").code == 0
+    assert_seeds_are_of("cam", out, names)
+    for name in names:
+        maps, before = (arrays_of(folder / "maps" / f"{name}.npz") for folder in (out, mapped.directory))
+        assert [key for key in maps if key in METHODS] == ["lpcam_f", "lpcam", "cam"]  # others take the last
+        np.testing.assert_allclose(maps["cam"], before["cam"], atol=1e-3)  # other pictures share the batch
+    refused = program(*words, "--inference.seeds", "affinity")
+    assert_one_line_error(refused, ".*--inference.seeds affinity: there are no such maps without --inference.affinity")

@@ -112,3 +112,14 @@ def test_help_shows_the_examples(program, words):
     name = words[-1].removesuffix(".py")
     called = f"python {name}.py" if name in ("train", "infer") else f"python -m lpcam_jax {name}"
     assert called in finished.out
+    if name != "infer":  # whose flags are those of a classifier
+        assert len(finished.out.splitlines()) < 60, "a screen and a half"
+
+
+def test_help_of_a_recipe_has_all_its_flags(program):
+    without, finished = (program("train.py", *recipe, "--help").out for recipe in ((), ("configs/shapes_irn.py",)))
+    assert "--labels.foreground" in finished
+    assert "--labels.foreground" not in without
+    assert "train.py RECIPE --help" in without
+    assert "shapes_irn" in without
+    assert "shapes_chain" not in without

@@ -23,8 +23,8 @@ CHAINS = "chains"
 COMMANDS_PAGE = """# Commands
 
 In a clone, `python train.py`, `python infer.py` and `python -m lpcam_jax COMMAND`; installed, `lpcam COMMAND`. Each
-prints what is below with `--help`. The flags of train.py depend on the recipe, those of infer.py on the run: here they
-are those of a classifier, [recipes](recipes.md) has all.
+prints what is below with `--help`. More flags of train.py depend on the recipe, those of infer.py on the run:
+[recipes](recipes.md) has all.
 """
 RECIPES_PAGE = """# Recipes
 

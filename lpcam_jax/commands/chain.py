@@ -1,7 +1,7 @@
 """Run a chain: from image-level labels to a segmentation network, step by step, by one command.
 
     python -m lpcam_jax chain configs/shapes_chain.py --workdir runs/chain
-    python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --model.weights resnet50.pth \
+    python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --model.weights resnet50.pth \\
         --workdir runs/mine
     python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --workdir runs/mine --dry-run
     python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --workdir runs/mine --without network

@@ -26,6 +26,7 @@ from ..report.names import shorten
 _COLUMNS = 12  # up to this many classes a table of class pairs is printed
 _PAIRS = 10  # number of pairs listed if there are more classes
 _WIDTH = 24  # maximum width of a class name
+_FEW = 200  # pictures, with which a recipe of its own does better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,8 @@ def describe(checked: Checked) -> Iterator[str]:
     if contents.class_names:
         yield ""
         yield from _counts(contents)
+    if 0 < len(contents.ids) < _FEW:
+        yield "that are few: a network that is trained whole learns them by heart; see configs/folder_few_chain.py"
     if checked.findings:
         yield ""
     for finding in checked.findings:

@@ -4,10 +4,10 @@
     python train.py configs/folder.py --data.root my_data --workdir runs/my_data
     python train.py configs/voc12.py --data.root DIR --model.weights resnet50.pth --workdir runs/voc12
     python infer.py --ckpt runs/voc12 --out heatmaps_aug/ --split train_aug
-    python train.py configs/voc12_amn.py --data.root DIR --data.maps heatmaps_aug/ --model.weights resnet50.pth \
+    python train.py configs/voc12_amn.py --data.root DIR --data.maps heatmaps_aug/ --model.weights resnet50.pth \\
         --workdir runs/amn
     python infer.py --ckpt runs/amn --maps heatmaps_aug/ --out heatmaps_amn/ --split train_aug
-    python train.py configs/voc12_irn.py --data.root DIR --data.maps heatmaps_aug/ --model.weights resnet50.pth \
+    python train.py configs/voc12_irn.py --data.root DIR --data.maps heatmaps_aug/ --model.weights resnet50.pth \\
         --workdir runs/irn
     python infer.py --ckpt runs/irn --maps heatmaps_aug/ --out pseudo_masks/ --split train_aug
     python train.py configs/voc12_deeplabv2.py --data.root DIR --data.masks pseudo_masks/masks --workdir runs/seg

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ import tyro
 
 from ..machine import hub
 from ..machine.errors import UserError
+from ..machine.programs import called
 from .command_line import near, parse_flags
 from .json import read_config
 from .numbers import check_numbers
@@ -112,6 +114,8 @@ def parse_with_recipe(flags: type, words: Sequence[str], *, command: str, descri
         UserError: see `load_recipe`, `parse_flags` and `check_numbers`.
     """
     recipe = _recipe_in(words)
+    if recipe is None and {"-h", "--help"} & {*words}:  # of which system, nobody knows: two hundred flags less
+        parse_flags(flags, words, command=command, description=f"{description}\n{_more_help(command)}")
     config = load_recipe(recipe) if recipe else load_system(DEFAULT).config()
     config = dataclasses.replace(config, model=_with_backbone(config, words))
     weights = value_of_flag("--model.weights", words) or ""
@@ -131,6 +135,16 @@ def parse_with_recipe(flags: type, words: Sequence[str], *, command: str, descri
     config = kind(**{name: getattr(arguments, name) for name in names})
     check_numbers(config)
     return config, arguments
+
+
+def _more_help(command: str) -> str:
+    """What --help says of the flags that depend on the recipe."""
+    configs = [name for name, file in recipes().items() if "def get_config" in file.read_text(encoding="utf-8")]
+    names = textwrap.fill(", ".join(configs), 110, initial_indent="    ", subsequent_indent="    ")
+    return (
+        "Every setting of a recipe is a flag, too, such as --data.root or --model.weights; these list them all:\n\n"
+        f"    {called(command)} RECIPE --help\n\nRECIPE is a file, or the name of one of the package's:\n\n{names}\n"
+    )
 
 
 def _recipe_in(words: Sequence[str]) -> str | None:

@@ -72,6 +72,8 @@ class LPCAMInference(Batches):
     affinity: OptionalCount = None
     """beyond the paper, LPCAM-A: number of steps, such as 5, in which evidence spreads among positions that look alike.
     none: no LPCAM-A"""
+    seeds: Literal["last", "cam", "lpcam_f", "lpcam", "taught", "affinity"] = "last"
+    """method whose maps become seeds and pseudo masks; last: LPCAM, or what is asked for beyond it"""
 
 
 @dataclass(frozen=True, kw_only=True)

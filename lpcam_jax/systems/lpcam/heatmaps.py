@@ -88,4 +88,5 @@ def heatmap_protocol(run: Run, state: TrainState, prototypes: Prototypes, source
         background=inference.background,
         probability=inference.probability,
         **({} if inference.affinity is None else {"affinity": inference.affinity}),
+        **({} if inference.seeds == "last" else {"seeds": inference.seeds}),
     )

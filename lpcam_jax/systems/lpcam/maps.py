@@ -33,12 +33,21 @@ METHODS = tuple(EPSILON)[:3]
 
 
 def methods_of(prototypes: Prototypes, inference: LPCAMInference) -> tuple[str, ...]:
-    """Names of the maps that are made with these prototypes and settings; seeds are cut from the last."""
-    return (
+    """Names of the maps that are made with these prototypes and settings; seeds are cut from the last.
+
+    Raises:
+        UserError: seeds are asked for of maps that are not made.
+    """
+    made = (
         *METHODS,
         *(["taught"] if prototypes.taught is not None else []),
         *(["affinity"] if inference.affinity is not None else []),
     )
+    seeds = made[-1] if inference.seeds == "last" else inference.seeds
+    if seeds not in made:
+        needs = {"taught": "prototypes of train.py --prototypes.taught", "affinity": "--inference.affinity, such as 5"}
+        raise UserError(f"--inference.seeds {seeds}: there are no such maps without {needs[seeds]}.")
+    return (*(method for method in made if method != seeds), seeds)
 
 
 def features_of_both(
@@ -92,12 +101,13 @@ def map_pictures(
         cannot be read.
 
     Raises:
-        UserError: the network's output is not finite.
+        UserError: the network's output is not finite; or as in `methods_of`.
 
     Source: paper Eq. 1, 5, 6; reference steps "make_cam" and "make_lpcam". For LPCAM the features of the mirror image
     are added before the cosine; for CAM its map is added after the ReLU.
     """
     made = tuple(EPSILON) if prototypes.taught is not None else METHODS
+    methods = methods_of(prototypes, inference)
     # Directions of LPCAM-F, LPCAM and LPCAM-T, stacked for a single product with the features.
     stacked = [directions(without_context(prototypes)), directions(prototypes)]
     stacked += [] if prototypes.taught is None else [prototypes.taught]
@@ -118,7 +128,7 @@ def map_pictures(
         if inference.affinity is not None:
             scales = [scale[made[-1]][..., classes] for scale in outputs]
             maps["affinity"] = spread_over_picture(scales, outputs[0], size, steps=inference.affinity)
-        return PictureMaps(classes, maps, probabilities)
+        return PictureMaps(classes, {method: maps[method] for method in methods}, probabilities)
 
     results = network.run(
         grid_maps,
