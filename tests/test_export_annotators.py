@@ -200,6 +200,13 @@ def test_datasets_reads_them(export, masks, tmp_path):
         assert row["labels"] == [one for n, one in enumerate(("cat", "dög"), start=1) if n in mask]
 
 
+def test_a_folder_where_a_file_is_written(export):
+    refused = export("cvat", ".")
+    assert_one_line_error(
+        refused, "--out .* is a folder, and --format cvat writes a file; name one, such as .*masks.zip"
+    )
+
+
 def test_pictures_that_are_copied_into_themselves_or_share_a_name(export, masks, tmp_path):
     assert_one_line_error(export("fiftyone", "my/out", "--images", tmp_path / "my"), ".*is in the input folder .*my")
     write_mask(tmp_path / "masks" / "empty.jpg.png", masks["empty"])

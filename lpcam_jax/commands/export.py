@@ -141,7 +141,13 @@ def main(words: list[str]) -> None:
     """
     kind, write = FORMATS.get(value_of_flag("--format", words), (Arguments, None))
     arguments = parse_flags(kind, words, command="export", description=__doc__)
-    write(arguments, Path(arguments.out))
+    out = Path(arguments.out)
+    if arguments.format in _FILES and out.is_dir():
+        raise UserError(
+            f"--out {shown(out)} is a folder, and --format {arguments.format} writes a file; name one, such as "
+            f"{shown(out / _FILES[arguments.format])}."
+        )
+    write(arguments, out)
 
 
 def _write_irn(arguments: MapArguments, out: Path) -> None:
@@ -243,6 +249,14 @@ FORMATS: dict[str, tuple[type, Callable[[Any, Path], None]]] = {
     "hub": (HubArguments, _write_hub),
     "stablehlo": (ModelArguments, _write_stablehlo),
     "onnx": (ModelArguments, _write_onnx),
+}
+# The formats of one file, and what it may be called.
+_FILES = {
+    "coco": "instances.json",
+    "label-studio": "tasks.json",
+    "cvat": "masks.zip",
+    "stablehlo": "model.stablehlo",
+    "onnx": "model.onnx",
 }
 
 

@@ -40,6 +40,8 @@ def load_prototypes(run: Run) -> Prototypes:
         if not all(np.isfinite(array).all() for array in jax.tree.leaves(prototypes)):
             raise ValueError("values that are not finite")
     except FileNotFoundError:
+        if not run.steps():
+            raise UserError(f"{run.directory} has no checkpoint yet; run train.py with this --workdir first.") from None
         raise UserError(f"{run.directory} has no prototypes yet; {again}") from None
     except Exception as error:  # a damaged zip file may raise anything
         raise UserError(f"{file} cannot be read ({error}); delete it and {again}") from None
