@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lpcam_jax.backbones.winograd import at_dilation, trainable_winograd
+from lpcam_jax.backbones.layers.winograd import at_dilation, trainable_winograd
 
 # Pictures, side of the map, channels, stride, dilation.
 SHAPES = (

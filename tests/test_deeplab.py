@@ -9,7 +9,7 @@ from PIL import Image
 from tiny_networks import CLASSES, V3PLUS, image_of, network
 
 from lpcam_jax import resize_bilinear
-from lpcam_jax.backbones.layers import rescale, resize_valid
+from lpcam_jax.backbones.layers.resizing import rescale, resize_valid
 from lpcam_jax.systems.deeplab.config import DeepLabModel
 from lpcam_jax.systems.deeplab.losses import multi_scale_loss, shrink_labels
 from lpcam_jax.systems.deeplab.network import build_deeplab

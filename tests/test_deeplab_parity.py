@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.backbones.layers import rescale
+from lpcam_jax.backbones.layers.resizing import rescale
 from lpcam_jax.backbones.preprocessing import Preprocessing
 from lpcam_jax.backbones.resnet import ResNet
 from lpcam_jax.systems.deeplab.config import DeepLabTraining

@@ -10,7 +10,8 @@ from flax import nnx
 from tiny_networks import Random, network, relative_difference, split
 
 from lpcam_jax.backbones.folding import fold_batch_norm
-from lpcam_jax.backbones.layers import BatchNorm, Conv, Shift
+from lpcam_jax.backbones.layers.convolution import Conv
+from lpcam_jax.backbones.layers.norms import BatchNorm, Shift
 
 
 class PreActivation(nnx.Module):

@@ -10,7 +10,8 @@ from flax import nnx
 from tiny_networks import image_of, network
 
 from lpcam_jax.backbones.folding import fold_batch_norm
-from lpcam_jax.backbones.layers import GroupNorm, rescale
+from lpcam_jax.backbones.layers.norms import GroupNorm
+from lpcam_jax.backbones.layers.resizing import rescale
 from lpcam_jax.systems.irn.network import build_irnet
 
 TINY = network("irn").config.model

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from lpcam_jax.backbones.config import ResNetConfig
-from lpcam_jax.backbones.layers import GroupNorm
+from lpcam_jax.backbones.layers.norms import GroupNorm
 from lpcam_jax.systems.irn.edges import edge_logits
 from lpcam_jax.systems.irn.network import build_irnet
 

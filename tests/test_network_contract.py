@@ -27,7 +27,7 @@ from tiny_networks import (
 )
 
 from lpcam_jax.backbones.folding import fold_batch_norm
-from lpcam_jax.backbones.layers import BatchNorm, Shift
+from lpcam_jax.backbones.layers.norms import BatchNorm, Shift
 from lpcam_jax.backbones.preprocessing import Preprocessing
 from lpcam_jax.config.registry import backbones, kinds, load_backbone_config
 from lpcam_jax.data.records import Record

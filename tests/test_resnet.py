@@ -7,7 +7,10 @@ import pytest
 from flax import nnx
 from tiny_networks import Random, image_of, relative_difference, split
 
-from lpcam_jax.backbones.layers import BatchNorm, Conv, keep_valid, max_pool
+from lpcam_jax.backbones.layers.convolution import Conv
+from lpcam_jax.backbones.layers.norms import BatchNorm
+from lpcam_jax.backbones.layers.pooling import max_pool
+from lpcam_jax.backbones.layers.valid import keep_valid
 from lpcam_jax.backbones.resnet import ResNet
 
 

@@ -11,7 +11,8 @@ from test_vit import updates_without_gradients
 from tiny_networks import SWIN, image_of, network, relative_difference
 
 import lpcam_jax
-from lpcam_jax.backbones.layers import drop_path, joined, pieces_of
+from lpcam_jax.backbones.layers.drops import drop_path
+from lpcam_jax.backbones.layers.pieces import joined, pieces_of
 from lpcam_jax.backbones.swin import Attention, SwinConfig
 from lpcam_jax.systems.lpcam.config import LPCAMTraining
 from lpcam_jax.training.run import Run

@@ -13,7 +13,8 @@ import pytest
 from flax import nnx
 
 from lpcam_jax.backbones.config import ResNetConfig
-from lpcam_jax.backbones.layers import BatchNorm, max_pool
+from lpcam_jax.backbones.layers.norms import BatchNorm
+from lpcam_jax.backbones.layers.pooling import max_pool
 from lpcam_jax.systems.lpcam.config import LPCAMTraining
 from lpcam_jax.systems.lpcam.network import build_classifier
 from lpcam_jax.systems.lpcam.training import classification_loss, classifier_optimizer

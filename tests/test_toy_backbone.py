@@ -12,7 +12,7 @@ from toy_backbone import Preact, PreactConfig
 
 import lpcam_jax
 from lpcam_jax.backbones.folding import fold_batch_norm
-from lpcam_jax.backbones.layers import BatchNorm, Shift
+from lpcam_jax.backbones.layers.norms import BatchNorm, Shift
 from lpcam_jax.config import registry
 from lpcam_jax.systems.lpcam.network import build_classifier
 from lpcam_jax.training.run import Run

@@ -21,7 +21,8 @@ from tiny_networks import (
     split,
 )
 
-from lpcam_jax.backbones.layers import adaptive_pool, channel_dropout
+from lpcam_jax.backbones.layers.drops import channel_dropout
+from lpcam_jax.backbones.layers.pooling import adaptive_pool
 from lpcam_jax.backbones.weights.fill import Loaded
 from lpcam_jax.data.records import Record
 from lpcam_jax.machine.errors import UserError

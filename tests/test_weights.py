@@ -11,7 +11,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from lpcam_jax.backbones.config import ResNetConfig
-from lpcam_jax.backbones.layers import BatchNorm
+from lpcam_jax.backbones.layers.norms import BatchNorm
 from lpcam_jax.backbones.resnet import ResNet
 from lpcam_jax.backbones.weights.fill import load_backbone
 from lpcam_jax.machine.errors import UserError

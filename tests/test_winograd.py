@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lpcam_jax.backbones.layers import Conv
-from lpcam_jax.backbones.winograd import at_dilation, trainable_winograd, transformed, winograd
+from lpcam_jax.backbones.layers.convolution import Conv
+from lpcam_jax.backbones.layers.winograd import at_dilation, trainable_winograd, transformed, winograd
 
 
 def plain(x, kernel, dilation=1):

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 
 from lpcam_jax.backbones.config import BackboneConfig, ResNetConfig, ViTConfig
-from lpcam_jax.backbones.layers import Sizes, keep_valid
+from lpcam_jax.backbones.layers.valid import Sizes, keep_valid
 from lpcam_jax.backbones.swin import SwinConfig
 from lpcam_jax.backbones.vgg import VGG16Config
 from lpcam_jax.backbones.wideresnet import WideResNet38Config

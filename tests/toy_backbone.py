@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lpcam_jax.backbones.config import BackboneConfig
-from lpcam_jax.backbones.layers import BatchNorm, Conv, keep_valid, strided
+from lpcam_jax.backbones.layers.convolution import Conv
+from lpcam_jax.backbones.layers.norms import BatchNorm
+from lpcam_jax.backbones.layers.valid import keep_valid, strided
 from lpcam_jax.config.numbers import Count
 
 

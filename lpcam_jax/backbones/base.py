@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Protocol
 
 import jax
 
-from .layers import Sizes
+from .layers.valid import Sizes
 
 
 class Backbone(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from .layers import BatchNorm, Shift
+from .layers.norms import BatchNorm, Shift
 
 
 def fold_batch_norm(

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .base import Backbone
-from .layers import BatchNorm, Conv, Sizes, keep_valid
+from .layers.convolution import Conv
+from .layers.norms import BatchNorm
+from .layers.valid import Sizes, keep_valid
 
 CLASSIFIER_INIT = nnx.initializers.normal(0.01)
 

@@ -14,7 +14,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from .layers import Sizes
+from .layers.valid import Sizes
 
 Resize = Literal["antialiased", "bicubic", "offset"]
 _OF_TORCH, _OF_PILLOW = -0.75, -0.5  # a; torch has Pillow's where it is antialiased

@@ -14,7 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .layers import BatchNorm, Conv, PoolPadding, Sizes, keep_valid, max_pool, pooled_sizes, strided
+from .layers.convolution import Conv
+from .layers.norms import BatchNorm
+from .layers.pooling import PoolPadding, max_pool, pooled_sizes
+from .layers.valid import Sizes, keep_valid, strided
 
 # Strides of layer2..4.
 STRIDES = {32: (2, 2, 2), 16: (2, 2, 1), 8: (2, 1, 1)}

@@ -24,7 +24,12 @@ from flax import nnx
 from ..config.numbers import Count, Limit, Share
 from ..machine.errors import UserError
 from .config import BackboneConfig
-from .layers import LayerNorm, Linear, Sizes, drop_path, joined, keep_valid, pieces_of, recomputed, strided
+from .layers.convolution import Linear
+from .layers.drops import drop_path
+from .layers.norms import LayerNorm
+from .layers.pieces import joined, pieces_of
+from .layers.recomputation import recomputed
+from .layers.valid import Sizes, keep_valid, strided
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,9 @@ from flax import nnx
 
 from ..config.numbers import Count
 from .config import BackboneConfig
-from .layers import Conv, Sizes, keep_valid, max_pool, strided
+from .layers.convolution import Conv
+from .layers.pooling import max_pool
+from .layers.valid import Sizes, keep_valid, strided
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..machine.devices import traces_for_cpus
-from .layers import LayerNorm, Linear, Sizes, keep_valid, pieces_of, recomputed, strided
+from .layers.convolution import Linear
+from .layers.norms import LayerNorm
+from .layers.pieces import pieces_of
+from .layers.recomputation import recomputed
+from .layers.valid import Sizes, keep_valid, strided
 from .positions import Resize, resize_positions
 
 ACTIVATIONS = {

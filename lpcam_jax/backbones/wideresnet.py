@@ -17,7 +17,9 @@ from flax import nnx
 
 from ..config.numbers import Count
 from .config import BackboneConfig
-from .layers import BatchNorm, Conv, Sizes, keep_valid, strided
+from .layers.convolution import Conv
+from .layers.norms import BatchNorm
+from .layers.valid import Sizes, keep_valid, strided
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,7 +1,7 @@
 """A few shapes for pictures of any size, because XLA compiles every shape anew.
 
 Every picture is padded at the right and bottom to the smallest bucket that holds it. The models ignore the padding
-exactly (`backbones/layers.py`), so the choice of buckets affects speed, never results.
+exactly (`backbones/layers/`), so the choice of buckets affects speed, never results.
 """
 
 from collections.abc import Iterable

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..backbones.layers import interpolation_matrix
+from ..backbones.layers.resizing import interpolation_matrix
 
 # Multiples of pixels, and of positions of a grid, that canvases are rounded up to.
 _PIXELS, _POSITIONS = 128, 32

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from ..backbones.layers import Sizes
+from ..backbones.layers.valid import Sizes
 from ..config import Batches
 from ..data.records import Record, RecordSource
 from ..machine.devices import jit_forward, replicate

@@ -134,7 +134,8 @@ def halved(x: jax.Array) -> jax.Array:
 
 
 def _convolution(inputs: int, outputs: int, *, dilation: int = 1, rngs: nnx.Rngs) -> nnx.Conv:
-    # Not `layers.Conv`: with so few channels on such large maps, and 119 of them to compile, its Winograd does not pay.
+    # Not `convolution.Conv` of the backbones: with so few channels on such large maps, and 119 of them to compile, its
+    # Winograd does not pay.
     return nnx.Conv(inputs, outputs, (3, 3), kernel_dilation=dilation, rngs=rngs)
 
 

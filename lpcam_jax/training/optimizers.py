@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from ..backbones.layers import BatchNorm
+from ..backbones.layers.norms import BatchNorm
 from ..machine.errors import UserError
 
 Path = tuple[str | int, ...]

@@ -6,7 +6,8 @@ import optax
 from flax import nnx
 
 from lpcam_jax.backbones.base import Backbone
-from lpcam_jax.backbones.layers import Conv, Sizes, keep_valid
+from lpcam_jax.backbones.layers.convolution import Conv
+from lpcam_jax.backbones.layers.valid import Sizes, keep_valid
 from lpcam_jax.backbones.preprocessing import Preprocessing
 from lpcam_jax.data.pipeline import Batch
 

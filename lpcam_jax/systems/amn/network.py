@@ -12,7 +12,9 @@ from flax import nnx
 
 from ...backbones.base import Backbone
 from ...backbones.heads import AtrousSum, scaled_rates
-from ...backbones.layers import TORCH_UNIFORM, Sizes, dropout
+from ...backbones.layers.convolution import TORCH_UNIFORM
+from ...backbones.layers.drops import dropout
+from ...backbones.layers.valid import Sizes
 from ...backbones.preprocessing import Preprocessing
 from .config import AMNModel
 

@@ -11,7 +11,8 @@ from flax import nnx
 
 from ...backbones.base import Backbone, drawn_with
 from ...backbones.heads import scaled_rates
-from ...backbones.layers import Conv, Sizes, keep_valid
+from ...backbones.layers.convolution import Conv
+from ...backbones.layers.valid import Sizes, keep_valid
 from ...backbones.preprocessing import Preprocessing
 from ..segmentation.losses import full_size_loss
 

@@ -14,7 +14,10 @@ from flax import nnx
 
 from ...backbones.base import Backbone, drawn_with
 from ...backbones.heads import CLASSIFIER_INIT, AtrousSum, ConvNormRelu, scaled_rates
-from ...backbones.layers import Conv, Sizes, dropout, keep_valid, rescale, resize_valid
+from ...backbones.layers.convolution import Conv
+from ...backbones.layers.drops import dropout
+from ...backbones.layers.resizing import rescale, resize_valid
+from ...backbones.layers.valid import Sizes, keep_valid
 from ...backbones.preprocessing import Preprocessing
 from ...machine.errors import UserError
 from ..segmentation.losses import full_size_loss

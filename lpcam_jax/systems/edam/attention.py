@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ...backbones.layers import Linear, Sizes, dropout, keep_valid
+from ...backbones.layers.convolution import Linear
+from ...backbones.layers.drops import dropout
+from ...backbones.layers.valid import Sizes, keep_valid
 from ...backbones.vit import attention_weights, weighted
 from .config import HEADS
 

@@ -12,7 +12,8 @@ from flax import nnx
 
 from ...backbones.base import Backbone, drawn_with
 from ...backbones.config import BackboneConfig
-from ...backbones.layers import Conv, Sizes, keep_valid
+from ...backbones.layers.convolution import Conv
+from ...backbones.layers.valid import Sizes, keep_valid
 from ...backbones.preprocessing import Preprocessing
 from ...clustering import unit
 from ...machine.errors import UserError

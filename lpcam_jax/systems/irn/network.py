@@ -16,7 +16,10 @@ from flax import nnx
 
 from ...backbones.base import Backbone
 from ...backbones.config import BackboneConfig
-from ...backbones.layers import TORCH_UNIFORM, Conv, GroupNorm, Sizes, keep_valid, rescale
+from ...backbones.layers.convolution import TORCH_UNIFORM, Conv
+from ...backbones.layers.norms import GroupNorm
+from ...backbones.layers.resizing import rescale
+from ...backbones.layers.valid import Sizes, keep_valid
 from ...backbones.preprocessing import Preprocessing
 from ...machine.errors import UserError
 

@@ -14,7 +14,7 @@ from flax import nnx
 
 from ...backbones.base import Backbone, drawn_with
 from ...backbones.config import BackboneConfig
-from ...backbones.layers import Sizes
+from ...backbones.layers.valid import Sizes
 from ...backbones.preprocessing import Preprocessing
 
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...backbones.base import Backbone
-from ...backbones.layers import keep_valid, rescale
+from ...backbones.layers.resizing import rescale
+from ...backbones.layers.valid import keep_valid
 from ...clustering import unit
 from ...inference.canvas import ScaleMaps, canvas_of, cropped, fused, inside, stack_scales
 from ...inference.forward import mirrored_back

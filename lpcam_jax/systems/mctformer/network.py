@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ...backbones.layers import TORCH_UNIFORM, Conv, Sizes, keep_valid
+from ...backbones.layers.convolution import TORCH_UNIFORM, Conv
+from ...backbones.layers.valid import Sizes, keep_valid
 from ...backbones.preprocessing import Preprocessing
 from ...backbones.vit import ViT
 from .config import MCTformerModel

@@ -11,7 +11,9 @@ from flax import nnx
 
 from ...backbones.base import Backbone
 from ...backbones.config import BackboneConfig
-from ...backbones.layers import HE_NORMAL, Conv, Sizes, keep_valid, rescale
+from ...backbones.layers.convolution import HE_NORMAL, Conv
+from ...backbones.layers.resizing import rescale
+from ...backbones.layers.valid import Sizes, keep_valid
 from ...backbones.preprocessing import Preprocessing
 from ...machine.errors import UserError
 

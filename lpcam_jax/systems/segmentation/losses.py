@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ...backbones.layers import resize_valid
+from ...backbones.layers.resizing import resize_valid
 from ...data.masks import IGNORE
 
 Over = Literal["labelled", "all"]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...backbones.layers import Sizes
+from ...backbones.layers.valid import Sizes
 from ...data.records import Record, RecordSource
 from ...inference.canvas import ScaleMaps, canvas_of, cropped, fused, stack_scales
 from ...inference.forward import Network, PictureNetwork, as_they_are, mirrored_back, with_mirror_images

@@ -17,7 +17,11 @@ from flax import nnx
 
 from ...backbones.base import Backbone
 from ...backbones.heads import CLASSIFIER_INIT, ConvNormRelu
-from ...backbones.layers import Conv, Sizes, adaptive_pool, channel_dropout, keep_valid, resize_valid
+from ...backbones.layers.convolution import Conv
+from ...backbones.layers.drops import channel_dropout
+from ...backbones.layers.pooling import adaptive_pool
+from ...backbones.layers.resizing import resize_valid
+from ...backbones.layers.valid import Sizes, keep_valid
 from ...backbones.preprocessing import Preprocessing
 from ..segmentation.losses import Over, full_size_loss
 from .config import UperNetConfig

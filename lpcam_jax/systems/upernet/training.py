@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from ...backbones.layers import Linear
+from ...backbones.layers.convolution import Linear
 from ...data.augment import (
     fitted_size,
     on_canvas,
