@@ -5,6 +5,7 @@ import json
 import xml.etree.ElementTree as ET
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,6 +166,18 @@ def test_regions_as_run_lengths_and_brushes(export, masks, tmp_path):
     assert [one.tag for one in ET.parse(tmp_path / "tasks.xml").getroot()] == ["Image", "BrushLabels"]
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_label_studios_converter_reads_the_brushes(export, masks, tmp_path):
+    brush = pytest.importorskip("label_studio_converter.brush", reason="pip install label-studio-converter")
+    assert export("label-studio", "tasks.json", "--regions", "rle").code == 0
+    for task, (_, mask) in zip(json.loads((tmp_path / "tasks.json").read_text()), sorted(masks.items()), strict=True):
+        read = np.zeros(mask.shape, np.uint8)
+        for region in task["predictions"][0]["result"]:
+            inside = brush.decode_rle(region["value"]["rle"]).reshape(*mask.shape, 4)[..., 3] > 0
+            read[inside] = 1 + ("cat", "dög").index(region["value"]["brushlabels"][0])
+        np.testing.assert_array_equal(read, sure(mask))
+
+
 def test_pictures_and_masks_for_fiftyone(export, masks, tmp_path):
     assert export("fiftyone", "fo", "--images", tmp_path / "my").code == 0
     for name, mask in masks.items():
@@ -175,6 +188,20 @@ def test_pictures_and_masks_for_fiftyone(export, masks, tmp_path):
         assert copy.read_bytes() == (tmp_path / "my" / f"{name}.jpg").read_bytes()
     targets = json.loads((tmp_path / "fo" / "mask_targets.json").read_text())
     assert targets == {"0": "background", "1": "cat", "2": "dög", "255": "ignored"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_fiftyone_reads_them(export, masks, tmp_path):
+    fiftyone = pytest.importorskip("fiftyone.utils.data", reason="300 MB: pip install fiftyone")
+    assert export("fiftyone", "fo", "--images", tmp_path / "my").code == 0
+    read = {}
+    with fiftyone.ImageSegmentationDirectoryImporter(dataset_dir=str(tmp_path / "fo")) as importer:
+        for file, _, label in importer:
+            mask = label.mask if label.has_mask and label.mask is not None else np.asarray(Image.open(label.mask_path))
+            read[str(Path(file).relative_to(tmp_path / "fo" / "data").with_suffix(""))] = mask
+    assert read.keys() == masks.keys()
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(read[name], mask)
 
 
 def test_pictures_and_masks_for_datasets(export, masks, tmp_path):
