@@ -8,8 +8,8 @@ psa's names (res38_cls.pth), or a run of configs/voc12_wrn38.py. MCTformer's own
 with its head.
 
 As there, all pictures of a batch have one scale, what pads small ones is background to the loss, masks are cut from the
-maximum over five scales, and a CRF refines them. Of the original, dropout is left out, and pictures are resized for the
-scales by PIL's bicubic rule, not bilinearly.
+maximum over five scales, and a CRF refines them. Of the original, dropout before the head is left out, and pictures are
+resized for the scales by PIL's bicubic rule, not bilinearly.
 
     python infer.py --ckpt runs/psa --maps heatmaps_aug/ --out pseudo_masks_aug/ --split train_aug  # see voc12_psa.py
     python train.py configs/voc12_deeplab_wrn38.py --data.root DIR --data.masks pseudo_masks_aug/masks \

@@ -15,8 +15,8 @@ DIR as for configs/voc12.py. The weights are those of the network's authors, tra
 The authors' own EDAM is read as well, whole. An epoch at a rate of 0 takes it as it is: --model.weights EDAM.pth
 --training.epochs 1 --training.learning-rate 0.
 
-Of the original, dropout inside the backbone is left out. Its list of pairs is not published: they are drawn as it must
-have been made, every picture once in each of 25 passes.
+The original's list of pairs is not published: they are drawn as it must have been made, every picture once in each of
+25 passes.
 
 Hardware: an accelerator; what its memory must hold is a row of `python -m benchmarks.cost`. 33,050 steps of four pairs.
 """

@@ -6,7 +6,8 @@ us: it needs the archives, the weights and an accelerator.
 DIR as in `voc12.py`. The weights are the authors' of the network, trained on ImageNet, a file of MXNet; or a .pth file
 with psa's names.
 
-Of the original, dropout and colour jitter are left out, and its frozen norms are trained, with stored statistics.
+Of the original, dropout behind the backbone and colour jitter are left out, and its frozen norms are trained, with
+stored statistics.
 
     python train.py configs/voc12_wrn38.py --data.root DIR \
         --model.weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params --workdir runs/voc12_wrn38

@@ -47,7 +47,7 @@ class Pair(NamedTuple):
     arrays: tuple[dict, dict]
 
 
-CONFIG = EDAMConfig(model=WideResNet38Config(width=WIDTH, final_relu=False), head=EDAMHead(width=TOKENS))
+CONFIG = EDAMConfig(model=WideResNet38Config(width=WIDTH, final_relu=False, dropout=False), head=EDAMHead(width=TOKENS))
 
 
 @cache

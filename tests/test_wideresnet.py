@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lpcam_jax.backbones.base import drawn_with
 from lpcam_jax.backbones.weights.files import read_weight_file
-from lpcam_jax.backbones.wideresnet import WideResNet38, WideResNet38Config
+from lpcam_jax.backbones.wideresnet import Bottleneck, WideResNet38, WideResNet38Config
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.training.run import Run
 
@@ -192,6 +193,27 @@ def test_a_damaged_file_of_mxnet_loads_or_is_one_line(tmp_path, version):
 def test_parts_are_named_as_psa_freezes_them():
     assert WideResNet38.parts[:4] == ("conv1a", "b2", "b2_1", "b2_2")
     assert len(WideResNet38.parts) == 19
+
+
+def test_training_leaves_out_channels_inside_the_last_two_blocks():
+    model = WideResNet38Config(width=2).build(rngs=nnx.Rngs(0))
+    images = np.random.default_rng(0).normal(0, 1, (2, 24, 32, 3)).astype(np.float32)
+    (first, second), plain = jax.random.split(jax.random.key(0)), model(images)
+    drawn, again, other = (model(images, **drawn_with(model, key)) for key in (first, first, second))
+    for stage, *found in zip(plain, drawn, again, other, strict=True):
+        is_last = stage is plain[-1]
+        np.testing.assert_array_equal(found[0], found[1])
+        assert (np.abs(found[0] - stage).max() > 1e-3) == is_last
+        assert (np.abs(found[0] - found[2]).max() > 1e-3) == is_last
+    assert drawn_with(WideResNet38Config(width=1, dropout=False).build(rngs=nnx.Rngs(0)), first) == {}
+
+    # Whole channels of a picture are left out, all others kept.
+    block = Bottleneck(4, 16, dropout=0.5, dtype=np.float32, rngs=nnx.Rngs(1))
+    block.conv_branch2b2.kernel[...] = np.eye(8, 16, dtype=np.float32).reshape(1, 1, 8, 16)
+    x = images[..., :1] * np.ones(4, np.float32)
+    kept, u = block(x, None, train=False, key=first)
+    branch = np.asarray(kept - block.conv_branch1(u))[..., :8].reshape(2, -1, 8)
+    assert {*np.unique((branch != 0).any(axis=1))} == {False, True}
 
 
 @pytest.mark.rest

@@ -27,8 +27,8 @@ class Backbone(Protocol):
         undecayed: ClassVar[tuple[str, ...]]
             attribute names of parameters that have no weight decay.
 
-    One with stochastic depth declares its rate, the attribute `drop_path`, and has one more argument, `key`: the random
-    key of a training step; None: nothing is drawn.
+    One that leaves something out at random in training says so, the attribute `draws`, and has one more argument,
+    `key`: the random key of a training step; None: nothing is left out.
     """
 
     stages: ClassVar[tuple[str, ...]]
@@ -58,5 +58,5 @@ class Backbone(Protocol):
 
 
 def drawn_with(backbone: Backbone, key: jax.Array | None) -> dict[str, Any]:
-    """The argument `key` of a call of a backbone with stochastic depth; of any other, nothing."""
-    return {"key": key} if getattr(backbone, "drop_path", 0) else {}
+    """The argument `key` of a call of a backbone that draws; of any other, nothing."""
+    return {"key": key} if getattr(backbone, "draws", False) else {}

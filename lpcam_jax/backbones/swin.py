@@ -305,7 +305,7 @@ class Swin(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.channels = tuple(dim * 2**number for number in range(len(STAGES)))
-        self.drop_path = drop_path
+        self.draws = drop_path > 0
         self.embedding = Embedding(dim, dtype=dtype, rngs=rngs)
         rates = [float(rate) for rate in np.linspace(0, drop_path, sum(depths))]
         options = {"head_dim": head_dim, "mlp_ratio": mlp_ratio, "window": window, "dtype": dtype, "rngs": rngs}

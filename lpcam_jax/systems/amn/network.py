@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ...backbones.base import Backbone
+from ...backbones.base import Backbone, drawn_with
 from ...backbones.heads import AtrousSum, scaled_rates
 from ...backbones.layers.convolution import TORCH_UNIFORM
 from ...backbones.layers.drops import dropout
@@ -79,7 +79,7 @@ class AMN(nnx.Module):
         Returns:
             float32 (b, h', w', c + 1), the background first, zero outside the valid region.
         """
-        features = self.backbone(images, sizes)[-1]
+        features = self.backbone(images, sizes, **drawn_with(self.backbone, dropout_key))[-1]
         features = (features * self.labels(labels)[:, None, None]).astype(features.dtype)
         features = dropout(dropout_key, features, rate=self.dropout)
         return self.activation(features, self.grid_sizes(sizes))

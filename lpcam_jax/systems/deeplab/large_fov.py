@@ -70,7 +70,7 @@ class LargeFOV(nnx.Module):
             sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
             train_backbone: whether the backbone's batch norm uses the statistics of this batch and updates the stored
                 ones; the source never does.
-            dropout_key: random key of a backbone with stochastic depth; None: all of it is used.
+            dropout_key: random key of a backbone that draws, in training; None: all of it is used.
 
         Returns:
             float32 (b, h', w', c), on the grid of the backbone's last stage, zero outside the valid region.

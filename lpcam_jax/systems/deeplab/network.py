@@ -75,7 +75,7 @@ class DeepLabV2(nnx.Module):
             sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
             train_backbone: whether the backbone's batch norm uses the statistics of each scale's batch and updates the
                 stored ones; the source never does.
-            dropout_key: random key of a backbone with stochastic depth; None: all of it is used.
+            dropout_key: random key of a backbone that draws, in training; None: all of it is used.
 
         Returns:
             Four float32 (b, h_s, w_s, c), zero outside the valid region: scales 1, 0.75 and 0.5, each on its own grid,

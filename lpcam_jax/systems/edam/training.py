@@ -68,7 +68,7 @@ def edam_loss(training: EDAMTraining) -> Loss:
         training: says whether batch norm is trained.
 
     Returns:
-        (EDAM, batch of `paired_crops`, key of dropout and stochastic depth) -> float32 ().
+        (EDAM, batch of `paired_crops`, key of what is left out at random) -> float32 ().
     """
 
     def loss(model: EDAM, batch: Batch, key: jax.Array) -> jax.Array:

@@ -45,7 +45,7 @@ class Classifier(nnx.Module):
             images: float (b, h, w, 3), preprocessed.
             sizes: int32 (b, 2), valid sizes of padded pictures; None: all valid.
             train: whether batch norm uses the statistics of this batch and updates the stored ones.
-            key: random key of a backbone with stochastic depth; None: all of it is used.
+            key: random key of a backbone that draws, in training; None: all of it is used.
 
         Returns:
             float32 (b, h', w', d), zero outside the valid region.

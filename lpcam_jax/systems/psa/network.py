@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ...backbones.base import Backbone
+from ...backbones.base import Backbone, drawn_with
 from ...backbones.config import BackboneConfig
 from ...backbones.layers.convolution import HE_NORMAL, Conv
 from ...backbones.layers.resizing import rescale
@@ -53,17 +53,21 @@ class AffinityNet(nnx.Module):
         wide = nnx.initializers.variance_scaling(4.0**2, "fan_avg", "normal")
         self.f9 = Conv(together, together, 1, kernel_init=wide, dtype=dtype, rngs=rngs)
 
-    def features(self, images: jax.Array, sizes: Sizes = None) -> jax.Array:
+    def features(self, images: jax.Array, sizes: Sizes = None, *, key: jax.Array | None = None) -> jax.Array:
         """The features whose differences are the affinities.
 
         Args:
             images: float (b, h, w, 3), preprocessed, zero outside the picture.
             sizes: int32 (b, 2), valid rows and columns; None: all.
+            key: random key of a backbone that draws, in training; None: nothing is left out.
 
         Returns:
             float32 (b, h', w', 448), > -1, zero outside the valid region of `grid_sizes`.
         """
-        stages, grids = self.backbone(images, sizes)[-3:], self.backbone.grids(sizes)[-3:]
+        stages, grids = (
+            self.backbone(images, sizes, **drawn_with(self.backbone, key))[-3:],
+            self.backbone.grids(sizes)[-3:],
+        )
         height, width = stages[0].shape[1:3]
         parts = []
         for conv, features, grid, enlarge in zip(

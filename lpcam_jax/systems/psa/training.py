@@ -52,10 +52,10 @@ def train_affinity(job: Job, pictures: ScoredPictures) -> TrainState:
 
 
 def psa_loss(training: PSATraining) -> Loss:
-    """The training loss: (AffinityNet, batch of `labelled_crops`, key) -> float32 ()."""
+    """The training loss: (AffinityNet, batch of `labelled_crops`, key of the backbone's dropout) -> float32 ()."""
 
-    def loss(model: AffinityNet, batch: Batch, _: jax.Array) -> jax.Array:
-        features = model.features(model.preprocessing(batch["image"], batch["box"]))
+    def loss(model: AffinityNet, batch: Batch, key: jax.Array) -> jax.Array:
+        features = model.features(model.preprocessing(batch["image"], batch["box"]), key=key)
         return affinity_loss(features, batch["mask"], radius=training.radius)
 
     return loss

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ...backbones.base import Backbone
+from ...backbones.base import Backbone, drawn_with
 from ...backbones.heads import CLASSIFIER_INIT, ConvNormRelu
 from ...backbones.layers.convolution import Conv
 from ...backbones.layers.drops import channel_dropout
@@ -174,8 +174,7 @@ class UperNet(nnx.Module):
         They are the backbone's last four stages, or all if it has fewer. Those of a vision transformer are on one grid;
         there the first is enlarged four times, the second twice, and the last shrunk to half of it, bilinearly.
         """
-        drawn = {"key": key} if getattr(self.backbone, "drop_path", 0) else {}
-        features = list(self.backbone(images, sizes, train=train, **drawn)[-4:])
+        features = list(self.backbone(images, sizes, train=train, **drawn_with(self.backbone, key))[-4:])
         grids = list(self.backbone.grids(sizes)[-4:])
         if self._on_one_grid:
             shape, targets = features[0].shape[1:3], [_at_level(grid, level) for level, grid in enumerate(grids)]

@@ -68,7 +68,7 @@ def upernet_loss(training: UperNetTraining) -> Loss:
         training: weight and denominator of the losses, and whether the backbone's batch norm is trained.
 
     Returns:
-        (UperNet, batch of `varied_crops`, key of dropout and stochastic depth) -> float32 ().
+        (UperNet, batch of `varied_crops`, key of what is left out at random) -> float32 ().
     """
 
     def loss(model: UperNet, batch: Batch, key: jax.Array) -> jax.Array:
