@@ -7,8 +7,8 @@
 
 heatmaps/ is what infer.py made of labelled pictures with masks, --ckpt the classifier behind it; a method's maps are
 those of the first folder that has them. Seeds are cut at the threshold that is best on these pictures, and so are the
-maps after IRN's random walk; psa's begins at that of the seeds. The CRF, and EDAM's rule with --saliency, start from
-seeds at that threshold, and from larger ones at 0.6 of it, as the CRF shrinks them, and the better counts. A network
+maps after IRN's random walk; psa's begins at that of the seeds. The CRF starts from seeds at that threshold, and from
+larger ones at 0.6 of it, as it shrinks them, and the better counts; EDAM's rule, with --saliency, has none. A network
 is trained for each method and recipe, IRNet from labels that two thresholds around the seed's agree on (--sure). What
 follows -- goes to train.py. Prints Markdown for RESULTS.md; a stopped comparison goes on.
 """
@@ -59,24 +59,23 @@ def maps_of(method: str, folders: list[str]) -> tuple[str, dict]:
 
 def refined(method: str, maps: str, seed: dict, arguments: argparse.Namespace, more: list[str]) -> dict[str, dict]:
     """The scores of a method's seeds, of these after the CRF, and of its maps after every network's random walk."""
-    row = {"seed": seed, "CRF": best_of_two(method, maps, seed, arguments)}
+    sizes = (seed["threshold"], round(LARGER * seed["threshold"], 2))
+    by_crf = [made("crf", method, maps, arguments, "--background", size) | {"threshold": size} for size in sizes]
+    row = {"seed": seed, "CRF": max(by_crf, key=lambda one: one["miou"])}
     if arguments.saliency:
-        row["CRF and saliency"] = best_of_two(method, maps, seed, arguments, "--saliency", arguments.saliency)
+        row["CRF and saliency"] = made("saliency", method, maps, arguments, "--saliency", arguments.saliency)
     for recipe in arguments.recipes:
         name = load_recipe(recipe).kind
         row[name] = walked(method, maps, seed, recipe, name, arguments, more)
     return row
 
 
-def best_of_two(method: str, maps: str, seed: dict, arguments: argparse.Namespace, *flags: str) -> dict:
-    """The better score of `refine`, from seeds at the best threshold and from larger ones."""
-    scores = []
-    for threshold in (seed["threshold"], round(LARGER * seed["threshold"], 2)):
-        out = Path(arguments.workdir, f"{method}_{'saliency' if flags else 'crf'}_{threshold:g}")
-        cut = ("--method", method, "--background", threshold, "--pages", "none")
-        run("-m", "lpcam_jax", "refine", "--ckpt", arguments.ckpt, "--maps", maps, "--out", out, *cut, *flags)
-        scores.append(json.loads((out / "metrics.json").read_text())["scores"] | {"threshold": threshold})
-    return max(scores, key=lambda one: one["miou"])
+def made(step: str, method: str, maps: str, arguments: argparse.Namespace, flag: str, value: float | str) -> dict:
+    """The score of `refine` with a flag."""
+    out = Path(arguments.workdir, f"{method}_{step}" + (f"_{value:g}" if step == "crf" else ""))
+    words = ("--maps", maps, "--out", out, "--method", method, "--pages", "none", flag, value)
+    run("-m", "lpcam_jax", "refine", "--ckpt", arguments.ckpt, *words)
+    return json.loads((out / "metrics.json").read_text())["scores"]
 
 
 def walked(
@@ -103,7 +102,7 @@ def report(rows: dict[str, dict[str, dict]], pictures: int, classes: list[str]) 
     steps = {step: title(step) for step in next(iter(rows.values()))}  # a network's kind -> its name
     print(f"\n| mIoU of {pictures} pictures | {' | '.join(steps.values())} |\n|{'---|' * (1 + len(steps))}")
     for method, row in rows.items():
-        cells = [f"{100 * one['miou']:.1f} (threshold {one['threshold']:g})" for one in row.values()]
+        cells = [f"{100 * one['miou']:.1f}" + cut_at(one) for one in row.values()]
         print(f"| {title(method)} | {' | '.join(cells)} |")
     print(f"\n| IoU | {' | '.join(classes)} | FP | FN |\n|{'---|' * (3 + len(classes))}")
     for method, row in rows.items():
@@ -112,6 +111,11 @@ def report(rows: dict[str, dict[str, dict]], pictures: int, classes: list[str]) 
             print(f"| {title(method)}, {steps[step]} | {' | '.join(cells)} |")
     print("\nmIoU with the background, 255 ignored; thresholds are the best on these pictures, for the CRF of two;")
     print("no CRF after a random walk.")
+
+
+def cut_at(score: dict) -> str:
+    """The threshold of a score, in words; EDAM's rule has none."""
+    return f" (threshold {score['threshold']:g})" if "threshold" in score else ""
 
 
 if __name__ == "__main__":
