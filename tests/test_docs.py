@@ -183,7 +183,7 @@ def flags_of(program, runs):
             finished = program(*words, "--help")
         assert finished.code == 0, finished
         # A flag is indented by two; the examples, and what is said of a flag, by more.
-        return frozenset(flags_in(" ".join(re.findall(r"^  (-\S+(?:, -\S+)*)", finished.out, re.MULTILINE))))
+        return frozenset(flags_in(" ".join(re.findall(r"^  (-[^\s,]+(?:, -[^\s,]+)*)", finished.out, re.MULTILINE))))
 
     def of_command(words: list[str]) -> frozenset[str]:
         match words:
