@@ -222,7 +222,7 @@ def test_what_was_corrected_in_labelme_is_kept(export, masks, tmp_path):
         (("coco", "--masks", "my_masks", "a.json"), r"protocol.json, .* cannot be read; give them with --classes"),
         (("coco", "--masks", "my_masks", "a.json", "--classes", "cat"), r"unsure.png holds the value 2, .* has 0..1"),
         (("coco", "--masks", "segmented/masks", "segmented/protocol.json"), r"is in the input folder segmented"),
-        (("coco", "--masks", "segmented", "mine"), r"cannot write 'mine'"),
+        (("coco", "--masks", "segmented", "mine"), r"--out mine is a folder, and --format coco writes a file"),
         (("coco", "--masks", "segmented", "a.json", "--images", "none"), r"--images none: no such folder"),
         (
             ("labelme", "--masks", "segmented", "a", "--images", "other"),

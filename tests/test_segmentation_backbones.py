@@ -50,9 +50,9 @@ def test_every_backbone_has_a_head(backbone, head):
 
 
 class Drawn(nnx.Module):
-    """A backbone of stochastic depth: its features are what it draws."""
+    """A backbone whose features are what it draws."""
 
-    strides, channels, drop_path = (8,), (4,), 0.5
+    strides, channels, draws = (8,), (4,), True
 
     def __call__(self, images, sizes=None, *, train=False, key=None):
         h, w = images.shape[1] // 8, images.shape[2] // 8
@@ -63,7 +63,7 @@ class Drawn(nnx.Module):
 
 
 @pytest.mark.parametrize("head", [DeepLabV2, LargeFOV])
-def test_stochastic_depth_is_of_the_key_of_a_training_step(head):
+def test_what_a_backbone_draws_is_of_the_key_of_a_training_step(head):
     @jax.jit
     def loss(key):
         network = head(Drawn(), CLASSES, preprocessing=Preprocessing(), rngs=nnx.Rngs(0))
