@@ -77,9 +77,10 @@ def serve(page: Any, host: str, port: int) -> None:
         host: address to listen on.
         port: port to listen on.
     """
+    options = {"server_name": host, "server_port": port, "share": False, "prevent_thread_lock": True}
+    page.launch(**options, quiet=True, theme=_gradio().themes.Base(**_FONTS), footer_links=[])
     print(as_called(f"http://{host}:{port} shows the page; Ctrl-C ends it."), flush=True)
-    theme = _gradio().themes.Base(**_FONTS)
-    page.launch(server_name=host, server_port=port, quiet=True, share=False, theme=theme, footer_links=[])
+    page.block_thread()
 
 
 def _maps(gradio: Any, model: TrainedModel, run: Run) -> None:
