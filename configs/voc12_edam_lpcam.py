@@ -8,7 +8,8 @@ EDAM's rule alone: saliency says where an object is, the maps and the CRF which.
 the archives, the weights and an accelerator.
 
 DIR as for configs/voc12.py. --saliency is a folder of 8-bit maps, ID.png (the authors' are PoolNet's), or weights of a
-U2-Net, which makes them; without it, u2netp.onnx of this folder (docs/seeds_to_segmentation.md says where it is from).
+U2-Net, which makes them; without it, u2netp.onnx of the current folder (docs/seeds_to_segmentation.md says where it is
+from).
 
     python -m lpcam_jax chain configs/voc12_edam_lpcam.py --data.root DIR --classifier.model.weights resnet50.pth \
         --network.model.weights resnet101_caffe.pth --saliency u2netp.onnx --workdir runs/edam_lpcam

@@ -112,6 +112,16 @@ def test_exit_codes(command, data):
     assert finished.out.endswith("1 error, 1 warning, 1 note\n")
 
 
+def test_few_pictures_have_a_recipe_of_their_own(command, data):
+    advice = "configs/folder_few_chain.py"
+    assert advice in command("check-data", data).out
+    for n in range(200):
+        picture(data / "images" / f"more_{n}.jpg", size=(8, 8))
+    rows = "".join(f"more_{n},cat\n" for n in range(200))
+    (data / "labels.csv").write_text((data / "labels.csv").read_text() + rows)
+    assert advice not in command("check-data", data).out
+
+
 def test_no_folder(command, tmp_path):
     finished = command("check-data", tmp_path / "gone")
     assert (finished.code, finished.out) == (2, "")

@@ -69,7 +69,8 @@ def describe(checked: Checked) -> Iterator[str]:
         yield ""
         yield from _counts(contents)
     if 0 < len(contents.ids) < _FEW:
-        yield "that are few: a network that is trained whole learns them by heart; see configs/folder_few_chain.py"
+        yield ""
+        yield f"fewer than {_FEW} pictures: a whole network learns them by heart; see configs/folder_few_chain.py"
     if checked.findings:
         yield ""
     for finding in checked.findings:
