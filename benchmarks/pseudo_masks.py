@@ -16,14 +16,35 @@ follows -- goes to train.py. Prints Markdown for RESULTS.md; a stopped compariso
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.config.registry import title
 
-from .segmentation import run
+from .segmentation import parsed, run
 
 LARGER = 0.6
+SURE = (0.07, 0.15)
+
+
+class Refinement(NamedTuple):
+    """How seeds are refined.
+
+    Attributes:
+        ckpt: the classifier behind the heat maps.
+        recipes: of the affinity networks.
+        saliency: saliency maps, or a U2-Net's weights, for EDAM's rule; "": without it.
+        sure: how far below and above a seed's threshold IRNet's labels are sure.
+        more: flags of train.py.
+    """
+
+    ckpt: str | Path
+    recipes: Sequence[str] = ()
+    saliency: str = ""
+    sure: Sequence[float] = SURE
+    more: Sequence[str] = ()
 
 
 def main() -> None:
@@ -33,15 +54,14 @@ def main() -> None:
     parser.add_argument("--ckpt", required=True, help="the classifier behind the heat maps")
     parser.add_argument("--maps", required=True, nargs="+", help="folders of infer.py's heat maps, with scores")
     parser.add_argument("--workdir", required=True, help="where runs and masks are kept")
-    parser.add_argument("--sure", nargs=2, type=float, default=(0.07, 0.15), metavar=("BELOW", "ABOVE"))
+    parser.add_argument("--sure", nargs=2, type=float, default=SURE, metavar=("BELOW", "ABOVE"))
     parser.add_argument("--methods", nargs="+", default=["cam", "lpcam"], help="whose maps (default cam lpcam)")
-    parser.add_argument("--saliency", help="saliency maps, or a U2-Net's weights, for EDAM's rule")
-    words = sys.argv[1:]
-    own, more = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
-    arguments = parser.parse_args(own)
+    parser.add_argument("--saliency", default="", help="saliency maps, or a U2-Net's weights, for EDAM's rule")
+    arguments, more = parsed(parser)
+    how = Refinement(arguments.ckpt, arguments.recipes, arguments.saliency, arguments.sure, more)
     found = {method: maps_of(method, arguments.maps) for method in arguments.methods}
     rows = {
-        method: refined(method, maps, metrics["scores"][method]["best"], arguments, more)
+        method: refined(method, maps, metrics["scores"][method]["best"], Path(arguments.workdir), how)
         for method, (maps, metrics) in found.items()
     }
     _, metrics = next(iter(found.values()))
@@ -57,38 +77,37 @@ def maps_of(method: str, folders: list[str]) -> tuple[str, dict]:
     sys.exit(f"no scores of {method!r} in {', '.join(folders)}: infer.py writes them where there are true masks.")
 
 
-def refined(method: str, maps: str, seed: dict, arguments: argparse.Namespace, more: list[str]) -> dict[str, dict]:
+def refined(method: str, maps: str | Path, seed: dict, workdir: Path, how: Refinement) -> dict[str, dict]:
     """The scores of a method's seeds, of these after the CRF, and of its maps after every network's random walk."""
+
+    def made(step: str, flag: str, value: float | str) -> dict:
+        out = workdir / (f"{method}_{step}" + (f"_{value:g}" if step == "crf" else ""))
+        words = ("--maps", maps, "--out", out, "--method", method, "--pages", "none", flag, value)
+        run("-m", "lpcam_jax", "refine", "--ckpt", how.ckpt, *words)
+        return json.loads((out / "metrics.json").read_text())["scores"]
+
     sizes = (seed["threshold"], round(LARGER * seed["threshold"], 2))
-    by_crf = [made("crf", method, maps, arguments, "--background", size) | {"threshold": size} for size in sizes]
+    by_crf = [made("crf", "--background", size) | {"threshold": size} for size in sizes]
     row = {"seed": seed, "CRF": max(by_crf, key=lambda one: one["miou"])}
-    if arguments.saliency:
-        row["CRF and saliency"] = made("saliency", method, maps, arguments, "--saliency", arguments.saliency)
-    for recipe in arguments.recipes:
+    if how.saliency:
+        row["CRF and saliency"] = made("saliency", "--saliency", how.saliency)
+    for recipe in how.recipes:
         name = load_recipe(recipe).kind
-        row[name] = walked(method, maps, seed, recipe, name, arguments, more)
+        row[name] = walked(method, maps, seed, recipe, name, workdir, how)
     return row
 
 
-def made(step: str, method: str, maps: str, arguments: argparse.Namespace, flag: str, value: float | str) -> dict:
-    """The score of `refine` with a flag."""
-    out = Path(arguments.workdir, f"{method}_{step}" + (f"_{value:g}" if step == "crf" else ""))
-    words = ("--maps", maps, "--out", out, "--method", method, "--pages", "none", flag, value)
-    run("-m", "lpcam_jax", "refine", "--ckpt", arguments.ckpt, *words)
-    return json.loads((out / "metrics.json").read_text())["scores"]
-
-
 def walked(
-    method: str, maps: str, seed: dict, recipe: str, name: str, arguments: argparse.Namespace, more: list[str]
-) -> dict:
+    method: str, maps: str | Path, seed: dict, recipe: str, name: str, workdir: Path, how: Refinement
+) -> dict[str, Any]:
     """The best score of a method's maps after the random walk of a network that is trained for them."""
-    network, masks = (Path(arguments.workdir, f"{method}_{name}{what}") for what in ("", "_masks"))
-    below, above = arguments.sure
+    network, masks = (workdir / f"{method}_{name}{what}" for what in ("", "_masks"))
+    below, above = how.sure
     sure = {"background": max(seed["threshold"] - below, 0.01), "foreground": min(seed["threshold"] + above, 0.99)}
     labels = [word for flag, value in sure.items() for word in (f"--labels.{flag}", f"{value:.2f}")]
     run(
         *("train.py", recipe, "--data.maps", maps, "--labels.method", method, *(labels if name == "irn" else ())),
-        *("--workdir", network, *more),
+        *("--workdir", network, *how.more),
     )
     # psa's walk begins with a map of the background, so it is done for one threshold; IRN's maps are cut at any.
     cut = () if name == "irn" else ("--inference.background", seed["threshold"])

@@ -27,9 +27,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, help="where seeds, runs and masks are kept")
     parser.add_argument("--pseudo-masks", default="", help="the folder of infer.py --maps, for that row")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    words = sys.argv[1:]
-    own, more = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
-    arguments = parser.parse_args(own)
+    arguments, more = parsed(parser)
     workdir = Path(arguments.workdir)
     rows = [row for row in arguments.rows if row != "pseudo" or arguments.pseudo_masks]
     scores = {row: scores_of(row, arguments, workdir, more) for row in rows}
@@ -39,6 +37,13 @@ def main() -> None:
     if "pseudo" in rows:
         masks["pseudo"] = f"{100 * scores_in(arguments.pseudo_masks)['scores']['miou']:.1f}"
     report(scores, masks, pictures=scores_in(arguments.maps)["scored"])
+
+
+def parsed(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
+    """The command line: up to -- for this program, after it for train.py."""
+    words = sys.argv[1:]
+    own, more = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    return parser.parse_args(own), more
 
 
 def scores_in(directory: str | Path) -> dict:
