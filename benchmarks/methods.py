@@ -1,14 +1,14 @@
-"""One table, one row a method: the seeds of one classifier, over several clusterings, and what refinement makes of them.
+"""One table, one row a method: seeds of one classifier, over several clusterings, and what refinement makes of them.
 
     python -m benchmarks.methods configs/voc_animals_plus.py --amn configs/voc_animals_amn.py \
         --walks configs/voc_animals_irn.py --saliency u2netp.onnx --clusterings 3 --workdir runs/methods \
         -- --data.root DIR --model.weights thin_resnet50.npz
 
-The classifier is trained once, with seed 0; the prototypes, LPCAM-T's directions, the heat maps and every refinement are
-made anew for each clustering seed, and a row is their mean and standard deviation; CAM's is of one. AMN, which takes long, is trained for
-the first --amn-clusterings of them, once from the heat maps of each method in --amn-from. How seeds are refined is said in
-`benchmarks.pseudo_masks`. What follows -- goes to train.py. Prints Markdown for RESULTS.md; a stopped comparison goes
-on, and one with more clusterings keeps what is there.
+The classifier is trained once, with seed 0; the prototypes, LPCAM-T's directions, the heat maps and every refinement
+are made anew for each clustering seed, and a row is their mean and standard deviation; CAM's is of one. AMN, which
+takes long, is trained for the first --amn-clusterings of them, once from the heat maps of each method in --amn-from.
+How seeds are refined is said in `benchmarks.pseudo_masks`. What follows -- goes to train.py. Prints Markdown for
+RESULTS.md; a stopped comparison goes on, and one with more clusterings keeps what is there.
 """
 
 import argparse

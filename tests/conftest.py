@@ -37,6 +37,20 @@ OPTIMIZED = bool(os.environ.get("LPCAM_TEST_OPTIMIZED"))
 HANGS = 1800
 
 
+CHAIN = """
+from lpcam_jax.chain.recipe import Chain, Stage
+
+def get_chain():
+    backbone = ("--model.weights", "{classifier}")
+    return Chain((
+        Stage("classifier", "classifier.py"),
+        Stage("amn", "amn.py", backbone, optional=True),
+        Stage("irn", "irn.py", backbone, after={"amn": ("--labels.method", "amn")}),
+        Stage("network", "segmentation.py"),
+    ))
+"""
+
+
 class Finished(NamedTuple):
     """How a program ended, and what it printed."""
 
@@ -226,6 +240,16 @@ def mapped(tiny_runs) -> Made:
 def irn_trained(tiny_runs) -> Path:
     """A finished run of IRNet, on the backbone of `trained`; look, do not touch."""
     return tiny_runs.run("irn").directory
+
+
+@pytest.fixture
+def chain(tmp_path) -> Path:
+    """The file of a chain of tiny recipes."""
+    for kind, tiny in TINY.items():
+        (tmp_path / f"{kind}.py").write_text(tiny.recipe)
+    file = tmp_path / "chain.py"
+    file.write_text(CHAIN)
+    return file
 
 
 def stored_checkpoint(directory: Path, step: int) -> dict:

@@ -12,7 +12,6 @@ import pytest
 from browsing import Browser
 from conftest import REPOSITORY
 from test_commands import assert_one_line_error
-from tiny_recipes import TINY
 
 from lpcam_jax.chain.dataset import dataset_digest
 from lpcam_jax.chain.flags import group
@@ -22,28 +21,6 @@ from lpcam_jax.chain.plan import plan
 from lpcam_jax.chain.progress import Progress
 from lpcam_jax.chain.recipe import Chain, load_chain
 from lpcam_jax.machine.errors import UserError
-
-CHAIN = """
-from lpcam_jax.chain.recipe import Chain, Stage
-
-def get_chain():
-    backbone = ("--model.weights", "{classifier}")
-    return Chain((
-        Stage("classifier", "classifier.py"),
-        Stage("amn", "amn.py", backbone, optional=True),
-        Stage("irn", "irn.py", backbone, after={"amn": ("--labels.method", "amn")}),
-        Stage("network", "segmentation.py"),
-    ))
-"""
-
-
-@pytest.fixture
-def chain(tmp_path) -> Path:
-    for kind, tiny in TINY.items():
-        (tmp_path / f"{kind}.py").write_text(tiny.recipe)
-    file = tmp_path / "chain.py"
-    file.write_text(CHAIN)
-    return file
 
 
 def commands(file: Path, *words: str, without=(), also=()) -> dict[str, str]:

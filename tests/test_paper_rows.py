@@ -6,7 +6,7 @@ import pytest
 import tiny_benchmarks as tiny
 from conftest import REPOSITORY
 
-from lpcam_jax.chain.paper import ENTRIES, found, stages_of
+from lpcam_jax.chain.paper import ENTRIES, FIGURE_5, TABLE_1, errors, found, sensitivity, stages_of
 from lpcam_jax.chain.recipe import Chain
 from lpcam_jax.commands import chain as chain_command
 
@@ -16,14 +16,14 @@ ONE_EPOCH = "--training.epochs 1 --training.batch-size 2 --training.crop 64"
 TWO_STEPS = "--training.steps 2 --training.batch-size 2 --training.accumulate 1 --training.crop 64"
 CLUSTERS = "--prototypes.clusters 2 --prototypes.sample 64"
 ONE_SCALE = "--inference.scales 1 --inference.max-shapes 1"
-# What makes a recipe of the paper small; all else is the recipe's own. Of a recipe's name, the part after the data set's.
+# What makes a recipe of the paper small, by the part of its name after the data set's; all else is the recipe's own.
 SMALL = {
     "": f"{RESNET} {ONE_EPOCH} --training.long-side 64 96 {CLUSTERS} {ONE_SCALE}",
     "irn": f"{RESNET} {ONE_EPOCH} --training.radius 2 --inference.max-shapes 1",
     "amn": f"{RESNET} {ONE_EPOCH} --model.rates 1 2 {ONE_SCALE}",
     "edam": f"{WIDERESNET} {ONE_EPOCH} --training.long-side 64 96 --head.width 8 {ONE_SCALE}",
-    "mctformer": f"--model.patch 8 --model.dim 16 --model.depth 4 --model.head-dim 8 --model.position-grid 4 {ONE_EPOCH} "
-    f"--training.crop 32 {CLUSTERS} {ONE_SCALE}",
+    "mctformer": "--model.patch 8 --model.dim 16 --model.depth 4 --model.head-dim 8 --model.position-grid 4 "
+    f"{ONE_EPOCH} --training.crop 32 {CLUSTERS} {ONE_SCALE}",
     "psa": f"{WIDERESNET} {ONE_EPOCH} --training.radius 2 --inference.steps 4 --inference.max-shapes 1",
     "deeplabv2": f"{RESNET} {TWO_STEPS} --model.rates 1 2 {ONE_SCALE}",
     "deeplab_wrn38": f"{WIDERESNET} {TWO_STEPS} --model.head-width 8 {ONE_SCALE}",
@@ -36,14 +36,13 @@ def small(chain: Chain) -> list[str]:
     """The flags of SMALL for the recipes that are in a chain."""
     words = []
     for recipe in dict.fromkeys(Path(stage.recipe).stem for stage in chain.stages):
-        for word in SMALL[recipe.partition("_")[2]].split():
-            words.append(word.replace("--", f"--{recipe}.", 1) if word.startswith("--") else word)
+        words += SMALL[recipe.partition("_")[2]].replace("--", f"--{recipe}.").split()
     return words
 
 
 # Rows with a stage of every system; COCO's differ in the data set.
 ROWS = {
-    "voc12": ("irn_lpcam_upernet", "amn_lpcam_irn_deeplabv2", "mctformer_lpcam_psa_deeplab_wrn38", "edam"),
+    "voc12": ("irn_lpcam_upernet", "amn_lpcam_irn_deeplabv2", "mctformer_lpcam_psa_deeplab_wrn38", "edam", "figure5"),
     "coco14": ("irn_lpcam",),
 }
 ARCHIVES = {"voc12": tiny.voc_archives, "coco14": tiny.coco_archives_with_val}
@@ -84,3 +83,10 @@ def test_rows_of_the_paper_from_archives_to_numbers(program, monkeypatch, tmp_pa
         for stage, ours in zip(entry.stages, found(entry, workdir), strict=True):
             if entry.data == data and stage in chain.names() and not entry.saliency:
                 assert ours is not None, f"{entry.system}, {entry.what}: {stage} has no number"
+    if data == "voc12":
+        assert all(errors(method, workdir) for method in TABLE_1)
+        assert all(best in sensitivity(workdir)[parameter] for parameter, (best, _) in FIGURE_5.items())
+    for words in (("--data", data), ("--figure", "5")):
+        printed = program("lpcam_jax.__main__", "paper", "--results", workdir, *words)
+        assert printed.code == 0, printed.err
+        assert "ours" in printed.out

@@ -49,8 +49,14 @@ def score(folder: Path, of: str) -> float | None:
         return scores.get("miou")
     if of == "pseudo_masks":
         return metrics.get(of, {}).get("miou")
-    report = scores.get(of)
-    return report["best"]["miou"] if isinstance(report, dict) and "best" in report else None
+    best = best_seeds(folder, of)
+    return best["miou"] if best else None
+
+
+def best_seeds(folder: Path, method: str) -> dict[str, Any] | None:
+    """The scores of a method's seeds at their best threshold, as in `SeedScoring.report`; None: there are none."""
+    report = _metrics(folder).get("scores", {}).get(method)
+    return report["best"] if isinstance(report, dict) and "best" in report else None
 
 
 def with_saliency(folder: Path) -> bool:

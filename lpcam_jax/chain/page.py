@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from ..report.page import url, write_page
-from .flags import group
 from .numbers import numbers
 from .plan import Step
 from .progress import Progress, Verdict
 
+# What the page leads to, of what a stage may have written.
+_PAGES = {"gallery": "index.html", "prototypes": "prototypes.html", "parameters": "sweep.png"}
 # Pictures one can choose from.
 _SHOWN = 60
 
@@ -42,9 +43,9 @@ def _stage(
     name: str, steps: Sequence[Step], verdicts: Mapping[str, Verdict], progress: Progress, workdir: Path
 ) -> dict[str, Any]:
     """What the page says of a stage."""
-    results = next(step.out for step in steps if step.action == "apply")
+    results = next(step.out for step in steps if step.action in ("apply", "sweep"))
     scored = next((step.out for step in steps if step.action == "score"), results)
-    pages = [(text, results / file) for text, file in (("gallery", "index.html"), ("prototypes", "prototypes.html"))]
+    pages = [(text, results / file) for text, file in _PAGES.items()]
     return {
         "name": name,
         "kind": steps[0].config.kind,
@@ -57,7 +58,7 @@ def _stage(
             }
             for step in steps
         ],
-        "settings": [" ".join(flag.words) for flag in group(steps[0].words[2:]) if flag.name != "workdir"],
+        "settings": [" ".join(flag.words) for flag in steps[0].flags() if flag.name not in ("workdir", "out")],
         "scores": [{"what": number.what, "miou": number.miou} for number in numbers(scored)],
         "links": [
             {"text": text, "url": url(page.relative_to(workdir).as_posix())} for text, page in pages if page.exists()

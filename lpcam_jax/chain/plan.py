@@ -16,7 +16,7 @@ from ..systems.base import HeatMapSystem
 from .flags import Flag, StageFlags, group, share_out
 from .recipe import Chain, Stage
 
-Action = Literal["train", "apply", "score"]
+Action = Literal["train", "apply", "score", "sweep"]
 
 
 class Step(NamedTuple):
@@ -24,7 +24,8 @@ class Step(NamedTuple):
 
     Attributes:
         stage: name of the stage.
-        action: train; apply: what was trained to pictures; score: the result, on the pictures that are scored.
+        action: train; apply: what was trained to pictures; score: the result, on the pictures that are scored; sweep:
+            vary the parameters of what was trained.
         words: of `python -m lpcam_jax`.
         out: the folder it writes.
         takes: the folders of the earlier steps whose results it reads.
@@ -46,6 +47,10 @@ class Step(NamedTuple):
     def key(self) -> str:
         """Its name, such as irn/train."""
         return f"{self.stage}/{self.action}"
+
+    def flags(self) -> list[Flag]:
+        """The flags of its command, without the recipe, which has a digest of its own."""
+        return group(self.words[next(n for n, word in enumerate(self.words) if word.startswith("--")) :])
 
     def command(self) -> str:
         """What to type to run it alone."""
@@ -73,7 +78,11 @@ def plan(chain: Chain, flags: Sequence[Flag], workdir: Path) -> list[Step]:
         name, config = stage.name, configs[stage.name]
         system = system_of(config)
         source = {"labels": None, "maps": stage.takes or maps, "masks": stage.takes or masks}[system.takes]
+        source = stage.takes if stage.sweeps else source
         _check_source(stage, source, configs)
+        if stage.sweeps:
+            steps.append(_sweep(stage, config, given[name], workdir))
+            continue
         own = share_out(_flags_of(stage, chain, source, workdir), {name: config}, {})[name]
         words = StageFlags(own.train + given[name].train, own.infer + given[name].infer)
         steps += _steps(name, str(recipes[name]), config, words, workdir, source, steps)
@@ -147,6 +156,15 @@ def _steps(
         made = out if isinstance(system, HeatMapSystem) else out / system.masks
         scored += ("--predictions", str(made), "--out", str(scores))
         yield Step(name, "score", scored, scores, (out,), _digest(config.data), data, config)
+
+
+def _sweep(stage: Stage, config: Any, words: StageFlags, workdir: Path) -> Step:
+    """The step of a stage that sweeps; of the command line it heeds --limit."""
+    run, out = _run(workdir, stage.takes), _results(workdir, stage.name)
+    limit = [word for flag in group(words.train) if flag.name == "limit" for word in flag.words]
+    sweeps = ("sweep", "--ckpt", str(run), *stage.flags, *limit, "--out", str(out))
+    data = value_of_flag("--data.root", words.train) or config.data.root
+    return Step(stage.name, "sweep", sweeps, out, (run,), _digest(config.prototypes), data, config)
 
 
 def _mask_folder(stage: str, steps: Sequence[Step]) -> str:

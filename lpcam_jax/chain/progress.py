@@ -19,7 +19,6 @@ from ..machine.files import write_json
 from ..training.checksums import NAME as CHECKSUMS
 from ..training.run import Run
 from .dataset import dataset_digest
-from .flags import group
 from .plan import Step
 
 # Flags that change how much is done, not what.
@@ -129,9 +128,8 @@ class Progress:
 
     def _made_from(self, step: Step, steps: Sequence[Step]) -> dict[str, Any]:
         """All that a step's result depends on, as plain JSON values."""
-        flags = group(step.words[1 if step.action == "apply" else 2 :])  # a recipe has a digest of its own
         home = str(self._workdir)
-        words = [" ".join(flag.words).replace(home, ".") for flag in flags if flag.name != "data.root"]
+        words = [" ".join(flag.words).replace(home, ".") for flag in step.flags() if flag.name != "data.root"]
         takes = {other.key: self._result(other) for other in steps if other.out in step.takes}
         data = dataset_digest(step.data, self._workdir)
         return {"words": words, "recipe": step.recipe, "takes": takes, "data": data}

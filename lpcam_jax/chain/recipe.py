@@ -26,6 +26,7 @@ class Stage:
         takes: the stage whose results it learns from; "": the last that made such.
         after: more flags, by the name of that stage.
         optional: it is run only where it is asked for.
+        sweeps: nothing is trained: the parameters of the stage that it takes are varied (`sweep`).
     """
 
     name: str
@@ -34,6 +35,7 @@ class Stage:
     takes: str = ""
     after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: bool = False
+    sweeps: bool = False
 
 
 @dataclass(frozen=True)

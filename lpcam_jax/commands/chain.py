@@ -4,21 +4,25 @@
     python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --model.weights resnet50.pth \\
         --workdir runs/mine
     python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --workdir runs/mine --dry-run
+    python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --workdir runs/mine --trial
     python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --workdir runs/mine --without network
 
 Each stage is trained (train.py) and applied (infer.py) in a folder of its own below --workdir; index.html compares what
 each of them brought. A flag of a recipe goes to all stages that have it, `--STAGE.flag` to one, as in
 --network.training.steps 2000, and `--RECIPE.flag` to those with that recipe; --STAGE.recipe FILE replaces the stage's.
 The same command continues a stopped chain; with other settings, it repeats what depends on them, and says so first.
+--trial tries all of it on sixteen pictures, and says what the whole will take.
 """
 
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import tyro
@@ -27,7 +31,8 @@ from ..chain.flags import Flag, group
 from ..chain.page import write_chain_page
 from ..chain.plan import Step, plan
 from ..chain.progress import Progress, Verdict
-from ..chain.recipe import load_chain
+from ..chain.recipe import Chain, load_chain
+from ..chain.trial import PICTURES, Estimate, estimates, save_estimates, saved_estimates, small, watch
 from ..config.command_line import parse_flags
 from ..config.recipes import parse_with_recipe, value_of_flag
 from ..machine.errors import UserError
@@ -52,6 +57,9 @@ class Arguments:
     """stages to run, with all that they build on; empty: all"""
     dry_run: bool = False
     """print the steps, which are finished, and what is missing, and do nothing"""
+    trial: bool = False
+    """try all steps on sixteen pictures, in the folder trial of --workdir, and say what the whole will take on this
+    machine; --dry-run then says it, too"""
 
 
 def main(words: list[str]) -> None:
@@ -72,13 +80,16 @@ def main(words: list[str]) -> None:
     chain = chain.only(arguments.only) if arguments.only else chain
     steps = plan(chain, flags, workdir)
     absent = _check(steps)
+    trial = arguments.trial and not (absent or arguments.dry_run)
+    if trial:
+        _try(chain, flags, steps, workdir)
     progress = Progress(workdir)
     verdicts = progress.verdicts(steps)
-    for line in _outline(steps, verdicts, progress, commands=arguments.dry_run):
+    for line in _outline(steps, verdicts, progress, saved_estimates(workdir), commands=arguments.dry_run):
         print(line)
     for line in absent:
         print(f"missing: {line}")
-    if arguments.dry_run:
+    if trial or arguments.dry_run:
         return
     if absent:
         raise UserError(f"{absent[0]}; nothing was begun.")
@@ -89,7 +100,7 @@ def main(words: list[str]) -> None:
 
 def _own_words(words: Sequence[str]) -> tuple[list[str], list[Flag]]:
     """The words of this command, and the flags of its stages."""
-    names = ("workdir", "without", "also", "only", "dry_run", "no_dry_run", "help")
+    names = ("workdir", "without", "also", "only", "dry_run", "no_dry_run", "trial", "no_trial", "help")
     first = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
     own, others = list(words[:first]), []
     if "-h" in words:
@@ -118,9 +129,34 @@ def _check(steps: Sequence[Step]) -> list[str]:
     return absent
 
 
-def _outline(steps: Sequence[Step], verdicts: dict[str, Verdict], progress: Progress, *, commands: bool) -> list[str]:
+def _try(chain: Chain, flags: Sequence[Flag], steps: Sequence[Step], workdir: Path) -> None:
+    """Do all steps on a few pictures, and keep what the whole will take."""
+    tried, folder, watched = plan(chain, [*flags, *small(chain)], workdir / "trial"), workdir / "trial", {}
+
+    def call(step: Step) -> int:
+        watched[step.key] = watch(_command(step.words), preexec_fn=_end_with_parent)
+        return watched[step.key].code
+
+    with in_use(workdir, "chain", flag="--workdir"):
+        if (folder / "chain.json").is_file():  # a trial that went before
+            shutil.rmtree(folder, ignore_errors=True)
+        _run(tried, Progress(folder), folder, call)
+        save_estimates(workdir, estimates(watched, steps))
+    print(
+        f"\nEstimated from {PICTURES} pictures, on this machine as busy as it was ({folder} is the trial; delete it):"
+    )
+
+
+def _outline(
+    steps: Sequence[Step],
+    verdicts: dict[str, Verdict],
+    progress: Progress,
+    estimated: dict[str, Estimate],
+    *,
+    commands: bool,
+) -> list[str]:
     """What is going to be done, a line a step."""
-    lines, width = [], max(len(step.key) for step in steps)
+    lines, width, left = [], max(len(step.key) for step in steps), 0.0
     for step in steps:
         verdict, took = verdicts[step.key], progress.time(step)
         if verdict.finished:
@@ -130,14 +166,20 @@ def _outline(steps: Sequence[Step], verdicts: dict[str, Verdict], progress: Prog
             state += "; what it made is moved to replaced/" if verdict.aside and step.out.exists() else ""
         else:
             state = "to do" if took is None else "to be continued"
+        if not verdict.finished and step.key in estimated:
+            state += f", {estimated[step.key]}"
+            left += estimated[step.key].seconds
         lines.append(f"{step.key:<{width}}  {state}")
         if commands:
             lines.append(f"    {step.command()}")
+    if left:
+        lines.append(f"{'in all':<{width}}  about {timedelta(seconds=round(left))}")
     return lines
 
 
-def _run(steps: Sequence[Step], progress: Progress, workdir: Path) -> None:
-    """Do what is not finished, and write the page after every step."""
+def _run(steps: Sequence[Step], progress: Progress, workdir: Path, call: Callable[[Step], int] | None = None) -> None:
+    """Do what is not finished, and write the page after every step; call: runs a step."""
+    call = call or (lambda step: _call(step.words))
     for number, step in enumerate(steps, 1):
         verdict = progress.verdicts(steps)[step.key]
         if not verdict.finished:
@@ -149,7 +191,7 @@ def _run(steps: Sequence[Step], progress: Progress, workdir: Path) -> None:
             began = time.monotonic()
             code = None
             try:
-                code = _call(step.words)
+                code = call(step)
             finally:
                 progress.end(step, finished=code == 0, seconds=time.monotonic() - began)
             if code in (130, 143):
@@ -164,8 +206,11 @@ def _run(steps: Sequence[Step], progress: Progress, workdir: Path) -> None:
 
 def _call(words: Sequence[str]) -> int:
     """Run a command of the package in a process of its own, which ends when this one does; its exit code."""
-    command = [sys.executable, "-m", "lpcam_jax", *words]
-    return subprocess.run(command, preexec_fn=_end_with_parent, check=False).returncode
+    return subprocess.run(_command(words), preexec_fn=_end_with_parent, check=False).returncode
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "lpcam_jax", *words]
 
 
 def _end_with_parent() -> None:
