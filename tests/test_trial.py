@@ -63,7 +63,7 @@ def test_pictures_and_steps_are_scaled_and_the_rest_is_not(chain, tmp_path):
 def test_a_trial_is_of_few_pictures_and_few_steps(chain, tmp_path):
     file = REPOSITORY / "configs" / "folder_chain.py"
     whole = load_chain(str(file)).chosen()
-    commands = {step.key: " ".join(step.words) for step in plan(whole, small(whole), tmp_path)}
+    commands = {step.key: " ".join(step.words) for step in plan(whole, small(plan(whole, [], tmp_path)), tmp_path)}
     assert all("--limit 16" in command for command in commands.values())
     assert "--training.epochs 1 --training.least-steps 5" in commands["classifier/train"]
     assert "--training.steps 5" in commands["network/train"]

@@ -22,12 +22,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config.recipes import load_recipe, parse_with_recipe, value_of_flag
+from ..config.recipes import parse_with_recipe, value_of_flag
 from ..data.sources import seed_source, training_sources
 from ..machine.files import write_json
 from .flags import Flag, group
 from .plan import Step
-from .recipe import Chain
 
 PICTURES = 16
 STEPS = 5
@@ -87,16 +86,15 @@ class Estimate(NamedTuple):
         return f"about {timedelta(seconds=round(self.seconds))}, {self.memory / 1e9:.1f} GB of memory"
 
 
-def small(chain: Chain) -> list[Flag]:
-    """The flags that make a trial of a chain: few pictures, few steps."""
+def small(steps: Sequence[Step]) -> list[Flag]:
+    """The flags that make a trial of a chain with these steps: few pictures, few steps of training."""
     words = ["--limit", str(PICTURES), "--pages", "none"]
-    for stage in chain.stages:
-        training = load_recipe(str(chain.folder / stage.recipe)).training
-        steps = str(max(STEPS, PICTURES // training.batch_size + 1))  # so that they take more pictures than there are
-        if hasattr(training, "steps"):
-            words += [f"--{stage.name}.training.steps", steps]
-        elif not stage.sweeps:
-            words += [f"--{stage.name}.training.epochs", "1", f"--{stage.name}.training.least-steps", steps]
+    for step in steps:
+        if step.action == "train":
+            training = step.config.training
+            few = str(max(STEPS, PICTURES // training.batch_size + 1))  # so that they take more pictures than there are
+            amount = {"steps": few} if hasattr(training, "steps") else {"epochs": "1", "least-steps": few}
+            words += [word for name, value in amount.items() for word in (f"--{step.stage}.training.{name}", value)]
     return group(words)
 
 

@@ -131,7 +131,7 @@ def _check(steps: Sequence[Step]) -> list[str]:
 
 def _try(chain: Chain, flags: Sequence[Flag], steps: Sequence[Step], workdir: Path) -> None:
     """Do all steps on a few pictures, and keep what the whole will take."""
-    tried, folder, watched = plan(chain, [*flags, *small(chain)], workdir / "trial"), workdir / "trial", {}
+    tried, folder, watched = plan(chain, [*flags, *small(steps)], workdir / "trial"), workdir / "trial", {}
 
     def call(step: Step) -> int:
         watched[step.key] = watch(_command(step.words), preexec_fn=_end_with_parent)
