@@ -1,12 +1,13 @@
-"""LPCAM-T beside LPCAM and CAM on pictures that it did not learn from: five folds, several clustering seeds.
+"""LPCAM-A and LPCAM-T beside LPCAM and CAM on pictures that they did not learn from: five folds, clustering seeds.
 
     python -m benchmarks.cross_validation --ckpt runs/voc_animals --root DIR --out .bench/folds
+    python -m benchmarks.cross_validation --ckpt runs/voc_animals --root DIR --out .bench/folds --untaught
 
 Features of all pictures are computed once and kept in memory. Then, for every seed and fold: prototypes, refined seeds,
 taught directions and the threshold come from the other four folds; the pictures of the fold are scored. Beside it the
-usual protocol: all pictures, learned from and scored; and what limits it: the same taught by the seeds as they are, by
-its own refined seeds once more, and by the true masks. What was counted is kept in --out, so that the command goes on
-where it was stopped. Prints Markdown for SEEDS.md.
+usual protocol: all pictures, learned from and scored; and what limits LPCAM-T: the same taught by the seeds as they
+are, by its own refined seeds once more, and by the true masks. --untaught is LPCAM and LPCAM-A alone, a fourth of the
+time. What was counted is kept in --out, so that the command goes on where it was stopped. Prints Markdown for SEEDS.md.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from lpcam_jax import cam, directions, select_prototypes
 from lpcam_jax.class_activation import resize_nearest
 from lpcam_jax.clustering import unit
 from lpcam_jax.data.sources import seed_source
+from lpcam_jax.inference.forward import mirrored_back, with_mirror_images
 from lpcam_jax.inference.passes import run_passes
 from lpcam_jax.inference.plan import Outputs, Pass
 from lpcam_jax.local_features import FeatureSample, split
@@ -37,15 +39,22 @@ from lpcam_jax.machine.errors import UserError
 from lpcam_jax.refine.pictures import crf_labels, cut
 from lpcam_jax.results.scoring import SeedScoring
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
-from lpcam_jax.systems.lpcam.maps import features_of_both, on_picture
+from lpcam_jax.systems.lpcam.maps import on_picture
 from lpcam_jax.systems.lpcam.network import Classifier
 from lpcam_jax.systems.lpcam.sensitivity import cluster_sets
+from lpcam_jax.systems.lpcam.spreading import guide, spread_over_picture
 from lpcam_jax.systems.lpcam.teaching import Lesson, blank_lesson, teach
 from lpcam_jax.systems.lpcam.teaching_stage import target_of
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import inference_network, network_of, trained_state
 
 FOLDS = 5
+TITLES = {
+    "LPCAM": "lpcam_maps",
+    "LPCAM-A": "lpcam_spread",
+    "LPCAM-T": "taught_maps",
+    "LPCAM-A of LPCAM-T": "taught_spread",
+}
 # What limits it: taught by these, of all pictures, with the first seed.
 LIMITS = {"seeds": "taught by LPCAM's seeds, no CRF", "again": "taught twice", "truth": "taught by the true masks"}
 
@@ -59,6 +68,7 @@ class Picture(NamedTuple):
     straight:     float16 (h, w, d), the features that are clustered
     splits:       float32 (h, w, n), the CAM that splits them
     cam:          float32 (H, W, n), the one that is scored
+    guide:        what evidence spreads along, at scale 1 (`spreading.guide`)
     """
 
     image: np.ndarray
@@ -68,6 +78,7 @@ class Picture(NamedTuple):
     straight: np.ndarray
     splits: np.ndarray
     cam: np.ndarray
+    guide: Outputs
 
 
 class Study:
@@ -109,6 +120,12 @@ class Study:
         scales = [np.maximum(features.astype(np.float32) @ made[one.classes].T, 0) for features in one.features]
         return on_picture(scales, one.truth.shape, stride=self.stride, epsilon=0.0)
 
+    def spread(self, made: np.ndarray, index: int) -> np.ndarray:
+        """LPCAM-A's of one picture, (H, W, n)."""
+        one = self.pictures[index]
+        evidence = [features.astype(np.float32) @ made[one.classes].T for features in one.features]
+        return np.moveaxis(spread_over_picture(evidence, one.guide, one.truth.shape), 0, -1)
+
     def taught(
         self, start: np.ndarray, by: np.ndarray, chosen: Sequence[int], seed: int, *, teacher: str
     ) -> np.ndarray:
@@ -142,10 +159,12 @@ class Study:
 
 def features_and_cam(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
     """What is kept of padded pictures: see `Picture`."""
-    straight, mirrored, _ = features_of_both(model, pictures, sizes)
+    images, extents = with_mirror_images(model, pictures, sizes)
+    stages = model.backbone(images, extents)
+    straight, mirrored = mirrored_back(stages[-1].astype(jnp.float32), model.grid_sizes(extents))
     weights = model.head[...]
-    return {
-        "features": unit(straight + mirrored).astype(jnp.float16),
+    return guide(model.backbone, stages, extents, pictures) | {
+        "unit": unit(straight + mirrored).astype(jnp.float16),
         "straight": straight.astype(jnp.float16),
         "cam": cam(straight, weights) + cam(mirrored, weights),
     }
@@ -180,10 +199,11 @@ def _gather(config: LPCAMConfig, state, devices: Mesh, classes: int, *, stride: 
             )
             for chosen in (config.prototypes.cam_scales, config.inference.scales)
         )
-        features = [of_scale[scale]["features"].copy() for scale in config.inference.scales]
+        features = [of_scale[scale]["unit"].copy() for scale in config.inference.scales]
         straight = of_scale[1.0]["straight"].copy()
         splits = resize_nearest(split_by, straight.shape[:2])
-        found[index] = Picture(record.image, record.mask, labels, features, straight, splits, scored)
+        along = {name: of_scale[1.0][name].copy() for name in ("features", "colours", "reach")}
+        found[index] = Picture(record.image, record.mask, labels, features, straight, splits, scored, along)
     return [found[index] for index in sorted(found)]
 
 
@@ -198,6 +218,7 @@ def main() -> None:
     parser.add_argument("--ckpt", required=True, help="the --workdir of a run with masks")
     parser.add_argument("--root", default="", help="where its data set is now")
     parser.add_argument("--seeds", type=int, default=3, help="clustering seeds (default 3)")
+    parser.add_argument("--untaught", action="store_true", help="without LPCAM-T, and what limits it")
     parser.add_argument("--out", type=Path, required=True, help="folder for what was counted; of another run: another")
     arguments = parser.parse_args()
     machine.remember_compilations()
@@ -220,15 +241,24 @@ def main() -> None:
         with np.load(file, allow_pickle=False) as values:
             return dict(values)
 
-    def learn(chosen: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        start = study.lpcam(chosen, seed)
-        taught = study.taught(start, start, chosen, seed, teacher="crf")
-        made = {"lpcam": start, "taught": taught}
-        counts = {name: study.counts(partial(study.maps, one)) for name, one in made.items()}
-        return counts | {f"{name}_directions": one for name, one in made.items()}
+    def kept_of(name: str, chosen: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        lpcam = kept(f"{name}_lpcam", lambda: learned(study.lpcam(chosen, seed)))
+        start = lpcam["directions"]
+        taught = (
+            {}
+            if arguments.untaught
+            else kept(f"{name}_taught", lambda: learned(study.taught(start, start, chosen, seed, teacher="crf")))
+        )
+        return {f"lpcam_{key}": one for key, one in lpcam.items()} | {
+            f"taught_{key}": one for key, one in taught.items()
+        }
+
+    def learned(made: np.ndarray) -> dict[str, np.ndarray]:
+        counts = {"maps": study.counts(partial(study.maps, made)), "spread": study.counts(partial(study.spread, made))}
+        return counts | {"directions": made}
 
     def limit(name: str) -> dict[str, np.ndarray]:
-        whole = kept("all_0", lambda: learn(everything, 0))
+        whole = kept_of("all_0", everything, 0)
         by = whole["taught_directions"] if name == "again" else whole["lpcam_directions"]
         teacher = "crf" if name == "again" else name
         taught = study.taught(whole["lpcam_directions"], by, everything, 0, teacher=teacher)
@@ -236,17 +266,19 @@ def main() -> None:
 
     seeds = range(arguments.seeds)
     cams = kept("cam", lambda: {"cam": study.counts(lambda index: study.pictures[index].cam)})["cam"]
-    whole = [kept(f"all_{seed}", partial(learn, everything, seed)) for seed in seeds]
-    limits = {title: kept(name, partial(limit, name))["taught"] for name, title in LIMITS.items()}
+    whole = [kept_of(f"all_{seed}", everything, seed) for seed in seeds]
+    limits = {} if arguments.untaught else LIMITS
+    limits = {title: kept(name, partial(limit, name))["taught"] for name, title in limits.items()}
     folded = [
-        [kept(f"fold_{seed}_{fold}", partial(learn, everything[folds != fold], seed)) for fold in range(FOLDS)]
-        for seed in seeds
+        [kept_of(f"fold_{seed}_{fold}", everything[folds != fold], seed) for fold in range(FOLDS)] for seed in seeds
     ]
+    titles = {title: name for title, name in TITLES.items() if name in whole[0]}
     held = {"CAM": [Held([cams] * FOLDS, folds)]}
-    for title, name in (("LPCAM", "lpcam"), ("LPCAM-T", "taught")):
-        held[title] = [Held([one[name] for one in of_seed], folds) for of_seed in folded]
+    held |= {
+        title: [Held([one[name] for one in of_seed], folds) for of_seed in folded] for title, name in titles.items()
+    }
     report_held(held, study.class_names)
-    rows = {"CAM": [cams], "LPCAM": [one["lpcam"] for one in whole], "LPCAM-T": [one["taught"] for one in whole]}
+    rows = {"CAM": [cams]} | {title: [one[name] for one in whole] for title, name in titles.items()}
     report_whole(rows | {title: [counts] for title, counts in limits.items()}, study.class_names)
 
 

@@ -47,8 +47,14 @@ def report_held(held: dict[str, list[Held]], class_names: Sequence[str]) -> None
             *(f"{value:.1f}" for value in scores.mean(axis=0)),
         ]
         print(f"| {title} | {' | '.join(cells)} |")
-    for other in ("LPCAM", "CAM"):
-        print(f"\nLPCAM-T - {other}: {difference(held['LPCAM-T'], held[other])}")
+    for ours, other in (
+        ("LPCAM-A", "LPCAM"),
+        ("LPCAM-T", "LPCAM"),
+        ("LPCAM-T", "CAM"),
+        ("LPCAM-A of LPCAM-T", "LPCAM-T"),
+    ):
+        if ours in held:
+            print(f"\n{ours} - {other}: {difference(held[ours], held[other])}")
 
 
 def difference(ours: list[Held], theirs: list[Held]) -> str:
