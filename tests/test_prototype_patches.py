@@ -109,7 +109,7 @@ def written(tmp_path):
     nearest[1].positions[1, 1, 0] = (0, *Squares.cells[0])
     counts = np.zeros((2, 2, 2))
     counts[0, 0, 1], counts[1, 1, 1] = 30, 10
-    write_patches(tmp_path, Clustering(), Squares(), prototypes, weights, counts, nearest, stride=16)
+    write_patches(tmp_path, Clustering(), Squares(), prototypes, weights, counts, nearest, stride=16, longest=None)
     return SimpleNamespace(directory=tmp_path, prototypes=prototypes, weights=weights)
 
 

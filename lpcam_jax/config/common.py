@@ -39,6 +39,10 @@ class Data:
     """voc_layout: folder of the true masks, relative to root"""
     present: int = 1
     """voc_layout: minimum number of pixels in the mask for a class to be a label of the picture"""
+    longest: OptionalCount = 640
+    """pictures with a longer side, in pixels, are shrunk to it for the networks, in training and in inference: objects
+    of photographs of many megapixels are larger than any that networks know; what is made of them has the size of the
+    picture. none: no picture is shrunk"""
     scenes: int = 600
     """shapes: number of scenes to draw"""
     held_out: Share = 0.1

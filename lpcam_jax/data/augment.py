@@ -30,6 +30,11 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(int(np.round(size[0] * scale)), 1), max(int(np.round(size[1] * scale)), 1)
 
 
+def shrunk_size(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
+    """(H, W) in proportion, with no side longer than this; None: as it is."""
+    return size if longest is None or max(size) <= longest else scaled_size(size, longest / max(size))
+
+
 def fitted_size(size: tuple[int, int], fit: tuple[int, int], *, scale: float = 1.0) -> tuple[int, int]:
     """The size of a picture that is enlarged or shrunk, in proportion, until it fits.
 

@@ -40,11 +40,13 @@ class Network(NamedTuple):
         graph: the network's graph.
         arrays: its parameters and batch statistics, on all devices.
         devices: the mesh.
+        longest: pixels of the longest side that pictures may have before they are scaled, `Data.longest`; None: any.
     """
 
     graph: nnx.GraphDef
     arrays: tuple[dict[str, Any], dict[str, Any]]
     devices: Mesh
+    longest: int | None = None
 
     def forward(self, function: Function, *constants: Any) -> Callable[..., Outputs]:
         """Compile a function of this network, for `plan.Pass`; each shape is compiled once, also over several calls.
@@ -92,7 +94,7 @@ class Network(NamedTuple):
             See `passes.run_passes`.
         """
         network = self.forward(function, *constants)
-        passes = [Pass(scale, network, fit) for scale in scales]
+        passes = [Pass(scale, network, fit, self.longest) for scale in scales]
         if at_first:
             passes[0] = passes[0]._replace(network=self.forward(at_first, *constants))
         options = {"description": description, "only": only, "among": among, "extra_input": extra_input}

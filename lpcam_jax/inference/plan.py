@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import Batches
-from ..data.augment import fitted_size, resize_bicubic, resize_bilinear_uint8, scaled_size
+from ..data.augment import fitted_size, resize_bicubic, resize_bilinear_uint8, scaled_size, shrunk_size
 from ..data.buckets import bucket_of, choose_buckets
 
 Outputs = dict[str, Any]
@@ -27,15 +27,19 @@ class Pass(NamedTuple):
             with leading axis b. Its entry "grid", int32 (b, 2), is the valid size of each (b, h', w', ...) array;
             "NAME_grid" is that of the array NAME, if there is such an entry.
         fit: short and long side that every picture is first brought to, see `augment.fitted_size`; None: its own.
+        longest: without `fit`, pixels of the longest side that a picture may have before it is scaled; None: any.
     """
 
     scale: float
     network: Callable[..., Outputs]
     fit: Size | None = None
+    longest: int | None = None
 
     def size_of(self, size: Size) -> Size:
         """The size of a picture (H, W) at this scale."""
-        return scaled_size(size, self.scale) if self.fit is None else fitted_size(size, self.fit, scale=self.scale)
+        if self.fit is None:
+            return scaled_size(shrunk_size(size, self.longest), self.scale)
+        return fitted_size(size, self.fit, scale=self.scale)
 
     def resized(self, image: np.ndarray) -> np.ndarray:
         """A picture uint8 (H, W, 3) at this scale; with `fit` it is not antialiased, as in mmsegmentation."""
@@ -77,16 +81,19 @@ class BatchPlan(NamedTuple):
         batch_sizes: batch size for each key.
         items: number of items of each key among the pictures to compute.
         padding: fraction of the computed pixels that is padding.
+        shrunk: number of pictures to compute that are larger than networks see them.
     """
 
     places: dict[int, list[Place]]
     batch_sizes: dict[Key, int]
     items: Counter
     padding: float
+    shrunk: int
 
     def __str__(self) -> str:
         shapes = len(self.items)
-        return f"{shapes} shape{'s' * (shapes != 1)}, {100 * self.padding:.0f} % padding"
+        said = f"{shapes} shape{'s' * (shapes != 1)}, {100 * self.padding:.0f} % padding"
+        return f"{said}, {self.shrunk} shrunk (--data.longest)" if self.shrunk else said
 
 
 def plan_batches(
@@ -133,7 +140,9 @@ def plan_batches(
     started = {place[:2] for of_picture in places.values() for place in of_picture}
     pixels = sum(math.prod(shape) for index in places for shape in shapes[index])
     computed = sum(batch_sizes[key] * math.prod(key.bucket) for key, _ in started)
-    return BatchPlan(places, batch_sizes, items, 1 - pixels / max(computed, 1))
+    longest = [step.longest for step in passes if step.fit is None]
+    shrunk = sum(any(shrunk_size(sizes[index], most) != sizes[index] for most in longest) for index in places)
+    return BatchPlan(places, batch_sizes, items, 1 - pixels / max(computed, 1), shrunk)
 
 
 def _batch_size(bucket: Size, count: int, batches: Batches, devices: int) -> int:

@@ -39,7 +39,9 @@ def mean_precision(
     graph, *_ = graph_of(config, classes)
 
     def measure(state: TrainState) -> float:
-        network = Network(graph, replicate((state.parameters, state.batch_stats), devices), devices)
+        network = Network(
+            graph, replicate((state.parameters, state.batch_stats), devices), devices, config.data.longest
+        )
         results = network.run(
             function,
             validation,

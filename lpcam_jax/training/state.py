@@ -48,7 +48,7 @@ def inference_network(config: Any, state: TrainState, classes: int, *, devices: 
     """
     graph, *_ = graph_of(at_precision(config), classes)
     graph, *folded = fold_batch_norm(graph, *replicate((state.parameters, state.batch_stats), devices))
-    return Network(graph, replicate(tuple(folded), devices), devices)
+    return Network(graph, replicate(tuple(folded), devices), devices, config.data.longest)
 
 
 def initial_state(config: Any, classes: int, optimizer: optax.GradientTransformation) -> TrainState:

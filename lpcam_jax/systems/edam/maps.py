@@ -56,7 +56,7 @@ def map_pictures(
 
     Source: EDAM, infer_cls.py.
     """
-    passes = [Pass(scale, network.forward(grid_maps)) for scale in inference.scales]
+    passes = [Pass(scale, network.forward(grid_maps), longest=network.longest) for scale in inference.scales]
     if source.labels is None:
         passes.append(Pass(1.0, network.forward(logits_of_both), fit=(crop, crop)))
 

@@ -78,7 +78,7 @@ def pooled(
     """
     devices, classes = local_mesh(), len(source.class_names)
     graph, *_ = graph_of(config, classes)
-    network = Network(graph, replicate((state.parameters, state.batch_stats), devices), devices)
+    network = Network(graph, replicate((state.parameters, state.batch_stats), devices), devices, config.data.longest)
     results = network.run(
         pooled_of_both,
         source,

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ...clustering import unit
+from ...data.augment import resize_bicubic, shrunk_size
 from ...data.records import Record, RecordSource
 from ...inference.plan import Outputs
 from ...machine.errors import UserError
@@ -54,7 +55,7 @@ def teach_directions(
     sizes = {}
     for index in choose_pictures(source.labels, config.prototypes.taught, seed=config.seed):
         with suppress(UserError):  # feature sampling has reported the unreadable ones
-            sizes[index] = source.size(index)
+            sizes[index] = shrunk_size(source.size(index), config.data.longest)
     unreadable = "none of the pictures to learn from could be read; see the lines above, or raise --prototypes.taught."
     if not sizes:
         raise UserError(unreadable)
@@ -101,9 +102,9 @@ def _fill(
     background = config.inference.background
 
     def write(index: int, record: Record, outputs: list[dict[str, np.ndarray]]) -> None:
-        labels, size = np.flatnonzero(record.labels), record.image.shape[:2]
+        labels, size = np.flatnonzero(record.labels), shrunk_size(record.image.shape[:2], config.data.longest)
         maps = finished_maps([scale["lpcam"][..., labels] for scale in outputs], size, stride=stride, epsilon=0.0)
-        refined = crf_labels(record.image, [cut(maps, background)], 1 + len(labels))[0]
+        refined = crf_labels(resize_bicubic(record.image, size), [cut(maps, background)], 1 + len(labels))[0]
         target = target_of(np.append(0, 1 + labels)[refined], 1 + len(start), stride=stride)
         lesson.write(slots[index], [scale["features"] for scale in outputs], record.labels > 0, target)
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ...clustering import KMeans, inverse_length, unit
 from ...config.common import Clustering
+from ...data.augment import shrunk_size
 from ...data.records import RecordSource
 from ...machine.errors import UserError
 from ...machine.files import write_atomically
@@ -87,7 +88,7 @@ def _cosine_to_own_mean(points, weights, means, assignment):
     return jnp.where((weights > 0) & (inverse > 0), own * inverse, -jnp.inf)
 
 
-def patch_box(size: tuple[int, int], row: int, column: int, *, stride: int) -> tuple[int, int, int, int]:
+def patch_box(size: tuple[int, int], row: int, column: int, *, stride: float) -> tuple[int, int, int, int]:
     """The square crop of a picture around a feature.
 
     Args:
@@ -100,7 +101,7 @@ def patch_box(size: tuple[int, int], row: int, column: int, *, stride: int) -> t
         (left, top, right, bottom) in pixels: six feature positions wide, but at most half of the picture's shorter
         side, to show a part and not the whole; shifted where needed to stay within the picture.
     """
-    side = min(_CELLS * stride, max(min(size) // 2, 1))
+    side = min(round(_CELLS * stride), max(min(size) // 2, 1))
     top, left = (
         min(max(round((at + 0.5) * stride - side / 2), 0), length - side)
         for at, length in zip((row, column), size, strict=True)
@@ -128,6 +129,7 @@ def write_patches(
     nearest: Sequence[Nearest],
     *,
     stride: int,
+    longest: int | None,
     bias: np.ndarray | None = None,
 ) -> None:
     """Crop the patches from their pictures and write the files of this module.
@@ -141,6 +143,7 @@ def write_patches(
         counts: number of features of each cluster, float (c, k), for the classes and for the contexts.
         nearest: nearest features, for the classes and for the contexts.
         stride: pixels per feature position.
+        longest: pixels of the longest side to which larger pictures were shrunk, `Data.longest`.
         bias: float (c,), of the head; None: there is none.
 
     Raises:
@@ -148,7 +151,7 @@ def write_patches(
     """
     index = directory / "prototypes.json"
     index.unlink(missing_ok=True)  # so that it never refers to strips of other prototypes
-    patches = _cut(source, nearest, stride=stride)
+    patches = _cut(source, nearest, stride=stride, longest=longest)
     centres = prototypes.class_centres, prototypes.context_centres
     masks = prototypes.class_mask, prototypes.context_mask
     classes = [{"name": name} for name in source.class_names]
@@ -210,7 +213,7 @@ def read_patches(directory: Path, prototypes: Prototypes) -> dict[str, Any] | No
         return None
 
 
-def _cut(source: RecordSource, nearest: Sequence[Nearest], *, stride: int) -> dict[tuple, tuple]:
+def _cut(source: RecordSource, nearest: Sequence[Nearest], *, stride: int, longest: int | None) -> dict[tuple, tuple]:
     """(context, class, cluster, slot) -> (box, patch uint8 (SIDE, SIDE, 3)); every picture is read once."""
     requests = defaultdict(list)
     for context, features in enumerate(nearest):
@@ -223,7 +226,8 @@ def _cut(source: RecordSource, nearest: Sequence[Nearest], *, stride: int) -> di
             image = source[picture].image
         except UserError as error:
             return error
-        boxes = [patch_box(image.shape[:2], row, column, stride=stride) for _, row, column in requests[picture]]
+        pixels = stride * max(image.shape[:2]) / max(shrunk_size(image.shape[:2], longest))
+        boxes = [patch_box(image.shape[:2], row, column, stride=pixels) for _, row, column in requests[picture]]
         return [(box, _square(image, box)) for box in boxes]
 
     patches = {}

@@ -55,7 +55,7 @@ def sample_features(
     network = inference_network(config, state, len(source.class_names), devices=devices)
     at_scale = {True: network.forward(clustered.features), False: network.forward(clustered.cam)}
     scales = sorted({1.0, *clustered.scales})
-    passes = [Pass(scale, at_scale[scale == 1.0]) for scale in scales]
+    passes = [Pass(scale, at_scale[scale == 1.0], longest=network.longest) for scale in scales]
     dimension = len(clustered.weights)
     samples = [
         FeatureSample(len(source.class_names), dimension, size=settings.sample, seed=config.seed) for _ in thresholds

@@ -80,7 +80,14 @@ def make_prototypes(
     prototypes = finish(state, prototypes)
     if processes.is_first():
         shown = source, prototypes, clustered.weights, counts, nearest
-        write_patches(run.directory, settings, *shown, stride=clustered.stride, bias=clustered.bias)
+        write_patches(
+            run.directory,
+            settings,
+            *shown,
+            stride=clustered.stride,
+            longest=run.config.data.longest,
+            bias=clustered.bias,
+        )
         save_prototypes(run, prototypes, step=int(state.step), pictures=pictures)
 
 

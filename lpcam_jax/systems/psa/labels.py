@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...data.augment import color_jitter, random_crop, random_mirror
+from ...class_activation import resize_bilinear
+from ...data.augment import color_jitter, random_crop, random_mirror, resize_bicubic, shrunk_size
 from ...data.masks import IGNORE
 from ...data.pipeline import Augmentation, Batch
 from ...data.records import Record, RecordSource
@@ -41,10 +42,11 @@ class ScoredPictures:
     Args:
         source: the pictures.
         scores: their scores.
+        longest: pixels of the longest side; larger pictures are shrunk to it. None: as they are.
     """
 
-    def __init__(self, source: RecordSource, scores: MapFolder):
-        self._source, self._scores = source, scores
+    def __init__(self, source: RecordSource, scores: MapFolder, longest: int | None):
+        self._source, self._scores, self._longest = source, scores, longest
         self.ids, self.labels, self.class_names = source.ids, source.labels, source.class_names
 
     def __len__(self) -> int:
@@ -53,7 +55,11 @@ class ScoredPictures:
     def __getitem__(self, index: int) -> ScoredPicture:
         record = self._source[index]
         (_, scores), _ = self._scores.read(record.id, classes=len(self.class_names))
-        return ScoredPicture(record.image, np.stack([scores[name] for name in CRF_NAMES]))
+        size = shrunk_size(record.image.shape[:2], self._longest)
+        both = np.stack([scores[name] for name in CRF_NAMES])
+        if size != record.image.shape[:2]:
+            both = np.moveaxis(resize_bilinear(np.moveaxis(both, 1, -1), size), -1, 1)
+        return ScoredPicture(resize_bicubic(record.image, size), both)
 
 
 def score_pictures(run: Run, pictures: RecordSource) -> ScoredPictures:
@@ -80,7 +86,7 @@ def score_pictures(run: Run, pictures: RecordSource) -> ScoredPictures:
         scores.write(record.id, classes, run.class_names, dict(zip(CRF_NAMES, both, strict=True)))
 
     keep_labels(run, pictures, maps, scores.file, write)
-    return ScoredPictures(pictures, scores)
+    return ScoredPictures(pictures, scores, config.data.longest)
 
 
 def labels_protocol(settings: PSALabels, maps: MapFolder, where: str | Path) -> dict[str, Any]:

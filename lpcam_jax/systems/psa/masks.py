@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ...class_activation import resize_bilinear
+from ...data.augment import resize_mask, shrunk_size
 from ...data.records import Record, RecordSource
 from ...inference.forward import as_they_are
 from ...inference.passes import finish_each
@@ -68,8 +70,14 @@ def make_pseudo_masks(
 
     def write(_: int, record: Record, features: np.ndarray) -> None:
         mapped, before = heatmaps.read_for(record, method, classes=classes)
-        mask = similar_labels(before, features, stride=stride, background=inference.background, **walk)
-        folder.write(record, with_class_values(mask, mapped))
+        size = shrunk_size(before.shape[1:], run.config.data.longest)
+        small = (
+            before
+            if size == before.shape[1:]
+            else np.moveaxis(resize_bilinear(np.moveaxis(before, 0, -1), size), -1, 0)
+        )
+        mask = similar_labels(small, features, stride=stride, background=inference.background, **walk)
+        folder.write(record, with_class_values(resize_mask(mask, before.shape[1:]), mapped))
 
     skipped = []
     if missing := folder.missing(source, heatmaps.file):

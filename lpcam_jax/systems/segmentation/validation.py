@@ -37,7 +37,9 @@ def make_validation(config: Any, validation: RecordSource) -> Validation | None:
 
     def measure(state: TrainState) -> float:
         effective, matrix = in_use(state), np.zeros((classes, classes))
-        network = Network(graph, replicate((effective.parameters, effective.batch_stats), devices), devices)
+        network = Network(
+            graph, replicate((effective.parameters, effective.batch_stats), devices), devices, config.data.longest
+        )
         results = segment_pictures(
             network,
             validation,

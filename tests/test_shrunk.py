@@ -1,0 +1,70 @@
+"""Pictures larger than networks know objects: shrunk for them, and what is made of them has the picture's size."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_recipes import TINY
+
+from lpcam_jax.config import registry
+from lpcam_jax.data.augment import resize_bicubic, resize_mask, shrunk_size
+from lpcam_jax.data.records import Subset
+from lpcam_jax.data.shapes import Shapes
+from lpcam_jax.data.shrunk import Shrunk
+from lpcam_jax.inference.plan import Pass
+
+LONGEST = 64  # scenes are of 80 to 144 pixels
+
+
+def test_the_longest_side_is_bounded_before_the_scale_and_small_pictures_stay():
+    assert shrunk_size((3000, 4000), 640) == (480, 640)
+    assert shrunk_size((480, 640), 640) == (480, 640)
+    assert shrunk_size((9, 4000), 640) == (1, 640)
+    assert shrunk_size((3000, 4000), None) == (3000, 4000)
+    assert Pass(1.5, print, longest=640).size_of((3000, 4000)) == (720, 960)
+    assert Pass(1.5, print, longest=640).size_of((300, 400)) == (450, 600)
+    assert Pass(1.0, print, fit=(512, 2048), longest=640).size_of((300, 400)) == (512, 683)
+
+
+def test_training_sees_pictures_and_masks_of_one_size():
+    source = Subset(Shapes(3), range(3))
+    shrunk = Shrunk(source, LONGEST)
+    assert (shrunk.ids, len(shrunk)) == (source.ids, 3)
+    for index in range(3):
+        record, before = shrunk[index], source[index]
+        assert record.image.shape[:2] == record.mask.shape == shrunk.size(index)
+        assert max(record.mask.shape) == LONGEST
+        np.testing.assert_array_equal(record.image, resize_bicubic(before.image, record.mask.shape))
+        np.testing.assert_array_equal(record.mask, resize_mask(before.mask, record.mask.shape))
+    assert Shrunk(source, None)[0].image.shape == source[0].image.shape
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("kind", registry.kinds())
+def test_results_of_large_pictures_have_their_size(kind, tiny_runs, program, tmp_path):
+    """The network that was trained on scenes, told that it knows nothing larger than 64 pixels."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_runs.run(kind).directory, run)
+    values = json.loads((run / "config.json").read_text())
+    values["config"]["data"]["longest"] = LONGEST
+    (run / "config.json").write_text(json.dumps(values))
+    needs = TINY[kind].needs
+    maps = ("--maps", tiny_runs.results("classifier").directory) if "--data.maps" in needs else ()
+    finished = program("infer.py", "--ckpt", run, "--out", tmp_path / "out", "--limit", 6, *maps)
+    assert finished.code == 0, finished.err
+    assert ("shrunk (--data.longest)" in finished.err) == (kind != "upernet")
+    for file in (tmp_path / "out").glob("*masks/*.png"):
+        with Image.open(file) as mask:
+            assert max(mask.size) > LONGEST
+    expected = tiny_runs.results(kind).directory
+    name = TINY[kind].result.partition("{}")
+    file = min(expected.glob(f"{name[0]}*{name[2]}")).relative_to(expected)
+    if file.suffix == ".npz":
+        with np.load(expected / file) as one, np.load(tmp_path / "out" / file) as other:
+            assert {key: one[key].shape for key in one.files} == {key: other[key].shape for key in other.files}
+            assert any((one[key] != other[key]).any() for key in one.files if one[key].ndim == 3)
+    else:
+        with Image.open(expected / file) as one, Image.open(tmp_path / "out" / file) as other:
+            assert one.size == other.size
