@@ -112,6 +112,16 @@ def test_exit_codes(command, data):
     assert finished.out.endswith("1 error, 1 warning, 1 note\n")
 
 
+def test_large_pictures_are_counted(command, data):
+    picture(data / "images" / "large.jpg", size=(1000, 700))
+    picture(data / "images" / "larger.jpg", size=(700, 900))
+    finished = command("check-data", data)
+    assert finished.code in (0, 1), finished
+    lines = finished.out.splitlines()
+    assert lines[1].endswith(" to 700x900") or lines[1].endswith(" to 1000x700")
+    assert lines[2] == "2 of them are shrunk to 640 pixels for the networks (--data.longest)"
+
+
 def test_few_pictures_have_a_recipe_of_their_own(command, data):
     advice = "configs/folder_few_chain.py"
     assert advice in command("check-data", data).out

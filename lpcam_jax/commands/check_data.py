@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from ..config import Data
 from ..config.command_line import parse_flags
 from ..data.checks import Checked, Severity, check_folder
 from ..data.folder import Contents
@@ -63,6 +64,8 @@ def describe(checked: Checked) -> Iterator[str]:
     if checked.sizes:
         sizes = sorted(checked.sizes, key=lambda size: size[0] * size[1])
         yield "sizes (width x height): {1}x{0} to {3}x{2}".format(*sizes[0], *sizes[-1])
+        if large := sum(max(size) > Data.longest for size in sizes):
+            yield f"{large} of them are shrunk to {Data.longest} pixels for the networks (--data.longest)"
     if drawn := sum(not isinstance(mask, Path | None) for mask in contents.masks):
         yield f"{drawn} of them have masks, drawn by the labels"
     if contents.class_names:
