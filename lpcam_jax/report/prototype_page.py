@@ -71,7 +71,7 @@ class MappedPicture(NamedTuple):
     size: tuple[int, int]
     similarity: str
     grid: tuple[int, int]
-    stride: int
+    stride: float
     floor: float
     range: tuple[float, float]
     maps: Sequence[HeatMap]

@@ -20,6 +20,7 @@ from PIL import Image
 
 from ...backbones.base import Backbone
 from ...config.registry import title
+from ...data.augment import shrunk_size
 from ...data.records import RecordSource, Subset
 from ...inference.forward import Function
 from ...machine.errors import UserError
@@ -78,11 +79,20 @@ def write_prototype_page(
     classes = []
     sizes = _sizes(source, files, chosen)
     backbone = network_of(run.config, len(run.class_names)).backbone
-    grid = {"stride": backbone.strides[-1], "floor": floor_of(backbone)}
+    longest, floor = run.config.data.longest, floor_of(backbone)
     for n, class_patches in enumerate(patches["classes"]):
         clusters = len(class_patches["class"]) + len(class_patches["context"])
         pictures = [
-            _picture(files, maps, source.ids[index], size, n, clusters=clusters, **grid)
+            _picture(
+                files,
+                maps,
+                source.ids[index],
+                size,
+                n,
+                clusters=clusters,
+                stride=backbone.strides[-1] * max(size) / max(shrunk_size(size, longest)),
+                floor=floor,
+            )
             for index, size in sizes.items()
             if n in chosen[index]
         ]
@@ -242,7 +252,7 @@ def _picture(
     class_index: int,
     *,
     clusters: int,
-    stride: int,
+    stride: float,
     floor: float,
 ) -> MappedPicture:
     """A picture's entry for the page."""

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from ...data.augment import shrunk_size
 from ...data.records import RecordSource
 from ...inference.passes import run_passes
 from ...inference.plan import Pass
@@ -84,13 +85,14 @@ def sample_features(
             continue
         read += 1
         features = outputs[scales.index(1.0)]["features"]
+        size = shrunk_size(record.image.shape[:2], network.longest)
         for n in np.flatnonzero(drawn[index]):
             maps = [
                 output["cam"][..., n : n + 1]
                 for output, scale in zip(outputs, scales, strict=True)
                 if scale in clustered.scales
             ]
-            on_grid = clustered.on_grid(maps, record.image.shape[:2], features.shape[:2])
+            on_grid = clustered.on_grid(maps, size, features.shape[:2])
             for sample, threshold in zip(samples, thresholds, strict=True):
                 for context, selected in enumerate(split(on_grid, threshold=threshold)):
                     for _ in range(drawn[index, n]):
