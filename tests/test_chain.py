@@ -148,6 +148,39 @@ def test_pseudo_masks_without_saliency_are_not_edams(tmp_path, tiny_runs):
     assert found(entry, tmp_path) == (None, pytest.approx(100 * metrics["pseudo_masks"]["miou"]))
 
 
+DAMAGED = [
+    "null",
+    "[]",
+    '{"scores": [], "settings": [], "protocol": []}',
+    '{"scores": {"lpcam": {"best": {"miou": "x"}}}, "settings": {"mu_f": null}, "protocol": {"data": 3}}',
+    '{"scores": {"miou": null, "lpcam": {"best": {"miou": 0.5}}}, "settings": {"mu_f": [{"value": 1, "seeds": []}]}}',
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_damaged_scores_are_empty_cells(program, tmp_path, text):
+    (tmp_path / "chain.json").write_text("{}")
+    for stage, name in (("classifier", "metrics"), ("figure5", "sweep"), ("edam", "metrics")):
+        (tmp_path / stage / "results").mkdir(parents=True)
+        (tmp_path / stage / "results" / f"{name}.json").write_text(text)
+    printed = program("lpcam_jax.__main__", "paper", "--results", tmp_path, "--data", "voc12")
+    assert printed.code == 0, printed.err
+    assert "| 1 | CAM | 26.5 | 26.2 | 48.8 | 65.0 | 65.2 |\n|  | CAM, ours |  |  |  |  |  |" in printed.out
+    assert "nan" not in printed.out
+
+
+def test_results_of_another_data_set_are_refused(program, tmp_path, tiny_runs):
+    shutil.copytree(tiny_runs.run("classifier").directory, tmp_path / "classifier" / "run")
+    (tmp_path / "chain.json").write_text("{}")
+    refused = program("lpcam_jax.__main__", "paper", "--table", "1", "--results", tmp_path)
+    assert_one_line_error(refused, r".* is not of VOC 2012: .*config.json is of shapes\.")
+
+
+def test_a_figure_that_is_of_one_data_set_is_not_left_out_in_silence(program):
+    refused = program("lpcam_jax.__main__", "paper", "--table", "2", "--figure", "5", "--data", "coco14")
+    assert_one_line_error(refused, ".*have nothing on COCO 2014")
+
+
 def test_one_row_needs_only_what_it_builds_on():
     chain = Chain(stages_of("voc12"), REPOSITORY / "configs" / "paper").only(["amn_lpcam_irn_deeplabv2"])
     assert chain.names() == ["classifier", "amn_lpcam", "amn_lpcam_irn", "amn_lpcam_irn_deeplabv2"]

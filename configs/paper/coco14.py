@@ -4,7 +4,7 @@ Not run by us: it needs the archives, the weights and an accelerator. DIR as for
 
     python -m lpcam_jax chain configs/paper/coco14.py --data.root DIR --workdir runs/paper_coco14 --only irn_lpcam \
         --coco14.model.weights resnet50.pth --coco14_irn.model.weights resnet50.pth
-    python -m lpcam_jax paper --table 2 --results runs/paper_coco14
+    python -m lpcam_jax paper --table 2 --data coco14 --results runs/paper_coco14
 """
 
 from lpcam_jax.chain.paper import stages_of

@@ -5,7 +5,7 @@ archives, the weights and an accelerator. The weights are given by recipe; --onl
 
     python -m lpcam_jax chain configs/paper/voc12.py --data.root DIR --workdir runs/paper_voc12 --only irn_lpcam \
         --voc12.model.weights resnet50.pth --voc12_irn.model.weights resnet50.pth
-    python -m lpcam_jax paper --table 2 --results runs/paper_voc12
+    python -m lpcam_jax paper --table 2 --data voc12 --results runs/paper_voc12
 """
 
 from lpcam_jax.chain.paper import stages_of

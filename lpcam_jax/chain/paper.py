@@ -4,14 +4,14 @@ A stage is named after what it is and what it is made from: amn_lpcam is AMN, tr
 amn_lpcam_irn_deeplabv2 the network that learned from what IRN makes of AMN's maps.
 """
 
-import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .numbers import best_seeds, score, with_saliency
+from .numbers import best_seeds, number_of, part_of, read_object, score, with_saliency
 from .recipe import Stage
 
 DataSet = Literal["voc12", "coco14"]
@@ -199,23 +199,25 @@ def errors(method: str, results: Path) -> Errors | None:
     """
     classifier = results / "classifier"
     for folder in (classifier / "scores", classifier / "results"):
-        if best := best_seeds(folder, method):
-            return Errors(*(100 * best[name] for name in Errors._fields))
+        values = [number_of(best_seeds(folder, method) or {}, name) for name in Errors._fields]
+        if None not in values:
+            return Errors(*(100 * value for value in values))
     return None
 
 
 def sensitivity(results: Path) -> dict[str, dict[float, float]] | None:
     """Our Figure 5: by parameter, mIoU in percent of each of its values, the mean over clusterings; None: not run."""
-    try:
-        settings = json.loads((results / "figure5" / "results" / "sweep.json").read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return {
-        parameter: {
-            point["value"]: 100 * float(np.mean([seed["best"]["miou"] for seed in point["seeds"]])) for point in points
-        }
-        for parameter, points in settings.items()
-    }
+    settings = part_of(read_object(results / "figure5" / "results" / "sweep.json"), "settings")
+    found = {parameter: dict(_points(settings.get(parameter))) for parameter in FIGURE_5}
+    return found if any(found.values()) else None
+
+
+def _points(points: Any) -> Iterator[tuple[float, float]]:
+    """Each value of a parameter that was swept, and its mIoU in percent; what is damaged is left out."""
+    with suppress(KeyError, TypeError, ValueError):
+        for point in points:
+            miou = 100 * float(np.mean([seed["best"]["miou"] for seed in point["seeds"] or [None]]))
+            yield float(point["value"]), miou
 
 
 def _found(stage: Path, of: str, *, saliency: bool) -> float | None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..chain.paper import ENTRIES, FIGURE_5, TABLE_1, TITLES, Entry, errors, found, sensitivity
+from ..chain.numbers import part_of, read_object
+from ..chain.paper import ENTRIES, FIGURE_5, TABLE_1, TITLES, DataSet, Entry, errors, found, sensitivity
 from ..config.command_line import parse_flags
 from ..config.registry import title
 from ..machine.errors import UserError
@@ -53,20 +54,31 @@ def main(words: list[str]) -> None:
     if arguments.results and not Path(arguments.results, "chain.json").is_file():
         raise UserError(f"--results {arguments.results} is not the --workdir of a chain: it has no chain.json.")
     results = Path(arguments.results) if arguments.results else None
+    if arguments.data == "coco14" and (arguments.table == 1 or arguments.figure):
+        raise UserError(f"the paper's Table 1 and Figure 5 have nothing on {TITLES['coco14']}.")
     whole = arguments.table is None and arguments.figure is None
     of_voc12 = arguments.data in (None, "voc12")
-    tables = []
-    if whole or arguments.table in (2, 3, 4):
-        if results and arguments.data is None:
+    of_all = whole or arguments.table in (2, 3, 4)
+    if results:
+        if of_all and arguments.data is None:
             raise UserError("--results is of one data set; name it with --data voc12 or --data coco14.")
+        _expect(arguments.data or "voc12", results)
+    tables = []
+    if of_all:
         tables.append(table(_chosen(arguments.table, arguments.data), results))
     if of_voc12 and (whole or arguments.table == 1):
         tables.append(table_1(results))
     if of_voc12 and (whole or arguments.figure == 5):
         tables.append(figure_5(results))
-    if not tables:
-        raise UserError(f"the paper's Table 1 and Figure 5 have nothing on {TITLES['coco14']}.")
     print("\n\n".join("\n".join(lines) for lines in tables))
+
+
+def _expect(data: DataSet, results: Path) -> None:
+    """Raise UserError if a run of a chain is of another data set."""
+    for file in sorted(results.glob("*/run/config.json")):
+        source = part_of(part_of(read_object(file), "config"), "data").get("source")
+        if source not in (None, data):
+            raise UserError(f"--results {results} is not of {TITLES[data]}: {file} is of {TITLES.get(source, source)}.")
 
 
 def table(entries: Sequence[Entry], results: Path | None) -> list[str]:
