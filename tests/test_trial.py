@@ -6,10 +6,22 @@ import sys
 
 import pytest
 from conftest import REPOSITORY
+from test_commands import assert_one_line_error
 
+from lpcam_jax.chain.flags import group
 from lpcam_jax.chain.plan import plan
 from lpcam_jax.chain.recipe import load_chain
-from lpcam_jax.chain.trial import PICTURES, Bar, Watched, estimates, saved_estimates, small, watch
+from lpcam_jax.chain.trial import (
+    PICTURES,
+    Bar,
+    Estimate,
+    Watched,
+    estimates,
+    save_estimates,
+    saved_estimates,
+    small,
+    watch,
+)
 
 # Bars of a second or two, one of which waits before its first picture, as if it compiled.
 BARS = """
@@ -47,17 +59,81 @@ def test_bars_are_read_as_tqdm_writes_them(capfd):
     assert "training" in capfd.readouterr().err
 
 
+NESTED = """
+import time
+from tqdm import tqdm
+with tqdm(total=8, desc="training", unit="img") as bar:
+    time.sleep(1)
+    for step in range(4):
+        bar.update(2)
+        if step == 1:
+            for _ in tqdm(range(2), "validation", unit="img"):
+                time.sleep(0.4)
+    time.sleep(1)
+"""
+
+
+def test_a_bar_within_another_is_not_of_its_time():
+    seen = watch([sys.executable, "-c", NESTED])
+    assert [bar[:3] for bar in seen.bars] == [("training", "img", 8), ("validation", "img", 2)]
+    training, validation = (bar.seconds for bar in seen.bars)
+    assert validation >= 0.4
+    # Neither what came before the first step nor after the last, nor the validation.
+    assert training * 6 < (seen.seconds - 2.8) + 0.01
+
+
+def trials(chain, folder, *words, only=("classifier",)):
+    """The steps of a trial, and of the whole."""
+    made, flags = load_chain(str(chain)).chosen().only(only), group(words)
+    steps = plan(made, flags, folder)
+    return plan(made, [*flags, *small(steps)], folder / "trial"), steps
+
+
 def test_pictures_and_steps_are_scaled_and_the_rest_is_not(chain, tmp_path):
-    """24 scenes, of which two are held out: six steps of eight, 24 pictures to map."""
-    steps = plan(load_chain(str(chain)).only(["classifier"]), [], tmp_path)
-    bars = (Bar("training", "img", 40, 0.1), Bar("features", "img", PICTURES, 0.5), Bar("clustering", "class", 12, 1))
+    """24 scenes, of which two are held out, six steps of eight; tried on 16, of which two are held out, five steps."""
+    bars = (Bar("classifier", "img", 40, 0.1), Bar("features", "img", PICTURES, 0.5), Bar("clustering", "class", 12, 1))
     train = Watched(0, 40, 10**9, bars)
     apply = Watched(0, 9, 2 * 10**9, (Bar("heat maps", "img", PICTURES, 0.25),))
-    found = estimates({"classifier/train": train, "classifier/apply": apply}, steps)
+    found = estimates({"classifier/train": train, "classifier/apply": apply}, *trials(chain, tmp_path))
     rest = 40 - 4 - 8 - 12
     assert found["classifier/train"].seconds == pytest.approx(rest + 6 * 8 * 0.1 + 24 * 0.5 + 12)
     assert found["classifier/apply"].seconds == pytest.approx(9 - 4 + 24 * 0.25)
     assert str(found["classifier/apply"]) == "about 0:00:11, 2.0 GB of memory"
+
+
+def test_every_step_is_scaled_by_its_own_stage(chain, tmp_path):
+    """IRN learns from the classifier, and trains two epochs of three steps: its steps are not the classifier's."""
+    words = ("--irn.training.batch-size", "2", "--classifier.split", "all[:20]")
+    tried, steps = trials(chain, tmp_path, *words, only=("irn",))
+    assert [step.key for step in steps if step.action == "score"] == ["classifier/score"]
+    watched = {step.key: Watched(0, 9, 10**9, (Bar("scoring", "img", PICTURES, 0.25),)) for step in steps}
+    irn = Bar("irn", "img", 32, 0.5)  # two epochs of eight steps, of the batch size that was asked for
+    watched["irn/train"] = Watched(0, 16, 10**9, (irn,))
+    found = estimates(watched, tried, steps)
+    assert found["irn/train"].seconds == pytest.approx(2 * 24 * 0.5)
+    assert found["classifier/apply"].seconds == pytest.approx(9 - 4 + 20 * 0.25)
+    assert found["classifier/score"].seconds == pytest.approx(9 - 4 + 24 * 0.25)
+
+
+def test_a_trial_is_not_of_more_pictures_than_the_whole(chain, tmp_path):
+    tried, _ = trials(chain, tmp_path, "--limit", "5")
+    assert all(step.words[-1] == "5" or "--limit 5" in " ".join(step.words) for step in tried)
+    assert not any("--limit 16" in " ".join(step.words) for step in tried)
+
+
+def test_estimates_are_of_the_settings_that_were_tried(chain, tmp_path):
+    _, steps = trials(chain, tmp_path)
+    save_estimates(tmp_path, {step.key: Estimate(3, 10**9) for step in steps}, steps)
+    assert {*saved_estimates(tmp_path, steps)} == {step.key for step in steps}
+    _, others = trials(chain, tmp_path, "--training.epochs", "9")
+    assert {*saved_estimates(tmp_path, others)} == {"classifier/apply"}
+    values = json.loads((tmp_path / "trial.json").read_text())
+    for damage in ({"seconds": "x"}, {"seconds": None}, {"memory": []}, {"seconds": -1}, {"command": 3}):
+        damaged = {key: {**value, **damage} for key, value in values.items()}
+        (tmp_path / "trial.json").write_text(json.dumps(damaged))
+        assert saved_estimates(tmp_path, steps) == {}
+    (tmp_path / "trial.json").write_text("[]")
+    assert saved_estimates(tmp_path, steps) == {}
 
 
 def test_a_trial_is_of_few_pictures_and_few_steps(chain, tmp_path):
@@ -84,4 +160,7 @@ def test_a_trial_says_what_the_chain_will_take(program, chain, tmp_path):
     assert re.search(r"in all +about \d:\d\d:\d\d", shown)
     metrics = json.loads((tmp_path / "W" / "trial" / "classifier" / "results" / "metrics.json").read_text())
     assert metrics["pictures"] == PICTURES
-    assert {*saved_estimates(tmp_path / "W")} == {"classifier/train", "classifier/apply"}
+    # What is not a trial is not deleted for one.
+    (tmp_path / "W" / "trial" / "this_is_a_trial.txt").unlink()
+    assert_one_line_error(program("lpcam_jax.__main__", *words, "--trial"), ".*trial is no trial of chain; move it")
+    assert (tmp_path / "W" / "trial" / "classifier" / "run").is_dir()

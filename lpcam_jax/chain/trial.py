@@ -7,17 +7,20 @@ and compiling, and stays. So a step that took T seconds, with bars of n_i things
     T - sum_i r_i n_i + sum_i r_i N_i
 
 where N_i is what a bar will count to in the whole. r_i is measured from a bar's first update to its last, because what
-comes before the first is compiling.
+comes before the first is compiling; the time of another bar in between, as that of a validation, is the other's.
 """
 
+import codecs
 import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,11 +90,18 @@ class Estimate(NamedTuple):
 
 
 def small(steps: Sequence[Step]) -> list[Flag]:
-    """The flags that make a trial of a chain with these steps: few pictures, few steps of training."""
-    words = ["--limit", str(PICTURES), "--pages", "none"]
+    """The flags that make a trial of a chain with these steps: few pictures, few steps of training.
+
+    Raises:
+        UserError: the flags of a step cannot be parsed.
+    """
+    words = ["--pages", "none"]
     for step in steps:
+        if step.action in ("train", "sweep"):
+            limit = _limit(step)
+            words += [f"--{step.stage}.limit", str(PICTURES if limit is None else min(limit, PICTURES))]
         if step.action == "train":
-            training = step.config.training
+            training = _config(step).training
             few = str(max(STEPS, PICTURES // training.batch_size + 1))  # so that they take more pictures than there are
             amount = {"steps": few} if hasattr(training, "steps") else {"epochs": "1", "least-steps": few}
             words += [word for name, value in amount.items() for word in (f"--{step.stage}.training.{name}", value)]
@@ -105,14 +115,19 @@ def watch(command: Sequence[str], **options: Any) -> Watched:
         command: as for `subprocess.Popen`.
         options: more of its arguments.
     """
-    began, seen = time.monotonic(), _Bars()
-    with subprocess.Popen(command, stderr=subprocess.PIPE, **options) as process:
-        while said := os.read(process.stderr.fileno(), 1 << 16):
-            text = said.decode(errors="replace")
-            sys.stderr.write(text)
-            sys.stderr.flush()
-            seen.read(text, time.monotonic())
-        _, status, usage = os.wait4(process.pid, 0)
+    began, seen, decoder = time.monotonic(), _Bars(), codecs.getincrementaldecoder("utf-8")("replace")
+    environment = {**os.environ, "TQDM_MININTERVAL": "0"}  # so that all that is done is seen when it is
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, **options) as process:
+        try:
+            while said := os.read(process.stderr.fileno(), 1 << 16):
+                text = decoder.decode(said)
+                sys.stderr.write(text)
+                sys.stderr.flush()
+                seen.read(text, time.monotonic())
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:  # such as Ctrl-C, or a reader of stderr that has seen enough
+            process.kill()
+            raise
         process.returncode = os.waitstatus_to_exitcode(status)
     memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Watched(process.returncode, time.monotonic() - began, memory, seen.ended())
@@ -124,6 +139,7 @@ class _Bars:
     def __init__(self) -> None:
         self._rest = ""
         self._seen: list[tuple[tuple[str, str, int], list[tuple[float, int]]]] = []  # which bar; time and done
+        self._times: dict[tuple[str, str, int], list[tuple[float, int]]] = {}  # of the last bar that looks so
 
     def read(self, text: str, now: float) -> None:
         """Note what arrives at this time."""
@@ -131,83 +147,141 @@ class _Bars:
         for line in (*lines, self._rest):
             if found := _BAR.match(line):
                 bar = found["what"].strip(), found["slow"] or found["fast"], int(found["total"])
-                if not self._seen or self._seen[-1][0] != bar or int(found["done"]) < self._seen[-1][1][-1][1]:
-                    self._seen.append((bar, []))
-                self._seen[-1][1].append((now, int(found["done"])))
+                done = int(found["done"])
+                times = self._times.get(bar)
+                if times is None or done < times[-1][1]:
+                    times = self._times[bar] = []
+                    self._seen.append((bar, times))
+                if not times or done > times[-1][1]:  # what is printed once more, as at its end, says nothing
+                    times.append((now, done))
 
     def ended(self) -> tuple[Bar, ...]:
         """Those that have counted anything."""
-        return tuple(Bar(*bar, rate) for bar, times in self._seen if (rate := _rate(times)) is not None)
+        spans = [(times[0][0], times[-1][0]) for _, times in self._seen]
+        return tuple(Bar(*bar, rate) for bar, times in self._seen if (rate := _rate(times, spans)) is not None)
 
 
-def _rate(times: Sequence[tuple[float, int]]) -> float | None:
-    """Seconds of one thing, from (time, done) of a bar; None: nothing was done."""
+def _rate(times: Sequence[tuple[float, int]], spans: Sequence[tuple[float, float]]) -> float | None:
+    """Seconds of one thing, from (time, done) of a bar and the spans of all bars; None: nothing was done."""
     begun = [(at, done) for at, done in times if done]
     if not begun:
         return None
     (first, before), (last, after) = begun[0], begun[-1]
-    if after > before:
-        return (last - first) / (after - before)
-    return (last - times[0][0]) / after
+    if after == before:
+        first, before = times[0]
+    within = sum(end - start for start, end in spans if first < start and end < last)
+    return max(last - first - within, 0) / max(after - before, 1)
 
 
-def estimates(watched: Mapping[str, Watched], steps: Sequence[Step]) -> dict[str, Estimate]:
+class _Amounts(NamedTuple):
+    """How much a stage has to do.
+
+    Attributes:
+        trained: pictures of all its training steps.
+        learned: pictures that it learns from.
+        validated: pictures of all its validations.
+        mapped: pictures that its network is applied to.
+    """
+
+    trained: int
+    learned: int
+    validated: int
+    mapped: int
+
+
+def estimates(watched: Mapping[str, Watched], tried: Sequence[Step], steps: Sequence[Step]) -> dict[str, Estimate]:
     """What each step of the whole chain is taken to need, by its key.
 
     Args:
         watched: the trials, by the key of the step.
+        tried: the steps of the trial.
         steps: of the whole chain.
 
     Raises:
         UserError: the data set cannot be used.
     """
     found = {}
-    for step in steps:
-        trains = next(one for one in steps if one.action == "train" and one.out in (*step.takes, step.out))
-        one, whole = watched[step.key], _amounts(step, trains)
+    for few, step in zip(tried, steps, strict=True):
+        one, few_amounts, amounts = watched[step.key], _amounts(few, tried), _amounts(step, steps)
         rest = one.seconds - sum(bar.seconds * bar.total for bar in one.bars)
-        found[step.key] = Estimate(max(rest, 0) + sum(bar.seconds * whole(bar) for bar in one.bars), one.memory)
+        scaled = sum(bar.seconds * bar.total * _times_more(bar, step, few_amounts, amounts) for bar in one.bars)
+        found[step.key] = Estimate(max(rest, 0) + scaled, one.memory)
     return found
 
 
-def _amounts(step: Step, trains: Step) -> Callable[[Bar], float]:
-    """What the bars of a step of the whole count to; trains: the step that trains the network."""
-    from ..commands.train import Arguments
+def _times_more(bar: Bar, step: Step, few: _Amounts, whole: _Amounts) -> float:
+    """How many times more a bar of a step counts in the whole."""
+    if bar.of not in ("img", "pair"):
+        return 1
+    of = "mapped"
+    if step.action == "train":
+        of = {few.trained: "trained"}.get(bar.total) or {"validation": "validated", "labels": "learned"}.get(
+            bar.what, of
+        )
+    return getattr(whole, of) / max(getattr(few, of), 1)
+
+
+def _amounts(step: Step, steps: Sequence[Step]) -> _Amounts:
+    """How much the stage of a step has to do; steps: of its chain."""
     from ..training.loop import steps_of
 
-    config, _ = parse_with_recipe(Arguments, trains.words[1:], command="train", description="")
+    swept = step.action == "sweep"
+    trains = next(
+        one for one in steps if one.action == "train" and (one.out in step.takes if swept else one.stage == step.stage)
+    )
+    config = _config(trains)
     data = dataclasses.replace(config.data, masks="")  # which are not there yet
     if split := value_of_flag("--split", step.words):
         data = dataclasses.replace(data, seeds=split)
-    config, training = dataclasses.replace(config, data=data), config.training
-    learned, seeds = len(training_sources(config)[0]), len(seed_source(config))
-    steps = training.steps if hasattr(training, "steps") else steps_of(training, learned)
-    validations = max(steps // training.validate_every, 1) if hasattr(training, "validate_every") else 1
-
-    def whole(bar: Bar) -> float:
-        if bar.of not in ("img", "pair"):
-            return bar.total
-        if bar.total > PICTURES:  # those of all steps
-            return steps * training.batch_size
-        pictures = learned if step.action == "train" and bar.what == "labels" else seeds
-        return bar.total * max(pictures / PICTURES, 1) * (validations if bar.what == "validation" else 1)
-
-    return whole
+    limit = _limit(step)
+    config = dataclasses.replace(config, data=data, limit=config.limit if limit is None else limit)
+    training = config.training
+    learned, held_out = map(len, training_sources(config))
+    number = training.steps if hasattr(training, "steps") else steps_of(training, learned)
+    validations = max(number // training.validate_every, 1) if hasattr(training, "validate_every") else 1
+    return _Amounts(number * training.batch_size, learned, held_out * validations, len(seed_source(config)))
 
 
-def save_estimates(workdir: Path, found: Mapping[str, Estimate]) -> None:
-    """Keep the estimates with a chain.
+def _limit(step: Step) -> int | None:
+    """The --limit of a step; None: it has none."""
+    value = value_of_flag("--limit", step.words)
+    return None if value in (None, "None") else int(value)
+
+
+def _config(trains: Step) -> Any:
+    """The config of a step that trains, with its flags."""
+    from ..commands.train import Arguments
+
+    return parse_with_recipe(Arguments, trains.words[1:], command="train", description="")[0]
+
+
+def save_estimates(workdir: Path, found: Mapping[str, Estimate], steps: Sequence[Step]) -> None:
+    """Keep the estimates of these steps with a chain.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    write_json(workdir / _FILE, {key: one._asdict() for key, one in found.items()})
+    values = {step.key: {**found[step.key]._asdict(), "command": _said(step, workdir)} for step in steps}
+    write_json(workdir / _FILE, values)
 
 
-def saved_estimates(workdir: Path) -> dict[str, Estimate]:
-    """The estimates of a chain; none without a trial."""
+def saved_estimates(workdir: Path, steps: Sequence[Step]) -> dict[str, Estimate]:
+    """The estimates for these steps of a chain; none without a trial, or for a step with other settings than then."""
     try:
         values = json.loads((workdir / _FILE).read_text(encoding="utf-8"))
-        return {key: Estimate(**one) for key, one in values.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return {}
+    found = {}
+    for step in steps:
+        with suppress(KeyError, TypeError, ValueError, OverflowError):  # it is another's, or damaged
+            value = values[step.key]
+            if value["command"] == _said(step, workdir):
+                seconds, memory = float(value["seconds"]), int(value["memory"])
+                if 0 <= seconds < math.inf:
+                    found[step.key] = Estimate(seconds, memory)
+    return found
+
+
+def _said(step: Step, workdir: Path) -> str:
+    """The command of a step, which is the same in a folder that was moved."""
+    return step.command().replace(str(workdir), ".")

@@ -36,8 +36,15 @@ from ..chain.trial import PICTURES, Estimate, estimates, save_estimates, saved_e
 from ..config.command_line import parse_flags
 from ..config.recipes import parse_with_recipe, value_of_flag
 from ..machine.errors import UserError
+from ..machine.files import write_atomically
 from ..machine.locks import in_use
+from .sweep import Arguments as SweepArguments
 from .train import Arguments as TrainArguments
+
+# Of the folder of a trial, which the next trial deletes; what has no such file is somebody's.
+_MARK = "this_is_a_trial.txt"
+# Exit codes of a program that was asked to end: by Ctrl-C, by SIGTERM.
+_STOPPED = (130, 143)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +88,11 @@ def main(words: list[str]) -> None:
     steps = plan(chain, flags, workdir)
     absent = _check(steps)
     trial = arguments.trial and not (absent or arguments.dry_run)
+    progress = Progress(workdir)
     if trial:
         _try(chain, flags, steps, workdir)
-    progress = Progress(workdir)
     verdicts = progress.verdicts(steps)
-    for line in _outline(steps, verdicts, progress, saved_estimates(workdir), commands=arguments.dry_run):
+    for line in _outline(steps, verdicts, progress, saved_estimates(workdir, steps), commands=arguments.dry_run):
         print(line)
     for line in absent:
         print(f"missing: {line}")
@@ -115,6 +122,8 @@ def _check(steps: Sequence[Step]) -> list[str]:
     """Parse every training's flags before anything begins; what is missing on the disk."""
     absent = []
     for step in steps:
+        if step.action == "sweep":
+            parse_flags(SweepArguments, step.words[1:], command="sweep", description="")
         saliency = value_of_flag("--saliency", step.words) if step.action == "apply" else None
         if saliency and not saliency.startswith("hf:") and not Path(saliency).exists():
             absent.append(f"{step.stage}: --saliency {saliency} does not exist")
@@ -131,20 +140,38 @@ def _check(steps: Sequence[Step]) -> list[str]:
 
 def _try(chain: Chain, flags: Sequence[Flag], steps: Sequence[Step], workdir: Path) -> None:
     """Do all steps on a few pictures, and keep what the whole will take."""
-    tried, folder, watched = plan(chain, [*flags, *small(steps)], workdir / "trial"), workdir / "trial", {}
+    folder, watched = workdir / "trial", {}
+    tried = plan(chain, [*flags, *small(steps)], folder)
 
     def call(step: Step) -> int:
         watched[step.key] = watch(_command(step.words), preexec_fn=_end_with_parent)
-        return watched[step.key].code
+        code = watched[step.key].code
+        if code not in (0, *_STOPPED):
+            raise UserError(
+                f"the trial stops at {step.key}, which ended with code {code}: its last lines say why. "
+                "Nothing else was begun."
+            )
+        return code
 
     with in_use(workdir, "chain", flag="--workdir"):
-        if (folder / "chain.json").is_file():  # a trial that went before
-            shutil.rmtree(folder, ignore_errors=True)
+        _make_room(folder)
         _run(tried, Progress(folder), folder, call)
-        save_estimates(workdir, estimates(watched, steps))
+        save_estimates(workdir, estimates(watched, tried, steps), steps)
     print(
         f"\nEstimated from {PICTURES} pictures, on this machine as busy as it was ({folder} is the trial; delete it):"
     )
+
+
+def _make_room(folder: Path) -> None:
+    """Delete the trial that went before, and mark the folder of the new one."""
+    try:
+        if (folder / _MARK).is_file():
+            shutil.rmtree(folder)
+        elif folder.exists():
+            raise UserError(f"{folder} is no trial of chain; move it, or choose another --workdir for --trial.")
+    except OSError as error:
+        raise UserError(f"cannot delete the last trial, {folder}: {error.strerror or error}; delete it.") from None
+    write_atomically(folder / _MARK, b"Made by chain --trial, and deleted by the next; delete it at any time.\n")
 
 
 def _outline(
@@ -172,7 +199,7 @@ def _outline(
         lines.append(f"{step.key:<{width}}  {state}")
         if commands:
             lines.append(f"    {step.command()}")
-    if left:
+    if left and all(verdicts[step.key].finished or step.key in estimated for step in steps):
         lines.append(f"{'in all':<{width}}  about {timedelta(seconds=round(left))}")
     return lines
 
@@ -194,7 +221,7 @@ def _run(steps: Sequence[Step], progress: Progress, workdir: Path, call: Callabl
                 code = call(step)
             finally:
                 progress.end(step, finished=code == 0, seconds=time.monotonic() - began)
-            if code in (130, 143):
+            if code in _STOPPED:
                 raise KeyboardInterrupt
             if code:
                 raise UserError(
