@@ -111,6 +111,61 @@ def test_a_recipe_of_the_other_kind_says_what_it_is_for(program, chain, tmp_path
     assert_one_line_error(program("train.py", chain, "--workdir", tmp_path / "W"), ".*is for python -m lpcam_jax chain")
 
 
+SWEEPING = """
+from lpcam_jax.chain.recipe import Chain, Stage
+
+def get_chain():
+    return Chain((
+        Stage("classifier", "classifier.py"),
+        Stage("figure5", "classifier.py", ("--seeds", "3"), "classifier", sweeps=True),
+    ))
+"""
+
+
+@pytest.fixture
+def sweeping(chain) -> Path:
+    """A chain of a classifier and a sweep of its parameters."""
+    file = chain.parent / "sweeping.py"
+    file.write_text(SWEEPING)
+    return file
+
+
+def test_a_sweep_has_two_flags_of_its_own(sweeping):
+    found = commands(sweeping, "--limit", "8", "--figure5.seeds", "1", "--training.epochs", "2")
+    assert found["figure5/sweep"] == (
+        "sweep --ckpt W/classifier/run --seeds 3 --limit 8 --seeds 1 --out W/figure5/results"
+    )
+    with pytest.raises(UserError, match=r"--figure5.training.epochs: figure5 sweeps, and has --figure5.seeds and"):
+        commands(sweeping, "--figure5.training.epochs", "2")
+    with pytest.raises(UserError, match="figure5 learns from classifier, which is left out"):
+        commands(sweeping, "--model.width", "4", without=["classifier"])
+
+
+def test_a_sweep_is_repeated_with_settings_that_its_run_has_noted(sweeping):
+    def sweep(*words: str):
+        return plan(load_chain(str(sweeping)), group(words), Path("W"))[-1].recipe
+
+    assert sweep() == sweep("--limit", "8") == sweep("--data.root", "elsewhere")
+    # The parameters of the network may come to the same, its maps do not.
+    assert sweep() != sweep("--classifier.inference.scales", "1")
+
+
+@pytest.mark.parametrize(
+    ("stages", "line"),
+    [
+        ('Stage("a", "classifier.py", sweeps=True)', "the stage 'a' sweeps, and takes no stage"),
+        ('Stage("a", "irn.py", takes="b"), Stage("b", "classifier.py")', "takes 'b', which is not before it"),
+        ('Stage("a", "irn.py"), Stage("b", "irn.py", takes="a", sweeps=True)', "a classifier, which a is not"),
+    ],
+)
+def test_a_chain_that_cannot_be_is_said_to_be(program, chain, tmp_path, stages, line):
+    (chain.parent / "own.py").write_text(
+        f"from lpcam_jax.chain.recipe import Chain, Stage\ndef get_chain(): return Chain(({stages},))"
+    )
+    refused = program("lpcam_jax.__main__", "chain", chain.parent / "own.py", "--workdir", tmp_path / "W", "--dry-run")
+    assert_one_line_error(refused, f".*{re.escape(line)}")
+
+
 CHAINS = sorted(file for file in REPOSITORY.glob("configs/**/*.py") if "def get_chain" in file.read_text())
 
 

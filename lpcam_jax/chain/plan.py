@@ -70,19 +70,25 @@ def plan(chain: Chain, flags: Sequence[Flag], workdir: Path) -> list[Step]:
     """
     recipes, flags = _recipes(chain, flags)
     configs = {name: load_recipe(str(path)) for name, path in recipes.items()}
-    given = share_out(flags, configs, {name: path.stem for name, path in recipes.items()})
+    sweeps = {}
+    for stage in chain.stages:
+        if stage.sweeps:
+            _check_source(stage, stage.takes, configs)
+            sweeps[stage.name] = _sweep_words(stage, flags, recipes[stage.name].stem)
+    others = {name: config for name, config in configs.items() if name not in sweeps}
+    of_others = [flag for flag in flags if flag.name.partition(".")[0] not in sweeps]
+    given = share_out(of_others, others, {name: recipes[name].stem for name in others})
     steps: list[Step] = []
     maps: str | None = None  # the stage that made heat maps last
     masks: str | None = None  # and masks
     for stage in chain.stages:
         name, config = stage.name, configs[stage.name]
+        if stage.sweeps:
+            steps.append(_sweep(stage, sweeps[name], workdir, steps))
+            continue
         system = system_of(config)
         source = {"labels": None, "maps": stage.takes or maps, "masks": stage.takes or masks}[system.takes]
-        source = stage.takes if stage.sweeps else source
         _check_source(stage, source, configs)
-        if stage.sweeps:
-            steps.append(_sweep(stage, config, given[name], workdir))
-            continue
         own = share_out(_flags_of(stage, chain, source, workdir), {name: config}, {})[name]
         words = StageFlags(own.train + given[name].train, own.infer + given[name].infer)
         steps += _steps(name, str(recipes[name]), config, words, workdir, source, steps)
@@ -105,11 +111,13 @@ def _recipes(chain: Chain, flags: Sequence[Flag]) -> tuple[dict[str, Path], list
 
 def _check_source(stage: Stage, source: str | None, configs: Mapping[str, Any]) -> None:
     """Raise UserError if a stage cannot learn from the one that it takes."""
-    needs = system_of(configs[stage.name]).takes
+    needs = "" if stage.sweeps else system_of(configs[stage.name]).takes
     if needs == "maps" and source is None:
         raise UserError(f"the stage {stage.name} learns from heat maps, and no stage before it makes any.")
     if source is not None and source not in configs:
         raise UserError(f"the stage {stage.name} learns from {source}, which is left out; leave it out as well.")
+    if stage.sweeps and configs[source].kind != "classifier":
+        raise UserError(f"the stage {stage.name} sweeps the parameters of a classifier, which {source} is not.")
     if needs == "maps" and not isinstance(system_of(configs[source]), HeatMapSystem):
         raise UserError(f"the stage {stage.name} learns from heat maps, and {source} makes none.")
 
@@ -158,13 +166,39 @@ def _steps(
         yield Step(name, "score", scored, scores, (out,), _digest(config.data), data, config)
 
 
-def _sweep(stage: Stage, config: Any, words: StageFlags, workdir: Path) -> Step:
-    """The step of a stage that sweeps; of the command line it heeds --limit."""
+def _sweep_words(stage: Stage, flags: Sequence[Flag], recipe: str) -> tuple[str, ...]:
+    """The words of the command line for a stage that sweeps.
+
+    Raises:
+        UserError: a flag is for this stage, and it has no such flag.
+    """
+    words = []
+    for flag in flags:
+        first, _, rest = flag.name.partition(".")
+        if flag.name == "limit" or (first in (stage.name, recipe) and rest == "limit"):
+            words += flag.of("limit").words
+        elif first == stage.name and rest == "seeds":
+            words += flag.of("seeds").words
+        elif first == stage.name:
+            raise UserError(
+                f"{flag.words[0]}: {first} sweeps, and has --{first}.seeds and --{first}.limit alone; all else is that "
+                f"of {stage.takes}."
+            )
+    return tuple(words)
+
+
+def _sweep(stage: Stage, words: Sequence[str], workdir: Path, before: Sequence[Step]) -> Step:
+    """The step of a stage that sweeps, which depends on settings that the run it takes has noted."""
     run, out = _run(workdir, stage.takes), _results(workdir, stage.name)
-    limit = [word for flag in group(words.train) if flag.name == "limit" for word in flag.words]
-    sweeps = ("sweep", "--ckpt", str(run), *stage.flags, *limit, "--out", str(out))
-    data = value_of_flag("--data.root", words.train) or config.data.root
-    return Step(stage.name, "sweep", sweeps, out, (run,), _digest(config.prototypes), data, config)
+    trains = next(step for step in before if step.key == f"{stage.takes}/train")
+    noted = [
+        flag.words
+        for flag in trains.flags()
+        if flag.name.startswith(("prototypes.", "inference.", "data.")) and flag.name != "data.root"
+    ]
+    settings = _digest_of([to_json(trains.config.prototypes), to_json(trains.config.inference), noted])
+    sweeps = ("sweep", "--ckpt", str(run), *stage.flags, *words, "--out", str(out))
+    return Step(stage.name, "sweep", sweeps, out, (run,), settings, trains.data, trains.config)
 
 
 def _mask_folder(stage: str, steps: Sequence[Step]) -> str:
@@ -182,5 +216,10 @@ def _results(workdir: Path, stage: str) -> Path:
 
 
 def _digest(config: Any) -> str:
-    text = json.dumps(to_json(config), sort_keys=True)
+    return _digest_of(to_json(config))
+
+
+def _digest_of(values: Any) -> str:
+    """16 hex digits of plain JSON values."""
+    text = json.dumps(values, sort_keys=True)
     return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).hexdigest()

@@ -37,6 +37,10 @@ class Stage:
     optional: bool = False
     sweeps: bool = False
 
+    def __post_init__(self) -> None:
+        if self.sweeps and not self.takes:
+            raise ValueError(f"the stage {self.name!r} sweeps, and takes no stage")
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -54,6 +58,11 @@ class Chain:
         names = self.names()
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two stages are called {twice[0]!r}")
+        for stage in self.stages:
+            if stage.takes in names[names.index(stage.name) :]:
+                raise ValueError(f"the stage {stage.name!r} takes {stage.takes!r}, which is not before it")
+            if stage.takes in [other.name for other in self.stages if other.sweeps]:
+                raise ValueError(f"the stage {stage.name!r} takes {stage.takes!r}, which sweeps and makes nothing")
 
     def names(self) -> list[str]:
         """The stages' names."""

@@ -158,18 +158,19 @@ class _Bars:
     def ended(self) -> tuple[Bar, ...]:
         """Those that have counted anything."""
         spans = [(times[0][0], times[-1][0]) for _, times in self._seen]
-        return tuple(Bar(*bar, rate) for bar, times in self._seen if (rate := _rate(times, spans)) is not None)
+        rates = (_rate(times, spans[:n] + spans[n + 1 :]) for n, (_, times) in enumerate(self._seen))
+        return tuple(Bar(*bar, rate) for (bar, _), rate in zip(self._seen, rates, strict=True) if rate is not None)
 
 
 def _rate(times: Sequence[tuple[float, int]], spans: Sequence[tuple[float, float]]) -> float | None:
-    """Seconds of one thing, from (time, done) of a bar and the spans of all bars; None: nothing was done."""
+    """Seconds of one thing, from (time, done) of a bar and the spans of the others; None: nothing was done."""
     begun = [(at, done) for at, done in times if done]
     if not begun:
         return None
     (first, before), (last, after) = begun[0], begun[-1]
     if after == before:
         first, before = times[0]
-    within = sum(end - start for start, end in spans if first < start and end < last)
+    within = sum(end - start for start, end in spans if first <= start and end <= last)
     return max(last - first - within, 0) / max(after - before, 1)
 
 
