@@ -141,6 +141,12 @@ def test_a_sweep_has_two_flags_of_its_own(sweeping):
         commands(sweeping, "--model.width", "4", without=["classifier"])
 
 
+def test_the_page_calls_a_sweep_one(sweeping, tmp_path):
+    write_chain_page(tmp_path, plan(load_chain(str(sweeping)), [], tmp_path), Progress(tmp_path))
+    data = re.search(r'id="data">(.*?)</script>', (tmp_path / "index.html").read_text(), re.DOTALL)[1]
+    assert [stage["kind"] for stage in json.loads(data)["stages"]] == ["classifier", "sweep"]
+
+
 def test_a_sweep_is_repeated_with_settings_that_its_run_has_noted(sweeping):
     def sweep(*words: str):
         return plan(load_chain(str(sweeping)), group(words), Path("W"))[-1].recipe
@@ -154,6 +160,7 @@ def test_a_sweep_is_repeated_with_settings_that_its_run_has_noted(sweeping):
     ("stages", "line"),
     [
         ('Stage("a", "classifier.py", sweeps=True)', "the stage 'a' sweeps, and takes no stage"),
+        ('Stage("trial", "classifier.py")', "a stage cannot be called 'trial'"),
         ('Stage("a", "irn.py", takes="b"), Stage("b", "classifier.py")', "takes 'b', which is not before it"),
         ('Stage("a", "irn.py"), Stage("b", "irn.py", takes="a", sweeps=True)', "a classifier, which a is not"),
     ],

@@ -48,7 +48,7 @@ def _stage(
     pages = [(text, results / file) for text, file in _PAGES.items()]
     return {
         "name": name,
-        "kind": steps[0].config.kind,
+        "kind": "sweep" if steps[0].action == "sweep" else steps[0].config.kind,
         "steps": [
             {
                 "action": step.action,

@@ -14,6 +14,9 @@ from pathlib import Path
 from ..config.recipes import get_from_recipe
 from ..machine.errors import UserError
 
+# Folders beside those of the stages.
+_TAKEN = ("replaced", "trial")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -59,6 +62,8 @@ class Chain:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two stages are called {twice[0]!r}")
         for stage in self.stages:
+            if stage.name in _TAKEN:
+                raise ValueError(f"a stage cannot be called {stage.name!r}, a folder of the chain's own")
             if stage.takes in names[names.index(stage.name) :]:
                 raise ValueError(f"the stage {stage.name!r} takes {stage.takes!r}, which is not before it")
             if stage.takes in [other.name for other in self.stages if other.sweeps]:

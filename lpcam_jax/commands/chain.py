@@ -101,6 +101,8 @@ def main(words: list[str]) -> None:
     if absent:
         raise UserError(f"{absent[0]}; nothing was begun.")
     with in_use(workdir, "chain", flag="--workdir"):
+        with suppress(OSError):  # what was the trial of another chain is one of its own now
+            (workdir / _MARK).unlink()
         _run(steps, progress, workdir)
     print(f"all steps are finished: open {workdir / 'index.html'}, which compares them.")
 
@@ -147,10 +149,7 @@ def _try(chain: Chain, flags: Sequence[Flag], steps: Sequence[Step], workdir: Pa
         watched[step.key] = watch(_command(step.words), preexec_fn=_end_with_parent)
         code = watched[step.key].code
         if code not in (0, *_STOPPED):
-            raise UserError(
-                f"the trial stops at {step.key}, which ended with code {code}: its last lines say why. "
-                "Nothing else was begun."
-            )
+            raise UserError(f"the trial stops at {step.key}, which {_end(code)} Nothing else was begun.")
         return code
 
     with in_use(workdir, "chain", flag="--workdir"):
@@ -158,7 +157,8 @@ def _try(chain: Chain, flags: Sequence[Flag], steps: Sequence[Step], workdir: Pa
         _run(tried, Progress(folder), folder, call)
         save_estimates(workdir, estimates(watched, tried, steps), steps)
     print(
-        f"\nEstimated from {PICTURES} pictures, on this machine as busy as it was ({folder} is the trial; delete it):"
+        f"\nEstimated from at most {PICTURES} pictures, on this machine as busy as it was "
+        f"({folder} is the trial; delete it):"
     )
 
 
@@ -224,11 +224,15 @@ def _run(steps: Sequence[Step], progress: Progress, workdir: Path, call: Callabl
             if code in _STOPPED:
                 raise KeyboardInterrupt
             if code:
-                raise UserError(
-                    f"the chain stops at {step.key}, which ended with code {code}: its last lines say why. "
-                    "The same command continues there."
-                )
+                raise UserError(f"the chain stops at {step.key}, which {_end(code)} The same command continues there.")
         write_chain_page(workdir, steps, progress)
+
+
+def _end(code: int) -> str:
+    """How a step ended that has failed."""
+    if code == -signal.SIGKILL:
+        return "was killed, as Linux does where memory is full."
+    return f"ended with code {code}: its last lines say why."
 
 
 def _call(words: Sequence[str]) -> int:
