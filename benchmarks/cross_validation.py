@@ -56,7 +56,13 @@ TITLES = {
     "LPCAM-A of LPCAM-T": "taught_spread",
 }
 # What limits it: taught by these, of all pictures, with the first seed.
-LIMITS = {"seeds": "taught by LPCAM's seeds, no CRF", "again": "taught twice", "truth": "taught by the true masks"}
+LIMITS = {
+    "seeds": "taught by LPCAM's seeds, no CRF",
+    "again": "taught twice",
+    "truth": "taught by the true masks",
+    "spread": "taught by LPCAM-A's seeds, no CRF",
+    "spread_again": "taught by LPCAM-A's seeds, twice",
+}
 
 
 class Picture(NamedTuple):
@@ -129,13 +135,15 @@ class Study:
     def taught(
         self, start: np.ndarray, by: np.ndarray, chosen: Sequence[int], seed: int, *, teacher: str
     ) -> np.ndarray:
-        """Directions that start from LPCAM's; the teacher is "truth", the "seeds" of `by`, or these after a "crf"."""
+        """Directions that start from LPCAM's; the teacher is "truth", the "seeds" of `by`, these after a "crf", or those
+        of LPCAM-A ("spread")."""
 
         def target(index: int) -> np.ndarray:
             if teacher == "truth":
                 return self.truth[index]
             one = self.pictures[index]
-            labels = cut(np.moveaxis(self.maps(by, index), -1, 0), self.config.inference.background)
+            maps = self.spread(by, index) if teacher == "spread" else self.maps(by, index)
+            labels = cut(np.moveaxis(maps, -1, 0), self.config.inference.background)
             if teacher == "crf":
                 labels = crf_labels(one.image, [labels], 1 + len(one.classes))[0]
             return target_of(np.append(0, 1 + one.classes)[labels], 1 + len(start), stride=self.stride)
@@ -259,16 +267,20 @@ def main() -> None:
 
     def limit(name: str) -> dict[str, np.ndarray]:
         whole = kept_of("all_0", everything, 0)
-        by = whole["taught_directions"] if name == "again" else whole["lpcam_directions"]
-        teacher = "crf" if name == "again" else name
-        taught = study.taught(whole["lpcam_directions"], by, everything, 0, teacher=teacher)
-        return {"taught": study.counts(partial(study.maps, taught))}
+        start = whole["lpcam_directions"]
+        if name == "again":
+            by, teacher = whole["taught_directions"], "crf"
+        elif name == "spread_again":
+            by, teacher = kept("spread", partial(limit, "spread"))["directions"], "spread"
+        else:
+            by, teacher = start, name
+        return learned(study.taught(start, by, everything, 0, teacher=teacher))
 
     seeds = range(arguments.seeds)
     cams = kept("cam", lambda: {"cam": study.counts(lambda index: study.pictures[index].cam)})["cam"]
     whole = [kept_of(f"all_{seed}", everything, seed) for seed in seeds]
     limits = {} if arguments.untaught else LIMITS
-    limits = {title: kept(name, partial(limit, name))["taught"] for name, title in limits.items()}
+    limits = {title: kept(name, partial(limit, name)) for name, title in limits.items()}
     folded = [
         [kept_of(f"fold_{seed}_{fold}", everything[folds != fold], seed) for fold in range(FOLDS)] for seed in seeds
     ]
@@ -279,7 +291,9 @@ def main() -> None:
     }
     report_held(held, study.class_names)
     rows = {"CAM": [cams]} | {title: [one[name] for one in whole] for title, name in titles.items()}
-    report_whole(rows | {title: [counts] for title, counts in limits.items()}, study.class_names)
+    for title, counts in limits.items():
+        rows |= {title: [counts["maps"]], f"{title}: LPCAM-A of it": [counts["spread"]]}
+    report_whole(rows, study.class_names)
 
 
 if __name__ == "__main__":
