@@ -135,8 +135,8 @@ class Study:
     def taught(
         self, start: np.ndarray, by: np.ndarray, chosen: Sequence[int], seed: int, *, teacher: str
     ) -> np.ndarray:
-        """Directions that start from LPCAM's; the teacher is "truth", the "seeds" of `by`, these after a "crf", or those
-        of LPCAM-A ("spread")."""
+        """Directions that start from LPCAM's; the teacher is "truth", the "seeds" of `by`, these after a "crf", or
+        LPCAM-A's ("spread")."""
 
         def target(index: int) -> np.ndarray:
             if teacher == "truth":

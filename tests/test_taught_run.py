@@ -1,6 +1,7 @@
 """A run with LPCAM-T: what it has more than another, and what it leaves as it is."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -61,6 +62,27 @@ def test_the_same_command_has_nothing_to_do(program, recipe, taught_run):
     assert finished.code == 0
     assert "teaching" not in finished.err
     assert (taught_run[0] / "prototypes.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("teachers", [["affinity"], ["crf", "affinity"]])
+def test_other_teachers_make_other_directions(program, recipe, taught_run, tmp_path, teachers):
+    workdir = shutil.copytree(taught_run[0], tmp_path / "run")
+    words = ("--workdir", workdir, "--prototypes.taught", 8, "--prototypes.teachers", *teachers)
+    finished = program("train.py", recipe, *words)
+    assert finished.code == 0, finished.err
+    rounds = re.findall(r"teaching: 100%", finished.err)
+    assert len(rounds) == len(teachers)
+    ours, before = (load_prototypes(Run.open(folder)) for folder in (workdir, taught_run[0]))
+    np.testing.assert_array_equal(ours.class_centres, before.class_centres)
+    np.testing.assert_allclose(np.linalg.norm(ours.taught, axis=1), 1, atol=1e-5)
+    assert np.abs(ours.taught - before.taught).max() > 1e-3
+
+
+def test_there_is_a_teacher(program, recipe, tmp_path):
+    words = ("--workdir", tmp_path / "run", "--prototypes.taught", 8, "--prototypes.teachers")
+    finished = program("train.py", recipe, *words)
+    assert finished.code == 2
+    assert "Traceback" not in finished.err
 
 
 def test_its_maps_stand_beside_the_others_and_seeds_are_cut_from_them(taught_maps, mapped):

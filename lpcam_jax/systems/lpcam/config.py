@@ -6,7 +6,9 @@ from typing import Annotated, ClassVar, Literal
 from ...backbones.config import BackboneConfig, ResNetConfig
 from ...config import common
 from ...config.common import Batches, RunConfig
-from ...config.numbers import MAY_CHANGE, Count, Factor, OptionalCount, PixelRange, Scales
+from ...config.numbers import MAY_CHANGE, Count, Factor, Limit, OptionalCount, PixelRange, Scales
+
+Teachers = Annotated[tuple[Literal["crf", "affinity"], ...], Limit(bool, "give at least one, crf or affinity")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,9 @@ class Clustering(common.Clustering):
     taught: OptionalCount = None
     """beyond the paper, LPCAM-T: number of pictures from whose refined seeds one direction per class is learned; bounds
     the memory. none: no LPCAM-T"""
+    teachers: Teachers = ("crf",)
+    """with taught: what refines the seeds that are learned from, of LPCAM, and of what was learned before: crf; or
+    affinity, which is LPCAM-A and needs no CRF. As many as rounds, as in crf affinity"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,13 @@
-"""The teaching stage after the prototypes: one direction per class is learned from CRF-refined seeds of some pictures.
+"""The teaching stage after the prototypes: one direction per class is learned from refined seeds of some pictures.
 
-features of all scales -> LPCAM -> seeds -> CRF -> `Lesson` -> `teach`
+features of all scales -> LPCAM -> seeds -> CRF, or LPCAM-A -> seeds -> `Lesson` -> `teach`
 
-The features of these pictures are in memory together, which limits their number.
+A further round refines the seeds of what was learned in the one before; learning begins at LPCAM's directions each
+time. The features of these pictures are in memory together, which limits their number.
 """
 
 from contextlib import suppress
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +18,10 @@ from tqdm import tqdm
 from ...clustering import unit
 from ...data.augment import resize_bicubic, shrunk_size
 from ...data.records import Record, RecordSource
+from ...inference.forward import mirrored_back, with_mirror_images
 from ...inference.plan import Outputs
 from ...machine.errors import UserError
-from ...prototype_activation import directions, lpcam
+from ...prototype_activation import directions, evidence
 from ...prototypes import Prototypes
 from ...refine.pictures import crf_labels, cut
 from ...results.folder import write_all
@@ -28,6 +31,7 @@ from ...training.state import inference_network, network_of
 from .config import LPCAMConfig
 from .maps import features_of_both, finished_maps
 from .network import Classifier
+from .spreading import guide, spread_over_picture
 from .teaching import Lesson, blank_lesson, teach
 
 _STEPS = 60
@@ -65,16 +69,19 @@ def teach_directions(
     lesson = blank_lesson(list(sizes.values()), config.inference.scales, **options)
     mebibytes = sum(leaf.nbytes for leaf in jax.tree.leaves(lesson)) / 2**20
     tqdm.write(f"teaching: {len(slots)} pictures, {mebibytes:,.0f} MiB of memory (--prototypes.taught)")
-    _fill(lesson, slots, config, state, start, source, stride=stride, devices=devices)
-    if not lesson.present.any():
-        raise UserError(unreadable)
-    with tqdm(total=_STEPS, desc="teaching", unit="step") as bar:
+    made = start
+    for teacher in config.prototypes.teachers:
+        _fill(lesson, slots, config, state, made, source, teacher=teacher, stride=stride, devices=devices)
+        if not lesson.present.any():
+            raise UserError(unreadable)
+        with tqdm(total=_STEPS, desc="teaching", unit="step") as bar:
 
-        def report(loss: float) -> None:
-            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update()
+            def report(loss: float, bar: tqdm = bar) -> None:
+                bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+                bar.update()
 
-        return teach(start, lesson, steps=_STEPS, seed=config.seed, report=report)
+            made = teach(start, lesson, steps=_STEPS, seed=config.seed, report=report)
+    return made
 
 
 def _fill(
@@ -82,20 +89,22 @@ def _fill(
     slots: dict[int, int],
     config: LPCAMConfig,
     state: TrainState,
-    start: np.ndarray,
+    made: np.ndarray,
     source: RecordSource,
     *,
+    teacher: Literal["crf", "affinity"],
     stride: int,
     devices: Mesh,
 ) -> None:
-    """Fill the slot of each picture with its features and the CRF-refined seed of LPCAM's directions."""
+    """Fill the slot of each picture with its features and the refined seed of these directions."""
     network = inference_network(config, state, len(source.class_names), devices=devices)
     results = network.run(
-        unit_features_and_maps,
+        unit_features_and_evidence,
         source,
         scales=config.inference.scales,
         batches=config.inference,
-        constants=[start],
+        constants=[made],
+        at_first=unit_features_evidence_and_guide if teacher == "affinity" else None,
         description="refined seeds",
         only=list(slots),
     )
@@ -103,29 +112,46 @@ def _fill(
 
     def write(index: int, record: Record, outputs: list[dict[str, np.ndarray]]) -> None:
         labels, size = np.flatnonzero(record.labels), shrunk_size(record.image.shape[:2], config.data.longest)
-        maps = finished_maps([scale["lpcam"][..., labels] for scale in outputs], size, stride=stride, epsilon=0.0)
-        refined = crf_labels(resize_bicubic(record.image, size), [cut(maps, background)], 1 + len(labels))[0]
-        target = target_of(np.append(0, 1 + labels)[refined], 1 + len(start), stride=stride)
-        lesson.write(slots[index], [scale["features"] for scale in outputs], record.labels > 0, target)
+        scales = [scale["evidence"][..., labels] for scale in outputs]
+        if teacher == "affinity":
+            refined = cut(spread_over_picture(scales, outputs[0], size), background)
+        else:
+            maps = finished_maps([np.maximum(one, 0) for one in scales], size, stride=stride, epsilon=0.0)
+            refined = crf_labels(resize_bicubic(record.image, size), [cut(maps, background)], 1 + len(labels))[0]
+        target = target_of(np.append(0, 1 + labels)[refined], 1 + len(made), stride=stride)
+        lesson.write(slots[index], [scale["unit"] for scale in outputs], record.labels > 0, target)
 
     write_all(results, write)
 
 
-def unit_features_and_maps(model: Classifier, pictures: jax.Array, sizes: jax.Array, start: jax.Array) -> Outputs:
-    """Features and LPCAM of padded pictures, with the features of their mirror images added.
+def unit_features_and_evidence(model: Classifier, pictures: jax.Array, sizes: jax.Array, made: jax.Array) -> Outputs:
+    """Features and evidence of padded pictures, with the features of their mirror images added.
 
     Args:
         model: the classifier.
         pictures: uint8 (b, h, w, 3), RGB, padded right and bottom.
         sizes: int32 (b, 2), valid rows and columns.
-        start: float32 (c, d), directions.
+        made: float32 (c, d), directions.
 
     Returns:
-        "features" float16 (b, h', w', d), of unit length; "lpcam" float32 (b, h', w', c).
+        "unit" float16 (b, h', w', d), of unit length; "evidence" float32 (b, h', w', c).
     """
     straight, mirrored, _ = features_of_both(model, pictures, sizes)
-    summed = straight + mirrored
-    return {"features": unit(summed).astype(jnp.float16), "lpcam": lpcam(summed, start)}
+    return _of_summed(straight + mirrored, made)
+
+
+def unit_features_evidence_and_guide(
+    model: Classifier, pictures: jax.Array, sizes: jax.Array, made: jax.Array
+) -> Outputs:
+    """`unit_features_and_evidence`, and what evidence spreads along (`spreading.guide`)."""
+    images, extents = with_mirror_images(model, pictures, sizes)
+    stages = model.backbone(images, extents)
+    straight, mirrored = mirrored_back(stages[-1].astype(jnp.float32), model.grid_sizes(extents))
+    return _of_summed(straight + mirrored, made) | guide(model.backbone, stages, extents, pictures)
+
+
+def _of_summed(features: jax.Array, made: jax.Array) -> Outputs:
+    return {"unit": unit(features).astype(jnp.float16), "evidence": evidence(features, made)}
 
 
 def choose_pictures(labels: np.ndarray, count: int, *, seed: int) -> list[int]:
