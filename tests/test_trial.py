@@ -11,17 +11,8 @@ from test_commands import assert_one_line_error
 from lpcam_jax.chain.flags import group
 from lpcam_jax.chain.plan import plan
 from lpcam_jax.chain.recipe import load_chain
-from lpcam_jax.chain.trial import (
-    PICTURES,
-    Bar,
-    Estimate,
-    Watched,
-    estimates,
-    save_estimates,
-    saved_estimates,
-    small,
-    watch,
-)
+from lpcam_jax.chain.trial import PICTURES, Estimate, estimates, save_estimates, saved_estimates, small
+from lpcam_jax.chain.watched import Bar, Watched, watch
 
 # Bars of a second or two, one of which waits before its first picture, as if it compiled.
 BARS = """

@@ -32,7 +32,8 @@ from ..chain.page import write_chain_page
 from ..chain.plan import Step, plan
 from ..chain.progress import Progress, Verdict
 from ..chain.recipe import Chain, load_chain
-from ..chain.trial import PICTURES, Estimate, estimates, save_estimates, saved_estimates, small, watch
+from ..chain.trial import PICTURES, Estimate, estimates, save_estimates, saved_estimates, small
+from ..chain.watched import watch
 from ..config.command_line import parse_flags
 from ..config.recipes import parse_with_recipe, value_of_flag
 from ..machine.errors import UserError
