@@ -314,7 +314,6 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_addoption(parser):
     parser.addoption("--on-cpu", action="store_true", help="run the tests of accelerators without one, to try them")
-    parser.addoption("--all-rows", action="store_true", help="begin all rows of the paper, not one of every system")
     parser.addoption("--heatmaps", help="a folder of infer.py to look at in the browser, instead of the tests' own")
     parser.addoption("--screenshots", help="a folder for pictures of what the browser shows")
     parser.addoption(

@@ -40,22 +40,15 @@ def small(chain: Chain) -> list[str]:
     return words
 
 
-# Rows with a stage of every system; COCO's differ in the data set.
-ROWS = {
-    "voc12": ("irn_lpcam_upernet", "amn_lpcam_irn_deeplabv2", "mctformer_lpcam_psa_deeplab_wrn38", "edam", "figure5"),
-    "coco14": ("irn_lpcam",),
-}
 ARCHIVES = {"voc12": tiny.voc_archives, "coco14": tiny.coco_archives_with_val}
 
 
 @pytest.mark.rest
 @pytest.mark.minutes
-@pytest.mark.parametrize("data", ROWS)
-def test_rows_of_the_paper_from_archives_to_numbers(program, monkeypatch, tmp_path, data, pytestconfig):
-    """One row of every system; with --all-rows each of them."""
+@pytest.mark.parametrize("data", ARCHIVES)
+def test_rows_of_the_paper_from_archives_to_numbers(program, monkeypatch, tmp_path, data):
+    """Every stage of every row."""
     chain = Chain(stages_of(data))
-    if not pytestconfig.getoption("--all-rows"):
-        chain = chain.only(ROWS[data])
 
     def call(words) -> int:
         finished = program("lpcam_jax.__main__", *words)
@@ -81,7 +74,7 @@ def test_rows_of_the_paper_from_archives_to_numbers(program, monkeypatch, tmp_pa
     assert "all steps are finished" in finished.out
     for entry in ENTRIES:
         for stage, ours in zip(entry.stages, found(entry, workdir), strict=True):
-            if entry.data == data and stage in chain.names() and not entry.saliency:
+            if entry.data == data and not entry.saliency:
                 assert ours is not None, f"{entry.system}, {entry.what}: {stage} has no number"
     if data == "voc12":
         assert all(errors(method, workdir) for method in TABLE_1)
