@@ -14,6 +14,7 @@ from lpcam_jax.config import check_numbers, numbers, registry
 from lpcam_jax.config.numbers import Limit
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.edam.config import EDAMHead
+from lpcam_jax.systems.lpcam.config import Teachers
 
 
 def limit_of(hint: Any) -> Limit:
@@ -34,6 +35,7 @@ LIMITS = {
         "give at least one scale, each above 0",
         [(1.0,), (0.5, 2.0)],
     ),
+    limit_of(Teachers): ([((), ":")], "give at least one, crf or affinity", [("crf",), ("crf", "affinity")]),
     limit_of(numbers.PixelRange): (
         [((80, 64), " 80 64:"), ((0, 8), " 0 8:")],
         "give the smallest and the largest, at least 1",

@@ -55,7 +55,7 @@ def watch(command: Sequence[str], **options: Any) -> Watched:
         command: as for `subprocess.Popen`.
         options: more of its arguments.
     """
-    began, seen, decoder = time.monotonic(), _Bars(), codecs.getincrementaldecoder("utf-8")("replace")
+    began, seen, decoder = time.monotonic(), ProgressBars(), codecs.getincrementaldecoder("utf-8")("replace")
     environment = {**os.environ, "TQDM_MININTERVAL": "0"}  # so that all that is done is seen when it is
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, **options) as process:
         try:
@@ -73,8 +73,8 @@ def watch(command: Sequence[str], **options: Any) -> Watched:
     return Watched(process.returncode, time.monotonic() - began, memory, seen.ended())
 
 
-class _Bars:
-    """The progress bars in what a command says."""
+class ProgressBars:
+    """The progress bars in what a command says, told as it arrives."""
 
     def __init__(self) -> None:
         self._rest = ""
