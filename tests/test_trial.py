@@ -5,7 +5,7 @@ import re
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from conftest import HANGS, REPOSITORY
 from test_commands import assert_one_line_error
 
 from lpcam_jax.chain.flags import group
@@ -134,16 +134,17 @@ def test_a_trial_is_of_few_pictures_and_few_steps(chain, tmp_path):
 
 @pytest.mark.rest
 @pytest.mark.minutes
-def test_a_trial_says_what_the_chain_will_take(program, chain, tmp_path):
+def test_a_trial_says_what_the_chain_will_take(start_program, program, chain, tmp_path):
     words = ("chain", chain, "--workdir", tmp_path / "W", "--only", "classifier")
-    tried = program("lpcam_jax.__main__", *words, "--trial")
-    assert tried.code == 0, tried.err
+    process = start_program("-m", "lpcam_jax", *words, "--trial")
+    out, err = process.communicate(timeout=HANGS)
+    assert process.returncode == 0, err
     assert sorted(path.name for path in (tmp_path / "W").iterdir() if path.suffix != ".lock") == ["trial", "trial.json"]
     shown = program("lpcam_jax.__main__", *words, "--dry-run").out
     for key in ("classifier/train", "classifier/apply"):
         line = rf"{key}  to do, about \d:\d\d:\d\d, \d\.\d GB of memory"
         assert re.search(line, shown)
-        assert re.search(line, tried.out)
+        assert re.search(line, out)
     assert re.search(r"in all +about \d:\d\d:\d\d", shown)
     metrics = json.loads((tmp_path / "W" / "trial" / "classifier" / "results" / "metrics.json").read_text())
     assert metrics["pictures"] == PICTURES
