@@ -8,11 +8,13 @@ Enlarging adds no detail, so what differs is how large objects are to the networ
 import argparse
 import dataclasses
 import time
+from functools import partial
 
 import numpy as np
 
-from lpcam_jax.data.augment import resize_bicubic, resize_mask
-from lpcam_jax.data.records import Record, RecordSource, Subset
+from lpcam_jax.data.augment import scaled_size
+from lpcam_jax.data.records import RecordSource, Subset
+from lpcam_jax.data.resized import Resized
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine import devices as machine
 from lpcam_jax.machine.errors import UserError
@@ -23,26 +25,6 @@ from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import inference_network, network_of, trained_state
 
 METHODS = {"cam": "CAM", "lpcam": "LPCAM"}
-
-
-class Enlarged:
-    """The records of a source, each side times a factor."""
-
-    def __init__(self, source: RecordSource, factor: int):
-        self._source, self._factor = source, factor
-        self.class_names, self.ids, self.labels = source.class_names, source.ids, source.labels
-        self.has_masks = source.has_masks
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Record:
-        record, size = self._source[index], self.size(index)
-        return record._replace(image=resize_bicubic(record.image, size), mask=resize_mask(record.mask, size))
-
-    def size(self, index: int) -> tuple[int, int]:
-        """(H, W)."""
-        return tuple(self._factor * length for length in self._source.size(index))
 
 
 def main() -> None:
@@ -58,7 +40,7 @@ def main() -> None:
     data = dataclasses.replace(run.config.data, root=arguments.root or run.config.data.root)
     source = seed_source(dataclasses.replace(run.config, data=data))
     source = Subset(source, range(0, len(source), arguments.every))
-    longest, large = run.config.data.longest, Enlarged(source, arguments.factor)
+    longest, large = run.config.data.longest, Resized(source, partial(scaled_size, scale=arguments.factor))
     rows = {
         "as they are": (source, None),
         f"{arguments.factor} times as large, shrunk to {longest} pixels": (large, longest),

@@ -83,6 +83,12 @@ def opened(tmp_path):
     return open_run
 
 
+def test_a_run_that_does_not_say_so_has_shrunk_no_picture(opened):
+    assert opened(CLASSIFIER).config.data.longest is None
+    assert opened(CLASSIFIER | {"data": DATA | {"longest": 640}}).config.data.longest == 640
+    assert LPCAMConfig().data.longest == 640
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_former_config_opens_as_its_kind(opened, kind):
     values, config, model = KINDS[kind]

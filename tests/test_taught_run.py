@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from test_commands import assert_one_line_error
 from test_prototype_page import embedded
 
 import lpcam_jax
@@ -83,6 +84,10 @@ def test_there_is_a_teacher(program, recipe, tmp_path):
     finished = program("train.py", recipe, *words)
     assert finished.code == 2
     assert "Traceback" not in finished.err
+    finished = program("train.py", recipe, "--workdir", tmp_path / "run", "--prototypes.teachers", "affinity")
+    assert_one_line_error(
+        finished, "--prototypes.teachers affinity is for LPCAM-T; ask for it with --prototypes.taught"
+    )
 
 
 def test_its_maps_stand_beside_the_others_and_seeds_are_cut_from_them(taught_maps, mapped):

@@ -32,9 +32,9 @@ class Arguments:
     """Which numbers, and where ours are."""
 
     table: Literal[1, 2, 3, 4] | None = None
-    """number of the paper's table; none: all"""
+    """number of the paper's table"""
     figure: Literal[5] | None = None
-    """number of the paper's figure; none: none, or with all tables all"""
+    """number of the paper's figure; without --table and --figure, all are printed"""
     data: Literal["voc12", "coco14"] | None = None
     """data set; none: both"""
     results: str = ""

@@ -47,6 +47,7 @@ def read_config(directory: str | Path) -> tuple[Any, tuple[str, ...]]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         system = load_system(values.get("kind", DEFAULT))
+        values["config"]["data"].setdefault("longest", None)  # runs that do not say it have shrunk no picture
         return from_json(values["config"], system.config), tuple(values["class_names"])
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{directory} holds no run (no config.json); train.py --workdir makes one.") from None

@@ -140,7 +140,7 @@ def plan_batches(
     started = {place[:2] for of_picture in places.values() for place in of_picture}
     pixels = sum(math.prod(shape) for index in places for shape in shapes[index])
     computed = sum(batch_sizes[key] * math.prod(key.bucket) for key, _ in started)
-    longest = [step.longest for step in passes if step.fit is None]
+    longest = {step.longest for step in passes if step.fit is None}
     shrunk = sum(any(shrunk_size(sizes[index], most) != sizes[index] for most in longest) for index in places)
     return BatchPlan(places, batch_sizes, items, 1 - pixels / max(computed, 1), shrunk)
 

@@ -129,8 +129,8 @@ def on_picture(walked: Array, size: tuple[int, int]) -> Array:
 
     Args:
         walked: float (*b, h, w, n), from `random_walk`, without padding.
-        size: (H, W) of the picture; if it exceeds (4 h, 4 w), because the backbone's pool dropped the last pixels, the
-            maps are stretched.
+        size: (H, W) of the picture; if it exceeds (4 h, 4 w), because the backbone's pool dropped the last pixels, or
+            because the network saw a smaller picture, the maps are stretched.
 
     Returns:
         float (*b, H, W, n), at most 1; zeros if nothing is above zero, never NaN. NumPy in, NumPy out.

@@ -19,14 +19,15 @@ def model_protocol(run: Run, state: TrainState, *arrays: Any, **entries: Any) ->
         entries: further entries for this kind of results.
 
     Returns:
-        {"version", "model", "step", "class_names", "longest", **entries}; "model" is a fingerprint of state and arrays.
+        {"version", "model", "step", "class_names", **entries}; "model" is a fingerprint of state and arrays. And
+        "longest", where pictures are shrunk for the network.
     """
     return {
         "version": __version__,
         "model": fingerprint((state.parameters, state.batch_stats, *arrays)),
         "step": int(state.step),
         "class_names": list(run.class_names),
-        "longest": run.config.data.longest,
+        **({} if (longest := run.config.data.longest) is None else {"longest": longest}),
         **entries,
     }
 

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 
 from ...data.records import RecordSource
-from ...data.shrunk import Shrunk
+from ...data.resized import shrunk
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, note_untrained_reach, steps_of, train
 from ...training.optimizers import Group, backbone_groups, grouped
@@ -40,7 +40,7 @@ def train_amn(job: Job, pictures: RecordSource) -> TrainState:
     note_untrained_reach(max(network.rates) * network.backbone.strides[-1], crop=training.crop)
     [[grid, _]] = network.grid_sizes(np.int32([[training.crop] * 2])).tolist()
     plan = Plan(
-        Shrunk(pictures, config.data.longest),
+        shrunk(pictures, config.data.longest),
         sure_crops(training.crop, training.scale_range, grid=grid),
         amn_loss(training),
         amn_optimizer(training, network),

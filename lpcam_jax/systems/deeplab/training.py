@@ -12,7 +12,7 @@ from ...data.augment import random_scale, random_window, scaled_alike
 from ...data.masks import IGNORE
 from ...data.pipeline import Augmentation
 from ...data.records import Record, RecordSource
-from ...data.shrunk import Shrunk
+from ...data.resized import shrunk
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, note_untrained_reach, train
 from ...training.optimizers import FROZEN, Group, Path, backbone_groups, grouped, is_in_norm, poly
@@ -43,7 +43,7 @@ def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSourc
     network = network_of(config, len(job.run.class_names))
     note_untrained_reach(max(network.rates) * network.backbone.strides[-1], crop=training.crop)
     plan = Plan(
-        Shrunk(pictures, config.data.longest),
+        shrunk(pictures, config.data.longest),
         masked_crops(training),
         segmentation_loss(train_backbone=training.batch_norm == "train"),
         segmentation_optimizer(training, network),

@@ -7,7 +7,7 @@ import jax
 import optax
 
 from ...data.records import RecordSource
-from ...data.shrunk import Shrunk
+from ...data.resized import shrunk
 from ...machine.errors import UserError
 from ...refine.paths import search_paths
 from ...training.checkpoints import TrainState
@@ -43,7 +43,7 @@ def train_irn(job: Job, pictures: RecordSource) -> TrainState:
         )
     steps = steps_of(training, len(pictures))
     plan = Plan(
-        Shrunk(pictures, job.run.config.data.longest),
+        shrunk(pictures, job.run.config.data.longest),
         sure_crops(training.crop, training.scale_range, grid=training.crop // STRIDE),
         irn_loss(training, classes=len(job.run.class_names)),
         irn_optimizer(training, steps=steps),

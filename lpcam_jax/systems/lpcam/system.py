@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...data.records import RecordSource
+from ...machine.errors import UserError
 from ...training.run import Job, Run
 from ..base import HeatMapFlags, HeatMapSystem, Metrics, Preparation, Program
-from .config import LPCAMConfig, LPCAMInference
+from .config import Clustering, LPCAMConfig, LPCAMInference
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -42,6 +43,11 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
         from .clustering_stage import make_prototypes
         from .training import train_classifier
 
+        if config.prototypes.taught is None and config.prototypes.teachers != Clustering.teachers:
+            raise UserError(
+                f"--prototypes.teachers {' '.join(config.prototypes.teachers)} is for LPCAM-T; ask for it with "
+                "--prototypes.taught, the number of pictures to learn from."
+            )
         seeds, work = with_labels(seed_source(config), config.data.seeds), {}
         if CLASSIFIER in stages:
             pictures, validation = training_sources(config)

@@ -55,11 +55,16 @@ class ScoredPictures:
     def __getitem__(self, index: int) -> ScoredPicture:
         record = self._source[index]
         (_, scores), _ = self._scores.read(record.id, classes=len(self.class_names))
-        size = shrunk_size(record.image.shape[:2], self._longest)
-        both = np.stack([scores[name] for name in CRF_NAMES])
-        if size != record.image.shape[:2]:
-            both = np.moveaxis(resize_bilinear(np.moveaxis(both, 1, -1), size), -1, 1)
-        return ScoredPicture(resize_bicubic(record.image, size), both)
+        both = shrunk_maps(np.stack([scores[name] for name in CRF_NAMES]), self._longest)
+        return ScoredPicture(resize_bicubic(record.image, both.shape[-2:]), both)
+
+
+def shrunk_maps(maps: np.ndarray, longest: int | None) -> np.ndarray:
+    """Maps of the size at which the network sees their picture: float (*b, n, H, W) -> (*b, n, H', W')."""
+    size = shrunk_size(maps.shape[-2:], longest)
+    if size == maps.shape[-2:]:
+        return maps
+    return np.moveaxis(resize_bilinear(np.moveaxis(maps, -3, -1), size), -1, -3)
 
 
 def score_pictures(run: Run, pictures: RecordSource) -> ScoredPictures:

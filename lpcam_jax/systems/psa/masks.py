@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ...class_activation import resize_bilinear
-from ...data.augment import resize_mask, shrunk_size
+from ...data.augment import resize_mask
 from ...data.records import Record, RecordSource
 from ...inference.forward import as_they_are
 from ...inference.passes import finish_each
@@ -26,6 +25,7 @@ from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import inference_network, network_of
 from ..protocol import model_protocol, precision_of
+from .labels import shrunk_maps
 from .network import AffinityNet
 
 
@@ -70,12 +70,7 @@ def make_pseudo_masks(
 
     def write(_: int, record: Record, features: np.ndarray) -> None:
         mapped, before = heatmaps.read_for(record, method, classes=classes)
-        size = shrunk_size(before.shape[1:], run.config.data.longest)
-        small = (
-            before
-            if size == before.shape[1:]
-            else np.moveaxis(resize_bilinear(np.moveaxis(before, 0, -1), size), -1, 0)
-        )
+        small = shrunk_maps(before, run.config.data.longest)
         mask = similar_labels(small, features, stride=stride, background=inference.background, **walk)
         folder.write(record, with_class_values(resize_mask(mask, before.shape[1:]), mapped))
 
