@@ -1,4 +1,4 @@
-"""What refinement makes of seeds: the CRF, EDAM's rule and affinity networks, for CAM, LPCAM and any other maps.
+"""What refinement makes of seeds: CRF, PAR, EDAM's rule and affinity networks, for CAM, LPCAM and any other maps.
 
     python -m benchmarks.pseudo_masks configs/voc_animals_irn.py --ckpt runs/voc_animals --maps heatmaps/ \
         --workdir runs/refined -- --data.root DIR --model.weights thin_resnet50.npz
@@ -7,10 +7,11 @@
 
 heatmaps/ is what infer.py made of labelled pictures with masks, --ckpt the classifier behind it; a method's maps are
 those of the first folder that has them. Seeds are cut at the threshold that is best on these pictures, and so are the
-maps after IRN's random walk; psa's begins at that of the seeds. The CRF starts from seeds at that threshold, and from
-larger ones at 0.6 of it, as it shrinks them, and the better counts; EDAM's rule, with --saliency, has none. A network
-is trained for each method and recipe, IRNet from labels that two thresholds around the seed's agree on (--sure). What
-follows -- goes to train.py. Prints Markdown for RESULTS.md; a stopped comparison goes on.
+maps after IRN's random walk; PAR's maps are cut at, and psa's walk begins at, that of the seeds. The CRF starts from
+seeds at that threshold, and from larger ones at 0.6 of it, as it shrinks them, and the better counts; EDAM's rule, with
+--saliency, has none. A network is trained for each method and recipe, IRNet from labels that two thresholds around the
+seed's agree on (--sure). What follows -- goes to train.py. Prints Markdown for RESULTS.md; a stopped comparison goes
+on.
 """
 
 import argparse
@@ -78,17 +79,20 @@ def maps_of(method: str, folders: list[str]) -> tuple[str, dict]:
 
 
 def refined(method: str, maps: str | Path, seed: dict, workdir: Path, how: Refinement) -> dict[str, dict]:
-    """The scores of a method's seeds, of these after the CRF, and of its maps after every network's random walk."""
+    """The scores of a method's seeds, of these after CRF and PAR, and of its maps after every network's random walk."""
 
-    def made(step: str, flag: str, value: float | str) -> dict:
-        out = workdir / (f"{method}_{step}" + (f"_{value:g}" if step == "crf" else ""))
-        words = ("--maps", maps, "--out", out, "--method", method, "--pages", "none", flag, value)
-        run("-m", "lpcam_jax", "refine", "--ckpt", how.ckpt, *words)
+    def made(name: str, *words: float | str) -> dict:
+        out = workdir / f"{method}_{name}"
+        options = ("--maps", maps, "--out", out, "--method", method, "--pages", "none", *words)
+        run("-m", "lpcam_jax", "refine", "--ckpt", how.ckpt, *options)
         return json.loads((out / "metrics.json").read_text())["scores"]
 
-    sizes = (seed["threshold"], round(LARGER * seed["threshold"], 2))
-    by_crf = [made("crf", "--background", size) | {"threshold": size} for size in sizes]
-    row = {"seed": seed, "CRF": max(by_crf, key=lambda one: one["miou"])}
+    def cut_at(size: float, refine: str) -> dict:
+        return made(f"{refine}_{size:g}", "--refine", refine, "--background", size) | {"threshold": size}
+
+    size = seed["threshold"]
+    by_crf = [cut_at(one, "crf") for one in (size, round(LARGER * size, 2))]
+    row = {"seed": seed, "CRF": max(by_crf, key=lambda one: one["miou"]), "PAR": cut_at(size, "par")}
     if how.saliency:
         row["CRF and saliency"] = made("saliency", "--saliency", how.saliency)
     for recipe in how.recipes:
@@ -121,7 +125,7 @@ def report(rows: dict[str, dict[str, dict]], pictures: int, classes: list[str]) 
     steps = {step: title(step) for step in next(iter(rows.values()))}  # a network's kind -> its name
     print(f"\n| mIoU of {pictures} pictures | {' | '.join(steps.values())} |\n|{'---|' * (1 + len(steps))}")
     for method, row in rows.items():
-        cells = [f"{100 * one['miou']:.1f}" + cut_at(one) for one in row.values()]
+        cells = [f"{100 * one['miou']:.1f}" + in_words(one) for one in row.values()]
         print(f"| {title(method)} | {' | '.join(cells)} |")
     print(f"\n| IoU | {' | '.join(classes)} | FP | FN |\n|{'---|' * (3 + len(classes))}")
     for method, row in rows.items():
@@ -132,7 +136,7 @@ def report(rows: dict[str, dict[str, dict]], pictures: int, classes: list[str]) 
     print("no CRF after a random walk.")
 
 
-def cut_at(score: dict) -> str:
+def in_words(score: dict) -> str:
     """The threshold of a score, in words; EDAM's rule has none."""
     return f" (threshold {score['threshold']:g})" if "threshold" in score else ""
 

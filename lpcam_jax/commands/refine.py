@@ -1,7 +1,8 @@
-"""Pseudo masks from a folder of heat maps of any method: refined by a CRF, by CRF and saliency, or unrefined seeds.
+"""Pseudo masks from a folder of heat maps of any method: by a CRF, by PAR, by CRF and saliency, or unrefined.
 
     python -m lpcam_jax refine --ckpt runs/demo --maps heatmaps/ --out pseudo_masks_crf/
     python -m lpcam_jax refine --ckpt runs/demo --maps heatmaps/ --method cam --background 0.2 --out pseudo_masks_cam/
+    python -m lpcam_jax refine --ckpt runs/demo --maps heatmaps/ --refine par --out pseudo_masks_par/
     python -m lpcam_jax refine --images my/ --maps heatmaps_mine/ --out pseudo_masks_mine/
 
 Needs no training. The labels of a picture are the classes of its maps; pseudo masks are scored if there are true masks.
@@ -9,7 +10,6 @@ For IRN's random walk, use `infer.py --ckpt RUN --maps DIR` with a run of IRNet.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ..config.command_line import parse_flags
 from ..data.pictures import Pictures, find_pictures
@@ -18,6 +18,7 @@ from ..data.sources import first, pictures_of
 from ..machine import devices
 from ..machine.errors import UserError
 from ..machine.locks import in_use
+from ..refine import Refine
 from ..results.masks import describe
 from ..results.predictions import open_method, read_protocol
 from ..results.refined_masks import refine_maps
@@ -46,8 +47,9 @@ class Arguments:
     """use only the first LIMIT pictures"""
     pages: Pages = "sample"
     """which pictures have overlays and a place in the gallery, index.html: sample, at most 2,000; all; or none"""
-    refine: Literal["crf", "none"] = "crf"
-    """crf: a dense CRF aligns the seeds with the edges of the picture; none: the unrefined seeds"""
+    refine: Refine = "crf"
+    """crf: a dense CRF aligns the seeds with the edges of the picture; par: seeds of maps averaged over pixels that are
+    near and of a similar colour (pixel-adaptive refinement), in less time; none: the unrefined seeds"""
     method: str = ""
     """method of the maps: cam, lpcam_f, lpcam, taught (LPCAM-T), affinity (LPCAM-A), amn, or the name of another array;
     empty: the last in each file"""

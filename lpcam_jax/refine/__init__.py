@@ -1,1 +1,5 @@
-"""From heat maps to pseudo masks: dense CRF, random walks among similar pixels, saliency."""
+"""From heat maps to pseudo masks: dense CRF, pixel-adaptive refinement, random walks among similar pixels, saliency."""
+
+from typing import Literal
+
+Refine = Literal["crf", "par", "none"]

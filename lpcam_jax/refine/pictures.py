@@ -7,7 +7,7 @@ at a half of their size, a third, and so on, to bound the memory.
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from ..data.augment import resize_bicubic, resize_mask
 from ..data.records import Record, RecordSource
 from ..machine.devices import finishing
 from ..seeds import ir_labels, seed_mask
+from . import Refine
 from .crf import CRF, CRFS, label_unary, mean_field, softmax_unary
+from .pixel_adaptive import pixel_adaptive
 from .random_walk import STRIDE, on_picture, random_walk
 from .saliency import background_scores, saliency_mask
 from .saliency_maps import SaliencyMaps
@@ -30,12 +32,12 @@ class Refinement(NamedTuple):
     """A training-free refinement of seeds to pseudo masks; its truth value is whether it changes the seeds.
 
     Attributes:
-        refine: "crf": seeds refined by a CRF; "none": unrefined seeds.
+        refine: "crf": seeds refined by a CRF; "par": seeds of maps refined by `adapted_maps`; "none": unrefined seeds.
         background: seed threshold.
         salient: saliency maps for EDAM's rule, which has no threshold (only with "crf"); None: no saliency.
     """
 
-    refine: Literal["crf", "none"]
+    refine: Refine
     background: float
     salient: SaliencyMaps | None = None
 
@@ -64,6 +66,8 @@ class Refinement(NamedTuple):
         """
         if self.salient:
             return salient_labels(record.image, maps, self.salient.read(record.id, maps.shape[1:]))
+        if self.refine == "par":
+            return cut(adapted_maps(record.image, maps), self.background)
         seed = cut(maps, self.background)
         return crf_labels(record.image, [seed], 1 + len(maps))[0] if self else seed
 
@@ -177,6 +181,31 @@ def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) ->
     unary = softmax_unary(background_scores(resize_bilinear(channels_last, small)))
     scores = _mean_field(resize_bicubic(image, small), np.asarray(unary)[None], CRFS["edam"])[0]
     return np.asarray(saliency_mask(resize_bilinear(scores, size), saliency)).astype(np.uint8)
+
+
+def adapted_maps(image: np.ndarray, maps: np.ndarray, *, steps: int = 10) -> np.ndarray:
+    """Heat maps averaged over neighbours of a similar colour, at half the picture's resolution (`pixel_adaptive`).
+
+    Args:
+        image: uint8 (H, W, 3).
+        maps: float (n, H, W), in [0, 1].
+        steps: how often.
+
+    Returns:
+        float32 (n, H, W), in [0, 1].
+
+    Source: AFA, which refines at half the resolution, too; there maps have a background beside them, here a threshold.
+    """
+    (count, *size) = maps.shape
+    if not count:
+        return maps
+    small = tuple(-(-length // 2) for length in _bounded(size))
+    low = resize_bilinear(np.moveaxis(maps.astype(np.float32, copy=False), 0, -1), small)
+    canvas = _padded_size(small, _GRID)
+    arguments = _padded(resize_bicubic(image, small), canvas), _padded(low, canvas, labels=_power_of_two(count))
+    with finishing():
+        adapted = np.asarray(pixel_adaptive(*arguments, steps=steps, size=np.int32(small)))
+    return np.moveaxis(resize_bilinear(adapted[: small[0], : small[1], :count], tuple(size)), -1, 0)
 
 
 def walked_maps(

@@ -166,6 +166,6 @@ def pseudo_mask_line(metrics: dict[str, Any]) -> Iterator[str]:
     if "pseudo_masks" in metrics:
         protocol = metrics["protocol"]
         cut_at = "" if protocol["saliency"] else f" at {protocol['background']:g}"
-        how = "CRF and saliency" if protocol["saliency"] else "CRF"
+        how = "CRF and saliency" if protocol["saliency"] else protocol["refine"].upper()
         miou = 100 * metrics["pseudo_masks"]["miou"]
         yield f"mIoU of the pseudo masks, {title(list(metrics['scores'])[-1])}{cut_at} and {how}: {miou:.1f}"

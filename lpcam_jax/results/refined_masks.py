@@ -52,7 +52,7 @@ def refine_maps(
         "maps": read_protocol(heatmaps) or Path(maps).name,
         "method": method,
         "background": None if refinement.salient else refinement.background,
-        "crf": bool(refinement),
+        "crf": refinement.refine == "crf",
         **refinement.protocol,
     }
     folder = MaskResults(out, protocol, title="Pseudo masks", caption="pseudo mask", pages=pages)

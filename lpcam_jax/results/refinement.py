@@ -1,19 +1,19 @@
 """The refinement that command-line flags describe."""
 
 from pathlib import Path
-from typing import Literal
 
 from ..data.pictures import shown
 from ..machine.errors import UserError
+from ..refine import Refine
 from ..refine.pictures import Refinement
 from ..refine.saliency_maps import SaliencyFolder, SaliencyMaps
 
 
-def refinement(refine: Literal["crf", "none"], *, background: float, out: str | Path, saliency: str = "") -> Refinement:
+def refinement(refine: Refine, *, background: float, out: str | Path, saliency: str = "") -> Refinement:
     """Make the refinement; nothing is written yet.
 
     Args:
-        refine: "crf" or "none".
+        refine: "crf", "par" or "none".
         background: seed threshold.
         out: output folder; the maps that are made are kept in its saliency/.
         saliency: folder of saliency maps, or file of a U2-Net that makes them, only with "crf"; empty: none.

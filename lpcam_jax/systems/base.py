@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, T
 
 from ..data.records import RecordSource
 from ..machine.errors import UserError
+from ..refine import Refine
 from ..results.shown import Pages
 from ..training.run import Job, Run
 
@@ -53,8 +54,10 @@ class InferFlags:
 class HeatMapFlags(InferFlags):
     """The flags of infer.py of all systems that make heat maps."""
 
-    refine: Literal["crf", "none"] = "crf"
-    """crf: also write pseudo masks, the seeds aligned with the edges of the picture by a dense CRF; none: seeds only"""
+    refine: Refine = "crf"
+    """crf: also write pseudo masks, the seeds aligned with the edges of the picture by a dense CRF; par: those of maps
+    averaged over pixels that are near and of a similar colour (pixel-adaptive refinement), in less time; none: seeds
+    only"""
     saliency: str = ""
     """with crf: pseudo masks follow EDAM's rule, from maps, CRF and saliency: a folder of 8-bit saliency maps, ID.png,
     or a file of U2-Net's weights, such as u2netp.onnx, which makes them, into saliency/ of the output folder"""
