@@ -1,12 +1,13 @@
-"""Time and memory of IRN's random walk and of the CRF, on pictures of 256 to 1024 pixels.
+"""Time and memory of IRN's random walk, of the CRF and of PAR, on pictures of 256 to 1024 pixels.
 
     python -m benchmarks.refinement_cost --picture photograph.jpg
 
 Each size in a process of its own: seconds of the median after compilation, and by how much its peak memory (ru_maxrss)
 grows, compilation included. The walk: random maps of three classes and random edges at stride 4; beside it the dense
 matrix, as IRN has it, T squared eight times, at 256 pixels; beyond, the memory of the two matrices that squaring needs.
-The CRF: three labels, IRN's parameters, on the picture resized; without one, on a drawn scene. Prints Markdown for
-RESULTS.md and draws docs/refinement_cost.png.
+The CRF: three labels, IRN's parameters, on the picture resized; without one, on a drawn scene. PAR: random maps of
+three classes on that picture, as `--refine par` does it, at half its size. Prints Markdown for RESULTS.md and draws
+docs/refinement_cost.png.
 """
 
 import argparse
@@ -27,20 +28,21 @@ PLOT = Path(__file__).parents[1] / "docs" / "refinement_cost.png"
 def main() -> None:
     """Start a process for each size and kind, print the table, draw it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--picture", default="", help="a photograph for the CRF")
+    parser.add_argument("--picture", default="", help="a photograph for CRF and PAR")
     parser.add_argument("--one", nargs=2, metavar=("KIND", "SIZE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(*measure(arguments.one[0], int(arguments.one[1]), arguments.picture))
         return
-    costs = {kind: [in_a_process(kind, size) for size in SIZES] for kind in ("walk", "crf")}
+    costs = {kind: [in_a_process(kind, size) for size in SIZES] for kind in ("walk", "crf", "par")}
     dense_seconds, dense_memory = in_a_process("dense", SIZES[0])
-    print("| picture | walk, s | memory, MB | dense matrix, s | memory, MB | CRF, s | memory, MB |")
-    print("|---|---|---|---|---|---|---|")
-    for size, walk, crf in zip(SIZES, costs["walk"], costs["crf"], strict=True):
+    print(f"| picture | {' | '.join(f'{name}, s | memory, MB' for name in ('walk', 'dense matrix', 'CRF', 'PAR'))} |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for size, walk, *others in zip(SIZES, *costs.values(), strict=True):
         needed = f"{2 * 4 * (size // STRIDE) ** 4 / 2**20:,.0f} (two matrices)"
         dense = f"{dense_seconds:.1f} | {dense_memory:,.0f}" if size == SIZES[0] else f"| {needed}"
-        print(f"| {size} x {size} | {walk[0]:.3f} | {walk[1]:,.0f} | {dense} | {crf[0]:.2f} | {crf[1]:,.0f} |")
+        cells = [f"{seconds:.2f} | {memory:,.0f}" for seconds, memory in others]
+        print(f"| {size} x {size} | {walk[0]:.3f} | {walk[1]:,.0f} | {dense} | {' | '.join(cells)} |")
     draw(costs)
 
 
@@ -74,7 +76,7 @@ def draw(costs: dict[str, list[tuple[float, float]]]) -> None:
     """Time and memory against the pixels of the picture."""
     from matplotlib.figure import Figure
 
-    names = {"walk": "random walk", "crf": "dense CRF"}
+    names = {"walk": "random walk", "crf": "dense CRF", "par": "PAR"}
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     for axes, column, unit in zip(figure.subplots(1, 2), (0, 1), ("seconds", "MB"), strict=True):
         for kind, found in costs.items():
@@ -98,17 +100,31 @@ def walk(size: int, _: str):
 
 def crf(size: int, picture: str):
     """The package's CRF, with JAX started."""
+    from lpcam_jax.refine.crf import CRFS, mean_field
+
+    image = resized(size, picture)
+    unary = np.random.default_rng(0).random((size, size, CLASSES), np.float32)
+    return lambda: mean_field(image, unary, CRFS["irn"]).block_until_ready()
+
+
+def par(size: int, picture: str):
+    """The package's pixel-adaptive refinement, with JAX started."""
+    from lpcam_jax.refine.pictures import adapted_maps
+
+    image, maps = resized(size, picture), np.random.default_rng(0).random((CLASSES, size, size), np.float32)
+    return lambda: adapted_maps(image, maps)
+
+
+def resized(size: int, picture: str) -> np.ndarray:
+    """The photograph, or a scene, as a square: uint8 (size, size, 3)."""
     import jax
 
     from lpcam_jax.data.augment import resize_bicubic
     from lpcam_jax.data.pictures import read_picture
     from lpcam_jax.data.shapes import Shapes
-    from lpcam_jax.refine.crf import CRFS, mean_field
 
     jax.numpy.zeros(1).block_until_ready()
-    image = resize_bicubic(read_picture(picture) if picture else Shapes(1)[0].image, (size, size))
-    unary = np.random.default_rng(0).random((size, size, CLASSES), np.float32)
-    return lambda: mean_field(image, unary, CRFS["irn"]).block_until_ready()
+    return resize_bicubic(read_picture(picture) if picture else Shapes(1)[0].image, (size, size))
 
 
 def drawn(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +164,8 @@ def dense(size: int, _: str):
     return work
 
 
-KINDS = {"walk": (walk, 9), "crf": (crf, 5), "dense": (dense, 1)}  # and how often: the median is no compilation
+# And how often: the median is no compilation.
+KINDS = {"walk": (walk, 9), "crf": (crf, 5), "par": (par, 5), "dense": (dense, 1)}
 
 if __name__ == "__main__":
     main()
