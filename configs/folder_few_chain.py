@@ -25,7 +25,7 @@ def get_chain() -> Chain:
     small = ("--training.crop", "256", "--model.rates", "4", "8", "12", "--training.steps", "150")
     return Chain(
         (
-            Stage("classifier", "folder.py", (*LAST_STAGE, "--inference.seeds", "cam")),
+            Stage("classifier", "folder.py", (*LAST_STAGE, "--inference.seeds", "cam", "--inference.affinity", "none")),
             Stage("network", "folder_deeplab.py", (*LAST_STAGE, *small)),
         )
     )

@@ -6,11 +6,27 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ..machine.errors import UserError
 from ..machine.programs import as_called, called
 
 T = TypeVar("T")
+
+_types = ConstructorRegistry()
+
+
+@_types.primitive_rule
+def _none(found: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[None] | None:
+    """No value is "none" in lower case, as in all texts; tyro wants Python's own word."""
+    if found.type is not type(None):
+        return None
+
+    def parse(words: list[str]) -> None:
+        if words[0].lower() != "none":
+            raise ValueError(f"{words[0]!r} is not 'none'")
+
+    return PrimitiveConstructorSpec(1, "none", parse, lambda value: value is None, lambda _: ["none"])
 
 
 def parse_flags(flags: type[T], words: Sequence[str], *, command: str, description: str, default: T | None = None) -> T:
@@ -31,7 +47,8 @@ def parse_flags(flags: type[T], words: Sequence[str], *, command: str, descripti
     """
     defaults = {} if default is None else {"default": default}
     try:
-        return tyro.cli(flags, args=list(words), prog=called(command), description=as_called(description), **defaults)
+        texts = {"prog": called(command), "description": as_called(description)}
+        return tyro.cli(flags, args=list(words), registry=_types, **texts, **defaults)
     except SystemExit as end:
         if end.code == 2:
             _expect_known(words, ["--help", *_names(flags if default is None else default)], command)
