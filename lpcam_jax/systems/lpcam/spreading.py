@@ -63,7 +63,7 @@ def _block_means(pictures: jax.Array, sizes: jax.Array, stride: int, shape: tupl
     """Mean colours in [0, 1] of the valid pixels of every position: float32 (b, *shape, 3)."""
     b, h, w, _ = pictures.shape
     room = [(0, 0), *((0, max(stride * n - length, 0)) for n, length in zip(shape, (h, w), strict=True)), (0, 0)]
-    blocks = jnp.pad(pictures, room)[:, : stride * shape[0], : stride * shape[1]]
+    blocks = jnp.pad(keep_valid(pictures, sizes), room)[:, : stride * shape[0], : stride * shape[1]]
     sums = blocks.reshape(b, shape[0], stride, shape[1], stride, 3).astype(jnp.float32).sum(axis=(2, 4))
     rows, columns = (
         jnp.clip(sizes[:, axis, None] - stride * jnp.arange(shape[axis])[None], 1, stride) for axis in (0, 1)
