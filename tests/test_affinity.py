@@ -3,22 +3,17 @@
 import json
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny_networks import BACKBONES, backbone, backbone_model
 
 import lpcam_jax
-from lpcam_jax.backbones.preprocessing import Preprocessing
 from lpcam_jax.data.sources import seed_source
-from lpcam_jax.inference.forward import with_mirror_images
 from lpcam_jax.refine.affinity import coarser, spread
-from lpcam_jax.systems.lpcam.spreading import guide, spread_over_picture
+from lpcam_jax.systems.lpcam.spreading import spread_over_picture
 from lpcam_jax.training.run import Run
 
 RNG = np.random.default_rng(0)
@@ -115,34 +110,6 @@ def test_a_large_picture_and_one_of_a_single_position():
         assert maps.dtype == np.float16
         assert maps.min() >= 0
         assert maps.max() <= 1
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_of_every_backbone_a_picture_in_a_batch_has_the_features_and_colours_it_has_alone(name):
-    net, sizes, tiny = backbone(name), BACKBONES[name].sizes, SimpleNamespace(preprocessing=Preprocessing())
-
-    @jax.jit
-    def along(arrays, pictures, extents):
-        images, both = with_mirror_images(tiny, pictures, extents)
-        model = nnx.merge(net.graph, *arrays)
-        return guide(model, model(images, both), both, pictures)
-
-    pictures = RNG.integers(0, 256, (len(sizes), 64, 64, 3), np.uint8)
-    together = jax.device_get(along(net.arrays, pictures, np.int32(sizes)))
-    finer = backbone_model(name).strides[-3:][0]
-    for index, (height, width) in enumerate(sizes):
-        picture = pictures[index, :height, :width]
-        alone = jax.device_get(along(net.arrays, picture[None], np.int32([sizes[index]])))
-        rows, columns = together["features_grid"][index]
-        features, colours = (together[key][index].astype(np.float32) for key in ("features", "colours"))
-        assert_array_equal(alone["features_grid"][0], (rows, columns))
-        assert_array_equal(alone["reach"][0], together["reach"][index])
-        assert_allclose(features[:rows, :columns], alone["features"][0, :rows, :columns].astype(np.float32), atol=2e-3)
-        assert not features[rows:].any()
-        assert not features[:, columns:].any()
-        block = picture[:finer, :finer].reshape(-1, 3).mean(axis=0) / 255
-        assert_allclose(colours[0, 0], block, atol=1e-3)
-        assert_allclose(colours[:rows, :columns], alone["colours"][0, :rows, :columns].astype(np.float32), atol=1e-3)
 
 
 # Programs
