@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from benchmarks.held_out import Held, report_held, report_whole
-from lpcam_jax import cam, directions, select_prototypes
+from lpcam_jax import Prototypes, cam, directions, select_prototypes
 from lpcam_jax.class_activation import resize_nearest
 from lpcam_jax.clustering import unit
 from lpcam_jax.data.sources import seed_source
@@ -106,6 +106,10 @@ class Study:
 
     def lpcam(self, chosen: Sequence[int], seed: int) -> np.ndarray:
         """LPCAM's directions, (c, d), from the chosen pictures."""
+        return np.asarray(directions(self.prototypes(chosen, seed, clusters=self.config.prototypes.clusters)))
+
+    def prototypes(self, chosen: Sequence[int], seed: int, *, clusters: int) -> Prototypes:
+        """The prototypes from the chosen pictures."""
         settings = self.config.prototypes
         sample = FeatureSample(len(self.class_names), self.head.shape[0], size=settings.sample, seed=seed)
         for index in chosen:
@@ -114,11 +118,9 @@ class Study:
                 for context, weights in enumerate(split(one.splits[..., k], threshold=settings.threshold)):
                     sample.add(int(index), one.straight, int(n), np.asarray(weights), context=bool(context))
         sets = [sample.points(context=context) for context in (False, True)]
-        options = {"clusters": settings.clusters, "update": settings.update, "restarts": settings.restarts}
+        options = {"clusters": clusters, "update": settings.update, "restarts": settings.restarts}
         means = cluster_sets(sets, seed, devices=self.devices, **options)
-        return np.asarray(
-            directions(select_prototypes(*means, self.head, mu_f=settings.mu_f, context=settings.context))
-        )
+        return select_prototypes(*means, self.head, mu_f=settings.mu_f, context=settings.context)
 
     def maps(self, made: np.ndarray, index: int) -> np.ndarray:
         """Those of one picture, (H, W, n)."""

@@ -12,9 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from lpcam_jax.data.augment import scaled_size
 from lpcam_jax.data.records import RecordSource, Subset
-from lpcam_jax.data.resized import Resized
+from lpcam_jax.data.resizing import Resized, scaled_size
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine import devices as machine
 from lpcam_jax.machine.errors import UserError

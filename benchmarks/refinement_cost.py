@@ -119,8 +119,8 @@ def resized(size: int, picture: str) -> np.ndarray:
     """The photograph, or a scene, as a square: uint8 (size, size, 3)."""
     import jax
 
-    from lpcam_jax.data.augment import resize_bicubic
     from lpcam_jax.data.pictures import read_picture
+    from lpcam_jax.data.resizing import resize_bicubic
     from lpcam_jax.data.shapes import Shapes
 
     jax.numpy.zeros(1).block_until_ready()

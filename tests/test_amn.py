@@ -8,7 +8,7 @@ from flax import nnx
 from noise import SIZES, Noise, found_in
 from tiny_networks import CLASSES, LABELS, image_of, network
 
-from lpcam_jax.data.augment import resize_bicubic, scaled_size
+from lpcam_jax.data.resizing import resize_bicubic, scaled_size
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.amn.activation import activate, activation_maps, balanced_loss
 from lpcam_jax.systems.amn.config import AMNInference, AMNModel

@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 
 from lpcam_jax.data.augment import (
-    fitted_size,
     random_crop,
     random_long_side,
     random_mirror,
     random_scale,
     random_window,
-    resize_bicubic,
-    resize_bilinear_uint8,
-    scaled_size,
     varied_window,
 )
 from lpcam_jax.data.photometric import from_hsv, photometric_distortion, to_hsv
+from lpcam_jax.data.resizing import fitted_size, resize_bicubic, resize_bilinear_uint8, scaled_size
 
 
 def coordinates(height: int, width: int) -> np.ndarray:

@@ -14,8 +14,8 @@ from tiny_networks import Random, split
 from lpcam_jax import Prototypes, cam, lpcam
 from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.backbones.folding import fold_batch_norm
-from lpcam_jax.data.augment import resize_bicubic, scaled_size
 from lpcam_jax.data.records import Record
+from lpcam_jax.data.resizing import resize_bicubic, scaled_size
 from lpcam_jax.inference.passes import run_passes
 from lpcam_jax.inference.plan import Pass
 from lpcam_jax.systems.lpcam.config import LPCAMInference

@@ -17,7 +17,7 @@ from four_devices import run_all
 from noise import SIZES, Noise, found_in
 
 from lpcam_jax import cam, fuse, lpcam, normalize, without_context
-from lpcam_jax.data.augment import resize_bicubic, scaled_size
+from lpcam_jax.data.resizing import resize_bicubic, scaled_size
 from lpcam_jax.inference.forward import Network, mirror
 from lpcam_jax.prototypes import Prototypes
 from lpcam_jax.results.picture_maps import PictureMaps

@@ -8,8 +8,8 @@ import pytest
 from noise import SIZES, Noise
 
 from lpcam_jax.config import Batches
-from lpcam_jax.data.augment import scaled_size
 from lpcam_jax.data.records import Record
+from lpcam_jax.data.resizing import scaled_size
 from lpcam_jax.inference.passes import run_passes
 from lpcam_jax.inference.plan import Pass, plan_batches
 from lpcam_jax.machine.errors import UserError

@@ -10,7 +10,7 @@ from flax import nnx
 from noise import SIZES, Mirrored, Noise, found_in
 from tiny_networks import CLASSES, network
 
-from lpcam_jax.data.augment import resize_bicubic, scaled_size
+from lpcam_jax.data.resizing import resize_bicubic, scaled_size
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.refine.crf import CRFS
 from lpcam_jax.refine.pictures import crf_mask

@@ -10,9 +10,8 @@ from PIL import Image
 from tiny_recipes import TINY
 
 from lpcam_jax.config import Batches, registry
-from lpcam_jax.data.augment import resize_bicubic, resize_mask, scaled_size, shrunk_size
 from lpcam_jax.data.records import Subset
-from lpcam_jax.data.resized import shrunk
+from lpcam_jax.data.resizing import resize_bicubic, resize_mask, scaled_size, shrunk, shrunk_size
 from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.inference.passes import run_passes
 from lpcam_jax.inference.plan import Pass

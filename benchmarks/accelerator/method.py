@@ -14,7 +14,7 @@ from benchmarks.accelerator.part import Programs, Row, timed
 from benchmarks.accelerator.sizes import Sizes
 from benchmarks.ours.trained import drawn_prototypes
 from lpcam_jax import cam, cluster_classes, directions, lpcam
-from lpcam_jax.data.augment import resize_bicubic
+from lpcam_jax.data.resizing import resize_bicubic
 from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.machine.devices import classes_at_once
 from lpcam_jax.refine.crf import mean_field

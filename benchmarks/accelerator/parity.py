@@ -20,7 +20,7 @@ from benchmarks.ours.trained import drawn_prototypes, optimizer_of, with_drawn_w
 from lpcam_jax import cluster_classes, directions, kmeans, without_context
 from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.backbones.layers.valid import Sizes as ValidSizes
-from lpcam_jax.data.augment import resize_bicubic
+from lpcam_jax.data.resizing import resize_bicubic
 from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.refine.crf import mean_field
 from lpcam_jax.refine.random_walk import STRIDE, random_walk

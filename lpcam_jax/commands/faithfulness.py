@@ -20,8 +20,8 @@ from tqdm import tqdm
 from .. import __version__
 from ..class_activation import resize_bilinear
 from ..config.command_line import parse_flags
-from ..data.augment import resize_bicubic
 from ..data.records import RecordSource
+from ..data.resizing import resize_bicubic
 from ..data.sources import pictures_of
 from ..machine import devices
 from ..machine.errors import UserError

@@ -9,48 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageEnhance
 
-
-def resize_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bicubic resize as PIL does it: antialiased when shrinking, rounded to uint8.
-
-    Args:
-        image: uint8 (H, W, 3).
-        size: (rows, columns) of the result.
-
-    Returns:
-        uint8 (rows, columns, 3).
-    """
-    if image.shape[:2] == tuple(size):
-        return image
-    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
-
-
-def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(H, W) times a scale, rounded half to even as NumPy rounds, at least one pixel."""
-    return max(int(np.round(size[0] * scale)), 1), max(int(np.round(size[1] * scale)), 1)
-
-
-def shrunk_size(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
-    """(H, W) in proportion, with no side longer than this; None: as it is."""
-    return size if longest is None or max(size) <= longest else scaled_size(size, longest / max(size))
-
-
-def fitted_size(size: tuple[int, int], fit: tuple[int, int], *, scale: float = 1.0) -> tuple[int, int]:
-    """The size of a picture that is enlarged or shrunk, in proportion, until it fits.
-
-    Args:
-        size: (H, W) of the picture.
-        fit: the longest that its short side may be, and its long side.
-        scale: factor on both, which are then rounded down.
-
-    Returns:
-        Rows and columns, rounded half up, at least one pixel each; one of the sides is as long as it may be.
-
-    Source: mmcv's `imrescale`.
-    """
-    short, long = (int(length * scale) for length in fit)
-    factor = min(short / min(size), long / max(size))
-    return max(int(size[0] * factor + 0.5), 1), max(int(size[1] * factor + 0.5), 1)
+from .resizing import resize_bicubic, resize_bilinear_uint8, resize_mask, scaled_size
 
 
 def random_long_side(rng: np.random.Generator, image: np.ndarray, *, low: int, high: int) -> np.ndarray:
@@ -192,33 +151,6 @@ def _drawn_sides(
     return round(np.sqrt(pixels * ratio)), round(np.sqrt(pixels / ratio))
 
 
-def resize_bilinear_uint8(
-    image: np.ndarray, size: tuple[int, int], *, window: tuple[slice, slice] = (slice(None), slice(None))
-) -> np.ndarray:
-    """Bilinear resize without antialiasing: row i of H samples row (i + 1/2) h / H - 1/2 of h.
-
-    Args:
-        image: uint8 (h, w, 3).
-        size: (H, W) of the result.
-        window: the rows and columns of it that are needed, and alone computed.
-
-    Returns:
-        uint8 (H, W, 3), rounded; or its window.
-
-    Source: OpenCV's `resize(..., INTER_LINEAR)`, which rounds weights to 1/2048: the results differ by at most one
-    grey level.
-    """
-    for axis, length in enumerate(size):
-        shown = np.arange(length)[window[axis]]
-        position = np.clip((shown + 0.5) * image.shape[axis] / length - 0.5, 0, image.shape[axis] - 1)
-        low = position.astype(int)
-        high = np.minimum(low + 1, image.shape[axis] - 1)
-        weight = np.float32(position - low).reshape([-1 if other == axis else 1 for other in range(3)])
-        lower = image.take(low, axis).astype(np.float32)
-        image = lower + (image.take(high, axis) - lower) * weight
-    return np.rint(image).astype(np.uint8)
-
-
 def random_scale(
     rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, *, scales: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -244,11 +176,6 @@ def scaled_alike(image: np.ndarray, mask: np.ndarray, *, scale: float) -> tuple[
         return image, mask
     size = tuple(max(int(length * scale), 1) for length in mask.shape)
     return resize_bilinear_uint8(image, size), resize_mask(mask, size)
-
-
-def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Nearest-neighbour resize of labels: uint8 (H, W), (rows, columns) -> uint8 (rows, columns)."""
-    return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 def random_window(

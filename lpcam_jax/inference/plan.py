@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import Batches
-from ..data.augment import fitted_size, resize_bicubic, resize_bilinear_uint8, scaled_size, shrunk_size
 from ..data.buckets import bucket_of, choose_buckets
+from ..data.resizing import fitted_size, resize_bicubic, resize_bilinear_uint8, scaled_size, shrunk_size
 
 Outputs = dict[str, Any]
 Size = tuple[int, int]
@@ -26,7 +26,7 @@ class Pass(NamedTuple):
         network: (pictures uint8 (b, h, w, 3), sizes int32 (b, 2), extra input of the records, if any) -> dict of arrays
             with leading axis b. Its entry "grid", int32 (b, 2), is the valid size of each (b, h', w', ...) array;
             "NAME_grid" is that of the array NAME, if there is such an entry.
-        fit: short and long side that every picture is first brought to, see `augment.fitted_size`; None: its own.
+        fit: short and long side that every picture is first brought to, see `resizing.fitted_size`; None: its own.
         longest: without `fit`, pixels of the longest side that a picture may have before it is scaled; None: any.
     """
 

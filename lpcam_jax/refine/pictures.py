@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..class_activation import resize_bilinear
-from ..data.augment import resize_bicubic, resize_mask
 from ..data.records import Record, RecordSource
+from ..data.resizing import resize_bicubic, resize_mask
 from ..machine.devices import finishing
 from ..seeds import ir_labels, seed_mask
 from . import Refine

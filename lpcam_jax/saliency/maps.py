@@ -20,8 +20,8 @@ from jax.sharding import Mesh
 from PIL import Image
 from tqdm import tqdm
 
-from ..data.augment import resize_bilinear_uint8
 from ..data.records import Record, RecordSource
+from ..data.resizing import resize_bilinear_uint8
 from ..machine.devices import jit_forward, local_mesh, replicate, shard
 from ..machine.errors import UserError
 from ..machine.threads import map_ahead

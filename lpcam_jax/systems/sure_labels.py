@@ -16,11 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..config import SureLabels
-from ..data.augment import random_crop, random_mirror, resize_bicubic, resize_mask, scaled_size
+from ..data.augment import random_crop, random_mirror
 from ..data.masks import IGNORE, MaskFolder, expect_numbered
 from ..data.pipeline import Augmentation, Batch
 from ..data.records import Record, RecordSource
 from ..data.relabelled import Relabelled
+from ..data.resizing import resize_bicubic, resize_mask, scaled_size
 from ..machine import processes
 from ..machine.errors import UserError
 from ..machine.files import write_atomically

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 
 from ...data.records import RecordSource
-from ...data.resized import shrunk
+from ...data.resizing import shrunk
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, note_untrained_reach, steps_of, train
 from ...training.optimizers import Group, backbone_groups, grouped

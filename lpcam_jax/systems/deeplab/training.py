@@ -12,7 +12,7 @@ from ...data.augment import random_scale, random_window, scaled_alike
 from ...data.masks import IGNORE
 from ...data.pipeline import Augmentation
 from ...data.records import Record, RecordSource
-from ...data.resized import shrunk
+from ...data.resizing import shrunk
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, note_untrained_reach, train
 from ...training.optimizers import FROZEN, Group, Path, backbone_groups, grouped, is_in_norm, poly

@@ -7,7 +7,7 @@ import jax
 import optax
 
 from ...data.records import RecordSource
-from ...data.resized import shrunk
+from ...data.resizing import shrunk
 from ...machine.errors import UserError
 from ...refine.paths import search_paths
 from ...training.checkpoints import TrainState

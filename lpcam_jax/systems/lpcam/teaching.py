@@ -22,7 +22,7 @@ import optax
 
 from ...class_activation import normalize, resize_bilinear
 from ...clustering import unit
-from ...data.augment import scaled_size
+from ...data.resizing import scaled_size
 
 # The threshold is close to the seed threshold in `LPCAMInference`; the learning rate suits directions of length 1.
 _THETA, _TEMPERATURE, _LEARNING_RATE = 0.35, 0.08, 0.002

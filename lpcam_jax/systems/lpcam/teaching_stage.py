@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ...clustering import unit
-from ...data.augment import resize_bicubic, shrunk_size
 from ...data.records import Record, RecordSource
+from ...data.resizing import resize_bicubic, shrunk_size
 from ...inference.forward import mirrored_back, with_mirror_images
 from ...inference.plan import Outputs
 from ...machine.errors import UserError

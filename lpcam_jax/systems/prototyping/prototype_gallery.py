@@ -20,8 +20,8 @@ from PIL import Image
 
 from ...backbones.base import Backbone
 from ...config.registry import title
-from ...data.augment import shrunk_size
 from ...data.records import RecordSource, Subset
+from ...data.resizing import shrunk_size
 from ...inference.forward import Function
 from ...machine.errors import UserError
 from ...machine.files import write_atomically

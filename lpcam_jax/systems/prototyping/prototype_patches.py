@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from ...clustering import KMeans, inverse_length, unit
 from ...config.common import Clustering
-from ...data.augment import shrunk_size
 from ...data.records import RecordSource
+from ...data.resizing import shrunk_size
 from ...machine.errors import UserError
 from ...machine.files import write_atomically
 from ...prototypes import BOUNDS_OF_FEW, ENOUGH_CLASSES, Prototypes, own_scores

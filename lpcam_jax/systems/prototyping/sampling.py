@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ...data.augment import shrunk_size
 from ...data.records import RecordSource
+from ...data.resizing import shrunk_size
 from ...inference.passes import run_passes
 from ...inference.plan import Pass
 from ...local_features import FeatureSample, split

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ...data.augment import resize_mask
 from ...data.records import Record, RecordSource
+from ...data.resizing import resize_mask
 from ...inference.forward import as_they_are
 from ...inference.passes import finish_each
 from ...inference.plan import Outputs
