@@ -83,6 +83,7 @@ def test_the_last_of_two_values_counts(chain):
             "--irn.training.epoch: irn has no such flag; did you mean --irn.training.epochs?",
         ),
         (["--trainning.epochs", "3"], "no stage has such a flag; did you mean --training.epochs?"),
+        (["--trail"], "--trail: no stage has such a flag; did you mean --trial?"),
         (["--data.maps", "elsewhere"], "--data.maps is set by the chain"),
         (["--without", "edam"], "--without edam: the stages of this chain are classifier, amn, irn, network."),
         (["--only", "edam"], "--only edam: the stages of this chain are classifier, irn, network."),

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from ..config.registry import system_of
 from ..machine.errors import UserError
 
+# Of the command that runs a chain.
+OWN = ("workdir", "without", "also", "only", "dry_run", "no_dry_run", "trial", "no_trial", "help")
 # What the chain decides.
 _TAKEN = ("workdir", "ckpt", "out", "maps", "distributed", "stages", "data.maps", "data.masks")
 
@@ -128,6 +130,7 @@ def _unknown(flag: Flag, first: str, configs: Mapping[str, Any]) -> str:
     """What to say of a flag that no stage has."""
     said = f"{first} has no such flag" if first else "no stage has such a flag"
     known = [
+        *OWN,
         *_all_names(configs),
         *(f"{name}.{field}" for name in configs for field in _all_names({name: configs[name]})),
     ]

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import tyro
 
-from ..chain.flags import Flag, group
+from ..chain.flags import OWN, Flag, group
 from ..chain.page import write_chain_page
 from ..chain.plan import Step, plan
 from ..chain.progress import Progress, Verdict
@@ -110,14 +110,13 @@ def main(words: list[str]) -> None:
 
 def _own_words(words: Sequence[str]) -> tuple[list[str], list[Flag]]:
     """The words of this command, and the flags of its stages."""
-    names = ("workdir", "without", "also", "only", "dry_run", "no_dry_run", "trial", "no_trial", "help")
     first = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
     own, others = list(words[:first]), []
     if "-h" in words:
         return ["-h"], []
     for flag in group(words[first:]):
         # The recipe may stand behind a flag of ours.
-        own.extend(flag.words) if flag.name in names else others.append(flag)
+        own.extend(flag.words) if flag.name in OWN else others.append(flag)
     return own, others
 
 
