@@ -5,10 +5,10 @@
         -- --data.root DIR --model.weights thin_resnet50.npz
 
 The classifier is trained once, with seed 0; the prototypes, LPCAM-T's directions, the heat maps and every refinement
-are made anew for each clustering seed, and a row is their mean and standard deviation; CAM's is of one. AMN, which
-takes long, is trained for the first --amn-clusterings of them, once from the heat maps of each method in --amn-from.
-How seeds are refined is said in `benchmarks.pseudo_masks`. What follows -- goes to train.py. Prints Markdown for
-RESULTS.md; a stopped comparison goes on, and one with more clusterings keeps what is there.
+are made anew for each clustering seed, and a row is their mean and standard deviation; CAM's is of one. What takes
+long, AMN from the heat maps of each method in --amn-from, and affinity networks (--walks), is trained for the first
+--networks of them. How seeds are refined is said in `benchmarks.pseudo_masks`. What follows -- goes to train.py. Prints
+Markdown for RESULTS.md; a stopped comparison goes on, and one with more clusterings keeps what is there.
 """
 
 import argparse
@@ -28,6 +28,16 @@ from .pseudo_masks import Refinement, refined
 from .segmentation import parsed, run, scores_in
 
 STEPS = "5"  # of LPCAM-A
+# Whose maps are compared, and may be what AMN learns from: the name, and the method in the files.
+ROWS = {
+    "cam": ("CAM", "cam"),
+    "lpcam_f": ("LPCAM-F", "lpcam_f"),
+    "lpcam": ("LPCAM", "lpcam"),
+    "taught": ("LPCAM-T", "taught"),
+    "taught_affinity": ("LPCAM-A of LPCAM-T", "affinity"),
+    "affinity": ("LPCAM-A", "affinity"),
+}
+AMN_FROM = ["lpcam", "taught", "affinity", "taught_affinity"]
 
 
 class Maps(NamedTuple):
@@ -45,17 +55,19 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, help="where runs, maps and masks are kept")
     parser.add_argument("--clusterings", type=int, default=3, help="how many, with seeds 0, 1, ...")
     parser.add_argument("--amn", default="", help="recipe of AMN, for its rows")
-    parser.add_argument("--amn-from", nargs="+", default=["lpcam", "affinity"], help="whose heat maps it learns from")
-    parser.add_argument("--amn-clusterings", type=int, default=1, help="of how many clusterings")
+    parser.add_argument("--amn-from", nargs="+", choices=ROWS, default=AMN_FROM, help="whose heat maps it learns from")
     parser.add_argument("--walks", nargs="*", default=[], help="recipes of affinity networks")
+    parser.add_argument("--networks", type=int, default=1, help="of how many clusterings these are trained")
     parser.add_argument("--saliency", default="", help="saliency maps, or a U2-Net's weights, for EDAM's rule")
     arguments, more = parsed(parser)
     rows = defaultdict(list)
     for seed in range(arguments.clusterings):
         folder = Path(arguments.workdir, str(seed))
         classifier = clustered(arguments.recipe, folder, Path(arguments.workdir, "0"), seed, more)
-        how = Refinement(classifier, arguments.walks, arguments.saliency, more=more)
-        amn_from = arguments.amn_from if arguments.amn and seed < arguments.amn_clusterings else []
+        walks, amn_from = arguments.walks, arguments.amn_from if arguments.amn else []
+        if seed >= arguments.networks:
+            walks, amn_from = [], []
+        how = Refinement(classifier, walks, arguments.saliency, more=more)
         for maps in made(classifier, folder, arguments.amn, amn_from, more):
             if seed and maps.method == "cam":  # which knows no clusters
                 continue
@@ -81,20 +93,18 @@ def clustered(recipe: str, folder: Path, first: Path, seed: int, more: list[str]
 def made(classifier: Path, folder: Path, amn: str, amn_from: list[str], more: list[str]) -> Iterator[Maps]:
     """Heat maps of all methods, each as soon as it is there."""
     plain = ("--pages", "none", "--refine", "none")
-    maps = folder / "maps"
+    maps, untaught = folder / "maps", folder / "untaught_maps"
     run("infer.py", "--ckpt", classifier, "--out", maps, "--inference.affinity", STEPS, *plain)
-    names = {method: title(method) for method in ("cam", "lpcam_f", "lpcam", "taught")}
-    for method, name in (names | {"affinity": "LPCAM-A of LPCAM-T"}).items():
-        yield Maps(name, method, maps)
-    for method in amn_from:
-        network, better = folder / f"amn_{method}", folder / f"amn_{method}_maps"
-        run("train.py", amn, "--data.maps", maps, "--labels.method", method, "--workdir", network, *more)
-        run("infer.py", "--ckpt", network, "--maps", maps, "--out", better, *plain)
-        yield Maps(f"AMN of {names.get(method, 'LPCAM-A of LPCAM-T')}", "amn", better)
-    untaught = folder / "untaught_maps"
+    yield from (Maps(name, method, maps) for row, (name, method) in ROWS.items() if row != "affinity")
     copy = without_teacher(classifier, folder / "untaught")
     run("infer.py", "--ckpt", copy, "--out", untaught, "--inference.affinity", STEPS, *plain)
-    yield Maps("LPCAM-A", "affinity", untaught)
+    yield Maps(*ROWS["affinity"], untaught)
+    for row in amn_from:
+        (name, method), source = ROWS[row], untaught if row == "affinity" else maps
+        network, better = folder / f"amn_{row}", folder / f"amn_{row}_maps"
+        run("train.py", amn, "--data.maps", source, "--labels.method", method, "--workdir", network, *more)
+        run("infer.py", "--ckpt", network, "--maps", source, "--out", better, *plain)
+        yield Maps(f"AMN of {name}", "amn", better)
 
 
 def without_teacher(classifier: Path, directory: Path) -> Path:
@@ -111,12 +121,12 @@ def report(rows: dict[str, list[dict[str, dict]]], pictures: int, classes: list[
     print(f"\n| mIoU of {pictures} pictures | clusterings | {' | '.join(title(step) for step in steps)} |")
     print(f"|---|---|{'---|' * len(steps)}")
     for name, runs in rows.items():
-        cells = [spread([one[step]["miou"] for one in runs]) for step in steps]
+        cells = [spread([one[step]["miou"] for one in runs if step in one]) for step in steps]
         print(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
     print(f"\n| IoU | {' | '.join(classes)} | FP | FN |\n|{'---|' * (3 + len(classes))}")
     for name, runs in rows.items():
         for step in steps:
-            values = [(*one[step]["iou"], one[step]["fp"], one[step]["fn"]) for one in runs]
+            values = [(*one[step]["iou"], one[step]["fp"], one[step]["fn"]) for one in runs if step in one]
             means = [f"{100 * sum(of) / len(of):.1f}" for of in zip(*values, strict=True)]
             print(f"| {name}, {title(step)} | {' | '.join(means)} |")
     print("\nmIoU with the background, 255 ignored, mean and standard deviation of the clusterings; thresholds are the")
