@@ -1,15 +1,19 @@
 """Runs whose config.json was written by a former version open as what they are."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.machine.errors import UserError
+from lpcam_jax.machine.files import read_arrays
 from lpcam_jax.systems.amn.config import AMNConfig, AMNModel
 from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabModel
 from lpcam_jax.systems.irn.config import IRNConfig
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
+from lpcam_jax.systems.prototyping.stored_prototypes import has_prototypes
 from lpcam_jax.training.run import Run
 
 # As they were written: a model says no kind of backbone, and what was not there yet is missing.
@@ -87,6 +91,19 @@ def test_a_run_that_does_not_say_so_has_shrunk_no_picture(opened):
     assert opened(CLASSIFIER).config.data.longest is None
     assert opened(CLASSIFIER | {"data": DATA | {"longest": 640}}).config.data.longest == 640
     assert LPCAMConfig().data.longest == 640
+
+
+def test_prototypes_of_a_run_that_knew_one_teacher_are_not_made_again(trained, tmp_path):
+    directory = shutil.copytree(trained, tmp_path / "run")
+    values, config = read_arrays(directory / "prototypes.npz"), json.loads((directory / "config.json").read_text())
+    settings = json.loads(str(values["settings"]))
+    for former in (settings, config["config"]["prototypes"]):
+        former.pop("teachers", None)
+    np.savez(directory / "prototypes.npz", **values | {"settings": json.dumps(settings)})
+    (directory / "config.json").write_text(json.dumps(config))
+    run = Run.open(directory)
+    assert run.config.prototypes.teachers == ("crf",)
+    assert has_prototypes(run, str(values["pictures"]))
 
 
 @pytest.mark.parametrize("kind", KINDS)

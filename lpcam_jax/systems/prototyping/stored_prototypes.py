@@ -74,7 +74,7 @@ def prototypes_file(run: Run) -> Path:
 def _settings(run: Run) -> str:
     """What they depend on besides the checkpoint, as JSON."""
     values = to_json(run.config)
-    if values["prototypes"].get("teachers") == ["crf"]:  # the only one there was when older runs were made
+    if tuple(values["prototypes"].get("teachers", ())) == ("crf",):  # the only one there was when older runs were made
         del values["prototypes"]["teachers"]
     rule = {"compared": "with the best"} if len(run.class_names) < ENOUGH_CLASSES else {}  # `prototypes.own_scores`
     return json.dumps({"seed": values["seed"], **values["prototypes"], **rule})
