@@ -103,6 +103,18 @@ def test_a_classifier_maps_as_infer_does(called, trained, pictures, mesh, tmp_pa
     assert list(about["outputs"]) == ["cam", "lpcam", "taught", "probabilities"]
     assert about["outputs"]["lpcam"].startswith(f"float32 (b, {SIDE[0]}, {SIDE[1]}, {classes})")
     assert about.get("platforms", ["cpu", "cuda", "tpu"]) == ["cpu", "cuda", "tpu"]
+    assert "without" not in about
+
+
+def test_a_run_whose_seeds_are_lpcam_a_s_is_told_that_the_program_has_none(program, trained, tmp_path):
+    config = json.loads((shutil.copytree(trained, tmp_path / "run") / "config.json").read_text())
+    config["config"]["inference"]["affinity"] = 5
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    words = ("--format", "stablehlo", "--ckpt", tmp_path / "run", "--side", 32, 32, "--out", tmp_path / "model")
+    finished = program("lpcam_jax.__main__", "export", *words)
+    assert finished.code == 0, finished.err
+    assert "It is without LPCAM-A, in which the labels of a picture compete; infer.py makes it." in finished.out
+    assert "LPCAM-A" in strictly_parsed(tmp_path / "model.json")["without"]
 
 
 @pytest.mark.parametrize("kind", ["segmentation", "upernet"])

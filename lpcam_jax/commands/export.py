@@ -205,6 +205,8 @@ def _write_program(program: "Program", content: bytes, values: dict[str, Any], o
     write_json(Path(f"{out}.json"), values)
     size = "x".join(map(str, program.size))
     print(f"{out} ({len(content) / 1e6:.1f} MB) takes pictures of {size}; {out}.json describes it.")
+    if program.without:
+        print(f"It is without {program.without}; infer.py makes it.")
 
 
 def _write_hub(arguments: HubArguments, out: Path) -> None:

@@ -45,6 +45,7 @@ def description(program: Program, *, load: list[str], **more: Any) -> dict[str, 
         "class_names": list(program.class_names),
         "inputs": {"pictures": f"uint8 (b, {height}, {width}, 3), RGB, 0..255, any b; mean and std are in the program"},
         "outputs": dict(program.outputs),
+        **({"without": program.without} if program.without else {}),
         "load": load,
     }
 

@@ -85,6 +85,7 @@ class Program(NamedTuple):
         class_names: c names.
         run: the name of the run's folder.
         step: the training step of its parameters.
+        without: what infer.py makes of the run and the program does not, in words; empty: nothing.
     """
 
     function: "Callable[[jax.Array], dict[str, jax.Array]]"
@@ -93,6 +94,7 @@ class Program(NamedTuple):
     class_names: tuple[str, ...]
     run: str
     step: int
+    without: str = ""
 
 
 class System(ABC, Generic[C]):

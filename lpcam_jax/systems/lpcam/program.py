@@ -63,4 +63,6 @@ def classifier_program(
     maps = f"float32 (b, {size[0]}, {size[1]}, {classes}), each in [0, 1]"
     methods = ("cam", "lpcam") if prototypes.taught is None else ("cam", "lpcam", "taught")
     outputs = dict.fromkeys(methods, maps) | {"probabilities": f"float32 (b, {classes}), each in [0, 1]"}
-    return Program(classify_and_map, size, outputs, tuple(run.class_names), run.directory.name, int(state.step))
+    without = "" if config.inference.affinity is None else "LPCAM-A, in which the labels of a picture compete"
+    names, of_run = tuple(run.class_names), (run.directory.name, int(state.step))
+    return Program(classify_and_map, size, outputs, names, *of_run, without)
