@@ -5,7 +5,7 @@
 With two hundred pictures or fewer take configs/folder_few_chain.py. Here are the steps that brought most on photographs
 (benchmarks/RESULTS.md), with crops and steps for two cores; on a GPU give
 --amn.training.crop 384 --network.training.crop 384 --network.model.rates 6 12 18 --network.training.steps 5000.
---also irn refines AMN's maps by a random walk up to learned edges instead, --without amn trains on LPCAM's masks,
+--also irn refines AMN's maps by a random walk up to learned edges instead, --without amn trains on LPCAM-A's masks,
 --without network ends with masks. No true mask is needed; with my_data/masks/, every step is scored.
 
 my_data is laid out as for configs/folder.py; resnet50.pth is torchvision's ImageNet file, or any other weights of a

@@ -105,6 +105,11 @@ def test_it_is_lowered_for_every_platform(platform):
     assert exported.out_avals[0].shape == (11, 9, 2)
 
 
+def test_memory_is_what_is_said():
+    compiled = pixel_adaptive.lower(*drawn(128, 128, n=16), size=np.array([100, 90], np.int32)).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= 0.65 * 1024 * 128 * 128
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 1)])
 def test_pictures_of_a_pixel_or_a_line(size):
     image, maps = drawn(*size)
