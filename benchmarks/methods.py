@@ -4,11 +4,12 @@
         --walks configs/voc_animals_irn.py --saliency u2netp.onnx --clusterings 3 --workdir runs/methods \
         -- --data.root DIR --model.weights thin_resnet50.npz
 
-The classifier is trained once, with seed 0; the prototypes, LPCAM-T's directions, the heat maps and every refinement
-are made anew for each clustering seed, and a row is their mean and standard deviation; CAM's is of one. What takes
-long, AMN from the heat maps of each method in --amn-from, and affinity networks (--walks), is trained for the first
---networks of them. How seeds are refined is said in `benchmarks.pseudo_masks`. What follows -- goes to train.py. Prints
-Markdown for RESULTS.md; a stopped comparison goes on, and one with more clusterings keeps what is there.
+The classifier is trained once, with seed 0; the prototypes, LPCAM-T's directions, the heat maps and every refinement,
+affinity networks (--walks) included, are made anew for each clustering seed, and a row is their mean and standard
+deviation; CAM's is of one. AMN, which takes longest, is trained from the heat maps of each method in --amn-from, for
+the first --networks of them. How seeds are refined is said in `benchmarks.pseudo_masks`. What follows -- goes to
+train.py. Prints Markdown for RESULTS.md; a stopped comparison goes on, and one with more clusterings keeps what is
+there.
 """
 
 import argparse
@@ -57,17 +58,15 @@ def main() -> None:
     parser.add_argument("--amn", default="", help="recipe of AMN, for its rows")
     parser.add_argument("--amn-from", nargs="+", choices=ROWS, default=AMN_FROM, help="whose heat maps it learns from")
     parser.add_argument("--walks", nargs="*", default=[], help="recipes of affinity networks")
-    parser.add_argument("--networks", type=int, default=1, help="of how many clusterings these are trained")
+    parser.add_argument("--networks", type=int, default=1, help="of how many clusterings AMN is trained")
     parser.add_argument("--saliency", default="", help="saliency maps, or a U2-Net's weights, for EDAM's rule")
     arguments, more = parsed(parser)
     rows = defaultdict(list)
     for seed in range(arguments.clusterings):
         folder = Path(arguments.workdir, str(seed))
         classifier = clustered(arguments.recipe, folder, Path(arguments.workdir, "0"), seed, more)
-        walks, amn_from = arguments.walks, arguments.amn_from if arguments.amn else []
-        if seed >= arguments.networks:
-            walks, amn_from = [], []
-        how = Refinement(classifier, walks, arguments.saliency, more=more)
+        amn_from = arguments.amn_from if arguments.amn and seed < arguments.networks else []
+        how = Refinement(classifier, arguments.walks, arguments.saliency, more=more)
         for maps in made(classifier, folder, arguments.amn, amn_from, more):
             if seed and maps.method == "cam":  # which knows no clusters
                 continue
