@@ -1,5 +1,7 @@
 """Training batches: which records, in which order, and what lies on their canvases."""
 
+import time
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from lpcam_jax.data.pipeline import training_batches
 from lpcam_jax.data.records import Record
 from lpcam_jax.machine.errors import UserError
+from lpcam_jax.machine.threads import cores
 from lpcam_jax.systems.deeplab.config import DeepLabTraining
 from lpcam_jax.systems.deeplab.training import masked_crops
 from lpcam_jax.systems.lpcam.config import LPCAMTraining
@@ -300,3 +303,24 @@ def test_a_source_that_is_in_the_order_of_training_stays_in_it():
     assert same(continued, ordered[2])
     parts = [next(batches_of(Numbered(12), AS_IT_IS, seed=0, shuffled=False, part=(i, 2))) for i in range(2)]
     assert [records_of(batch) for batch in parts] == [[0, 1], [2, 3]]
+
+
+class Counted(Numbered):
+    """Records that tell how often one was read."""
+
+    reads = 0
+
+    def __getitem__(self, index: int) -> Record:
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_what_is_read_ahead_are_a_few_batches_however_large_they_are(batch_size):
+    source = Counted(2 * batch_size)
+    feed = batches_of(source, replace(AS_IT_IS, batch_size=batch_size), seed=0)
+    next(feed)
+    time.sleep(0.2)  # for what is read ahead too far
+    feed.close()
+    assert source.reads <= batch_size * (max(cores(), 4) + 3)
+    assert next(feed, None) is None

@@ -32,7 +32,7 @@ from benchmarks.accelerator.part import Row
 from benchmarks.chips import CHIPS, KINDS
 from benchmarks.contest import PEERS_PYTHON, REPOSITORY
 
-Part = Literal["device", "parity", "classifier", "method", "inference", "segmentation", "torch", "largest"]
+Part = Literal["device", "parity", "classifier", "method", "inference", "segmentation", "feed", "torch", "largest"]
 # In the order of what one wants to know first: time may run out.
 STARTS = {
     "device": "benchmarks.accelerator.method:peaks",
@@ -41,6 +41,7 @@ STARTS = {
     "method": "benchmarks.accelerator.method:programs",
     "inference": "benchmarks.accelerator.inference:programs",
     "segmentation": "benchmarks.accelerator.training:segmentation",
+    "feed": "benchmarks.accelerator.feed:programs",
     "torch": "benchmarks.peers.accelerator:programs",
     "largest": "benchmarks.accelerator.training:largest",
 }

@@ -1,9 +1,10 @@
-"""Endless training batches: shuffled, augmented, decoded by threads ahead of the device.
+"""Endless training batches: shuffled, augmented, decoded by threads a few batches ahead of the device.
 
 Batch number `step` is a function of (source, seed, step) alone, so a resumed run sees what it would have seen.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 
 import grain
 import numpy as np
@@ -27,7 +28,7 @@ def training_batches(
     shuffled: bool = True,
     start: int = 0,
     part: tuple[int, int] = (0, 1),
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches from step `start` on, without end; each epoch in a new order, if any, its incomplete batch dropped.
 
     Args:
@@ -40,8 +41,8 @@ def training_batches(
         start: first step.
         part: (i, p), the i-th of p equal parts of every batch; p divides b. Only its records are read.
 
-    Returns:
-        Iterator of the named arrays with a leading axis b / p.
+    Yields:
+        The named arrays with a leading axis b / p. Close the generator, and nothing more is read.
 
     Raises:
         UserError: from a record that cannot be read, naming its file.
@@ -65,5 +66,8 @@ def training_batches(
         order = order.map_with_index(lambda place, record: (place, record))
     whole = order.random_map(augment).slice(slice(0, count // batch_size * batch_size))
     batches = whole.batch(batch_size // parts, drop_remainder=True).slice(slice(index, None, parts)).repeat(None)
-    options = grain.ReadOptions(num_threads=max(cores(), 4), prefetch_buffer_size=4 * batch_size)
-    return iter(batches.slice(slice(start, None)).to_iter_dataset(options))
+    # What grain reads ahead is counted in whole batches, each of which a thread makes alone.
+    threads = max(cores(), 4)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
+    with closing(iter(batches.slice(slice(start, None)).to_iter_dataset(options))) as ahead:
+        yield from ahead

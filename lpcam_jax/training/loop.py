@@ -6,7 +6,8 @@ depends only on t and the seed, so a resumed run ends with the same bits as an u
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -214,7 +215,7 @@ def run_steps(
     run: Run,
     state: TrainState,
     step: TrainStep,
-    batches: Callable[[int], Iterator[Batch]],
+    batches: Callable[[int], Generator[Batch, None, None]],
     *,
     steps: int,
     validation: Validation | None,
@@ -228,7 +229,7 @@ def run_steps(
         run: directory and config.
         state: the state to start from, see `first_state`.
         step: (state, batch) -> (state, {"loss": float32 ()}); the input state may be donated.
-        batches: number of the first step -> the batches from that step on.
+        batches: number of the first step -> the batches from that step on; closed at the end.
         steps: total number of steps.
         validation: the validation; None: no validation.
         description: label of the progress bar.
@@ -244,7 +245,6 @@ def run_steps(
     training, start = run.config.training, int(state.step)
     if start >= steps:
         return state
-    feed = batches(start)
     log = MetricsLog(run.metrics_file, start=start) if processes.is_first() else Silence()
     b = training.batch_size
     bar = tqdm(total=steps * b, initial=start * b, desc=description, unit=unit)
@@ -265,7 +265,7 @@ def run_steps(
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             log.write({"step": number, "loss": loss})
 
-    with bar, log, CheckpointWriter(run) as checkpoints:
+    with bar, log, closing(batches(start)) as feed, CheckpointWriter(run) as checkpoints:
         for number in range(start + 1, steps + 1):
             try:
                 batch = shard(next(feed), devices)
