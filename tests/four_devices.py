@@ -105,7 +105,7 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
         prototypes=replace(config.prototypes, cam_scales=(1.0,)),
         inference=replace(config.inference, scales=(1.0,), max_shapes=1),
     )
-    source, validation = training_sources(config)
+    source, validation = training_sources(config, masks=False)
     job = Job(Run.create(workdir, config, source.class_names), mesh)
     state = train_classifier(job, source, validation)
     make_prototypes(job, source)

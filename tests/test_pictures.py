@@ -12,6 +12,7 @@ from PIL import Image, ImageFile
 
 from lpcam_jax.data.formats import SUFFIXES
 from lpcam_jax.data.pictures import Pictures, find_pictures, picture_size, read_picture, search, unique_ids
+from lpcam_jax.data.resizing import resize_bicubic
 from lpcam_jax.machine.errors import UserError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -76,6 +77,36 @@ def test_rotated_jpeg(tmp_path):
     path = with_orientation(tmp_path / "a.jpg", np.zeros((20, 40, 3), np.uint8), 6)
     assert read_picture(path).shape == (40, 20, 3)
     assert picture_size(path) == (40, 20)
+
+
+def smooth_noise(size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3), as sharp as a photograph of many megapixels is."""
+    small = np.random.default_rng(0).integers(0, 256, (size[0] // 3, size[1] // 3, 3), np.uint8)
+    return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize(
+    ("enough", "expected"), [(500, (601, 999)), (499, (301, 500)), (130, (151, 250)), (9, (76, 125))]
+)
+@pytest.mark.parametrize("options", [{}, {"format": "MPO"}, {"mode": "CMYK"}, {"mode": "L"}])
+def test_a_large_jpeg_is_decoded_in_fewer_pixels_where_these_are_enough(tmp_path, enough, expected, options):
+    options = dict(options)
+    image = Image.fromarray(smooth_noise((601, 999))).convert(options.pop("mode", "RGB"))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95, **options)
+    less, whole = read_picture(tmp_path / "a.jpg", enough=enough), read_picture(tmp_path / "a.jpg")
+    assert less.shape == (*expected[::-1], 3)
+    assert picture_size(tmp_path / "a.jpg", enough=enough) == less.shape[:2]
+    assert picture_size(tmp_path / "a.jpg") == whole.shape[:2] == (999, 601)
+    of_whole = resize_bicubic(resize_bicubic(whole, less.shape[:2]), (60, 36))
+    assert np.abs(resize_bicubic(less, (60, 36)) - of_whole.astype(float)).mean() < 5  # of noise
+
+
+def test_other_formats_are_decoded_as_they_are(tmp_path):
+    Image.fromarray(smooth_noise((60, 99))).save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png", enough=9).shape == (60, 99, 3)
+    assert picture_size(tmp_path / "a.png", enough=9) == (60, 99)
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L", "YCbCr"])

@@ -1,6 +1,7 @@
 """Which pictures a config means: parts of data sets, and slices of them."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,13 +131,26 @@ def test_a_list_of_ids_that_there_is_not(devkit, text):
 
 def test_training_and_validation_are_what_is_named(devkit):
     data = Data(source="voc_layout", root=devkit, train="train.txt[:3]", validation="train.txt[3:]")
-    pictures, validation = training_sources(LPCAMConfig(data=data))
+    pictures, validation = training_sources(LPCAMConfig(data=data), masks=False)
     assert (list(pictures.ids), list(validation.ids)) == (NAMES[:3], NAMES[3:])
+
+
+@pytest.mark.parametrize("validation", ["", "all[:1]"])
+def test_labels_are_learned_from_pictures_with_enough_pixels(tmp_path, validation):
+    for number, name in enumerate("aabb"):
+        picture(tmp_path / name / f"{number}.jpg", size=(120, 90), seed=number)
+    data = Data(source="folder", root=str(tmp_path), longest=20, held_out=0.5, validation=validation)
+
+    def sizes(data: Data, **options) -> set:
+        return {record.image.shape for part in training_sources(LPCAMConfig(data=data), **options) for record in part}
+
+    assert sizes(data, masks=False) == {(45, 60, 3)}
+    assert sizes(data, masks=True) == sizes(replace(data, longest=None), masks=False) == {(90, 120, 3)}
 
 
 def test_held_out_pictures_are_of_the_slice():
     data = Data(source="shapes", scenes=20, train="all[4:14]", held_out=0.3)
-    pictures, validation = training_sources(LPCAMConfig(data=data))
+    pictures, validation = training_sources(LPCAMConfig(data=data), masks=False)
     assert (len(pictures), len(validation)) == (7, 3)
     expected = part("all[4:14]", source="shapes", scenes=20).ids
     assert sorted([*pictures.ids, *validation.ids]) == sorted(expected)

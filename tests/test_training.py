@@ -43,7 +43,7 @@ class Stop(Exception):
 
 
 def train(directory, config: LPCAMConfig, mesh) -> TrainState:
-    sources = training_sources(config)
+    sources = training_sources(config, masks=False)
     return classification.train_classifier(Job(Run.create(directory, config, sources[0].class_names), mesh), *sources)
 
 

@@ -12,6 +12,7 @@ class Sizes(NamedTuple):
         batch: pictures of a training step.
         crop, masked_crop: their sides, of the classifier and of DeepLab.
         picture: (H, W) of a photograph.
+        photograph: (H, W) of one of many megapixels.
         pictures: photographs that are mapped.
         scales: that they are mapped at.
         batch_pixels: of a device's batch in inference.
@@ -31,6 +32,7 @@ class Sizes(NamedTuple):
     crop: int = 512
     masked_crop: int = 321
     picture: tuple[int, int] = (375, 500)
+    photograph: tuple[int, int] = (3000, 4000)
     pictures: int = 16
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
     batch_pixels: tuple[int, ...] = (1_600_000, 16_000_000)
@@ -53,6 +55,7 @@ SHORT = Sizes(
     crop=64,
     masked_crop=65,
     picture=(48, 64),
+    photograph=(96, 128),
     pictures=4,
     scales=(1.0, 0.5),
     batch_pixels=(10_000,),

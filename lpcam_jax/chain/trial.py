@@ -129,7 +129,7 @@ def _amounts(step: Step, steps: Sequence[Step]) -> _Amounts:
     limit = _limit(step)
     config = dataclasses.replace(config, data=data, limit=config.limit if limit is None else limit)
     training = config.training
-    learned, held_out = map(len, training_sources(config))
+    learned, held_out = map(len, training_sources(config, masks=False))
     number = training.steps if hasattr(training, "steps") else steps_of(training, learned)
     validations = max(number // training.validate_every, 1) if hasattr(training, "validate_every") else 1
     return _Amounts(number * training.batch_size, learned, held_out * validations, len(seed_source(config)))

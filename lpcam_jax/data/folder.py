@@ -47,6 +47,8 @@ class Folder:
     Args:
         root: the folder.
         classes: the classes to keep, in this order; empty: all.
+        enough: pixels of the longest side that are enough, see `read_picture`, where no masks are needed: there are
+            none then. None: pictures as they are, and masks.
 
     Attributes:
         class_names: `classes`, or the sorted classes that occur in some picture.
@@ -57,7 +59,7 @@ class Folder:
         UserError: the labels cannot be read, or name a picture that does not exist.
     """
 
-    def __init__(self, root: str | Path, *, classes: Sequence[str] = ()):
+    def __init__(self, root: str | Path, *, classes: Sequence[str] = (), enough: int | None = None):
         contents = look_into(root, refuse)
         if contents.origin is None:
             raise UserError(
@@ -69,8 +71,9 @@ class Folder:
         self.class_names = pick_classes(classes, all_names, contents.origin)
         self.labels = contents.labels[:, [all_names.index(name) for name in self.class_names]]
         self.ids = contents.ids
-        self.has_masks = any(contents.masks)
-        self._paths, self._masks, self._num_classes = contents.pictures, contents.masks, len(all_names)
+        self._paths, self._enough, self._num_classes = contents.pictures, enough, len(all_names)
+        self._masks = contents.masks if enough is None else [None] * len(contents.masks)
+        self.has_masks = any(self._masks)
         if self.has_masks:
             self._renumber = renumbering(self.class_names, all_names)
         self._has_warned = False
@@ -79,7 +82,7 @@ class Folder:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Record:
-        image = read_picture(self._paths[index])
+        image = read_picture(self._paths[index], enough=self._enough)
         return Record(self.ids[index], image, self.labels[index], self._mask(index, image.shape[:2]))
 
     def mask(self, index: int) -> np.ndarray | None:
@@ -105,7 +108,7 @@ class Folder:
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) from the header."""
-        return picture_size(self._paths[index])
+        return picture_size(self._paths[index], enough=self._enough)
 
     def origin(self, index: int) -> Origin:
         """The picture, and its mask if it has one."""

@@ -43,7 +43,7 @@ class EDAMSystem(HeatMapSystem[EDAMConfig]):
         from ...training.state import network_of
         from .training import edam_optimizer, train_edam
 
-        pictures, validation = training_sources(config)
+        pictures, validation = training_sources(config, masks=False)
         pictures = with_labels(pictures, config.data.train)
         check_labels(pictures)
         validation = with_labels(validation, config.data.validation)

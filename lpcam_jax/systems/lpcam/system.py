@@ -50,7 +50,7 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
             )
         seeds, work = with_labels(seed_source(config), config.data.seeds), {}
         if CLASSIFIER in stages:
-            pictures, validation = training_sources(config)
+            pictures, validation = training_sources(config, masks=False)
             pictures = with_classes(with_labels(pictures, config.data.train), seeds.class_names, config.data.train)
             check_labels(pictures)
             validation = with_labels(validation, config.data.validation)

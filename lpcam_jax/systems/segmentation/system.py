@@ -33,7 +33,7 @@ class SegmentationSystem(System[C]):
         from ...data.masks import expect_numbered
         from ...data.sources import masked_source, training_sources
 
-        pictures, validation = training_sources(config)
+        pictures, validation = training_sources(config, masks=True)
         remedy = "choose some of them, with --data.classes"
         expect_numbered(len(pictures.class_names), "the masks of a segmentation network", remedy)
         pictures = masked_source(pictures, config.data)
