@@ -14,7 +14,7 @@ of one core, start and end of the program left out. With and without pages; with
 import argparse
 import csv
 import functools
-import importlib
+import importlib.util
 import json
 import os
 import resource
@@ -37,6 +37,7 @@ FINISHING = (
     ("lpcam_jax.systems.segmentation.segment", "_best"),
     ("lpcam_jax.refine.pictures", "mean_field"),
     ("lpcam_jax.refine.pictures", "random_walk"),
+    ("lpcam_jax.refine.walks", "random_walk"),
 )
 SYSTEMS = ("lpcam", "amn", "irn", "deeplab")
 SMALL = ("--model.blocks", "1", "1", "1", "1", "--model.width", "2", "--model.stem-width", "2")
@@ -145,7 +146,7 @@ def measure(system: str, run: str, maps: str, pages: str) -> dict | None:
 
     forward.forward = free_forward
     for place, name in FINISHING:
-        module = importlib.import_module(place)
+        module = importlib.import_module(place) if importlib.util.find_spec(place) else None
         if hasattr(module, name):
             setattr(module, name, free(getattr(module, name)))
     out = Path(run).with_name(f"{system}_out")

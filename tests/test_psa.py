@@ -13,8 +13,9 @@ from lpcam_jax.backbones.wideresnet import WideResNet38Config
 from lpcam_jax.data.augment import color_jitter
 from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.machine.errors import UserError
-from lpcam_jax.refine.pictures import background_crfs, similar_labels
+from lpcam_jax.refine.pictures import background_crfs
 from lpcam_jax.refine.similarity import walk_by_similarity
+from lpcam_jax.refine.walks import similar_labels
 from lpcam_jax.systems.psa.config import PSATraining
 from lpcam_jax.systems.psa.labels import ScoredPicture, agreed, labelled_crops, with_background
 from lpcam_jax.systems.psa.losses import affinity_loss

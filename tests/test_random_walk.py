@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from reference import numpy_lpcam, numpy_walk
 
-from lpcam_jax.refine.pictures import walked_maps
 from lpcam_jax.refine.random_walk import on_picture, random_walk
+from lpcam_jax.refine.walks import walked_maps
 
 
 def scene(seed, h, w, n, *lead):

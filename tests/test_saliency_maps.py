@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from lpcam_jax.machine.errors import UserError
-from lpcam_jax.refine.pictures import crf_labels, salient_labels, walked_maps
+from lpcam_jax.refine.pictures import crf_labels, salient_labels
 from lpcam_jax.refine.saliency_maps import SaliencyFolder
+from lpcam_jax.refine.walks import walked_maps
 
 GREY = np.arange(6, dtype=np.uint8).reshape(2, 3) * 50
 

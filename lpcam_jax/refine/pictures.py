@@ -1,8 +1,6 @@
-"""Refinement of one picture's heat maps: NumPy in, NumPy out, with few compiled shapes for pictures of any size.
+"""Refinement of one picture's heat maps by its colours: NumPy in, NumPy out.
 
-Pictures are padded right and bottom to multiples of 128 pixels, and the number of maps, or of labels beside the
-background, to a power of two, without any influence on the result. Pictures of more than a million pixels are refined
-at a half of their size, a third, and so on, to bound the memory.
+Pictures of more than a million pixels are refined at a half of their size, a third, and so on, to bound the memory.
 """
 
 import math
@@ -18,13 +16,11 @@ from ..machine.devices import finishing
 from ..seeds import ir_labels, seed_mask
 from . import Refine
 from .crf import CRF, CRFS, label_unary, mean_field, softmax_unary
+from .padding import GRID, padded, padded_size, power_of_two
 from .pixel_adaptive import pixel_adaptive
-from .random_walk import STRIDE, on_picture, random_walk
 from .saliency import background_scores, saliency_mask
 from .saliency_maps import SaliencyMaps
-from .similarity import walk_by_similarity
 
-_GRID = 128
 _MOST_PIXELS = 1 << 20
 
 
@@ -201,93 +197,21 @@ def adapted_maps(image: np.ndarray, maps: np.ndarray, *, steps: int = 10) -> np.
         return maps
     small = tuple(-(-length // 2) for length in _bounded(size))
     low = resize_bilinear(np.moveaxis(maps.astype(np.float32, copy=False), 0, -1), small)
-    canvas = _padded_size(small, _GRID)
-    arguments = _padded(resize_bicubic(image, small), canvas), _padded(low, canvas, labels=_power_of_two(count))
+    canvas = padded_size(small, GRID)
+    arguments = padded(resize_bicubic(image, small), canvas), padded(low, canvas, labels=power_of_two(count))
     with finishing():
         adapted = np.asarray(pixel_adaptive(*arguments, steps=steps, size=np.int32(small)))
     return np.moveaxis(resize_bilinear(adapted[: small[0], : small[1], :count], tuple(size)), -1, 0)
 
 
-def walked_maps(
-    maps: np.ndarray, edges: np.ndarray, *, radius: int = 5, power: float = 1.0, beta: float = 10.0, steps: int = 256
-) -> np.ndarray:
-    """Spread heat maps by a random walk that does not easily cross edges.
-
-    Args:
-        maps: float (n, H, W), in [0, 1].
-        edges: float32 (ceil(H / 4), ceil(W / 4)), edge probabilities.
-        radius: reach of a step, on the grid of the edges.
-        power: exponent applied to the maps.
-        beta: exponent of the affinities.
-        steps: number of steps.
-
-    Returns:
-        float32 (n, H, W), with 1 as the largest value over all maps; zeros if all maps are zero.
-
-    Source: IRN's step "make_sem_seg_labels".
-    """
-    (count, *size), grid = maps.shape, edges.shape
-    if not count:
-        return maps
-    channels_last = np.moveaxis(maps.astype(np.float32, copy=False), 0, -1)
-    canvas = _padded_size(grid, _GRID // STRIDE)
-    low = _padded(resize_bilinear(channels_last, grid) ** power, canvas, labels=_power_of_two(count))
-    options = {"radius": radius, "beta": beta, "steps": steps, "size": np.int32(grid)}
-    with finishing():
-        walked = np.asarray(random_walk(low, _padded(edges, canvas), **options))
-    return np.moveaxis(on_picture(walked[: grid[0], : grid[1], :count], size), -1, 0)
-
-
-def similar_labels(
-    maps: np.ndarray,
-    features: np.ndarray,
-    *,
-    stride: int,
-    background: float,
-    radius: int = 5,
-    beta: float = 8.0,
-    steps: int = 64,
-) -> np.ndarray:
-    """Labels from heat maps and a constant background, spread by a random walk among pixels of similar features.
-
-    Args:
-        maps: float (n, H, W), in [0, 1].
-        features: float32 (h, w, d), of the picture's positions, which cover it.
-        stride: pixels per position.
-        background: the background's map, everywhere.
-        radius: reach of a step, in positions.
-        beta: exponent of the affinities.
-        steps: number of steps.
-
-    Returns:
-        uint8 (H, W), 0 background, k + 1 the k-th map.
-
-    Source: psa, infer_aff.py: maps and background are padded with zeros to whole positions, averaged over each, walked,
-    and enlarged bilinearly.
-    """
-    (count, *size), grid = maps.shape, features.shape[:2]
-    if not count:
-        return np.zeros(size, np.uint8)
-    scores = np.concatenate([np.full((1, *size), background, np.float32), maps.astype(np.float32, copy=False)])
-    whole = [(0, stride * cells - length) for cells, length in zip(grid, size, strict=True)]
-    pooled = np.pad(scores, [(0, 0), *whole]).reshape(count + 1, grid[0], stride, grid[1], stride).mean(axis=(2, 4))
-    canvas = _padded_size(grid, _GRID // stride)
-    low = _padded(np.moveaxis(pooled, 0, -1), canvas, labels=1 + _power_of_two(count))
-    options = {"radius": radius, "beta": beta, "steps": steps, "size": np.int32(grid)}
-    with finishing():
-        walked = np.asarray(walk_by_similarity(low, _padded(features, canvas), **options))
-    walked = walked[: grid[0], : grid[1], : count + 1]
-    return resize_bilinear(walked, (stride * grid[0], stride * grid[1]), crop=size).argmax(axis=-1).astype(np.uint8)
-
-
 def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF) -> np.ndarray:
     """`mean_field` of energies (m, H, W, n), with padded shapes."""
     *size, count = unary.shape[1:]
-    canvas, labels = _padded_size(size, _GRID), 1 + _power_of_two(count - 1)
+    canvas, labels = padded_size(size, GRID), 1 + power_of_two(count - 1)
     energies = np.full((len(unary), *canvas, labels), np.inf, np.float32)
     energies[:, : size[0], : size[1], :count] = unary
     with finishing():
-        scores = np.asarray(mean_field(_padded(image, canvas), energies, crf, size=np.int32(size)))
+        scores = np.asarray(mean_field(padded(image, canvas), energies, crf, size=np.int32(size)))
     return scores[:, : size[0], : size[1], :count]
 
 
@@ -295,18 +219,3 @@ def _bounded(size: tuple[int, int]) -> tuple[int, int]:
     """(H, W) divided by the smallest integer that makes it at most a million pixels."""
     factor = math.ceil(math.sqrt(size[0] * size[1] / _MOST_PIXELS))
     return max(size[0] // factor, 1), max(size[1] // factor, 1)
-
-
-def _padded_size(size: tuple[int, int], grid: int) -> tuple[int, int]:
-    return tuple(-(-length // grid) * grid for length in size)
-
-
-def _padded(array: np.ndarray, canvas: tuple[int, int], *, labels: int | None = None) -> np.ndarray:
-    """Pad with zeros right and bottom up to the canvas, and up to this many labels."""
-    shape = (*canvas, *array.shape[2:]) if labels is None else (*canvas, labels)
-    return np.pad(array, [(0, whole - length) for whole, length in zip(shape, array.shape, strict=True)])
-
-
-def _power_of_two(count: int) -> int:
-    """The smallest power of two that is at least `count`."""
-    return 1 << (count - 1).bit_length()

@@ -13,7 +13,8 @@ import numpy as np
 
 from ...data.records import Record, RecordSource
 from ...machine.devices import local_mesh
-from ...refine.pictures import cut, walked_maps
+from ...refine.pictures import cut
+from ...refine.walks import walked_maps
 from ...report.table import seed_tables
 from ...results.folder import write_all
 from ...results.masks import MaskResults

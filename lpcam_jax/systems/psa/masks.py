@@ -15,7 +15,7 @@ from ...inference.forward import as_they_are
 from ...inference.passes import finish_each
 from ...inference.plan import Outputs
 from ...machine.devices import local_mesh
-from ...refine.pictures import similar_labels
+from ...refine.walks import similar_labels
 from ...results.folder import write_all
 from ...results.masks import MaskResults
 from ...results.predictions import open_method, read_protocol, with_maps
