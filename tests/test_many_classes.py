@@ -12,6 +12,7 @@ from test_commands import assert_one_line_error
 from test_prepared import png, write_data_set
 from tiny_recipes import CLASSIFIER, IRN, SEGMENTATION
 
+from lpcam_jax.app.page import app_of
 from lpcam_jax.data.masks import MAX_CLASSES, expect_numbered, renumbering
 from lpcam_jax.data.prepared import Prepared
 from lpcam_jax.machine.errors import UserError
@@ -19,6 +20,7 @@ from lpcam_jax.report.overlays import jpeg, panel
 from lpcam_jax.results.masks import MaskResults
 from lpcam_jax.results.predictions import MapFolder
 from lpcam_jax.seeds import with_class_values
+from lpcam_jax.training.run import Run
 
 pytestmark = pytest.mark.rest
 
@@ -70,6 +72,15 @@ def test_heat_maps_without_masks(finished):
     assert f"class_{COUNT - 1}" in (maps / "index.html").read_text()
     assert (maps / "overlays" / f"class_{COUNT - 1}" / f"{COUNT - 1}.jpg").exists()
     assert said.splitlines()[-1].endswith("look at index.html, use maps/.")
+
+
+def test_the_page_of_demo_app_has_maps_alone(finished):
+    pytest.importorskip("gradio", reason="the page of demo-app: pip install '.[app]'")
+    components = app_of(Run.open(finished[0])).config["components"]
+    visible = {one["props"].get("label"): one["props"].get("visible", True) for one in components}
+    assert visible["heat maps"]
+    assert visible["maps (.npz)"]
+    assert not any(visible[label] for label in ("mask", "mask (.png)", "seed threshold", "by a CRF: the pseudo mask"))
 
 
 def test_predicted_classes(data, finished, program, tmp_path):

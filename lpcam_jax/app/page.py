@@ -16,6 +16,7 @@ from PIL import Image
 
 from .. import __version__
 from ..config.registry import title
+from ..data.masks import MAX_CLASSES
 from ..machine.errors import UserError
 from ..machine.files import write_atomically
 from ..machine.programs import as_called
@@ -84,21 +85,23 @@ def serve(page: Any, host: str, port: int) -> None:
 
 
 def _maps(gradio: Any, model: TrainedModel, run: Run) -> None:
-    """Heat maps, seeds, pseudo masks and prototypes of a classifier."""
+    """Heat maps, seeds, pseudo masks and prototypes of a classifier; no masks of more classes than these number."""
     names, background = list(run.class_names), run.config.inference.background
+    are_numbered = len(names) <= MAX_CLASSES
     with gradio.Row():
         with gradio.Column(scale=1):
             picture = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="picture")
             classes = gradio.Dropdown(names, multiselect=True, label="classes (none: those it predicts)")
             button = gradio.Button("Map", variant="primary")
-            threshold = gradio.Slider(0.01, 0.99, value=background, step=0.01, label="seed threshold")
-            refined = gradio.Checkbox(label="by a CRF: the pseudo mask")
+            settings = {"value": background, "step": 0.01, "label": "seed threshold", "visible": are_numbered}
+            threshold = gradio.Slider(0.01, 0.99, **settings)
+            refined = gradio.Checkbox(label="by a CRF: the pseudo mask", visible=are_numbered)
             found = gradio.Label(num_top_classes=5, label="probabilities")
         with gradio.Column(scale=3):
             heat = gradio.Gallery(label="heat maps", columns=3, object_fit="contain", height="auto", buttons=_BUTTONS)
-            mask = gradio.Image(label="mask", format="png", buttons=_BUTTONS)
+            mask = gradio.Image(label="mask", format="png", buttons=_BUTTONS, visible=are_numbered)
             with gradio.Row():
-                files = [gradio.File(label=label) for label in ("maps (.npz)", "mask (.png)")]
+                files = [gradio.File(label="maps (.npz)"), gradio.File(label="mask (.png)", visible=are_numbered)]
             strips = gradio.Image(label="what the prototypes are made of", format="png", buttons=_BUTTONS)
     mapped = gradio.State()
 
@@ -127,10 +130,11 @@ def _maps(gradio: Any, model: TrainedModel, run: Run) -> None:
         return _drawn(with_class_values(labels, maps.classes), maps.image, model.class_names)
 
     drawn = button.click(draw, [picture, classes], [mapped, found, heat, strips, files[0]])
-    settings, outputs = [mapped, threshold, refined], [mask, files[1]]
-    drawn.success(cut_out, settings, outputs)
-    threshold.release(cut_out, settings, outputs)
-    refined.change(cut_out, settings, outputs)
+    if are_numbered:
+        inputs, outputs = [mapped, threshold, refined], [mask, files[1]]
+        drawn.success(cut_out, inputs, outputs)
+        threshold.release(cut_out, inputs, outputs)
+        refined.change(cut_out, inputs, outputs)
 
 
 def _masks(gradio: Any, model: Any) -> None:

@@ -37,7 +37,7 @@ _SYSTEMS = {
         "lpcam_jax.systems.lpcam.system",
         {"cam": "CAM", "lpcam_f": "LPCAM-F", "lpcam": "LPCAM", "taught": "LPCAM-T", "affinity": "LPCAM-A"},
     ),
-    "irn": Place("lpcam_jax.systems.irn.system"),
+    "irn": Place("lpcam_jax.systems.irn.system", {"irn": "IRN"}),
     "psa": Place("lpcam_jax.systems.psa.system"),
     "amn": Place("lpcam_jax.systems.amn.system", {"amn": "AMN"}),
     "mctformer": Place(
