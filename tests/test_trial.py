@@ -69,6 +69,9 @@ def test_of_a_bar_with_one_update_compiling_counts():
     assert bars.ended() == (Bar("maps", "img", 4, 0.5),)
 
 
+IDLE = Watched(0, 0, 10**9, ())
+
+
 def trials(chain, folder, *words, only=("classifier",)):
     """The steps of a trial, and of the whole."""
     made, flags = load_chain(str(chain)).chosen().only(only), group(words)
@@ -106,6 +109,13 @@ def test_a_trial_is_not_of_more_pictures_than_the_whole(chain, tmp_path):
     tried, _ = trials(chain, tmp_path, "--limit", "5")
     assert all(step.words[-1] == "5" or "--limit 5" in " ".join(step.words) for step in tried)
     assert not any("--limit 16" in " ".join(step.words) for step in tried)
+
+
+def test_no_limit_of_the_whole_is_16_of_a_trial(chain, tmp_path):
+    tried, steps = trials(chain, tmp_path, "--limit", "none")
+    assert all("--limit 16" in " ".join(step.words) for step in tried)
+    amounts = {key: one.seconds for key, one in estimates({step.key: IDLE for step in steps}, tried, steps).items()}
+    assert amounts == {step.key: 0 for step in steps}
 
 
 def test_estimates_are_of_the_settings_that_were_tried(chain, tmp_path):

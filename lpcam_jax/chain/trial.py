@@ -138,7 +138,7 @@ def _amounts(step: Step, steps: Sequence[Step]) -> _Amounts:
 def _limit(step: Step) -> int | None:
     """The --limit of a step; None: it has none."""
     value = value_of_flag("--limit", step.words)
-    return None if value in (None, "None") else int(value)
+    return None if value is None or value.lower() == "none" else int(value)
 
 
 def _config(trains: Step) -> Any:
