@@ -7,8 +7,8 @@ DIR holds train2014.zip and annotations_trainval2014.zip, or the same unpacked; 
 (drawing the masks takes about ten minutes; a stopped preparation goes on). resnet50.pth is torchvision's
 ImageNet file (IMAGENET1K_V1).
 
-Hardware: an accelerator with 16 GB, as for configs/voc12.py; 25,865 steps. The features that are clustered take 8 GB of
-the host's memory.
+Hardware: an accelerator with 16 GB, as for configs/voc12.py; 25,865 steps. The features that are clustered take 5.4 GB
+of the host's memory.
 
     python train.py configs/coco14.py --data.root DIR --model.weights resnet50.pth --workdir runs/coco14
     python infer.py --ckpt runs/coco14 --out heatmaps/

@@ -1,4 +1,4 @@
-"""Your own pictures, labelled by labels.csv, COCO JSON, VOC XML or a folder a class; DIR/masks/ if you want scores.
+"""Your own pictures, labelled by labels.csv, a folder a class, COCO, VOC, ...; DIR/masks/ if you want scores.
 
 docs/your_own_pictures.md shows each layout; which one it is, and what the classes are, is told by looking.
 

@@ -14,8 +14,8 @@ cores; there are 3,305.
     python infer.py --ckpt runs/voc12 --out heatmaps/
     python infer.py --ckpt runs/voc12 --out heatmaps_aug/ --split train_aug
 
-The defaults of `lpcam_jax/config/` are the reference's for VOC, but for what is set here. Ours remain: k-means++
-instead of uniform starts, at most 100 iterations, at most 8,192 features a class and set.
+The defaults of `lpcam_jax/systems/lpcam/config.py` are the reference's for VOC, but for what is set here. Ours remain:
+k-means++ instead of uniform starts, at most 100 iterations, at most 8,192 features a class and set.
 """
 
 from lpcam_jax.config import Data

@@ -5,9 +5,9 @@ IRN, expect several points less. Not run by us: it needs the archives, weights a
 COCO weights the recipe's source reports 76.65 (77.93 with a CRF).
 
 DIR as for configs/voc12.py. The weights are those of a ResNet-101 in the Caffe (MSRA) layout, on BGR pixels, or a whole
-DeepLabV2 of kazuto1011/deeplab-pytorch or isht7/pytorch-deeplab-resnet (`python -m lpcam_jax convert FILE` tells).
-torchvision's ResNet-101 is another network: --model.layout torchvision --model.channel-order rgb --model.mean 123.675
-116.28 103.53 --model.std 58.395 57.12 57.375, at your own risk.
+DeepLabV2 of kazuto1011/deeplab-pytorch or isht7/pytorch-deeplab-resnet (`python -m lpcam_jax convert FILE --out
+weights/` tells). torchvision's ResNet-101 is another network: --model.layout torchvision --model.stem-pool symmetric
+--model.channel-order rgb --model.mean 123.675 116.28 103.53 --model.std 58.395 57.12 57.375, at your own risk.
 
     python train.py configs/voc12.py --data.root DIR --model.weights resnet50.pth --workdir runs/voc12
     python infer.py --ckpt runs/voc12 --out heatmaps/ --split train_aug
@@ -15,7 +15,8 @@ torchvision's ResNet-101 is another network: --model.layout torchvision --model.
         --model.weights resnet101_caffe.pth --workdir runs/seg
     python infer.py --ckpt runs/seg --out masks/
 
-Hardware: an accelerator with 16 GB. The defaults of `lpcam_jax/config/` are the recipe's for VOC.
+Hardware: an accelerator with 16 GB. The defaults of `lpcam_jax/systems/deeplab/config.py` are the recipe's for
+VOC.
 """
 
 from lpcam_jax.config import Data

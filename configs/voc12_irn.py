@@ -13,7 +13,8 @@ DIR as for configs/voc12.py. IRNet's backbone is a plain ResNet-50 of ImageNet, 
     python infer.py --ckpt runs/irn --maps heatmaps_aug/ --out pseudo_masks/                        # train, scored
     python infer.py --ckpt runs/irn --maps heatmaps_aug/ --out pseudo_masks_aug/ --split train_aug  # to train on
 
-Hardware: an accelerator with 16 GB. The defaults of `lpcam_jax/config/` are IRN's, with LPCAM's thresholds.
+Hardware: an accelerator with 16 GB. The defaults of `lpcam_jax/systems/irn/config.py` are IRN's, with LPCAM's
+thresholds.
 """
 
 from lpcam_jax.config import Data

@@ -1,9 +1,9 @@
 """PASCAL VOC 2012 with MCTformer V2, and LPCAM in the place of its PatchCAM, for the paper's Table 2 (MCTformer row).
 
 Expected, the paper's, on train: seeds of 63.5 mIoU with LPCAM, 61.7 with PatchCAM. Its pseudo masks (70.8 and 69.1) are
-by an affinity network that is not here; IRN (configs/voc12_irn.py) takes these maps, too, with --labels.method
-mctformer_lpcam. Not run by us: it needs the archives, the weights and an accelerator. The paper does not say which map
-LPCAM replaces; here PatchCAM, or with --inference.lpcam alone the fused one.
+by psa's affinity network (configs/voc12_psa.py); IRN (configs/voc12_irn.py) takes these maps, too, both with
+--labels.method mctformer_lpcam. Not run by us: it needs the archives, the weights and an accelerator. The paper does
+not say which map LPCAM replaces; here PatchCAM, or with --inference.lpcam alone the fused one.
 
 DIR is as for configs/voc12.py. DeiT-S is downloaded, or a file: deit_small_patch16_224-cd65a155.pth.
 

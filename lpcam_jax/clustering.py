@@ -166,8 +166,9 @@ def kmeans_plus_plus(
 ) -> jax.Array:
     """Draw k starting points, each likely to be far from those before.
 
-    The first is drawn by weight, each further one with probability proportional to w_i (1 - max_j cos(x_i, c_j)). If no
-    remaining point differs from those drawn, the draw falls back to the weights; without any point, centres are 0.
+    The first is drawn by weight, each further one with probability proportional to w_i min(1, 1 - max_j cos(x_i, c_j)):
+    no point is further away than one at a right angle. If no remaining point differs from those drawn, the draw falls
+    back to the weights; without any point, centres are 0.
 
     Args:
         key: random key.

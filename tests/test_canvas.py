@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from lpcam_jax.class_activation import resize_bilinear
 from lpcam_jax.inference.canvas import canvas_of, cropped, fused, stack_scales
 from lpcam_jax.systems.lpcam.maps import finished_maps, on_picture
+from lpcam_jax.systems.segmentation import segment
 
 RNG = np.random.default_rng(0)
 SIZES = [(1, 1), (5, 7), (64, 64), (65, 33), (375, 500)]
@@ -43,3 +45,19 @@ def test_pictures_of_a_hundred_sizes_have_few_canvases():
     sizes = [(h, w) for h in range(272, 384, 12) for w in range(390, 512, 12)]
     assert {canvas_of(size) for size in sizes} == {(384, 512)}
     assert len({stack_scales(at_scales(size, 1), size).maps.shape for size in sizes}) == 1
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_masks_of_large_pictures_are_made_a_band_of_rows_at_a_time(views):
+    """All probabilities of 1024 x 1024 pixels and 21 classes are 88 MB."""
+    logits = [np.random.default_rng(n).normal(size=(60 + n, 64, 21)).astype(np.float32) for n in range(views)]
+    scales = stack_scales(logits, (1000, 1024))
+    compiled = segment._best.lower(scales, canvas=(1024, 1024), fusion="mean").compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 88e6 * (0.4 + 0.15 * views)
+    found = np.asarray(compiled(scales))[:1000]
+    heights = [resize_bilinear(one, (1000, 1024)) for one in logits]
+    if views > 1:
+        heights = [np.exp(one) / np.exp(one).sum(axis=-1, keepdims=True) for one in heights]
+    total = np.sum(heights, axis=0)
+    best, chosen = total.max(axis=-1), np.take_along_axis(total, found[..., None].astype(int), axis=-1)[..., 0]
+    np.testing.assert_allclose(chosen, best, rtol=1e-4, atol=1e-5)

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.metrics import adjusted_rand_score
 
 from lpcam_jax import cluster_classes, kmeans, kmeans_plus_plus, unit
+from lpcam_jax.machine.devices import classes_at_once
 
 UPDATES = ["spherical", "mean"]
 N, D, K = 24, 4, 5
@@ -440,3 +443,12 @@ def test_an_unknown_update_is_an_error_that_names_the_known():
         kmeans(points, weights, init, update="typo")
     with pytest.raises(ValueError, match=expected):
         cluster_classes(jax.random.key(0), points[None], weights[None], update="typo")
+
+
+@pytest.mark.parametrize(
+    ("devices", "classes", "expected"),
+    [(1, 20, 16), (8, 20, 24), (8, 80, 80), (64, 80, 128), (8, 1000, 128), (8, 3, 8)],
+)
+def test_accelerators_share_the_classes_and_none_is_padded_beyond(monkeypatch, devices, classes, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert classes_at_once(SimpleNamespace(size=devices), 8192 * 2048 * 4, classes) == expected

@@ -3,12 +3,16 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from lpcam_jax.data.folder import Folder
 from lpcam_jax.data.shapes import Shapes
+from lpcam_jax.machine import processes
+from lpcam_jax.machine.errors import UserError
 from lpcam_jax.results.origins import Origins
 from lpcam_jax.training.run import Run
 
@@ -139,6 +143,41 @@ def test_a_finished_run_says_that_pictures_were_added(own_run, program, recipe, 
     assert finished.code == 0, finished.err
     assert (copy / "prototypes.npz").read_bytes() != before
     assert Run.open(copy).steps() == Run.open(workdir).steps()
+
+
+@pytest.mark.parametrize("last", ["0", "1"])
+def test_the_newest_line_counts_whichever_process_wrote_it(tmp_path, monkeypatch, last):
+    before, now = Shapes(2, seed=1), Shapes(2, seed=2)
+    for process, source in ((1 - int(last), before), (int(last), now)):
+        monkeypatch.setattr(processes, "part", lambda process=process: (process, 2))
+        Origins(tmp_path).note(source, 0)
+    monkeypatch.setattr(processes, "part", lambda: (0, 1))
+    assert Origins(tmp_path).changed(now, [0]) == []
+    with pytest.raises(UserError, match="drawn with seed 2, not of scene 0 drawn with seed 1"):
+        Origins(tmp_path).changed(before, [0])
+
+
+def test_lines_of_before_say_no_time(tmp_path):
+    old, new = Shapes(1, seed=1), Shapes(1, seed=2)
+    origins, file = Origins(tmp_path), tmp_path / "origins.0.jsonl"
+    origins.note(old, 0)
+    name, place, stamp, digest, _ = json.loads(file.read_text())
+    file.write_text(json.dumps([name, place, stamp, digest]) + "\n")
+    assert Origins(tmp_path).changed(old, [0]) == []
+    Origins(tmp_path).note(new, 0)
+    assert Origins(tmp_path).changed(new, [0]) == []
+
+
+def test_files_that_were_copied_are_read_once_and_not_at_every_start(tmp_path, monkeypatch):
+    root = write_scenes(tmp_path / "data", (0, 1))
+    Origins(tmp_path).note(Folder(root), 1)
+    for file in (root / "images").iterdir():
+        os.utime(file, (1, 1))
+    assert Origins(tmp_path).changed(Folder(root), [1]) == []
+    reads, real = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path.suffix) or real(path))
+    assert Origins(tmp_path).changed(Folder(root), [1]) == []
+    assert ".png" not in reads
 
 
 def test_origins_survive_a_line_cut_short(tmp_path):

@@ -90,7 +90,7 @@ def _kmeans(sizes: Sizes, classes: int) -> Row:
     """As many classes at a time as on a device of train.py; the features are on the device."""
     points = _points(sizes, classes)
     weights, keys = jnp.ones(points.shape[:2]), jax.random.split(jax.random.key(1), classes)
-    size = min(classes_at_once(mesh_of(device()), points[0].nbytes), classes)
+    size = classes_at_once(mesh_of(device()), points[0].nbytes, classes)
     groups = [slice(start, start + size) for start in range(0, classes, size)]
     cluster = partial(cluster_classes, k=CLUSTERS, max_iterations=ITERATIONS)
     parts = [(keys[group], points[group], weights[group]) for group in groups]

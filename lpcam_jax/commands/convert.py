@@ -70,7 +70,8 @@ def main(words: list[str]) -> None:
         print("--model.layout and the flags after it follow from the names in the file, those of DeepLabs from Caffe.")
     else:
         print(
-            "not in the file: --model.layout, .stem-pool, .channel-order, .mean, .std; the defaults are torchvision's."
+            "not in the file: --model.layout, .stem-pool, .channel-order, .mean, .std; the defaults of classifiers are "
+            "torchvision's, those of configs/voc12_deeplabv2.py Caffe's: see there."
         )
 
 

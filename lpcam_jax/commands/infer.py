@@ -59,7 +59,8 @@ def parse(words: list[str]) -> tuple[System, InferFlags]:
     expect_own_maps(system, words, ckpt)
     settings = {} if config is None else {"inference": config.inference}
     default = system.flags(ckpt=tyro.MISSING, out=tyro.MISSING, **settings)
-    flags = parse_flags(system.flags, words, command="infer", description=__doc__, default=default)
+    chosen_by = ["--ckpt", ckpt] if ckpt else []
+    flags = parse_flags(system.flags, words, command="infer", description=__doc__, default=default, chosen_by=chosen_by)
     check_numbers(flags.inference, "inference.")
     return system, flags
 
@@ -69,6 +70,8 @@ def expect_own_maps(system: System, words: list[str], ckpt: str | None) -> None:
     known = {field.name for field in dataclasses.fields(system.flags)}
     for flag in ("maps", "refine"):
         if flag not in known and (value := value_of_flag(f"--{flag}", words)) is not None:
+            if ckpt is None:
+                raise UserError(f"--{flag} {value}: name the run that does this, with --ckpt.")
             raise UserError(
                 f"--{flag} {value}: a run of kind {system.kind} has no flag --{flag}; omit it, or refine heat maps by "
                 f"a CRF: python -m lpcam_jax refine --ckpt {ckpt} --maps DIR --refine crf --out pseudo_masks_crf/."

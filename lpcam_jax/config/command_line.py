@@ -1,6 +1,7 @@
 """Command lines: flags of a dataclass, by tyro; a wrong one is told the flag that is meant."""
 
 import dataclasses
+import shlex
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -29,7 +30,15 @@ def _none(found: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[None] | None:
     return PrimitiveConstructorSpec(1, "none", parse, lambda value: value is None, lambda _: ["none"])
 
 
-def parse_flags(flags: type[T], words: Sequence[str], *, command: str, description: str, default: T | None = None) -> T:
+def parse_flags(
+    flags: type[T],
+    words: Sequence[str],
+    *,
+    command: str,
+    description: str,
+    default: T | None = None,
+    chosen_by: Sequence[str] = (),
+) -> T:
     """Parse the words of a command.
 
     Args:
@@ -38,6 +47,7 @@ def parse_flags(flags: type[T], words: Sequence[str], *, command: str, descripti
         command: its name, such as "refine".
         description: text at the top of --help.
         default: values of the flags that are not given; None: those of the dataclass.
+        chosen_by: the words that decide which flags there are, such as a recipe.
 
     Returns:
         The flags.
@@ -51,7 +61,8 @@ def parse_flags(flags: type[T], words: Sequence[str], *, command: str, descripti
         return tyro.cli(flags, args=list(words), registry=_types, **texts, **defaults)
     except SystemExit as end:
         if end.code == 2:
-            _expect_known(words, ["--help", *_names(flags if default is None else default)], command)
+            known = ["--help", *_names(flags if default is None else default)]
+            _expect_known(words, known, shlex.join([*called(command).split(), *chosen_by, "--help"]))
         raise
 
 
@@ -75,9 +86,9 @@ def _names(flags: Any, prefix: str = "") -> Iterator[str]:
             yield f"--{prefix}no-{name}"
 
 
-def _expect_known(words: Sequence[str], known: Sequence[str], command: str) -> None:
+def _expect_known(words: Sequence[str], known: Sequence[str], help_command: str) -> None:
     """Raise UserError for a word that looks like a flag and is none."""
     for word in words:
         name = word.partition("=")[0].replace("_", "-")
         if name.startswith("--") and name not in known:
-            raise UserError(f"there is no flag {name}{near(name, known)} All are in: {called(command)} --help")
+            raise UserError(f"there is no flag {name}{near(name, known)} All are in: {help_command}")

@@ -11,9 +11,9 @@ class Data:
     """Data set and splits."""
 
     source: Literal["shapes", "folder", "voc_layout", "voc12", "coco14", "tfds"] = "folder"
-    """shapes: drawn by this package; folder: pictures with labels.csv, COCO JSON, VOC XML or one folder per class
-    (detected automatically); voc_layout: pictures, masks and lists of ids, as in a VOC devkit; voc12, coco14: the
-    benchmarks, prepared from their archives; tfds: a data set prepared by TFDS"""
+    """shapes: drawn by this package; folder: pictures with labels.csv, COCO JSON, VOC XML, LabelMe, YOLO, Label Studio,
+    CVAT or one folder per class (detected automatically); voc_layout: pictures, masks and lists of ids, as in a VOC
+    devkit; voc12, coco14: the benchmarks, prepared from their archives; tfds: a data set prepared by TFDS"""
     root: Annotated[str, MAY_CHANGE] = ""
     """folder of the data set; voc12, coco14: folder of the archives or the unpacked files; tfds: folder with
     dataset_info.json"""
@@ -32,7 +32,7 @@ class Data:
     """segmentation: folder of masks, ID.png, to train on, such as the seeds/ that infer.py writes; empty: the true
     masks of the data set"""
     maps: Annotated[str, MAY_CHANGE] = ""
-    """irn, amn: folder of heat maps that infer.py wrote for the training pictures"""
+    """irn, psa, amn: folder of heat maps that infer.py wrote for the training pictures"""
     images: str = "JPEGImages"
     """voc_layout: folder of the pictures, relative to root"""
     truth: str = "SegmentationClass"

@@ -128,7 +128,14 @@ def parse_with_recipe(flags: type, words: Sequence[str], *, command: str, descri
     defaults = {name: tyro.MISSING if value is dataclasses.MISSING else value for name, value in own.items()}
     names = [field.name for field in dataclasses.fields(kind)]
     defaults |= {name: getattr(config, name) for name in names}
-    arguments = parse_flags(both, words, command=command, description=description, default=both(**defaults))
+    arguments = parse_flags(
+        both,
+        words,
+        command=command,
+        description=description,
+        default=both(**defaults),
+        chosen_by=[recipe] if recipe else [],
+    )
     if arguments.recipe != recipe:
         load_recipe(arguments.recipe)
         raise UserError(f"{arguments.recipe} may be the value of the flag before it; give the recipe first.")

@@ -10,7 +10,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from ..machine.threads import cores
+from ..machine.threads import MOST, cores
 from .records import Record, RecordSource
 
 Batch = dict[str, np.ndarray]
@@ -67,7 +67,7 @@ def training_batches(
     whole = order.random_map(augment).slice(slice(0, count // batch_size * batch_size))
     batches = whole.batch(batch_size // parts, drop_remainder=True).slice(slice(index, None, parts)).repeat(None)
     # What grain reads ahead is counted in whole batches, each of which a thread makes alone.
-    threads = max(cores(), 4)
+    threads = min(max(cores(), 4), MOST)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
     with closing(iter(batches.slice(slice(start, None)).to_iter_dataset(options))) as ahead:
         yield from ahead

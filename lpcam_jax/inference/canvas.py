@@ -4,7 +4,7 @@ Pictures have hundreds of sizes, and a program is compiled for each shape. So a 
 left corners of canvases of few sizes, and what is sampled depends on the valid sizes alone, as in `backbones.layers`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -77,6 +77,45 @@ def fused(scales: ScaleMaps, extent: jax.Array, *, canvas: Size) -> jax.Array:
     down, across = _matrices(scales, extent, canvas)
     wide = jnp.einsum("skhw,sxw->skhx", scales.maps, across, precision="highest")
     return jnp.einsum("syh,skhx->kyx", down, wide, precision="highest") / len(scales.maps)
+
+
+class Band(NamedTuple):
+    """Some rows of a picture, of which the maps at scale s are rows[s] @ wide[s]; they are not in memory yet.
+
+    Attributes:
+        rows: float32 (s, y, h), the weights of each scale's rows.
+        wide: float32 (s, k, h, W), the maps of each scale, resized along the other axis.
+    """
+
+    rows: jax.Array
+    wide: jax.Array
+
+    def of_scale(self, n: int) -> jax.Array:
+        """The maps at scale n, float32 (k, y, W)."""
+        return jnp.einsum("yh,khx->kyx", self.rows[n], self.wide[n], precision="highest")
+
+    def fused(self) -> jax.Array:
+        """Their mean over scales, as of `canvas.fused`, float32 (k, y, W)."""
+        return jnp.einsum("syh,skhx->kyx", *self, precision="highest") / len(self.rows)
+
+
+def in_bands(function: Callable[[Band], jax.Array], scales: ScaleMaps, extent: jax.Array, *, canvas: Size) -> jax.Array:
+    """Apply a function to the maps at the size of the picture, with those of 128 rows in memory at a time.
+
+    Args:
+        function: of a band -> (m, y, W), of the same rows.
+        scales: the maps.
+        extent: as of `fused`.
+        canvas: of the picture, as of `canvas_of`.
+
+    Returns:
+        (m, *canvas).
+    """
+    down, across = _matrices(scales, extent, canvas)
+    wide = jnp.einsum("skhw,sxw->skhx", scales.maps, across, precision="highest")
+    bands = jnp.moveaxis(down.reshape(len(down), -1, _PIXELS, down.shape[-1]), 1, 0)
+    found = jax.lax.map(lambda rows: function(Band(rows, wide)), bands)
+    return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], *canvas)
 
 
 def inside(scales: ScaleMaps, canvas: Size) -> jax.Array:

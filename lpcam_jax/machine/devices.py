@@ -163,20 +163,22 @@ def map_shards(function: Callable, devices: Mesh) -> Callable:
     return jax.jit(on_shards, out_shardings=NamedSharding(devices, PartitionSpec()))
 
 
-def classes_at_once(devices: Mesh, nbytes: int) -> int:
+def classes_at_once(devices: Mesh, nbytes: int, classes: int) -> int:
     """How many classes to cluster at a time, a multiple of the number of devices.
 
-    On CPUs it is one class per device, because the batched matrix products of several classes run at half the speed.
+    On CPUs it is one class per device, because the batched matrix products of several classes run at half the speed;
+    elsewhere not more than it takes to give all devices their share.
 
     Args:
         devices: The mesh.
         nbytes: Bytes of features per class.
+        classes: Number of all classes.
 
     Returns:
         The number of classes.
     """
-    per_device = 1 if jax.default_backend() == "cpu" else max(_CLUSTERED_AT_A_TIME // nbytes, 1)
-    return per_device * devices.size
+    fit = 1 if jax.default_backend() == "cpu" else max(_CLUSTERED_AT_A_TIME // nbytes, 1)
+    return min(fit, -(-classes // devices.size)) * devices.size
 
 
 def abstract_on(tree: Any, devices: Mesh) -> Any:

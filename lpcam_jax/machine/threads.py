@@ -10,7 +10,7 @@ from typing import TypeVar
 S, T = TypeVar("S"), TypeVar("T")
 
 # Each thread holds the arrays of a picture, so more threads than these would cost more memory than they save time.
-_MOST = 16
+MOST = 16
 
 
 def cores() -> int:
@@ -41,7 +41,7 @@ def map_ahead(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     Yields:
         The results in the order of the items; the first exception ends the work, once what was begun is done.
     """
-    threads = min(cores() + 1, _MOST)  # one of them usually waits for a disk
+    threads = min(cores() + 1, MOST)  # one of them usually waits for a disk
     ahead: deque = deque()
     with closing(items) if hasattr(items, "close") else nullcontext(), pool(threads) as workers:
         for item in items:

@@ -95,8 +95,8 @@ def coarser(grid: np.ndarray, *, most: int = MOST_POSITIONS) -> tuple[np.ndarray
         most: positions that may be left.
 
     Returns:
-        float32 (ceil(h / k), ceil(w / k), d), means of the blocks, those at the edges of what they have; and k, the
-        smallest with at most that many.
+        float32 (ceil(h / k), ceil(w / k), d), means of the blocks, those at the edges of what they have (of one
+        position: the grid itself); and k, the smallest with at most that many.
     """
     h, w, _ = grid.shape
     k = next(k for k in range(1, max(h, w) + 1) if -(-h // k) * -(-w // k) <= most)
@@ -105,4 +105,4 @@ def coarser(grid: np.ndarray, *, most: int = MOST_POSITIONS) -> tuple[np.ndarray
         return grid, k
     sums = np.add.reduceat(np.add.reduceat(grid.astype(np.float32), rows, axis=0), columns, axis=1)
     counts = np.multiply.outer(np.minimum(k, h - rows), np.minimum(k, w - columns))
-    return sums / counts[..., None], k
+    return sums / counts[..., None].astype(np.float32), k

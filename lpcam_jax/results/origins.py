@@ -1,13 +1,14 @@
 """Which picture, which labels and which other files each result was made from: results of others are made again.
 
-    origins.N.jsonl    one JSON array a line, written by process N as pictures are done; a picture's last line counts
+    origins.N.jsonl    one JSON array a line, written by process N as pictures are done; a picture's newest line counts
 
 A line holds the picture's place (its path, or its data set), a stamp of its files (sizes and times of change, and the
-labels), and a digest of their content. Where the stamp is the same, nothing is read.
+labels), a digest of their content, and when it was written. Where the stamp is the same, nothing is read.
 """
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from ..data.records import Origin, RecordSource, origin_of
 from ..machine import processes
 from ..machine.errors import UserError
+from ..machine.threads import map_ahead
 
 
 class Traced(NamedTuple):
@@ -25,11 +27,13 @@ class Traced(NamedTuple):
         place: where the picture was.
         stamp: of its files and labels, by sizes and times.
         digest: of their content.
+        noted: when this was noted, nanoseconds since 1970. (Folders of before do not say it.)
     """
 
     place: str
     stamp: str
     digest: str
+    noted: int = 0
 
 
 class Origins:
@@ -49,7 +53,10 @@ class Origins:
             for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
                 try:
                     name, *values = json.loads(line)
-                    self._known[name] = Traced(*values)
+                    traced = Traced(*values)
+                    # The file of a process that there is no more may hold what is older.
+                    if name not in self._known or traced.noted >= self._known[name].noted:
+                        self._known[name] = traced
                 except (ValueError, TypeError):  # a line cut short by a kill
                     continue
 
@@ -71,19 +78,26 @@ class Origins:
         """
         if not self._known:
             return []
-        changed = []
-        for index in indices:
+
+        def has_changed(index: int) -> bool:
             name = source.ids[index]
             before, origin = self._known.get(name), _with_input(origin_of(source, index), name, inputs)
-            if before is not None and (before.stamp == _stamp(origin) or before.digest == _digest(origin)):
-                continue
-            if before is not None and before.place != origin.place:
+            if before is None:
+                return True
+            stamp = _stamp(origin)
+            if before.stamp == stamp:
+                return False
+            if before.digest == _digest(origin):  # files that were copied, which are not read again next time
+                self._write(name, before._replace(place=origin.place, stamp=stamp))
+                return False
+            if before.place != origin.place:
                 raise UserError(
                     f"{self._file.parent} holds results of {before.place}, not of {origin.place}, another picture of "
                     "that name; choose another folder, or delete this one."
                 )
-            changed.append(index)
-        return changed
+            return True
+
+        return [index for index, has in zip(indices, map_ahead(has_changed, indices), strict=True) if has]
 
     def note(self, source: RecordSource, index: int, inputs: Callable[[str], Path] | None = None) -> None:
         """Note what a result is made from, before its last file is written.
@@ -99,8 +113,11 @@ class Origins:
         name = source.ids[index]
         origin = _with_input(origin_of(source, index), name, inputs)
         traced = Traced(origin.place, _stamp(origin), _digest(origin))
-        if self._known.get(name) == traced:
-            return
+        if name not in self._known or self._known[name]._replace(noted=0) != traced:
+            self._write(name, traced)
+
+    def _write(self, name: str, traced: Traced) -> None:
+        traced = traced._replace(noted=time.time_ns())
         line = json.dumps([name, *traced]).encode() + b"\n"
         try:
             with self._lock, self._file.open("ab") as file:

@@ -6,9 +6,9 @@ at its own best threshold and at a common fixed one, and the whole curve is stor
 Of several processes each scores its share of the pictures, and all have the scores of all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +21,8 @@ from ..machine.errors import UserError
 from ..machine.threads import map_ahead
 from ..metrics import confusion_matrix, iou, seed_scores, threshold_sweep
 from .predictions import MapFolder
+
+T = TypeVar("T")
 
 THRESHOLDS = np.arange(100, dtype=np.float32) / 100
 FIXED = 0.3
@@ -50,6 +52,52 @@ class PictureScore(NamedTuple):
     disagreement: float
 
 
+class SeedCounts(NamedTuple):
+    """The confusion matrices of one picture's seeds, of the classes that occur in its maps or its truth.
+
+    Attributes:
+        values: int (v,), these classes as values of a mask, 0 among them.
+        matrices: float32 (100, v, v), at each of THRESHOLDS.
+        miou: float32 (100,), mIoU at each of THRESHOLDS, over the classes that occur in truth or seed.
+    """
+
+    values: np.ndarray
+    matrices: np.ndarray
+    miou: np.ndarray
+
+
+def seed_counts(maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> SeedCounts:
+    """Count one picture's seeds at every threshold.
+
+    Args:
+        maps: float (H, W, n), normalized, of the classes that may win; ties go to the first.
+        classes: int (n,), their indices; if n is 0, everything is background.
+        truth: uint8 (H, W), 0 background, n + 1 class n, 255 ignored.
+    """
+    # Only the values in this picture: a sweep over all classes of COCO would have 650,000 cells.
+    values = np.flatnonzero(np.bincount(truth.reshape(-1), minlength=IGNORE)[:IGNORE])
+    values = np.union1d([0], np.union1d(values, classes + 1)).astype(int)
+    number = np.full(IGNORE + 1, IGNORE, np.uint8)
+    number[values] = np.arange(len(values))
+
+    heights = np.full(truth.shape, -1, np.float32)
+    winners = np.full(truth.shape, number[values[-1]], np.uint8)
+    for k, n in enumerate(classes):
+        class_map = maps[..., k].astype(np.float32)
+        winners[class_map > heights] = number[n + 1]
+        np.maximum(heights, class_map, out=heights)
+    padding = (0, -truth.size % _PIXELS)
+    sweep = threshold_sweep(
+        np.pad(number[truth].reshape(-1), padding, constant_values=IGNORE),
+        np.pad(winners.reshape(-1), padding),
+        np.pad(heights.reshape(-1), padding),
+        THRESHOLDS,
+        num_classes=max(4, 1 << (len(values) - 1).bit_length()),  # a power of two, to limit compilations
+    )
+    matrices = np.asarray(sweep)[:, : len(values), : len(values)]
+    return SeedCounts(values, matrices, np.nanmean(iou(sweep.astype(np.float32)), axis=1))
+
+
 class SeedScoring:
     """The confusion matrix of one method's seeds at each of THRESHOLDS, summed over pictures.
 
@@ -62,39 +110,15 @@ class SeedScoring:
         self.matrices = np.zeros((len(THRESHOLDS), classes + 1, classes + 1))
 
     def add(self, maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """Count one picture.
+        """Count one picture, see `seed_counts`; returns its mIoU at each of THRESHOLDS, float32 (100,)."""
+        counts = seed_counts(maps, classes, truth)
+        self.add_counts(counts)
+        return counts.miou
 
-        Args:
-            maps: float (H, W, n), normalized, of the classes that may win; ties go to the first.
-            classes: int (n,), their indices; if n is 0, everything is background.
-            truth: uint8 (H, W), 0 background, 1..c, 255 ignored.
-
-        Returns:
-            float32 (100,), this picture's mIoU at each of THRESHOLDS, over the classes that occur in truth or seed.
-        """
-        # Count only the values in this picture: a sweep over all classes of COCO would have 650,000 cells.
-        values = np.flatnonzero(np.bincount(truth.reshape(-1), minlength=IGNORE)[:IGNORE])
-        values = np.union1d([0], np.union1d(values, classes + 1)).astype(int)
-        number = np.full(IGNORE + 1, IGNORE, np.uint8)
-        number[values] = np.arange(len(values))
-
-        heights = np.full(truth.shape, -1, np.float32)
-        winners = np.full(truth.shape, number[values[-1]], np.uint8)
-        for k, n in enumerate(classes):
-            class_map = maps[..., k].astype(np.float32)
-            winners[class_map > heights] = number[n + 1]
-            np.maximum(heights, class_map, out=heights)
-        padding = (0, -truth.size % _PIXELS)
-        sweep = threshold_sweep(
-            np.pad(number[truth].reshape(-1), padding, constant_values=IGNORE),
-            np.pad(winners.reshape(-1), padding),
-            np.pad(heights.reshape(-1), padding),
-            THRESHOLDS,
-            num_classes=max(4, 1 << (len(values) - 1).bit_length()),  # a power of two, to limit compilations
-        )
-        cells = np.ix_(range(len(THRESHOLDS)), values, values)
-        self.matrices[cells] += np.asarray(sweep)[:, : len(values), : len(values)]
-        return np.nanmean(iou(sweep.astype(np.float32)), axis=1)
+    def add_counts(self, counts: SeedCounts) -> None:
+        """Add what was counted of one picture."""
+        cells = np.ix_(range(len(THRESHOLDS)), counts.values, counts.values)
+        self.matrices[cells] += counts.matrices
 
     def add_processes(self) -> None:
         """Add what the other processes have counted."""
@@ -166,13 +190,21 @@ def score_maps(maps: MapFolder, source: RecordSource) -> tuple[dict[str, Any], d
     # Matrices of all classes at all thresholds: a thousand classes take a gigabyte, which only true masks are worth.
     scoring = {method: SeedScoring(len(source.class_names)) for method in maps.methods if source.has_masks}
     empty, of_pictures = dict.fromkeys(maps.methods, 0), {}
-    for name, (classes, arrays), truth in _with_truth(maps, source):
-        miou = {}
-        for method, stack in arrays.items():
-            empty[method] += int((~stack.any(axis=(1, 2))).sum())
-            if truth is not None:
-                miou[method] = scoring[method].add(np.moveaxis(stack, 0, -1), classes, truth)
-        of_pictures[name] = PictureScore(classes, classes_in(truth), miou, _disagreement(arrays))
+
+    def counted(prediction: tuple[np.ndarray, dict[str, np.ndarray]], truth: np.ndarray | None) -> tuple:
+        classes, arrays = prediction
+        nothing = {method: int((~stack.any(axis=(1, 2))).sum()) for method, stack in arrays.items()}
+        stacks = {} if truth is None else {method: np.moveaxis(stack, 0, -1) for method, stack in arrays.items()}
+        counts = {method: seed_counts(stack, classes, truth) for method, stack in stacks.items()}
+        miou = {method: one.miou for method, one in counts.items()}
+        return counts, nothing, PictureScore(classes, classes_in(truth), miou, _disagreement(arrays))
+
+    for name, (counts, nothing, score) in _of_each(maps, source, counted):
+        of_pictures[name] = score
+        for method, number in nothing.items():
+            empty[method] += number
+        for method, one in counts.items():
+            scoring[method].add_counts(one)
     of_pictures = _of_all_processes(of_pictures, source)
     empty = {method: sum(processes.gather_values(count)) for method, count in empty.items()}
     result = {**_counts(of_pictures, source), "empty_maps": empty}
@@ -204,14 +236,18 @@ def score_masks(masks: MaskFolder, source: RecordSource) -> tuple[dict[str, Any]
     """
     count = len(source.class_names) + 1
     matrix, unsure, of_pictures = np.zeros((count, count)), 0, {}
-    for name, mask, truth in _with_truth(masks, source):
-        miou = {}
-        if truth is not None:
-            unsure += int(((mask == IGNORE) & (truth != IGNORE)).sum())
-            confusion = picture_confusion(truth, np.where(mask == IGNORE, 0, mask), count)
-            matrix += confusion
-            miou["mask"] = np.nanmean(iou(confusion.astype(np.float32)), keepdims=True)
-        of_pictures[name] = PictureScore(classes_in(mask), classes_in(truth), miou, float("nan"))
+
+    def counted(mask: np.ndarray, truth: np.ndarray | None) -> tuple:
+        if truth is None:
+            return 0, 0, PictureScore(classes_in(mask), classes_in(truth), {}, float("nan"))
+        confusion = picture_confusion(truth, np.where(mask == IGNORE, 0, mask), count)
+        miou = {"mask": np.nanmean(iou(confusion.astype(np.float32)), keepdims=True)}
+        score = PictureScore(classes_in(mask), classes_in(truth), miou, float("nan"))
+        return confusion, int(((mask == IGNORE) & (truth != IGNORE)).sum()), score
+
+    for name, (confusion, number, score) in _of_each(masks, source, counted):
+        of_pictures[name] = score
+        matrix, unsure = matrix + confusion, unsure + number
     of_pictures = _of_all_processes(of_pictures, source)
     matrix, unsure = np.sum(processes.gather(matrix), axis=0), sum(processes.gather_values(unsure))
     result = {**_counts(of_pictures, source), "unsure_pixels": unsure}
@@ -284,22 +320,24 @@ def _counts(of_pictures: dict[str, PictureScore], source: RecordSource) -> dict[
     }
 
 
-def _with_truth(folder: MapFolder | MaskFolder, source: RecordSource) -> Iterator[tuple[str, Any, np.ndarray | None]]:
-    """Id, prediction and truth of every picture of the share that has a file; threads read a few pictures ahead."""
+def _of_each(
+    folder: MapFolder | MaskFolder, source: RecordSource, counted: Callable[[Any, np.ndarray | None], T]
+) -> Iterator[tuple[str, T]]:
+    """Id of every picture of the share that has a file, and what is counted of its prediction and truth, in threads."""
     classes = len(source.class_names)
 
-    def read(index: int) -> tuple[str, Any, np.ndarray | None]:
+    def read(index: int) -> tuple[str, T]:
         name = source.ids[index]
         prediction, size = folder.read(name, classes=classes)
         truth = true_mask(source, index) if source.has_masks else None
         if truth is None or (truth == IGNORE).all():
-            return name, prediction, None
+            return name, counted(prediction, None)
         if size != truth.shape:
             raise UserError(
                 f"{folder.file(name)} is {size[1]}x{size[0]}, the mask of its picture {truth.shape[1]}x"
                 f"{truth.shape[0]} (width x height); store predictions of the picture's size."
             )
-        return name, prediction, truth
+        return name, counted(prediction, truth)
 
     share = processes.share(range(len(source.ids)))
     present = [index for index in share if folder.file(source.ids[index]).exists()]

@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...inference.canvas import ScaleMaps, canvas_of, cropped, fused, inside
+from ...inference.canvas import Band, ScaleMaps, canvas_of, cropped, in_bands, inside
 from ...machine.devices import finishing
 
 Array = jax.Array | np.ndarray
+
+EPSILON = 1e-5
 
 
 def balanced_loss(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.4) -> jax.Array:
@@ -49,7 +51,7 @@ def balanced_loss(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.
     return (_mean(losses, known & (labels == 0)) + _mean(losses, known & (labels > 0))) / 2
 
 
-def activation_maps(logits: Array, classes: Array, seed: Array, *, epsilon: float = 1e-5) -> Array:
+def activation_maps(logits: Array, classes: Array, seed: Array, *, epsilon: float = EPSILON) -> Array:
     """Class probabilities, stretched to [0, 1] except where the seed is certain background.
 
         p = softmax(logits)          A_n(x) = (p_n(x) - min p_n) / (max p_n - min p_n + e)    where seed(x) is not 0
@@ -69,9 +71,17 @@ def activation_maps(logits: Array, classes: Array, seed: Array, *, epsilon: floa
 
     Source: AMN's map generation; minimum and maximum are taken over the whole picture.
     """
+    return _stretched(_probabilities(logits, classes), seed, epsilon=epsilon)
+
+
+def _probabilities(logits: Array, classes: Array) -> Array:
     xp = logits.__array_namespace__()
     exponentials = xp.exp(logits - logits.max(axis=-1, keepdims=True))
-    p = exponentials[..., 1 + classes] / exponentials.sum(axis=-1, keepdims=True)
+    return exponentials[..., 1 + classes] / exponentials.sum(axis=-1, keepdims=True)
+
+
+def _stretched(p: Array, seed: Array, *, epsilon: float) -> Array:
+    xp = p.__array_namespace__()
     low, high = (extreme(extreme(p, axis=-3, keepdims=True), axis=-2, keepdims=True) for extreme in (xp.min, xp.max))
     return xp.where((seed != 0)[..., None], (p - low) / (high - low + epsilon), p)
 
@@ -99,9 +109,13 @@ def activate(logits: ScaleMaps, classes: np.ndarray, seed: np.ndarray) -> np.nda
 @partial(jax.jit, static_argnames="canvas")
 def _activate(logits: ScaleMaps, classes: jax.Array, seed: jax.Array, *, canvas: tuple[int, int]) -> jax.Array:
     """Maps float16 (n, *canvas)."""
-    heights = fused(logits, logits.size, canvas=canvas)
-    heights = jnp.where(inside(logits, canvas)[None], heights, heights[:, :1, :1])  # no influence on the extremes
-    return jnp.moveaxis(activation_maps(jnp.moveaxis(heights, 0, -1), classes, seed), -1, 0).astype(jnp.float16)
+
+    def probabilities(band: Band) -> jax.Array:
+        return jnp.moveaxis(_probabilities(jnp.moveaxis(band.fused(), 0, -1), classes), -1, 0)
+
+    p = in_bands(probabilities, logits, logits.size, canvas=canvas)
+    p = jnp.where(inside(logits, canvas)[None], p, p[:, :1, :1])  # the padding has no influence on the extremes
+    return jnp.moveaxis(_stretched(jnp.moveaxis(p, 0, -1), seed, epsilon=EPSILON), -1, 0).astype(jnp.float16)
 
 
 def _mean(losses: jax.Array, pixels: jax.Array) -> jax.Array:

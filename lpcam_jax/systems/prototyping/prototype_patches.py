@@ -48,14 +48,15 @@ class Nearest(NamedTuple):
 
 
 def nearest_features(
-    points: jax.Array, weights: jax.Array, positions: np.ndarray, clusters: KMeans, *, count: int = PATCHES
+    points: np.ndarray, weights: np.ndarray, positions: np.ndarray, clusters: KMeans, *, count: int = PATCHES
 ) -> Nearest:
     """Find the features that represent each cluster, at most one per picture for variety.
 
-    Only members of the cluster count: otherwise a small cluster would be represented by its neighbours' features.
+    Only members of the cluster count: otherwise a small cluster would be represented by its neighbours' features. The
+    features of one class at a time are on a device.
 
     Args:
-        points: float (c, n, d), the clustered features.
+        points: float (c, n, d), the clustered features, on the host.
         weights: float (c, n), 0 for padding points.
         positions: int (c, n, 3), their positions.
         clusters: the clusters of the points, with a leading axis c.
@@ -64,27 +65,28 @@ def nearest_features(
     Returns:
         Nearest.
     """
-    cosines = np.asarray(_cosine_to_own_mean(points, weights, clusters.means, clusters.assignment))
     assignment = np.asarray(clusters.assignment)
     classes, k, _ = clusters.means.shape
     nearest = Nearest(np.full((classes, k, count, 3), -1, np.int32), np.zeros((classes, k, count), np.float32))
-    for n, cluster in np.ndindex(classes, k):
-        members = np.flatnonzero((assignment[n] == cluster) & np.isfinite(cosines[n]))
-        members = members[np.argsort(-cosines[n, members], kind="stable")]
-        _, first = np.unique(positions[n, members, 0], return_index=True)  # the nearest of each picture
-        members = members[np.sort(first)[:count]]
-        nearest.positions[n, cluster, : len(members)] = positions[n, members]
-        nearest.cosines[n, cluster, : len(members)] = cosines[n, members]
+    for n in range(classes):
+        cosines = np.asarray(_cosine_to_own_mean(points[n], weights[n], clusters.means[n], assignment[n]))
+        for cluster in range(k):
+            members = np.flatnonzero((assignment[n] == cluster) & np.isfinite(cosines))
+            members = members[np.argsort(-cosines[members], kind="stable")]
+            _, first = np.unique(positions[n, members, 0], return_index=True)  # the nearest of each picture
+            members = members[np.sort(first)[:count]]
+            nearest.positions[n, cluster, : len(members)] = positions[n, members]
+            nearest.cosines[n, cluster, : len(members)] = cosines[members]
     return nearest
 
 
 @jax.jit
 def _cosine_to_own_mean(points, weights, means, assignment):
-    """Cosine of every point to the mean of its cluster, (c, n); -inf for padding points and zero vectors."""
+    """Cosine of every point (n, d) to the mean of its cluster, (n,); -inf for padding points and zero vectors."""
     inverse = inverse_length(points)
     # The product with all means needs less memory than gathering a mean for every point.
-    products = jnp.einsum("cnd,ckd->cnk", points, unit(means), precision="highest")
-    own = jnp.take_along_axis(products, assignment[..., None], axis=2)[..., 0]
+    products = jnp.einsum("nd,kd->nk", points, unit(means), precision="highest")
+    own = jnp.take_along_axis(products, assignment[:, None], axis=1)[:, 0]
     return jnp.where((weights > 0) & (inverse > 0), own * inverse, -jnp.inf)
 
 

@@ -17,7 +17,7 @@ from ...clustering import KMeans, cluster_classes
 from ...data.records import RecordSource, census
 from ...machine import processes
 from ...machine.devices import classes_at_once, local_mesh, map_shards, split_over
-from ...prototypes import Prototypes, own_scores, select_prototypes
+from ...prototypes import BOUNDS_OF_FEW, ENOUGH_CLASSES, Prototypes, own_scores, select_prototypes
 from ...training.checkpoints import TrainState
 from ...training.run import Job
 from ...training.state import trained_state
@@ -107,7 +107,7 @@ def cluster_in_groups(
         (slice of the classes, their KMeans as NumPy arrays). The numbers do not depend on the grouping.
     """
     keys = np.asarray(jax.random.key_data(jax.random.split(key, len(points))))
-    size = classes_at_once(devices, points[0].nbytes)
+    size = classes_at_once(devices, points[0].nbytes, len(points))
     cluster = _on_shards(devices, tuple(sorted(options.items())))
     for start in range(0, len(points), size):
         group = slice(start, min(start + size, len(points)))
@@ -141,11 +141,12 @@ def selection_report(
         prototypes: the prototypes of the classes.
         weights: float (d, c), the classifier's head.
         bias: float (c,), of the head; None: there is none.
-        mu_f: lower bound on the score of a class prototype.
+        mu_f: lower bound on the score of a class prototype, where there are enough classes for it.
 
     Returns:
         c lines.
     """
+    bound = mu_f if len(class_names) >= ENOUGH_CLASSES else BOUNDS_OF_FEW[0]
     scores = np.asarray(own_scores(prototypes.class_centres, prototypes.class_centres, weights, bias=bias))
     lines = []
     for n, name in enumerate(class_names):
@@ -153,7 +154,7 @@ def selection_report(
         line = f"{name}: {selected.sum()} class and {context.sum()} context prototypes"
         if not selected.any():
             line += "; no feature belongs to this class: its LPCAM will be empty (is it in any picture?)"
-        elif not (scores[n, selected] > mu_f).any():
-            line += f"; none scored above {mu_f:g}, the best ({scores[n, selected].max():.2f}) is used"
+        elif not (scores[n, selected] > bound).any():
+            line += f"; none scored above {bound:g}, the best ({scores[n, selected].max():.2f}) is used"
         lines.append(line)
     return lines

@@ -5,7 +5,7 @@ mask = argmax p;  or that of a CRF with the energies -log p
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Literal, Protocol
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...backbones.layers.valid import Sizes
 from ...data.records import Record, RecordSource
-from ...inference.canvas import ScaleMaps, canvas_of, cropped, fused, stack_scales
+from ...inference.canvas import Band, ScaleMaps, canvas_of, cropped, fused, in_bands, stack_scales
 from ...inference.forward import Network, PictureNetwork, as_they_are, mirrored_back, with_mirror_images
 from ...inference.passes import finish_each
 from ...inference.plan import Outputs
@@ -121,11 +121,17 @@ def probabilities_of(logits: Sequence[np.ndarray], size: tuple[int, int], *, fus
 @partial(jax.jit, static_argnames=("canvas", "fusion"))
 def _best(logits: ScaleMaps, *, canvas: tuple[int, int], fusion: Fusion) -> jax.Array:
     """The most probable class, uint8 (*canvas)."""
-    if len(logits.maps) == 1:  # softmax is monotonic
-        scores = fused(logits, logits.size, canvas=canvas)
-    else:
-        scores = _fused(logits, canvas=canvas, fusion=fusion)
-    return scores.argmax(axis=0).astype(jnp.uint8)
+    combine = jnp.maximum if fusion == "maximum" else jnp.add
+
+    def best(band: Band) -> jax.Array:
+        views = len(logits.maps)
+        if views == 1:  # softmax is monotonic
+            scores = band.fused()
+        else:
+            scores = reduce(combine, (jax.nn.softmax(band.of_scale(n), axis=0) for n in range(views)))
+        return scores.argmax(axis=0, keepdims=True).astype(jnp.uint8)
+
+    return in_bands(best, logits, logits.size, canvas=canvas)[0]
 
 
 @partial(jax.jit, static_argnames=("canvas", "fusion"))
