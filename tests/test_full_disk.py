@@ -96,6 +96,17 @@ def test_a_disk_without_space_for_a_checkpoint_is_one_line_and_the_folder_is_as_
     assert sorted(os.listdir(workdir / "checkpoints")) == ["4"]
 
 
+@pytest.mark.parametrize(("free", "is_said"), [(10**5, True), (10**9, False), (0, False)])
+def test_maps_that_will_not_fit_are_said_before_the_work(trained, program, tmp_path, monkeypatch, free, is_said):
+    usage = shutil.disk_usage(tmp_path)._replace(total=free and 10**10, used=free and 10**10 - free, free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    words = ("infer.py", "--ckpt", trained, "--out", tmp_path / "maps", "--limit", "8", "--pages", "none")
+    finished = program(*words, "--refine", "none")
+    assert finished.code == 0, finished.err
+    said = re.findall(r"the maps of 8 pictures will take about 0.00\d+ GB; 0.0001 GB are free in ", finished.out)
+    assert len(said) == is_said, finished.out
+
+
 def test_a_disk_that_reports_no_size_is_written(trained, tmp_path, monkeypatch):
     empty = shutil.disk_usage(tmp_path)._replace(total=0, used=0, free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: empty)

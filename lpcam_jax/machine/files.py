@@ -6,7 +6,9 @@ import json
 import os
 import re
 import secrets
+import shutil
 import zipfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,18 @@ def write_atomically(path: Path, data: bytes, *, durably: bool = True) -> None:
         raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}; {remedy}") from error
 
 
+def free_space(folder: Path) -> int | None:
+    """Bytes that may still be written into a folder; None: its file system does not say it."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    if not usage.total:  # of some network disks
+        return None
+    # `free` excludes the blocks that some file systems reserve for root.
+    return usage.total - usage.used if hasattr(os, "geteuid") and os.geteuid() == 0 else usage.free
+
+
 def remove_leftovers(directory: Path) -> None:
     """Delete the temporary files that killed calls of `write_atomically` left in a folder.
 
@@ -105,11 +119,12 @@ def write_arrays(path: Path, /, **arrays: np.ndarray) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, only: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Read the arrays of an npz file; nothing is unpickled.
 
     Args:
         path: The file.
+        only: Names of those to read, if they are there; None: all.
 
     Returns:
         Each array under its name.
@@ -118,16 +133,16 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         Exception: The file cannot be opened or is damaged; damage can raise nearly anything.
     """
     try:
-        return _arrays(path)
+        return _arrays(path, only)
     except SystemError:  # CPython 3.11's parser, which reads the headers, may stumble in threads: the file is sound
-        return _arrays(path)
+        return _arrays(path, only)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path, only: Sequence[str] | None) -> dict[str, np.ndarray]:
     # Opened here, because NumPy does not close a damaged archive.
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):  # NumPy would call such a file a pickle
             raise ValueError("not an npz archive, or a truncated one")
         file.seek(0)
         with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            return {name: arrays[name] for name in arrays.files if only is None or name in only}

@@ -16,18 +16,22 @@
 The npz is written last: it marks a finished picture. (A picture that should have pages but has none is done again.)
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ..config.registry import title
 from ..data.masks import MAX_CLASSES, MaskFolder, expect_numbered
 from ..data.records import Record, RecordSource
 from ..machine import processes
-from ..machine.files import write_atomically
+from ..machine.errors import UserError
+from ..machine.files import free_space, write_atomically
 from ..refine.pictures import Refinement, cut
 from ..report.curve import seed_curves
 from ..report.gallery import write_layer
@@ -41,6 +45,9 @@ from .picture_maps import PictureMaps
 from .predictions import PSEUDO_MASKS, MapFolder
 from .scoring import score_maps, score_masks
 from .shown import Pages
+
+# Bytes of maps that are said to be many, if they fit; and pictures whose sizes are asked for to tell.
+_MUCH, _ASKED = 10e9, 100
 
 
 class HeatMapFolder(PictureResults):
@@ -84,8 +91,24 @@ class HeatMapFolder(PictureResults):
     def missing(self, source: RecordSource, inputs: Callable[[str], Path] | None = None) -> list[int]:
         """As in `PictureResults`; what the refinement needs of the pictures is made meanwhile."""
         missing = super().missing(source, inputs)
+        self._say_size(source, missing)
         self.refinement.prepare(source)
         return missing
+
+    def _say_size(self, source: RecordSource, missing: Sequence[int]) -> None:
+        """Say how much the maps of many pictures will take, before hours of work end at a full disk."""
+        sizes = []
+        for index in missing[:: max(len(missing) // _ASKED, 1)]:
+            with suppress(UserError):  # it will be skipped
+                classes = 1 if source.labels is None else source.labels[index].sum()
+                sizes.append(classes * math.prod(source.size(index)))
+        needed = len(missing) * len(self.maps.methods) * np.float16().nbytes * np.mean(sizes or [0])
+        free = free_space(self.directory)
+        if free is not None and needed > min(_MUCH, free):
+            tqdm.write(
+                f"note: the maps of {len(missing)} pictures will take about {needed / 1e9:.3g} GB; {free / 1e9:.3g} GB "
+                f"are free in {self.directory}"
+            )
 
     def write(self, record: Record, result: PictureMaps) -> None:
         """Write one picture's outputs.

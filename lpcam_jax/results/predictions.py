@@ -81,7 +81,7 @@ class MapFolder:
             UserError: the file cannot be read, or does not hold such maps.
         """
         file = self.file(name)
-        arrays = _arrays(file)
+        arrays = _arrays(file, ("classes", *self.methods))
         numbers = _checked_classes(arrays.get("classes", np.empty(0)), classes, file)
         maps = {method: _checked(arrays, method, len(numbers), file) for method in self.methods}
         sizes = {stack.shape[1:] for stack in maps.values()}
@@ -280,9 +280,9 @@ def _has(directory: Path, suffix: str) -> bool:
     return next(directory.rglob(f"*.{suffix}"), None) is not None
 
 
-def _arrays(file: Path) -> dict[str, np.ndarray]:
+def _arrays(file: Path, only: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     try:
-        return read_arrays(file)
+        return read_arrays(file, only)
     except Exception as error:  # a damaged zip can raise anything
         raise _unreadable(file, error) from None
 

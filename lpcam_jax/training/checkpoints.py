@@ -4,7 +4,6 @@ import errno
 import logging
 import os
 import re
-import shutil
 import sys
 import traceback
 import warnings
@@ -22,6 +21,7 @@ from etils import epath
 
 from ..machine import processes
 from ..machine.errors import UserError
+from ..machine.files import free_space
 from .checksums import find_damage, write_checksums
 from .run import Run
 
@@ -196,13 +196,8 @@ def _expect_space(folder: Path, tree: Any) -> None:
     Without this check, Orbax notices a full disk in the middle of its parallel writes and prints a traceback for each.
     """
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _METADATA_BYTES
-    try:
-        usage = shutil.disk_usage(folder)
-    except OSError:  # not supported by this file system
-        return
-    # `free` excludes the blocks that some file systems reserve for root.
-    free = usage.total - usage.used if hasattr(os, "geteuid") and os.geteuid() == 0 else usage.free
-    if usage.total and free < needed:  # some network disks report a size of 0
+    free = free_space(folder)
+    if free is not None and free < needed:
         raise OSError(errno.ENOSPC, f"no space left: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
 
 
