@@ -5,7 +5,8 @@ from itertools import count
 
 import pytest
 
-from lpcam_jax.machine.threads import map_ahead
+from lpcam_jax.machine import threads
+from lpcam_jax.machine.threads import cores, map_ahead
 
 
 def test_results_are_in_the_order_of_the_items_whatever_is_done_first():
@@ -50,3 +51,13 @@ def test_a_failure_ends_the_work_and_closes_what_gives_the_items():
         next(results)
     assert closed == [True]
     assert len(begun) < 50
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("max 100000", 8), ("150000 100000", 2), ("1000 100000", 1), ("", 8)])
+def test_a_container_has_the_cores_it_may_use(monkeypatch, tmp_path, quota, expected):
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(threads, "_QUOTA", tmp_path / "cpu.max")
+    assert cores() == expected
+    monkeypatch.setattr(threads, "_QUOTA", tmp_path / "none")
+    assert cores() == 8

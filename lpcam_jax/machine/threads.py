@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
 from typing import TypeVar
 
 S, T = TypeVar("S"), TypeVar("T")
@@ -12,10 +13,18 @@ S, T = TypeVar("S"), TypeVar("T")
 # Each thread holds the arrays of a picture, so more threads than these would cost more memory than they save time.
 MOST = 16
 
+# Of Linux containers: microseconds of work in so many microseconds, or "max".
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
 
 def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of cores that this process may use; in a container, at most its share of the machine's, rounded up."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = map(int, _QUOTA.read_text().split())
+    except (OSError, ValueError):  # there is none
+        return allowed
+    return max(min(allowed, -(-quota // period)), 1)
 
 
 @contextmanager

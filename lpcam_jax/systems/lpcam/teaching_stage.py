@@ -189,4 +189,7 @@ def target_of(labels: np.ndarray, count: int, *, stride: int) -> np.ndarray:
     canvas = np.full((height * stride, width * stride), count)
     canvas[: labels.shape[0], : labels.shape[1]] = labels
     blocks = canvas.reshape(height, stride, width, stride)
-    return np.stack([(blocks == n).mean(axis=(1, 3), dtype=np.float32) for n in range(count)], axis=-1)
+    covered = np.zeros((height, width, count), np.float32)
+    for n in np.unique(labels):
+        covered[..., n] = (blocks == n).mean(axis=(1, 3), dtype=np.float32)
+    return covered
