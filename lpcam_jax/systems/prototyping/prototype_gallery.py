@@ -25,6 +25,7 @@ from ...data.resizing import shrunk_size
 from ...inference.forward import Function
 from ...machine.errors import UserError
 from ...machine.files import write_atomically
+from ...machine.threads import map_ahead
 from ...prototypes import Prototypes
 from ...report.gallery import layer_file
 from ...report.overlays import png
@@ -166,9 +167,12 @@ def choose_pictures(mapped: np.ndarray, *, count: int = _PICTURES) -> dict[int, 
 def _mapped(source: RecordSource, maps: MapFolder, classes: int) -> np.ndarray:
     """Which classes of each picture are mapped, bool (n, c)."""
     mapped = np.zeros((len(source), classes), bool)
-    for index, name in enumerate(source.ids):
-        if maps.file(name).exists():
-            mapped[index, maps.read_one(name, "classes")] = True
+
+    def classes_of(name: str) -> np.ndarray:
+        return maps.read_one(name, "classes") if maps.file(name).exists() else np.zeros(0, int)
+
+    for of_picture, numbers in zip(mapped, map_ahead(classes_of, source.ids), strict=True):
+        of_picture[numbers] = True
     return mapped
 
 
