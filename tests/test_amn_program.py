@@ -10,7 +10,11 @@ import pytest
 from test_commands import assert_one_line_error, picture
 
 from lpcam_jax.data.masks import read_mask
+from lpcam_jax.data.shapes import Shapes
+from lpcam_jax.data.sources import training_source
 from lpcam_jax.machine.files import read_arrays
+from lpcam_jax.results.predictions import open_method
+from lpcam_jax.systems.sure_labels import kept_labels, labels_protocol
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
@@ -48,6 +52,24 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_every_picture_with_maps_has_a_label(amn_trained, mapped):
     others = {"protocol.json", "origins.0.jsonl"}
     assert files_of(amn_trained / "labels").keys() == files_of(mapped[0] / "seeds").keys() | others
+
+
+def test_labels_of_training_are_used_for_their_own_pictures_alone(amn_trained, mapped, tmp_path):
+    run = Run.open(amn_trained)
+    config, pictures, maps = run.config, training_source(run.config), open_method(mapped[0], "lpcam")
+    protocol = labels_protocol(config.labels, maps, mapped[0])
+    kept = kept_labels(run, protocol, pictures, maps)
+    for index in (0, 3):
+        np.testing.assert_array_equal(kept(index), read_mask(amn_trained / "labels" / f"{pictures.ids[index]}.png"))
+    assert kept_labels(run, protocol | {"foreground": 0.9}, pictures, maps)(0) is None
+    others = Shapes(len(pictures), seed=99)  # of the same names
+    assert others.ids[0] == pictures.ids[0]
+    assert kept_labels(run, protocol, others, maps)(0) is None
+    copied = shutil.copytree(maps.directory, tmp_path / "maps")
+    other_maps = open_method(copied, "lpcam")
+    assert kept_labels(run, protocol, pictures, other_maps)(0) is not None  # the same, elsewhere
+    shutil.copy(copied / f"{pictures.ids[1]}.npz", copied / f"{pictures.ids[0]}.npz")
+    assert kept_labels(run, protocol, pictures, other_maps)(0) is None
 
 
 def test_train_says_how_to_use_it(tiny_runs, mapped):

@@ -224,9 +224,10 @@ def test_later_annotations_of_coco_lie_over_earlier_ones_and_crowds_below(tmp_pa
     assert mask_of(tmp_path, "b") == [[0] * 6] * 4
 
 
-def test_a_box_beside_a_region_makes_no_mask(tmp_path):
+@pytest.mark.parametrize("outline", [[], [[]]])
+def test_a_box_beside_a_region_makes_no_mask(tmp_path, outline):
     one_picture(tmp_path)
-    box = {"category_id": 1, "bbox": [1, 1, 2, 2], "segmentation": []}
+    box = {"category_id": 1, "bbox": [1, 1, 2, 2], "segmentation": outline}
     write(tmp_path / "annotations.json", coco_of({"segmentation": LEFT}, box, {"image_id": 1, "segmentation": LEFT}))
     assert mask_of(tmp_path) is None
     assert mask_of(tmp_path, "b") == [[1, 1, 0, 0, 0, 0]] * 4

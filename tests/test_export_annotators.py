@@ -135,6 +135,7 @@ def test_the_command_writes_them_and_says_what_is_lost(program, masks, tmp_path)
     assert export("cvat", "masks.zip").code == 0
     assert zipfile.is_zipfile(tmp_path / "masks.zip")
     assert_one_line_error(export("cvat", "other.zip", "a:b", "dog"), ".*cannot hold the class name 'a:b'")
+    assert_one_line_error(export("cvat", "other.zip", "background", "dog"), ".*cannot hold the class name 'background'")
     assert not (tmp_path / "other.zip").exists()
 
 

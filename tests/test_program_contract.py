@@ -73,15 +73,17 @@ def command(program):
     return run
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder: Path) -> dict[str, bytes | list]:
     files = (path for path in folder.rglob("*") if path.is_file())
-    # Threads note the origins of results in any order.
     return {
-        path.relative_to(folder).as_posix(): b"".join(sorted(path.read_bytes().splitlines(keepends=True)))
-        if path.name.startswith("origins.")
-        else path.read_bytes()
+        path.relative_to(folder).as_posix(): origins_in(path) if path.name.startswith("origins.") else path.read_bytes()
         for path in files
     }
+
+
+def origins_in(path: Path) -> list:
+    """What origins say but for the time; threads note them in any order."""
+    return sorted(json.loads(line)[:-1] for line in path.read_text().splitlines())
 
 
 def times(folder: Path) -> dict[str, int]:

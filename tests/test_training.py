@@ -9,7 +9,7 @@ import json
 import shutil
 from dataclasses import replace
 from functools import partial
-from itertools import count
+from itertools import count, repeat
 from types import SimpleNamespace
 
 import jax
@@ -22,6 +22,7 @@ from flax import nnx
 
 from lpcam_jax.data.sources import seed_source, training_sources
 from lpcam_jax.inference.forward import Network
+from lpcam_jax.machine.devices import replicate
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.lpcam import training as classification
 from lpcam_jax.systems.lpcam.clustering_stage import make_prototypes
@@ -130,6 +131,22 @@ def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_checkpoints(pro
     assert message.endswith("(checkpoints up to step 2 are intact).")
     assert Run.open(tmp_path).steps() == [2]
     assert stored_checkpoint(tmp_path, 2)["step"] == 2
+
+
+def test_parameters_that_are_not_finite_are_no_checkpoint(tiny, mesh, tmp_path):
+    """Those after the last step have no loss that would tell."""
+    run = Run.create(tmp_path / "run", replace(tiny, training=replace(tiny.training, checkpoint_every=2)), ("cat",))
+    state = replicate(TrainState(jnp.zeros((), jnp.int32), {"w": jnp.ones(3)}, {}, (), None), mesh)
+
+    def step(state, batch):
+        w = state.parameters["w"] * jnp.where(state.step == 3, jnp.nan, 1)
+        return state._replace(step=state.step + 1, parameters={"w": w}), {"loss": jnp.float32(1)}
+
+    batches = (batch for batch in repeat({"image": np.zeros((8, 1), np.uint8)}))
+    options = {"validation": None, "description": "training", "unit": "img", "devices": mesh}
+    with pytest.raises(UserError, match=r"parameters are not finite at step 4; .* up to step 2 are intact"):
+        loop.run_steps(run, state, step, lambda start: batches, steps=4, **options)
+    assert run.steps() == [2]
 
 
 def test_other_settings_in_the_same_workdir_are_named(tiny, copy):

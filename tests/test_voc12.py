@@ -371,6 +371,9 @@ def test_stray_files_among_the_masks_are_no_pictures(tmp_path):
 
 def test_an_archive_that_was_replaced_is_said(tmp_path):
     root = tiny.voc_archives(tmp_path)
+    (root / "nohup.out").write_text("no part of it")
+    opened(root, "train")
+    (root / "nohup.out").write_text("which may change")
     opened(root, "train")
     [archive, *_] = sorted(root.glob("*.t*"))
     archive.write_bytes(archive.read_bytes() + bytes(512))

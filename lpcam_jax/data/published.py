@@ -246,17 +246,21 @@ def _check(example: Example) -> None:
 
 
 def _sizes_of(root: Path) -> dict[str, int]:
-    """Size in bytes of the files that lie directly in a folder: archives and lists."""
-    return (
-        {path.name: path.stat().st_size for path in sorted(root.iterdir()) if path.is_file()} if root.is_dir() else {}
-    )
+    """Size in bytes of the archives and lists that lie directly in a folder; whatever else lies there may change."""
+    files = (path for path in sorted(root.iterdir()) if _is_part(path.name) and path.is_file()) if root.is_dir() else ()
+    return {path.name: path.stat().st_size for path in files}
+
+
+def _is_part(name: str) -> bool:
+    """Whether a file may be one that a data set is prepared from, by its name."""
+    return name.lower().endswith((".tar", ".tgz", ".gz", ".zip", ".txt", ".json")) and not name.startswith(".")
 
 
 def _expect_same_files(directory: Path, root: Path) -> None:
     """UserError if an archive or a list that a data set was prepared from has another size now."""
     values = tfds.builder_from_directory(directory).info.metadata or {}
     now, before = _sizes_of(root), values.get("files", {})
-    if changed := [name for name, size in before.items() if now.get(name, size) != size]:
+    if changed := [name for name, size in before.items() if _is_part(name) and now.get(name, size) != size]:
         raise UserError(
             f"{shown(root / changed[0])} has {now[changed[0]]:,} bytes; {shown(directory)} was prepared when it had "
             f"{before[changed[0]]:,}: delete that folder to prepare it again, or put the file back."

@@ -133,7 +133,8 @@ def write_label_studio(masks: Masks, out: Path, *, regions: str) -> str:
 
 def write_cvat(masks: Masks, out: Path) -> str:
     """A zip archive; what to tell the user."""
-    if bad := [name for name in masks.class_names if ":" in name or not name.isprintable()]:
+    taken = ("background", "ignored")  # which CVAT's list has for itself
+    if bad := [name for name in masks.class_names if ":" in name or not name.isprintable() or name in taken]:
         raise UserError(f"CVAT's list of labels cannot hold the class name {bad[0]!r}; give others with --classes.")
     masks.expect_stems()
     pictures = ((Path(file).with_suffix("").as_posix(), mask) for file, mask in masks)

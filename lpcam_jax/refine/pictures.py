@@ -113,7 +113,7 @@ def crf_mask(image: np.ndarray, probabilities: np.ndarray, *, crf: CRF) -> np.nd
     """
     size, small = image.shape[:2], _bounded(image.shape[:2])
     unary = np.asarray(softmax_unary(resize_bilinear(np.moveaxis(probabilities, 0, -1), small)))
-    [scores] = _mean_field(resize_bicubic(image, small), unary[None], crf)
+    [scores] = _mean_field(resize_bicubic(image, small), unary[None], crf, labels=len(probabilities))
     return resize_mask(scores.argmax(axis=-1).astype(np.uint8), size)
 
 
@@ -204,10 +204,10 @@ def adapted_maps(image: np.ndarray, maps: np.ndarray, *, steps: int = 10) -> np.
     return np.moveaxis(resize_bilinear(adapted[: small[0], : small[1], :count], tuple(size)), -1, 0)
 
 
-def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF) -> np.ndarray:
-    """`mean_field` of energies (m, H, W, n), with padded shapes."""
+def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF, *, labels: int | None = None) -> np.ndarray:
+    """`mean_field` of energies (m, H, W, n), with padded shapes; `labels` if n is always the same, and not padded."""
     *size, count = unary.shape[1:]
-    canvas, labels = padded_size(size, GRID), 1 + power_of_two(count - 1)
+    canvas, labels = padded_size(size, GRID), labels or 1 + power_of_two(count - 1)
     energies = np.full((len(unary), *canvas, labels), np.inf, np.float32)
     energies[:, : size[0], : size[1], :count] = unary
     with finishing():

@@ -99,6 +99,12 @@ class Origins:
 
         return [index for index, has in zip(indices, map_ahead(has_changed, indices), strict=True) if has]
 
+    def knows(self, source: RecordSource, index: int, inputs: Callable[[str], Path] | None = None) -> bool:
+        """Whether a result is of the source's picture of that name, as it is now; arguments as of `note`."""
+        name = source.ids[index]
+        before, origin = self._known.get(name), _with_input(origin_of(source, index), name, inputs)
+        return before is not None and (before.stamp == _stamp(origin) or before.digest == _digest(origin))
+
     def note(self, source: RecordSource, index: int, inputs: Callable[[str], Path] | None = None) -> None:
         """Note what a result is made from, before its last file is written.
 

@@ -76,4 +76,5 @@ def summed(losses: jax.Array, pairs: jax.Array, values: int = 1) -> tuple[jax.Ar
 
 def means(sums: Sequence[tuple[jax.Array, jax.Array]]) -> list[jax.Array]:
     """The means of `summed`, each with a leading axis."""
-    return [total.sum() / (count.sum() + EPSILON) for total, count in sums]
+    # As float32, for all pairs of hundreds of large crops are more than an int32 counts.
+    return [total.sum() / (count.astype(jnp.float32).sum() + EPSILON) for total, count in sums]

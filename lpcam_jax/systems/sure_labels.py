@@ -170,11 +170,32 @@ def labels_protocol(settings: SureLabels, maps: MapFolder, where: str | Path) ->
     }
 
 
-def kept_labels(run: Run, protocol: dict[str, Any]) -> MaskFolder | None:
-    """The stored labels of a run; None if there are none or they were made with another protocol."""
+def kept_labels(
+    run: Run, protocol: dict[str, Any], pictures: RecordSource, maps: MapFolder
+) -> Callable[[int], np.ndarray | None]:
+    """The labels that a run was trained on, which need not be made again.
+
+    Args:
+        run: a run of IRNet or AMN.
+        protocol: how the labels are to be made, see `labels_protocol`.
+        pictures: any pictures.
+        maps: their heat maps, of one method.
+
+    Returns:
+        Number of a picture -> its labels uint8 (H, W); None if the run has none of it, or if they were made in another
+        way, of another picture of that name, or of other maps.
+    """
     folder = run.directory / "labels"
     try:
-        stored = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
+        is_same = json.loads((folder / "protocol.json").read_text(encoding="utf-8")) == protocol
     except (OSError, ValueError):
-        return None
-    return MaskFolder(folder) if stored == protocol else None
+        is_same = False
+    masks, origins = MaskFolder(folder), Origins(folder)
+
+    def labels_of(index: int) -> np.ndarray | None:
+        name = pictures.ids[index]
+        if not (is_same and masks.file(name).exists() and origins.knows(pictures, index, maps.file)):
+            return None
+        return masks.read(name, classes=len(run.class_names))[0]
+
+    return labels_of

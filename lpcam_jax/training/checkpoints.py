@@ -89,13 +89,13 @@ def restore(run: Run, abstract: TrainState) -> TrainState:
             values = checkpointer.restore(item, args=arguments)
     except Exception as error:
         raise UserError(f"checkpoint {item} cannot be restored ({_first_line(error)}); {remedy}") from None
-    if not _all_finite((values["parameters"], values["batch_stats"])):
+    if not all_finite((values["parameters"], values["batch_stats"])):
         raise UserError(f"checkpoint {item} holds values that are not finite; {remedy}")
     return TrainState(**{name: values.get(name) for name in TrainState._fields})
 
 
 @jax.jit
-def _all_finite(tree: Any) -> jax.Array:
+def all_finite(tree: Any) -> jax.Array:
     """Whether no leaf has a NaN or an infinity, in a single program for the hundreds of leaves."""
     return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree))
 

@@ -22,7 +22,7 @@ from ..machine import processes
 from ..machine.devices import abstract_on, replicate, shard
 from ..machine.errors import UserError
 from ..machine.files import write_json
-from .checkpoints import CheckpointWriter, TrainState, restore
+from .checkpoints import CheckpointWriter, TrainState, all_finite, restore
 from .log import MetricsLog, Silence
 from .run import Job, Run
 from .state import graph_of, initial_state, starts_blind, with_weights
@@ -252,15 +252,18 @@ def run_steps(
     # have work, and the next batch is read and put on them meanwhile.
     unread: dict[int, jax.Array] = {}
 
+    def has_diverged(how: str, number: int) -> UserError:
+        checkpoints.wait()
+        return UserError(
+            f"{how} at step {number}; lower --training.learning-rate and run again with another --workdir (checkpoints "
+            f"up to step {max(run.steps(), default=0)} are intact)."
+        )
+
     def read_losses() -> None:
         for number in list(unread):
             loss = float(unread.pop(number))
             if not math.isfinite(loss):
-                checkpoints.wait()
-                raise UserError(
-                    f"the loss is {loss} at step {number}; lower --training.learning-rate and run again with another "
-                    f"--workdir (checkpoints up to step {max(run.steps(), default=0)} are intact)."
-                )
+                raise has_diverged(f"the loss is {loss}", number)
             bar.update(b)
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             log.write({"step": number, "loss": loss})
@@ -288,6 +291,9 @@ def run_steps(
                     bar.write(f"step {number} of {steps}: validation {validation.name} {100 * score:.1f} %")
             # Saved last, so that the log has all lines of a step before its checkpoint exists.
             if saves:
+                # The loss of a step is that of the parameters before it.
+                if not all_finite((state.parameters, state.batch_stats)):
+                    raise has_diverged("the parameters are not finite", number)
                 checkpoints.save(number, state)
             else:
                 checkpoints.check()

@@ -214,7 +214,7 @@ def polygons(lists: Any, *, unit: float | None = None) -> Shape:
 def coco_shape(segmentation: Any) -> Shape | None:
     """The region of an annotation of COCO: polygons, or a run-length code, compressed or not; None: there is none."""
     if isinstance(segmentation, list):
-        return polygons(segmentation) if segmentation else None
+        return polygons(segmentation) if any(one != [] for one in segmentation) else None
     if isinstance(segmentation, dict):
         try:
             return RunLengths([int(side) for side in segmentation["size"]], segmentation["counts"])

@@ -76,18 +76,17 @@ def make_amn_heatmaps(
     )
     methods = tuple(dict.fromkeys((method, METHOD)))  # only one if the input maps are AMN's too
     folder = HeatMapFolder(out, run.class_names, methods, protocol, refinement=refinement, pages=pages)
-    stored_labels = kept_labels(run, label_protocol)
+    stored_labels = kept_labels(run, label_protocol, source, input_maps)
 
     def labels_of(record: Record) -> np.ndarray:
         labels = np.zeros(classes, np.float32)
         labels[input_maps.read_classes(record.id, classes=classes)] = 1
         return labels
 
-    def write(_: int, record: Record, logits: ScaleMaps) -> None:
+    def write(index: int, record: Record, logits: ScaleMaps) -> None:
         mapped, before = input_maps.read_for(record, method, classes=classes)
-        if stored_labels and stored_labels.file(record.id).exists():
-            seed, _ = stored_labels.read(record.id, classes=classes)
-        else:
+        seed = stored_labels(index)
+        if seed is None:
             seed = sure_labels(record.image, before, foreground=settings.foreground, background=settings.background)
         by_method = {method: before, METHOD: activate(logits, mapped, seed)}
         folder.write(record, PictureMaps(mapped, by_method))

@@ -40,10 +40,12 @@ class IRN(System[IRNConfig]):
 
     def prepare(self, config: IRNConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import training_source
+        from ..grids import expect_even_grid
         from ..sure_labels import expect_few_classes, expect_maps, label_pictures
         from .training import train_irn
 
         expect_maps(config, "IRNet")
+        expect_even_grid(config, "IRNet")
         pictures = training_source(config)
         expect_few_classes(pictures, "IRNet")
         work = {

@@ -40,6 +40,7 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
     def prepare(self, config: LPCAMConfig, stages: Sequence[str]) -> Preparation:
         from ...data.checks import check_labels
         from ...data.sources import seed_source, training_sources, with_classes, with_labels
+        from ..grids import expect_even_grid
         from .clustering_stage import make_prototypes
         from .training import train_classifier
 
@@ -48,6 +49,8 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
                 f"--prototypes.teachers {' '.join(config.prototypes.teachers)} is for LPCAM-T; ask for it with "
                 "--prototypes.taught, the number of pictures to learn from."
             )
+        if config.prototypes.taught is not None:
+            expect_even_grid(config, "LPCAM-T")
         seeds, work = with_labels(seed_source(config), config.data.seeds), {}
         if CLASSIFIER in stages:
             pictures, validation = training_sources(config, masks=False)

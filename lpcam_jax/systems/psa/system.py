@@ -41,11 +41,13 @@ class PSA(System[PSAConfig]):
 
     def prepare(self, config: PSAConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import training_source
+        from ..grids import expect_even_grid
         from ..sure_labels import expect_few_classes, expect_maps
         from .labels import score_pictures
         from .training import train_affinity
 
         expect_maps(config, "the affinity network")
+        expect_even_grid(config, "the affinity network")
         if config.labels.low >= config.labels.high:
             raise UserError(
                 f"--labels.low {config.labels.low:g} --labels.high {config.labels.high:g}: the background of the "
