@@ -10,10 +10,11 @@ from flax import nnx
 from noise import SIZES, Mirrored, Noise, found_in
 from tiny_networks import CLASSES, network
 
+from lpcam_jax.class_activation import resize_bilinear
 from lpcam_jax.data.resizing import resize_bicubic, scaled_size
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.refine.crf import CRFS
-from lpcam_jax.refine.pictures import crf_mask
+from lpcam_jax.refine.pictures import bounded_size, crf_mask
 from lpcam_jax.systems.deeplab.config import DeepLabInference
 from lpcam_jax.systems.segmentation.segment import mask_of, probabilities_of, segment_pictures
 
@@ -158,6 +159,21 @@ def test_with_mirror_images_the_mask_of_a_mirror_image_is_mirrored(mirror):
     (straight, _), (mirrored, _) = (segmented(V3PLUS, kind((1, 4)), inference) for kind in (Noise, Mirrored))
     agreement = np.mean([(straight[name] == mirrored[name][:, ::-1]).mean() for name in straight])
     assert (agreement > 0.995) == mirror
+
+
+def test_probabilities_of_a_large_picture_are_as_large_as_its_crf_takes_them():
+    size = (1024, 1200)
+    image = np.zeros((*size, 3), np.uint8)
+    image[:, 600:] = 200
+    coarse = np.float32([[[0.9, 0.4, 0.2]] * 2, [[0.1, 0.6, 0.8]] * 2])
+    assert bounded_size(size) == (512, 600)
+    whole, few = (
+        crf_mask(image, np.moveaxis(resize_bilinear(np.moveaxis(coarse, 0, -1), shape), -1, 0), crf=CRFS["mctformer"])
+        for shape in (size, bounded_size(size))
+    )
+    assert few.shape == size
+    assert (whole == few).mean() > 0.999
+    assert (few == (image[..., 0] > 0)).mean() > 0.99
 
 
 def test_a_crf_moves_the_mask_to_the_edges():

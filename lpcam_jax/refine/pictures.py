@@ -92,7 +92,7 @@ def crf_labels(image: np.ndarray, labels: Sequence[np.ndarray], count: int, *, c
     """
     if count == 1:
         return np.zeros((len(labels), *image.shape[:2]), np.uint8)
-    size, small = image.shape[:2], _bounded(image.shape[:2])
+    size, small = image.shape[:2], bounded_size(image.shape[:2])
     shrunk = np.stack([resize_mask(np.uint8(labelling), small) for labelling in labels])
     scores = _mean_field(resize_bicubic(image, small), np.asarray(label_unary(shrunk, count)), crf)
     return np.stack([resize_mask(score.argmax(axis=-1).astype(np.uint8), size) for score in scores])
@@ -103,7 +103,7 @@ def crf_mask(image: np.ndarray, probabilities: np.ndarray, *, crf: CRF) -> np.nd
 
     Args:
         image: uint8 (H, W, 3).
-        probabilities: float (n, H, W), in [0, 1].
+        probabilities: float (n, h, w), in [0, 1], at the size of the picture or the `bounded_size` of it.
         crf: parameters of the CRF.
 
     Returns:
@@ -111,7 +111,7 @@ def crf_mask(image: np.ndarray, probabilities: np.ndarray, *, crf: CRF) -> np.nd
 
     Source: the last steps of DeepLabV2 and MCTformer.
     """
-    size, small = image.shape[:2], _bounded(image.shape[:2])
+    size, small = image.shape[:2], bounded_size(image.shape[:2])
     unary = np.asarray(softmax_unary(resize_bilinear(np.moveaxis(probabilities, 0, -1), small)))
     [scores] = _mean_field(resize_bicubic(image, small), unary[None], crf, labels=len(probabilities))
     return resize_mask(scores.argmax(axis=-1).astype(np.uint8), size)
@@ -150,7 +150,7 @@ def background_crfs(image: np.ndarray, maps: np.ndarray, exponents: Sequence[flo
     """
     if not len(maps):
         return np.ones((len(exponents), 1, *maps.shape[1:]), np.float32)
-    size, small = image.shape[:2], _bounded(image.shape[:2])
+    size, small = image.shape[:2], bounded_size(image.shape[:2])
     low = resize_bilinear(np.moveaxis(maps.astype(np.float32, copy=False), 0, -1), small)
     unary = np.stack([softmax_unary(background_scores(low, alpha=exponent)) for exponent in exponents])
     scores = _mean_field(resize_bicubic(image, small), unary, CRFS["psa"])
@@ -172,7 +172,7 @@ def salient_labels(image: np.ndarray, maps: np.ndarray, saliency: np.ndarray) ->
     """
     if not len(maps):
         return np.zeros(maps.shape[1:], np.uint8)
-    size, small = image.shape[:2], _bounded(image.shape[:2])
+    size, small = image.shape[:2], bounded_size(image.shape[:2])
     channels_last = np.moveaxis(maps.astype(np.float32, copy=False), 0, -1)
     unary = softmax_unary(background_scores(resize_bilinear(channels_last, small)))
     scores = _mean_field(resize_bicubic(image, small), np.asarray(unary)[None], CRFS["edam"])[0]
@@ -195,7 +195,7 @@ def adapted_maps(image: np.ndarray, maps: np.ndarray, *, steps: int = 10) -> np.
     (count, *size) = maps.shape
     if not count:
         return maps
-    small = tuple(-(-length // 2) for length in _bounded(size))
+    small = tuple(-(-length // 2) for length in bounded_size(size))
     low = resize_bilinear(np.moveaxis(maps.astype(np.float32, copy=False), 0, -1), small)
     canvas = padded_size(small, GRID)
     arguments = padded(resize_bicubic(image, small), canvas), padded(low, canvas, labels=power_of_two(count))
@@ -215,7 +215,7 @@ def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF, *, labels: int |
     return scores[:, : size[0], : size[1], :count]
 
 
-def _bounded(size: tuple[int, int]) -> tuple[int, int]:
+def bounded_size(size: tuple[int, int]) -> tuple[int, int]:
     """(H, W) divided by the smallest integer that makes it at most a million pixels."""
     factor = math.ceil(math.sqrt(size[0] * size[1] / _MOST_PIXELS))
     return max(size[0] // factor, 1), max(size[1] // factor, 1)

@@ -21,7 +21,7 @@ from ...inference.plan import Outputs
 from ...machine.devices import finishing
 from ...machine.errors import UserError
 from ...refine.crf import CRFS
-from ...refine.pictures import crf_mask
+from ...refine.pictures import bounded_size, crf_mask
 from .config import SegmentationInference
 
 Fusion = Literal["mean", "maximum"]
@@ -68,7 +68,7 @@ def segment_pictures(
         logits, size = [logits for scale in outputs for logits in scale.values()], record.image.shape[:2]
         if not inference.crf:
             return mask_of(logits, size, fusion=inference.fusion)
-        probabilities = probabilities_of(logits, size, fusion=inference.fusion)
+        probabilities = probabilities_of(logits, bounded_size(size), fusion=inference.fusion)
         return crf_mask(record.image, probabilities, crf=CRFS[inference.crf])
 
     results = network.run(
