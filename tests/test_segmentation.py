@@ -167,6 +167,7 @@ def test_probabilities_of_a_large_picture_are_as_large_as_its_crf_takes_them():
     image[:, 600:] = 200
     coarse = np.float32([[[0.9, 0.4, 0.2]] * 2, [[0.1, 0.6, 0.8]] * 2])
     assert bounded_size(size) == (512, 600)
+    assert [bounded_size(one) for one in ((1024, 1024), (8, 100_000), (1, 1))] == [(1024, 1024), (1, 7692), (1, 1)]
     whole, few = (
         crf_mask(image, np.moveaxis(resize_bilinear(np.moveaxis(coarse, 0, -1), shape), -1, 0), crf=CRFS["mctformer"])
         for shape in (size, bounded_size(size))

@@ -21,7 +21,7 @@ from .pixel_adaptive import pixel_adaptive
 from .saliency import background_scores, saliency_mask
 from .saliency_maps import SaliencyMaps
 
-_MOST_PIXELS = 1 << 20
+_MOST_PIXELS, _LONGEST = 1 << 20, 1 << 13
 
 
 class Refinement(NamedTuple):
@@ -216,6 +216,6 @@ def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF, *, labels: int |
 
 
 def bounded_size(size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) divided by the smallest integer that makes it at most a million pixels."""
-    factor = math.ceil(math.sqrt(size[0] * size[1] / _MOST_PIXELS))
+    """(H, W) divided by the smallest integer that makes it at most a million pixels, and no side longer than 8,192."""
+    factor = math.ceil(max(math.sqrt(size[0] * size[1] / _MOST_PIXELS), max(size) / _LONGEST))
     return max(size[0] // factor, 1), max(size[1] // factor, 1)
