@@ -47,3 +47,16 @@ def test_help_says_none_as_it_is_given(capsys):
     assert "--background none|FLOAT" in shown
     assert "(default: none)" in shown
     assert "None" not in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "shown"),
+    [
+        ("train.py", ["shapes", "--no-such-flag", "1"], "train.py shapes --help"),
+        ("lpcam_jax.__main__", ["export", "--format", "coco", "--no-such-flag", "1"], "export --format coco --help"),
+    ],
+)
+def test_a_flag_that_there_is_not_is_told_the_help_that_has_all_of_them(program, command, words, shown):
+    finished = program(command, *words)
+    assert finished.code == 2
+    assert finished.err.rstrip().splitlines()[-1].endswith(f" {shown}")

@@ -139,8 +139,10 @@ def main(words: list[str]) -> None:
     Raises:
         UserError: there is nothing to export, or the output cannot be written.
     """
-    kind, write = FORMATS.get(value_of_flag("--format", words), (Arguments, None))
-    arguments = parse_flags(kind, words, command="export", description=__doc__)
+    name = value_of_flag("--format", words)
+    kind, write = FORMATS.get(name, (Arguments, None))
+    chosen_by = ["--format", name] if name in FORMATS else []
+    arguments = parse_flags(kind, words, command="export", description=__doc__, chosen_by=chosen_by)
     out = Path(arguments.out)
     if arguments.format in _FILES and out.is_dir():
         raise UserError(

@@ -17,6 +17,7 @@ from .. import __version__
 from ..data.masks import IGNORE, MaskFolder
 from ..data.records import RecordSource, true_mask
 from ..machine import processes
+from ..machine.devices import finishing
 from ..machine.errors import UserError
 from ..machine.threads import map_ahead
 from ..metrics import confusion_matrix, iou, seed_scores, threshold_sweep
@@ -57,7 +58,7 @@ class SeedCounts(NamedTuple):
 
     Attributes:
         values: int (v,), these classes as values of a mask, 0 among them.
-        matrices: float32 (100, v, v), at each of THRESHOLDS.
+        matrices: int32 (100, v, v), at each of THRESHOLDS.
         miou: float32 (100,), mIoU at each of THRESHOLDS, over the classes that occur in truth or seed.
     """
 
@@ -87,14 +88,15 @@ def seed_counts(maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> See
         winners[class_map > heights] = number[n + 1]
         np.maximum(heights, class_map, out=heights)
     padding = (0, -truth.size % _PIXELS)
-    sweep = threshold_sweep(
-        np.pad(number[truth].reshape(-1), padding, constant_values=IGNORE),
-        np.pad(winners.reshape(-1), padding),
-        np.pad(heights.reshape(-1), padding),
-        THRESHOLDS,
-        num_classes=max(4, 1 << (len(values) - 1).bit_length()),  # a power of two, to limit compilations
-    )
-    matrices = np.asarray(sweep)[:, : len(values), : len(values)]
+    with finishing():
+        sweep = threshold_sweep(
+            np.pad(number[truth].reshape(-1), padding, constant_values=IGNORE),
+            np.pad(winners.reshape(-1), padding),
+            np.pad(heights.reshape(-1), padding),
+            THRESHOLDS,
+            num_classes=max(4, 1 << (len(values) - 1).bit_length()),  # a power of two, to limit compilations
+        )
+        matrices = np.asarray(sweep)[:, : len(values), : len(values)]
     return SeedCounts(values, matrices, np.nanmean(iou(sweep.astype(np.float32)), axis=1))
 
 
