@@ -1,7 +1,9 @@
 """More classes than a mask of 8 bits can number: heat maps without masks; what needs masks is refused at once."""
 
 import io
+import json
 import re
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -12,7 +14,6 @@ from test_commands import assert_one_line_error
 from test_prepared import png, write_data_set
 from tiny_recipes import CLASSIFIER, IRN, SEGMENTATION
 
-from lpcam_jax.app.page import app_of
 from lpcam_jax.data.masks import MAX_CLASSES, expect_numbered, renumbering
 from lpcam_jax.data.prepared import Prepared
 from lpcam_jax.machine.errors import UserError
@@ -20,7 +21,6 @@ from lpcam_jax.report.overlays import jpeg, panel
 from lpcam_jax.results.masks import MaskResults
 from lpcam_jax.results.predictions import MapFolder
 from lpcam_jax.seeds import with_class_values
-from lpcam_jax.training.run import Run
 
 pytestmark = pytest.mark.rest
 
@@ -74,9 +74,13 @@ def test_heat_maps_without_masks(finished):
     assert said.splitlines()[-1].endswith("look at index.html, use maps/.")
 
 
-def test_the_page_of_demo_app_has_maps_alone(finished):
+def test_the_page_of_demo_app_has_maps_alone(finished, start_program):
     pytest.importorskip("gradio", reason="the page of demo-app: pip install '.[app]'")
-    components = app_of(Run.open(finished[0])).config["components"]
+    process = start_program("-m", "lpcam_jax", "demo-app", "--ckpt", finished[0], "--port", 0)
+    line = process.stdout.readline()
+    assert "shows the page" in line, process.communicate()
+    with urlopen(line.split()[0].rstrip("/") + "/config") as answer:
+        components = json.load(answer)["components"]
     visible = {one["props"].get("label"): one["props"].get("visible", True) for one in components}
     assert visible["heat maps"]
     assert visible["maps (.npz)"]
