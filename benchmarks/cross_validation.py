@@ -37,7 +37,7 @@ from lpcam_jax.local_features import FeatureSample, split
 from lpcam_jax.machine import devices as machine
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.refine.pictures import crf_labels, cut
-from lpcam_jax.results.scoring import SeedScoring
+from lpcam_jax.results.counts import SeedScoring
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.systems.lpcam.maps import on_picture
 from lpcam_jax.systems.lpcam.network import Classifier

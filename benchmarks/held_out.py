@@ -7,7 +7,7 @@ import numpy as np
 
 from lpcam_jax import iou
 from lpcam_jax.report.sweep import spread
-from lpcam_jax.results.scoring import THRESHOLDS
+from lpcam_jax.results.counts import THRESHOLDS
 
 BOOTSTRAPS = 1000
 

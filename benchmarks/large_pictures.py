@@ -17,7 +17,7 @@ from lpcam_jax.data.resizing import Resized, scaled_size
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine import devices as machine
 from lpcam_jax.machine.errors import UserError
-from lpcam_jax.results.scoring import SeedScoring
+from lpcam_jax.results.counts import SeedScoring
 from lpcam_jax.systems.lpcam.maps import map_pictures
 from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run

@@ -10,7 +10,7 @@ from test_commands import assert_one_line_error, picture
 
 from lpcam_jax.report.confusion import confusion_picture
 from lpcam_jax.report.palette import mask_png
-from lpcam_jax.results.scoring import THRESHOLDS, SeedScoring
+from lpcam_jax.results.counts import THRESHOLDS, SeedScoring
 
 
 def strictly_parsed(path) -> dict:

@@ -30,7 +30,7 @@ from lpcam_jax import (
     threshold_sweep,
     without_context,
 )
-from lpcam_jax.results.scoring import THRESHOLDS, SeedScoring
+from lpcam_jax.results.counts import THRESHOLDS, SeedScoring
 from lpcam_jax.systems.lpcam.maps import on_picture
 from lpcam_jax.systems.prototyping.sampling import draw_pictures
 

@@ -12,7 +12,7 @@ from lpcam_jax import cluster_classes, select_prototypes
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.local_features import FeatureSample
 from lpcam_jax.report.sweep import spread, sweep_table
-from lpcam_jax.results.scoring import THRESHOLDS
+from lpcam_jax.results.counts import THRESHOLDS
 from lpcam_jax.systems.lpcam import sensitivity
 from lpcam_jax.systems.lpcam.config import Clustering
 from lpcam_jax.systems.lpcam.feature_sampling import sample_features

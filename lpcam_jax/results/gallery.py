@@ -11,9 +11,10 @@ from ..data.pictures import picture_size
 from ..data.records import Record
 from ..report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery
 from ..report.layers import map_layer, mask_layer, photo_layer, picture_colors, seed_layer
+from .counts import FIXED, classes_in
 from .folder import skipped_line
 from .predictions import MapFolder
-from .scoring import FIXED, PictureScore, classes_in
+from .scoring import PictureScore
 
 
 def shown_methods(methods: Sequence[str]) -> list[str]:

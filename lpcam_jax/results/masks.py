@@ -29,8 +29,9 @@ from ..report.layers import mask_layer, photo_layer, picture_colors
 from ..report.overlays import jpeg, mask_panel
 from ..report.palette import mask_png
 from ..report.table import mask_tables
+from .counts import classes_in
 from .folder import PictureResults, skipped_line
-from .scoring import PictureScore, classes_in, score_masks
+from .scoring import PictureScore, score_masks
 from .shown import Pages
 
 

@@ -24,7 +24,7 @@ from ...local_features import FeatureSample
 from ...machine.errors import UserError
 from ...prototype_activation import directions, lpcam
 from ...prototypes import Prototypes, select_prototypes
-from ...results.scoring import SeedScoring
+from ...results.counts import SeedScoring
 from ...training.checkpoints import TrainState
 from ...training.state import inference_network, network_of
 from ..prototyping.stage import cluster_in_groups

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...data.in_memory import Picture, PicturesInMemory, is_single
 from ...machine.devices import mesh
-from ...results.scoring import classes_in
+from ...results.counts import classes_in
 from ...training.run import Run
 from ...training.state import inference_network, trained_state
 from .segment import segment_pictures

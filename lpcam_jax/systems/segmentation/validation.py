@@ -12,7 +12,7 @@ from ...machine import processes
 from ...machine.devices import local_mesh, replicate
 from ...machine.errors import UserError
 from ...metrics import iou
-from ...results.scoring import picture_confusion
+from ...results.counts import picture_confusion
 from ...training.checkpoints import TrainState
 from ...training.loop import Validation
 from ...training.state import graph_of, in_use
