@@ -50,7 +50,7 @@ SETTINGS = [
     Setting(use_context=False),
     Setting(low=-1.0),
     Setting(restarts=4),
-    *(Setting(sample=size) for size in (256, 512, 1024, 2048, 4096, 16384, 32768)),
+    *(Setting(sample=size) for size in (128, 256, 512, 1024, 2048, 4096, 16384, 32768)),
     Setting(sample=EVERYTHING),
     Setting(update="mean", sample=EVERYTHING),
 ]

@@ -7,7 +7,7 @@ make good features from nothing. Seeds and masks are those of LPCAM-A, which on 
 (docs/beyond_the_paper.md); --inference.affinity none leaves it out, and a fifth of the time.
 
     python -m lpcam_jax check-data my_data
-    python train.py configs/folder.py --data.root my_data --model.weights resnet50.npz --workdir runs/my_data
+    python train.py configs/folder.py --data.root my_data --model.weights resnet50.pth --workdir runs/my_data
     python infer.py --ckpt runs/my_data --out heatmaps_mine/
 """
 

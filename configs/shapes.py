@@ -3,8 +3,8 @@
 Six kinds of stuffed animals in scenes drawn by the package (`lpcam_jax/data/shapes.py`). A small ResNet is trained from
 random weights, so batch norm trains too; the scenes are small, so they are enlarged and the output stride is 8. What is
 measured here says that the code works, not what LPCAM does on photographs. Another --seed draws other scenes and trains
-another network: of four, LPCAM came out from 1.7 points below CAM to 1.6 above at the best thresholds (with this seed),
-and 7 to 8 above at 0.3 with each (`benchmarks/RESULTS.md`).
+another network: LPCAM came out from 1.7 points below CAM to 1.6 above at the best thresholds (0.1 above with this
+seed), and 7 to 8 above at 0.3 (`benchmarks/RESULTS.md`).
 
     python train.py configs/shapes.py --workdir runs/demo
     python infer.py --ckpt runs/demo --out heatmaps/

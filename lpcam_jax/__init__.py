@@ -1,7 +1,8 @@
 """From image-level labels to heat maps to segmentation masks, in JAX.
 
 These are the building blocks for notebooks; their modules follow the order of the paper. `load` opens a run of
-train.py.
+train.py. Docstrings name Chen and Sun's paper (CVPR 2023) as "paper", and the authors' code,
+github.com/zhaozhengChen/LPCAM, as "reference", with its steps.
 """
 
 from pathlib import Path
@@ -80,7 +81,8 @@ def load(directory: str | Path) -> Any:
     """Load a finished run as a function of pictures: `load("runs/demo")("cat.jpg").maps["lpcam"]`.
 
     Args:
-        directory: the --workdir of a run of train.py: of a classifier, with its prototypes, or a segmentation network.
+        directory: the --workdir of a run of train.py, a packed run, or "hf:OWNER/NAME" of the Hub: of a classifier,
+            with its prototypes, or of a segmentation network.
 
     Returns:
         What the run's system makes of it; call it on pictures. Of a classifier, a `TrainedModel`, whose results have
@@ -88,8 +90,8 @@ def load(directory: str | Path) -> Any:
         `TrainedSegmenter`, whose results have a mask (H, W); it has class_names and config.
 
     Raises:
-        UserError: there is no such run, it is not finished, or it is of a kind that needs more than pictures or is not
-            loaded (use infer.py).
+        UserError: there is no such run, it is not finished, or its kind is no function of pictures (IRN, psa, AMN,
+            MCTformer, EDAM: use infer.py).
     """
     from .training.run import Run
 

@@ -90,6 +90,9 @@ def kmeans(
     Returns:
         KMeans.
 
+    Raises:
+        ValueError: `update` is neither.
+
     Source: paper section 3.2; reference step "make_lpcam" with kmeans_pytorch 0.3, distance cosine ("mean"; there an
     empty cluster becomes NaN, and the loop never ends).
     """
@@ -227,6 +230,8 @@ def cluster_classes(
 
     Returns:
         KMeans with a leading axis c on every field.
+
+    Source: paper section 3.2, for all classes.
     """
 
     def one_start(key, points, weights):

@@ -21,7 +21,7 @@ _ROUNDING = 1e-6
 
 @jax.jit
 def directions(prototypes: Prototypes) -> jax.Array:
-    """One direction per class: mean of its unit prototypes minus mean of its context's.
+    """direction_n = mean_i unit(F'_{n,i}) - mean_j unit(B'_{n,j}), one per class.
 
     Args:
         prototypes: of c classes.
@@ -29,6 +29,8 @@ def directions(prototypes: Prototypes) -> jax.Array:
     Returns:
         float (c, d), of length at most 2. Without class prototypes, the first mean is 0; without context prototypes,
         nothing is subtracted.
+
+    Source: paper Eq. 5 and 6; the cosine is linear in the unit feature, so the means can come first.
     """
 
     def mean_unit(centres, mask):
@@ -89,6 +91,8 @@ def without_context(prototypes: Prototypes) -> Prototypes:
 
     Returns:
         Prototypes whose context mask is False everywhere.
+
+    Source: paper Eq. 5, FG_n alone.
     """
     return prototypes._replace(context_mask=jnp.zeros_like(prototypes.context_mask))
 

@@ -3,7 +3,7 @@
     seed(x) = argmax( threshold, A_1(x), ..., A_c(x) )         over the classes in the picture
 
 Masks hold 0 for background, n + 1 for class n, and 255 for unsure. The functions follow the namespace of the maps:
-NumPy in, NumPy out; JAX in (also inside `jax.jit`), JAX out.
+NumPy in, NumPy out; JAX in (also inside `jax.jit`), JAX out. `largest_component` and `with_class_values` are NumPy's.
 """
 
 import jax

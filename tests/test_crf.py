@@ -1,18 +1,16 @@
 """The fully connected CRF: beside NumPy, by its symmetries, on pictures whose answer is known, and on real ones."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from real_data import ANIMALS, needs
 from reference import numpy_crf
 
 from lpcam_jax.refine.crf import CRF, CRFS, bilateral_lattice, label_unary, mean_field, softmax_unary
 from lpcam_jax.refine.permutohedral import gaussian_sums, permutohedral_lattice, with_rows
 
-ANIMALS = Path(__file__).parents[2] / "shared" / "data" / "voc_animals"
 HEIGHT, WIDTH, LABELS = 24, 30, 3
 RIGHT = np.broadcast_to(np.arange(WIDTH)[None] >= 13, (HEIGHT, WIDTH))
 # Of small pictures the kernels have to be small as well, or all pixels are one.
@@ -225,7 +223,7 @@ def test_it_lowers_for_every_device(picture, unary, exact):
     assert exported.platforms == ("cpu", "cuda", "tpu")
 
 
-@pytest.mark.skipif(not ANIMALS.is_dir(), reason="needs the photographs of ../shared/data/voc_animals")
+@needs(ANIMALS)
 @pytest.mark.parametrize("name", ["irn", "psa", "deeplabv2"])
 def test_on_photographs_the_lattice_gives_the_labels_of_all_pairs(name):
     """One of them, small, with its true mask, made coarse, as seed."""

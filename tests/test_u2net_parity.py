@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from real_data import U2NETP, needs
 from test_onnx_files import model
 
 from lpcam_jax.saliency.weights import load_u2net
@@ -20,7 +21,6 @@ pytestmark = [pytest.mark.rest, pytest.mark.optimized]
 
 torch.set_num_threads(1)
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "u2netp" / "u2netp.onnx"
 # All different, so that none is taken for another.
 ENCODER = [(2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8)]
 DECODER = [(3, 2), (4, 3), (5, 4), (6, 5), (7, 6)]
@@ -95,16 +95,16 @@ def test_an_export_is_read_by_the_order_in_which_its_network_computes(network, t
     np.testing.assert_allclose(saliency(tmp_path / "export.onnx", pictures), expected, atol=1e-4)
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="needs the weights of ../shared/data/u2netp")
+@needs(U2NETP)
 def test_the_published_network_is_what_onnxruntime_makes_of_it():
     onnxruntime = pytest.importorskip("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(REAL, options)
+    session = onnxruntime.InferenceSession(U2NETP, options)
     rows, columns = np.mgrid[-1:1:320j, -1:1:320j]
     disk = rows**2 + (columns - 0.2) ** 2 < 0.2
     picture = np.random.default_rng(0).normal(size=(1, 320, 320, 3)) / 9 + np.where(disk, 1.5, -0.5)[None, ..., None]
     picture = picture.astype(np.float32)
     [expected] = session.run([session.get_outputs()[0].name], {"input.1": picture.transpose(0, 3, 1, 2)})
     assert (expected[0, 0] > 0.5)[disk].mean() > 0.5
-    np.testing.assert_allclose(saliency(REAL, picture), expected[:, 0], atol=1e-4)
+    np.testing.assert_allclose(saliency(U2NETP, picture), expected[:, 0], atol=1e-4)

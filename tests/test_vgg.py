@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from real_data import VGG16, needs
 
 from lpcam_jax.backbones.vgg import VGG16Config, max_of_neighbours, max_of_pairs
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.training.run import Run
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "vgg16" / "vgg16.npz"
 BLOCKS = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
 PLACES = [(block, conv) for block, count in BLOCKS.items() for conv in range(1, count + 1)]
 FEATURES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -103,11 +103,11 @@ def test_a_file_of_another_network_is_one_line(tmp_path):
     assert "features.0.bias holds values that are not finite" in refusal(path, broken)
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"there is no {REAL}")
+@needs(VGG16)
 def test_the_real_weights_are_found(tmp_path):
-    loaded = VGG16Config().load(REAL, network_of(64))
+    loaded = VGG16Config().load(VGG16, network_of(64))
     assert (loaded.loaded, loaded.skipped) == (26, ())
-    with np.load(REAL) as file:
+    with np.load(VGG16) as file:
         np.testing.assert_array_equal(
             loaded.backbone["block3"]["conv2"]["kernel"].transpose(3, 2, 0, 1), file["block3.conv2.weight"]
         )

@@ -4,13 +4,13 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_benchmarks as tiny
 from conftest import HANGS
 from PIL import Image
+from real_data import ANIMALS, needs
 from test_commands import TINY, assert_one_line_error
 
 from lpcam_jax.data import voc12
@@ -324,11 +324,8 @@ def test_no_archive_at_all(program, tmp_path):
     assert_one_line_error(program("train.py", "configs/voc12.py", *words), "no such folder")
 
 
-ANIMALS = Path(__file__).parents[2] / "shared" / "data" / "voc_animals"
-
-
 @pytest.mark.rest
-@pytest.mark.skipif(not ANIMALS.is_dir(), reason="needs the photographs of ../shared/data/voc_animals")
+@needs(ANIMALS)
 def test_real_photographs(tmp_path):
     """Real files of VOC 2012 and SBD, laid out like a devkit: what is prepared agrees with them."""
     (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from real_data import ANIMALS, needs
 
 from lpcam_jax.data.masks import read_mask
 from lpcam_jax.data.voc_layout import VOC_CLASSES, VOCLayout
 from lpcam_jax.machine.errors import UserError
 
-ANIMALS = Path(__file__).parents[2] / "shared" / "data" / "voc_animals"
 MASKS = {  # 8 cat, 12 dog, 15 person, 20 tvmonitor
     "2007_000001": [[0, 8, 8], [255, 12, 20]],
     "2007_000002": [[15, 15, 15], [0, 0, 255]],
@@ -133,7 +133,7 @@ def test_wrong_masks_are_named(devkit):
         VOCLayout(devkit, "train.txt")[0]
 
 
-@pytest.mark.skipif(not ANIMALS.is_dir(), reason=f"the real pictures are not here: {ANIMALS}")
+@needs(ANIMALS)
 def test_real_animals(capfd):
     classes = ("cat", "cow", "dog", "horse", "person", "sheep")
     options = {"masks": "SegmentationClassAug", "classes": classes, "present": 50}

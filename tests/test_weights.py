@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from real_data import THIN_RESNET50, needs
 from safetensors.numpy import save_file
 
 from lpcam_jax.backbones.config import ResNetConfig
@@ -19,7 +20,6 @@ from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.state import with_weights
 
-THIN = Path(__file__).parents[2] / "shared" / "data" / "thin_resnet50" / "thin_resnet50.npz"
 NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
@@ -303,11 +303,11 @@ def test_missing_file(tmp_path):
     assert "is not a file of weights; give an .npz, .pth" in refusal(tmp_path)
 
 
-@pytest.mark.skipif(not THIN.is_file(), reason=f"the pretrained weights are not here: {THIN}")
+@needs(THIN_RESNET50)
 def test_real_file_is_found_bit_by_bit():
     _, shapes = backbone(blocks=(3, 4, 6, 3), width=32, stem_width=64, layout="caffe")
-    loaded = named(load_backbone(THIN, shapes).backbone)
-    with np.load(THIN) as file:
+    loaded = named(load_backbone(THIN_RESNET50, shapes).backbone)
+    with np.load(THIN_RESNET50) as file:
         stored = {name: file[name] for name in file.files}
     assert len(stored) == 106
     for name, array in stored.items():

@@ -81,7 +81,7 @@ class Clustering:
     """How the local features of a network become prototypes (paper, section 3.2)."""
 
     threshold: float = 0.1
-    """tau: features belong to a class where its CAM is above this, to its context elsewhere"""
+    """tau: features belong to a class where its CAM is above this, to its context where it is below"""
     clusters: Count = 12
     """K, number of clusters for each class and for each context"""
     update: Literal["spherical", "mean"] = "spherical"

@@ -1,15 +1,14 @@
 """The fully connected CRF in plain NumPy and double precision, with the whole N x N kernels in memory.
 
-Written from the facts about pydensecrf's semantics alone, without sight of the package, so that the two can disagree.
-Energies and probabilities are label-first as in pydensecrf, (n, H, W), images (H, W, 3). Each docstring gives the
-section of the facts it follows.
+Independent of the package, so that the two can disagree. Energies and probabilities are label-first as in pydensecrf,
+(n, H, W), images (H, W, 3).
 """
 
 import numpy as np
 
 
 def unary_from_labels(labels, n, gt_prob):
-    """Section 2.1: -log p at the label, -log((1 - p) / (n - 1)) elsewhere; label 0 is an ordinary label."""
+    """-log p at the label, -log((1 - p) / (n - 1)) elsewhere; label 0 is an ordinary label."""
     energy = np.full((n, *labels.shape), -np.log((1 - gt_prob) / (n - 1)))
     for label in range(n):
         energy[label][labels == label] = -np.log(gt_prob)
@@ -17,18 +16,18 @@ def unary_from_labels(labels, n, gt_prob):
 
 
 def unary_from_softmax(probabilities):
-    """Section 2.2: U = -log(clip(p, 1e-5, 1))."""
+    """U = -log(clip(p, 1e-5, 1))."""
     return -np.log(np.clip(probabilities, 1e-5, 1.0))
 
 
 def kernel(features):
-    """Section 2.2: exp(-||f_i - f_j||^2 / 2), i = j included, of features (N, d)."""
+    """exp(-||f_i - f_j||^2 / 2), i = j included, of features (N, d)."""
     difference = features[:, None, :] - features[None, :, :]
     return np.exp(-0.5 * (difference**2).sum(-1))
 
 
 def normalize(k):
-    """Section 2.2: D^-1/2 K D^-1/2 with D = K.1 + 1e-20."""
+    """D^-1/2 K D^-1/2 with D = K.1 + 1e-20."""
     d = k.sum(1) + 1e-20
     return k / np.sqrt(np.outer(d, d))
 
@@ -40,7 +39,7 @@ def softmax(scores):
 
 
 def dense_crf(image, energy, sxy_gaussian, w_gaussian, sxy_bilateral, srgb, w_bilateral, iterations):
-    """Section 2.2: Q <- softmax(-U + sum_k w_k K~_k Q), from softmax(-U), so many times."""
+    """Q <- softmax(-U + sum_k w_k K~_k Q), from softmax(-U), so many times."""
     n, height, width = energy.shape
     y, x = np.indices((height, width))
     place = np.stack([x.ravel(), y.ravel()], 1).astype(np.float64)

@@ -1,21 +1,20 @@
 """The steps of the official LPCAM code in plain NumPy, one function per step, in the reference's own order.
 
-Written from the facts about the reference alone, without sight of the package, so that the two can disagree. Arrays
-are channel-first as in the reference: features (C, h, w), maps (n, H, W), classifier weights (N, C). The features of a
-picture are a list over scales of pairs (features of the picture, features of its mirror image). Each docstring gives
-the section of the facts it follows.
+Independent of the package, so that the two can disagree. Arrays are channel-first as in the reference: features (C, h,
+w), maps (n, H, W), classifier weights (N, C). The features of a picture are a list over scales of pairs (features of
+the picture, features of its mirror image).
 """
 
 import numpy as np
 
 
 def ceil_div(size, stride):
-    """Sizes of the stride-4 and stride-16 grids, section 1.1: (H - 1) // stride + 1."""
+    """Sizes of the stride-4 and stride-16 grids: (H - 1) // stride + 1."""
     return (size - 1) // stride + 1
 
 
 def resize_bilinear(maps, height, width):
-    """Section 0, T11: half-pixel centres, no antialiasing, of (..., h, w), as torch with align_corners=False."""
+    """Half-pixel centres, no antialiasing, of (..., h, w), as torch with align_corners=False."""
 
     def taps(size_in, size_out):
         source = np.maximum((np.arange(size_out) + 0.5) * size_in / size_out - 0.5, 0.0)
@@ -29,7 +28,7 @@ def resize_bilinear(maps, height, width):
 
 
 def resize_nearest(maps, height, width):
-    """Section 0, T11: torch's nearest, index floor(i * in / out), of (..., h, w)."""
+    """torch's nearest, index floor(i * in / out), of (..., h, w)."""
     rows = [i * maps.shape[-2] // height for i in range(height)]
     columns = [j * maps.shape[-1] // width for j in range(width)]
     return maps[..., rows, :][..., columns]
@@ -40,17 +39,17 @@ def mirror(maps):
     return maps[..., ::-1]
 
 
-# Class activation maps, section 1.3
+# Class activation maps
 
 
 def scale_cam(pair, weights):
-    """Section 1.3, A_s: relu(W f(x)) + flip(relu(W f(flip x))), the relu before the sum; (N, h, w)."""
+    """A_s: relu(W f(x)) + flip(relu(W f(flip x))), the relu before the sum; (N, h, w)."""
     picture, mirrored = (np.maximum(np.einsum("nc,chw->nhw", weights, features), 0) for features in pair)
     return picture + mirror(mirrored)
 
 
 def sum_over_scales(maps, height, width):
-    """Sections 1.3 and 1.7: the maps of all scales at stride 4, and at full size by way of the stride-16 canvas."""
+    """The maps of all scales at stride 4, and at full size by way of the stride-16 canvas."""
     strided, high = 0.0, 0.0
     for one in maps:
         strided = strided + resize_bilinear(one, ceil_div(height, 4), ceil_div(width, 4))
@@ -59,7 +58,7 @@ def sum_over_scales(maps, height, width):
 
 
 def cam(pairs, weights, labels, height, width):
-    """Section 1.3: keys, strided CAM and high-res CAM of the ground-truth classes, each over its maximum + 1e-5."""
+    """Keys, strided CAM and high-res CAM of the ground-truth classes, each over its maximum + 1e-5."""
     keys = np.flatnonzero(labels)
     strided, high = sum_over_scales([scale_cam(pair, weights) for pair in pairs], height, width)
     strided, high = strided[keys], high[keys]
@@ -68,11 +67,11 @@ def cam(pairs, weights, labels, height, width):
     return keys, strided, high
 
 
-# Prototypes, sections 1.4 to 1.6
+# Prototypes
 
 
 def draw_pictures(labels, count, draw):
-    """Section 1.4, COCO: `count` of each class's pictures with replacement, classes in order; labels is (pictures, N).
+    """COCO: `count` of each class's pictures with replacement, classes in order; labels is (pictures, N).
 
     `draw(pictures, count)` is the reference's generator. A picture drawn twice is listed twice, so it counts twice.
     """
@@ -80,13 +79,13 @@ def draw_pictures(labels, count, draw):
 
 
 def split_features(features, saved_cam, tau):
-    """Section 1.4: rows of `features` where the saved high-res CAM of one class is > tau, and where it is < tau."""
+    """Rows of `features` where the saved high-res CAM of one class is > tau, and where it is < tau."""
     on_grid = resize_nearest(saved_cam, *features.shape[1:])
     return features[:, on_grid > tau].T, features[:, on_grid < tau].T
 
 
 def cluster(rows, centres, tol=5.0):
-    """Section 1.5, kmeans_pytorch 0.3: cosine assignment, means of the raw rows, until (sum_k shift_k)^2 < tol."""
+    """kmeans_pytorch 0.3: cosine assignment, means of the raw rows, until (sum_k shift_k)^2 < tol."""
     centres = centres.copy()
     unit_rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     iterations = 0
@@ -104,7 +103,7 @@ def cluster(rows, centres, tol=5.0):
 
 
 def scores(centres, weights):
-    """Section 1.6, P: softmax over the CLASSES of the raw centres' logits, (K, N)."""
+    """P: softmax over the CLASSES of the raw centres' logits, (K, N)."""
     logits = centres @ weights.T
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -115,7 +114,7 @@ COCO_BOUNDS = {"mu_f": 0.9, "low": 0.0, "mu_b": 0.5}
 
 
 def select(f_centres, b_centres, weights, n, bounds, fallback=True):
-    """Section 1.6: class prototypes (> mu_f, else the arg-max rows if `fallback`) and context prototypes of class n.
+    """class prototypes (> mu_f, else the arg-max rows if `fallback`) and context prototypes of class n.
 
     The reference has the fallback on COCO only; on VOC a class without prototypes crashes in a later step.
     """
@@ -126,17 +125,17 @@ def select(f_centres, b_centres, weights, n, bounds, fallback=True):
     return f_centres[kept], b_centres[(p_context > bounds["low"]) & (p_context < bounds["mu_b"])]
 
 
-# LPCAM, section 1.7
+# LPCAM
 
 
 def cosine(features, prototype):
-    """Section 0, T11: torch's cosine_similarity at every position, eps 1e-8 on the product of the norms; (h, w)."""
+    """torch's cosine_similarity at every position, eps 1e-8 on the product of the norms; (h, w)."""
     norms = np.linalg.norm(features, axis=0) * np.linalg.norm(prototype)
     return np.einsum("chw,c->hw", features, prototype) / np.maximum(norms, 1e-8)
 
 
 def scale_lpcam(pair, class_prototypes, context_prototypes):
-    """Section 1.7, a_s: mean class cosine less mean context cosine; without context neither subtraction nor relu."""
+    """a_s: mean class cosine less mean context cosine; without context neither subtraction nor relu."""
     features = pair[0] + mirror(pair[1])
     foreground = sum(cosine(features, prototype) for prototype in class_prototypes) / len(class_prototypes)
     if len(context_prototypes) == 0:
@@ -146,7 +145,7 @@ def scale_lpcam(pair, class_prototypes, context_prototypes):
 
 
 def lpcam(pairs, prototypes, labels, height, width, combine="mean", with_context=True):
-    """Section 1.7: keys, strided and high-res maps of the ground-truth classes, each over its maximum (no epsilon).
+    """Keys, strided and high-res maps of the ground-truth classes, each over its maximum (no epsilon).
 
     `prototypes` is a list over classes of (class prototypes, context prototypes). The scales are combined by their
     "mean" on VOC and by their "sum" on COCO. Without context it is LPCAM-F.
@@ -164,17 +163,17 @@ def lpcam(pairs, prototypes, labels, height, width, combine="mean", with_context
     return keys, [one / one.max() for one in strided], [one / one.max() for one in high]
 
 
-# Seeds and their scores, section 1.8
+# Seeds and their scores
 
 
 def seed(keys, maps, threshold):
-    """Section 1.8: arg-max of [threshold, maps...], ties to the earlier channel, mapped through [0, keys + 1]."""
+    """Arg-max of [threshold, maps...], ties to the earlier channel, mapped through [0, keys + 1]."""
     channels = np.concatenate([np.full((1, *maps.shape[1:]), threshold, maps.dtype), maps])
     return np.concatenate([[0], np.asarray(keys, int) + 1])[np.argmax(channels, axis=0)]
 
 
 def confusion(masks, truths, number):
-    """Section 1.8: counts (ground truth, prediction) over all pictures; 255 in the ground truth (-1) is not counted."""
+    """Counts (ground truth, prediction) over all pictures; 255 in the ground truth (-1) is not counted."""
     counts = np.zeros((number, number), int)
     for mask, truth in zip(masks, truths, strict=True):
         truth = np.where(truth == 255, -1, truth.astype(int))
@@ -183,7 +182,7 @@ def confusion(masks, truths, number):
 
 
 def seed_report(counts):
-    """Section 1.8: IoU of every class, mIoU, FP and FN over the union in the foreground, precision and recall.
+    """IoU of every class, mIoU, FP and FN over the union in the foreground, precision and recall.
 
     Classes that are in neither mask nor ground truth are NaN and left out of every mean. Whether Table 1 takes its
     precision and recall over 20 or 21 classes is not known: both lists are whole.

@@ -1,20 +1,19 @@
 """IRN's random walk with its dense matrix, and EDAM's saliency rule, in plain NumPy and float64.
 
-Written from the facts about the references alone, without sight of the package. Channel-first. Each docstring gives
-the section of the facts it follows.
+Independent of the package, so that the two can disagree. Channel-first.
 """
 
 import numpy as np
 
 
 def path_cells(dy, dx):
-    """Section 2.4: the cells of the bounding box at a squared distance of less than 1 from the line."""
+    """The cells of the bounding box at a squared distance of less than 1 from the line."""
     rows, columns = range(min(0, dy), max(0, dy) + 1), range(min(0, dx), max(0, dx) + 1)
     return [(y, x) for y in rows for x in columns if (dy * x - dx * y) ** 2 / (dy**2 + dx**2) < 1]
 
 
 def transition(edge, radius, beta, doublings):
-    """Section 2.6: T^(2^doublings) of an edge map (h, w); (h w, h w)."""
+    """T^(2^doublings) of an edge map (h, w); (h w, h w)."""
     height, width = edge.shape
     padded = np.pad(edge, ((0, radius), (radius, radius)), constant_values=1.0)
     rows, columns = padded.shape
@@ -38,18 +37,18 @@ def transition(edge, radius, beta, doublings):
 
 
 def random_walk(x, edge, radius=5, beta=10, doublings=8):
-    """Section 2.6: maps x (n, h, w), weakened on edges, as row vectors times the matrix."""
+    """Maps x (n, h, w), weakened on edges, as row vectors times the matrix."""
     weak = x * (1 - edge)
     return (weak.reshape(len(x), -1) @ transition(edge, radius, beta, doublings)).reshape(x.shape)
 
 
 def background_and_maps(maps, alpha):
-    """Section 4.3: bg = (1 - max_c map)^alpha in front of maps (n, H, W)."""
+    """bg = (1 - max_c map)^alpha in front of maps (n, H, W)."""
     return np.stack([(1 - np.max(maps, axis=0)) ** alpha, *maps])
 
 
 def saliency_rule(scores, saliency, theta=0.2, alpha_s=1e-6, beta_s=0.99999):
-    """Section 4.3: the mask of CRF scores (n + 1, H, W) and 8-bit saliency (H, W)."""
+    """The mask of CRF scores (n + 1, H, W) and 8-bit saliency (H, W)."""
     scores = scores.copy()
     low, high = scores < alpha_s, scores > beta_s
     scores[low], scores[high] = -2, 2

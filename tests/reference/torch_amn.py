@@ -1,7 +1,7 @@
 """AMN in torch, on the ResNet beside it, its loss, its optimizer and its maps.
 
-Written from the facts about the method alone (section 3 of the facts), without sight of the package, so that the two
-can disagree. Everything is NCHW; pictures are alone, never padded; there is no dropout.
+Independent of the package, so that the two can disagree. Everything is NCHW; pictures are alone, never padded; there is
+no dropout.
 """
 
 import numpy as np

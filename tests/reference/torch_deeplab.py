@@ -1,7 +1,6 @@
 """DeepLabV2 and DeepLabV3+ in torch, on the ResNet beside it.
 
-Written from the facts about the networks alone (section 6 of the facts; the papers), without sight of the package, so
-that the two can disagree. Everything is NCHW; pictures are alone, never padded.
+Independent of the package, so that the two can disagree. Everything is NCHW; pictures are alone, never padded.
 """
 
 import numpy as np

@@ -1,8 +1,7 @@
 """EDAM in torch, its loss, its optimizer and its maps.
 
-Written from the facts about the method alone (sections 4, 8 and 14.1 of the facts), without sight of the package, so
-that the two can disagree. Modules are named as in its checkpoints; everything is NCHW; pictures are alone, never
-padded.
+Independent of the package, so that the two can disagree. Modules are named as in its checkpoints; everything is NCHW;
+pictures are alone, never padded.
 """
 
 import math

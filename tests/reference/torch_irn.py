@@ -1,14 +1,13 @@
 """IRN's paths, affinities and losses in plain torch: gathers of flat indices, in the reference's own order.
 
-Written from the facts about the reference alone, without sight of the package. Channel-first, as the reference. Each
-docstring gives the section of the facts it follows.
+Independent of the package, so that the two can disagree. Channel-first, as the reference.
 """
 
 import torch
 
 
 def path_groups(radius):
-    """Section 2.4: lists of paths by length, ascending; a path lists (y, x) cells, its destination first."""
+    """Lists of paths by length, ascending; a path lists (y, x) cells, its destination first."""
     directions = [(0, x) for x in range(1, radius)]
     for y in range(1, radius):
         directions += [(y, x) for x in range(-radius + 1, radius) if x * x + y * y < radius**2]
@@ -22,14 +21,14 @@ def path_groups(radius):
 
 
 def source_indices(radius, height, width):
-    """Section 2.4: flat indices of the sources, row by row."""
+    """Flat indices of the sources, row by row."""
     r = radius - 1
     rows, columns = torch.arange(height - r), torch.arange(r, width - r)
     return (rows[:, None] * width + columns[None]).reshape(-1)
 
 
 def affinities(edge, radius):
-    """Section 2.4: 1 - the max over each path, of edge (b, h, w); (b, directions, sources)."""
+    """1 - the max over each path, of edge (b, h, w); (b, directions, sources)."""
     _, height, width = edge.shape
     flat, source = edge.reshape(len(edge), -1), source_indices(radius, height, width)
     result = []
@@ -50,7 +49,7 @@ def pairs(grid, radius):
 
 
 def pair_labels(label, radius, num_classes):
-    """Section 2.5: bg_pos, fg_pos and neg of labels (b, h, w); num_classes counts the background."""
+    """bg_pos, fg_pos and neg of labels (b, h, w); num_classes counts the background."""
     start, end = pairs(label, radius)
     valid = (start < num_classes) & (end < num_classes)
     equal = start == end
@@ -58,7 +57,7 @@ def pair_labels(label, radius, num_classes):
 
 
 def losses(edge, displacement, label, radius, num_classes):
-    """Section 2.5: the affinity half and the displacement half of the total; displacement is (b, 2, h, w)."""
+    """The affinity half and the displacement half of the total; displacement is (b, 2, h, w)."""
     bg_pos, fg_pos, neg = (mask.to(edge.dtype) for mask in pair_labels(label, radius, num_classes))
     a = affinities(edge, radius)
     pos_loss, neg_loss = -torch.log(a + 1e-5), -torch.log(1 + 1e-5 - a)

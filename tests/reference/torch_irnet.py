@@ -1,7 +1,6 @@
 """IRNet in torch, on the ResNet beside it.
 
-Written from the facts about the network alone (section 2.3 of the facts), without sight of the package, so that the two
-can disagree. Everything is NCHW; pictures are alone, never padded.
+Independent of the package, so that the two can disagree. Everything is NCHW; pictures are alone, never padded.
 """
 
 import torch

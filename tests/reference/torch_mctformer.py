@@ -1,7 +1,7 @@
 """MCTformer in torch, its losses, its optimizer and its maps.
 
-Written from the facts about the method alone (section 5 of the facts), without sight of the package, so that the two
-can disagree. Modules are named as in its checkpoints; everything is NCHW; pictures are alone, never padded.
+Independent of the package, so that the two can disagree. Modules are named as in its checkpoints; everything is NCHW;
+pictures are alone, never padded.
 """
 
 import torch

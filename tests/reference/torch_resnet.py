@@ -1,7 +1,6 @@
 """A ResNet with bottlenecks and a multi-label head in torch, with torchvision's names.
 
-Written from the facts about the networks alone (sections 1.1, 6 and 11 of the facts), without sight of the package, so
-that the two can disagree. Everything is NCHW.
+Independent of the package, so that the two can disagree. Everything is NCHW.
 """
 
 import torch

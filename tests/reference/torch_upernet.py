@@ -1,7 +1,6 @@
 """UperNet's loss and training in torch, for the network of transformers.
 
-Written from the facts about the recipe alone (sections 7 and 14.3 of the facts), without sight of the package, so that
-the two can disagree.
+Independent of the package, so that the two can disagree.
 """
 
 import torch

@@ -1,7 +1,6 @@
 """VGG-16 in torch, in both layouts, with psa's names.
 
-Written from the facts about the networks alone (section 14.4 of the facts), without sight of the package, so that the
-two can disagree. Everything is NCHW.
+Independent of the package, so that the two can disagree. Everything is NCHW.
 """
 
 from torch import nn

@@ -1,7 +1,6 @@
 """A WideResNet-38 in torch, with psa's names, and MCTformer's segmentation network.
 
-Written from the facts about the networks alone (sections 8.1, 8.4 and 14.4 of the facts), without sight of the package,
-so that the two can disagree. Everything is NCHW.
+Independent of the package, so that the two can disagree. Everything is NCHW.
 """
 
 from torch import nn

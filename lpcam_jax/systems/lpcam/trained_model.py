@@ -74,7 +74,7 @@ class TrainedModel:
     def __call__(
         self, pictures: Picture | Sequence[Picture], *, classes: str | Sequence[str] | None = None
     ) -> NamedMaps | list[NamedMaps]:
-        """CAM, LPCAM-F and LPCAM of one picture or several.
+        """CAM, LPCAM-F and LPCAM of one picture or several; LPCAM-T and LPCAM-A if the run has them.
 
         Each shape (in steps of 32 pixels) is compiled once, so pictures of few different sizes are fastest.
 
@@ -113,7 +113,9 @@ class TrainedModel:
             picture: a path, a PIL image, or uint8 (H, W, 3) RGB.
 
         Returns:
-            float32 (h, w, d), >= 0 if the backbone ends in a ReLU; h, w = H / `stride`, W / `stride`, rounded up.
+            float32 (h, w, d), >= 0 if the backbone ends in a ReLU; h, w = H / `stride`, W / `stride`, rounded up, of
+            the picture as the network sees it: with a side of more than `config.data.longest` pixels it is shrunk to
+            that.
 
         Raises:
             UserError: the picture cannot be read or is invalid.
