@@ -6,7 +6,9 @@ That a run which was stopped ends with the same bits: test_program_contract.py.
 import contextlib
 import gc
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from functools import partial
 from itertools import count, repeat
@@ -111,6 +113,21 @@ def test_a_run_that_was_stopped_in_its_last_validation_has_the_whole_log(tiny, t
     monkeypatch.undo()
     train(tmp_path, tiny, mesh)
     assert (tmp_path / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_whoever_is_asked_to_stop_saves_first(program, recipe, batches, trained, tmp_path, number, code):
+    before = signal.getsignal(number)
+    batches.change = (3, lambda batch: os.kill(os.getpid(), number) or batch)
+    stopped = program("train.py", recipe, "--workdir", tmp_path)
+    assert (stopped.code, stopped.err.splitlines()[-1]) == (code, "stopped; the same command continues where it was.")
+    assert signal.getsignal(number) == before
+    assert Run.open(tmp_path).steps()[-1] == 3, "checkpoint_every is 2"
+    batches.change = (0, None)
+    assert program("train.py", recipe, "--workdir", tmp_path).code == 0
+    assert (tmp_path / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
+    for ours, theirs in zip(*(prototypes_of(run).values() for run in (tmp_path, trained)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -39,6 +39,7 @@ from ..config.recipes import parse_with_recipe, value_of_flag
 from ..machine.errors import UserError
 from ..machine.files import write_atomically
 from ..machine.locks import in_use
+from ..machine.programs import Terminated
 from .sweep import Arguments as SweepArguments
 from .train import Arguments as TrainArguments
 
@@ -237,7 +238,18 @@ def _end(code: int) -> str:
 
 def _call(words: Sequence[str]) -> int:
     """Run a command of the package in a process of its own, which ends when this one does; its exit code."""
-    return subprocess.run(_command(words), preexec_fn=_end_with_parent, check=False).returncode
+    process = subprocess.Popen(_command(words), preexec_fn=_end_with_parent)
+    try:
+        return process.wait()
+    except KeyboardInterrupt as stop:
+        # It saves what it has, and ends. Ctrl-C has reached it, too; SIGTERM has not.
+        if isinstance(stop, Terminated):
+            process.terminate()
+        process.wait()
+        raise
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _command(words: Sequence[str]) -> list[str]:

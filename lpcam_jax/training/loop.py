@@ -22,6 +22,7 @@ from ..machine import processes
 from ..machine.devices import abstract_on, replicate, shard
 from ..machine.errors import UserError
 from ..machine.files import write_json
+from ..machine.stopping import Stopping
 from .checkpoints import CheckpointWriter, TrainState, all_finite, restore
 from .log import MetricsLog, Silence
 from .run import Job, Run
@@ -241,6 +242,7 @@ def run_steps(
 
     Raises:
         UserError: the loss is not finite, a picture cannot be read, or the disk is full.
+        KeyboardInterrupt: the program was asked to stop; there is a checkpoint of the step that it was at.
     """
     training, start = run.config.training, int(state.step)
     if start >= steps:
@@ -268,7 +270,7 @@ def run_steps(
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             log.write({"step": number, "loss": loss})
 
-    with bar, log, closing(batches(start)) as feed, CheckpointWriter(run) as checkpoints:
+    with bar, log, closing(batches(start)) as feed, CheckpointWriter(run) as checkpoints, Stopping() as stopping:
         for number in range(start + 1, steps + 1):
             try:
                 batch = shard(next(feed), devices)
@@ -280,7 +282,7 @@ def run_steps(
             unread[number] = metrics["loss"]
             is_last = number == steps
             validates = validation is not None and (number % validation.every == 0 or is_last)
-            saves = number % training.checkpoint_every == 0 or is_last
+            saves = number % training.checkpoint_every == 0 or is_last or stopping.asked is not None
             if validates or saves:
                 read_losses()
             if validates:
@@ -295,6 +297,8 @@ def run_steps(
                 if not all_finite((state.parameters, state.batch_stats)):
                     raise has_diverged("the parameters are not finite", number)
                 checkpoints.save(number, state)
+                if stopping.asked is not None and not is_last:
+                    stopping.end()
             else:
                 checkpoints.check()
     return state
