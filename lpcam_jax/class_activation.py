@@ -87,20 +87,23 @@ def resize_bilinear(maps: Array, size: tuple[int, int], *, crop: tuple[int, int]
     """Bilinear resize with half-pixel centres and no antialiasing, as two matrix products.
 
     Args:
-        maps: float (*b, h, w, c).
+        maps: (*b, h, w, c).
         size: (H, W) to resize to.
         crop: (rows, columns) of the result to compute, from the top left; None: all.
 
     Returns:
-        float (*b, H, W, c), or (*b, *crop, c).
+        float (*b, H, W, c), or (*b, *crop, c); float32 if the maps are of whole numbers.
 
     Source: torch's `interpolate(mode="bilinear", align_corners=False)`, equal to 1e-6.
     """
     xp = maps.__array_namespace__()
     *batch, h, w, c = maps.shape
     rows, columns = size if crop is None else crop
-    across = xp.asarray(_bilinear_matrix(w, size[1])[:columns], dtype=maps.dtype)
-    down = xp.asarray(_bilinear_matrix(h, size[0])[:rows], dtype=maps.dtype)
+    # Weights between 0 and 1 are nothing in the dtype of a picture of bytes.
+    dtype = maps.dtype if jnp.issubdtype(maps.dtype, jnp.floating) else np.float32
+    maps = xp.asarray(maps, dtype=dtype)
+    across = xp.asarray(_bilinear_matrix(w, size[1])[:columns], dtype=dtype)
+    down = xp.asarray(_bilinear_matrix(h, size[0])[:rows], dtype=dtype)
     product = np.matmul if xp is np else partial(jnp.matmul, precision="highest")
     wide = product(across, maps)
     tall = product(down, xp.reshape(wide, (*batch, h, columns * c)))

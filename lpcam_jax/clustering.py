@@ -47,10 +47,11 @@ def inverse_length(vectors: jax.Array) -> jax.Array:
         vectors: float (..., d).
 
     Returns:
-        float (...).
+        float (...), of the same dtype; computed in float32 at least.
     """
-    square = jnp.sum(vectors * vectors, axis=-1)
-    return jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+    wide = _wide(vectors)
+    square = jnp.sum(wide * wide, axis=-1)
+    return jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0).astype(vectors.dtype)
 
 
 def unit(vectors: jax.Array) -> jax.Array:
@@ -80,7 +81,7 @@ def kmeans(
     takes over the point that is farthest from its direction, unless all points coincide with theirs.
 
     Args:
-        points: float (n, d).
+        points: float (n, d); of half precision, they are clustered in float32.
         weights: float (n,), >= 0; points of weight 0 are ignored.
         init: float (k, d), starting centres of any length.
         update: how centres are computed from their members; see the module docstring.
@@ -99,6 +100,7 @@ def kmeans(
     if update not in ("spherical", "mean"):
         raise ValueError(f"update={update!r}: use 'spherical' or 'mean'")
     tol = {"spherical": 1e-6, "mean": 5.0}[update] if tol is None else tol
+    points, weights, init = map(_wide, (points, weights, init))
     return _kmeans(points, weights, init, tol, update=update, max_iterations=max_iterations)
 
 
@@ -182,10 +184,11 @@ def kmeans_plus_plus(
             over them, which over 100,000 points would cost k / 3 iterations of `kmeans`.
 
     Returns:
-        float (k, d), rows of `points`.
+        float (k, d), rows of `points`, float32 at least.
 
     Source: Arthur and Vassilvitskii, k-means++ (2007), with the cosine distance; the reference draws k rows uniformly.
     """
+    points, weights = map(_wide, (points, weights))
     if points.shape[0] > candidates:
         candidate_key, key = jax.random.split(key)
         draws = jnp.where(weights > 0, jax.random.uniform(candidate_key, weights.shape), -1)
@@ -243,8 +246,15 @@ def cluster_classes(
         best = jnp.argmax(starts.objective)
         return jax.tree.map(lambda leaf: leaf[best], starts)
 
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of jax.random.PRNGKey
+        key = jax.random.wrap_key_data(key)
     keys = key if key.ndim else jax.random.split(key, points.shape[0])
     return jax.vmap(one_class)(keys, points, weights)
+
+
+def _wide(array: jax.Array) -> jax.Array:
+    """In float32 at least: sums of thousands of members are wrong in half precision."""
+    return jnp.asarray(array, jnp.promote_types(jnp.result_type(array), jnp.float32))
 
 
 def _product(left: jax.Array, right: jax.Array) -> jax.Array:

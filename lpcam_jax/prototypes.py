@@ -79,8 +79,17 @@ def own_scores(
     Returns:
         float (c, k), in [0, 1].
 
+    Raises:
+        ValueError: centres and head are of different numbers of classes.
+
     Source: reference step "make_lpcam"; for one or two classes ours (measured in docs/your_own_pictures.md).
     """
+    for given in (centres, class_centres):
+        if given.shape[0] != weights.shape[1]:
+            raise ValueError(
+                f"centres {given.shape} are of {given.shape[0]} classes, the head {weights.shape} of {weights.shape[1]};"
+                " give the centres of all classes of the head, in its order"
+            )
     if weights.shape[1] >= ENOUGH_CLASSES:
         return _of_own_class(class_scores(centres, weights, bias=bias))
     logits, of_class = (_of_own_class(_logits(points, weights, bias)) for points in (centres, class_centres))
@@ -113,6 +122,9 @@ def select_prototypes(
 
     Returns:
         Prototypes.
+
+    Raises:
+        ValueError: centres and head are of different numbers of classes.
 
     Source: paper Eq. 3-4; reference step "make_lpcam" (the lower bound is only in the code, the fallback only in the
     code for COCO).

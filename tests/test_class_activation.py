@@ -162,3 +162,12 @@ def test_fuse_of_two_scales_is_their_mean_at_the_picture():
 def test_fuse_of_two_constant_maps_is_the_mean_of_the_constants():
     ones, fives = np.ones((2, 3, 1), np.float32), np.full((4, 6, 1), 5, np.float32)
     np.testing.assert_allclose(fuse([ones, fives], (30, 40)), np.full((30, 40, 1), 3), rtol=1e-6)
+
+
+@pytest.mark.parametrize("xp", [np, jnp], ids=["numpy", "jax"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, bool])
+def test_a_picture_of_whole_numbers_is_resized_as_one_of_floats(xp, dtype):
+    picture = (255 * uniform(6, 5, 3)).astype(dtype)
+    found = resize_bilinear(xp.asarray(picture), (9, 4))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, resize_bilinear(picture.astype(np.float32), (9, 4)), rtol=1e-6)

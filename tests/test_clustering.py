@@ -452,3 +452,31 @@ def test_an_unknown_update_is_an_error_that_names_the_known():
 def test_accelerators_share_the_classes_and_none_is_padded_beyond(monkeypatch, devices, classes, expected):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert classes_at_once(SimpleNamespace(size=devices), 8192 * 2048 * 4, classes) == expected
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@both_updates
+def test_features_of_half_precision_are_clustered_as_in_float32(dtype, update):
+    """Thousands of members have a sum, and a count, that half precision cannot hold."""
+    rng = np.random.default_rng(0)
+    points = jnp.asarray(rng.normal(0, 0.1, (1, 4000, 6)) + 3 * np.eye(6)[np.arange(4000) % 2], dtype)
+    weights = jnp.ones(points.shape[:2], dtype)
+    found = cluster_classes(jax.random.key(0), points, weights, k=2, update=update)
+    expected = cluster_classes(
+        jax.random.key(0), *(x.astype(jnp.float32) for x in (points, weights)), k=2, update=update
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert found.counts.tolist() == [[2000, 2000]]
+
+
+def test_long_vectors_of_half_precision_have_a_direction():
+    long = jnp.full((2, 2048), 6, jnp.float16)
+    np.testing.assert_allclose(unit(long), 2048**-0.5, rtol=1e-3)
+    assert unit(long).dtype == jnp.float16
+
+
+def test_keys_of_either_kind_draw_the_same():
+    points, weights = jnp.asarray(np.random.default_rng(0).normal(size=(2, 20, 3)), jnp.float32), jnp.ones((2, 20))
+    old, new = (cluster_classes(key, points, weights, k=3) for key in (jax.random.PRNGKey(1), jax.random.key(1)))
+    np.testing.assert_array_equal(old.means, new.means)

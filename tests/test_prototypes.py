@@ -159,3 +159,10 @@ def test_where_every_picture_has_one_of_two_classes_the_background_passes_for_ne
     assert (class_scores(of_class[0], np.eye(2))[:, 0] > 0.9).all()  # all of the background, too
     chosen = select_prototypes(of_class, np.zeros((2, 1, 2), np.float32), np.eye(2, dtype=np.float32))
     assert chosen.class_mask.tolist() == [[True, False, False, False]] * 2
+
+
+def test_centres_of_other_classes_than_the_head_s_are_refused():
+    """Class 0 of a part of the classes would be scored as class 0 of all."""
+    some = centres([0.95], [0.95])[:2]
+    with pytest.raises(ValueError, match=r"centres \(2, 1, 3\) are of 2 classes, the head \(3, 4\) of 4; give the"):
+        select_prototypes(some, some, HEAD)

@@ -114,6 +114,16 @@ def test_features_and_head_give_what_the_classifier_says(model, scenes):
     assert lpcam_jax.lpcam(features, model.prototypes).shape == (6, 5, len(model.class_names))
 
 
+def test_probabilities_can_be_differentiated_and_are_a_part_of_other_programs(model, scenes):
+    pictures = np.float32([scenes[0].image[:64, :64]])
+    alone = model.probabilities(pictures)
+    np.testing.assert_allclose(jax.jit(model.probabilities)(pictures), alone, atol=1e-5)
+    slope = jax.grad(lambda pictures: model.probabilities(pictures)[0, 0])(pictures)
+    assert slope.shape == pictures.shape
+    assert np.isfinite(slope).all()
+    assert np.any(slope)
+
+
 @pytest.mark.parametrize(
     ("picture", "pattern"),
     [

@@ -3,7 +3,7 @@
 Pictures are processed as by infer.py, with the same scales, mirror images and batches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,7 +76,8 @@ class TrainedModel:
     ) -> NamedMaps | list[NamedMaps]:
         """CAM, LPCAM-F and LPCAM of one picture or several; LPCAM-T and LPCAM-A if the run has them.
 
-        Each shape (in steps of 32 pixels) is compiled once, so pictures of few different sizes are fastest.
+        Each shape (in steps of 32 pixels), and number of pictures of it, is compiled once: pictures of few different
+        sizes, one a call or always as many, are fastest.
 
         Args:
             pictures: one picture or a sequence of them, each a path, a PIL image, or uint8 (H, W, 3) RGB.
@@ -130,22 +131,27 @@ class TrainedModel:
         """Class probabilities of pictures of equal size, at that size.
 
         Args:
-            pictures: uint8 or float (b, H, W, 3), RGB, in [0, 255]. Each shape is compiled once.
+            pictures: uint8 or float (b, H, W, 3), RGB, in [0, 255]; large ones are not shrunk. Each shape is compiled
+                once.
 
         Returns:
-            float32 (b, c), each in [0, 1].
+            float32 (b, c), each in [0, 1]. Under `jax.jit`, `jax.grad` and `jax.vmap`, too.
         """
-        return self._probabilities(*self._network.arrays, pictures)
+        # A program with compiler options of its own cannot be a part of another.
+        inside = isinstance(pictures, jax.core.Tracer)
+        function = self._probabilities_of if inside else self._compiled_probabilities
+        return function(*self._network.arrays, pictures)
 
     @cached_property
-    def _probabilities(self):
-        @jit_forward
-        def probabilities(parameters, batch_stats, pictures):
-            model = nnx.merge(self._network.graph, parameters, batch_stats)
-            whole = jnp.array([[0, 0, *pictures.shape[1:3]]], jnp.int32)
-            return jax.nn.sigmoid(model(model.preprocessing(pictures, whole)))
+    def _compiled_probabilities(self) -> Callable[..., jax.Array]:
+        return jit_forward(self._probabilities_of)
 
-        return probabilities
+    def _probabilities_of(
+        self, parameters: dict[str, Any], batch_stats: dict[str, Any], pictures: jax.Array
+    ) -> jax.Array:
+        model = nnx.merge(self._network.graph, parameters, batch_stats)
+        whole = jnp.array([[0, 0, *pictures.shape[1:3]]], jnp.int32)
+        return jax.nn.sigmoid(model(model.preprocessing(pictures, whole)))
 
     def _labels(self, classes: str | Sequence[str] | None) -> np.ndarray | None:
         """float32 (c,), 1 for the named classes."""
