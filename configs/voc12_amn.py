@@ -15,7 +15,8 @@ DIR as for configs/voc12.py. AMN's backbone is a plain ResNet-50 of ImageNet, no
 
     python train.py configs/voc12_irn.py --data.root DIR --data.maps heatmaps_amn_aug/ --labels.method amn \
         --labels.foreground 0.45 --labels.background 0.15 --model.weights resnet50.pth --workdir runs/amn_irn
-    python infer.py --ckpt runs/amn_irn --maps heatmaps_amn_aug/ --inference.power 1.3 --out pseudo_masks_amn/
+    python infer.py --ckpt runs/amn_irn --maps heatmaps_amn_aug/ --inference.power 1.3 --inference.background 0.25 \
+        --out pseudo_masks_amn/
 
 Hardware: an accelerator with 16 GB; 3,305 steps. The defaults of `lpcam_jax/systems/amn/config.py` are AMN's, with
 LPCAM's thresholds. The authors' maps are made with the dropout of training left on; ours without.

@@ -17,10 +17,13 @@ The authors' MCTformerV2.pth is read as well. An epoch at rates of 0 takes it as
 Hardware: an accelerator with 16 GB; 9,900 steps.
 """
 
-from lpcam_jax.config import Data
+from lpcam_jax.config import Clustering, Data
 from lpcam_jax.systems.mctformer.config import MCTformerConfig
 
 
 def get_config() -> MCTformerConfig:
-    """The recipe: the reference's, which the defaults are. All training pictures train, as there."""
-    return MCTformerConfig(data=Data(source="voc12", train="train_aug", seeds="train", held_out=0.0))
+    """The recipe: the reference's, which the defaults are, but for its raw means. All training pictures train, as there."""
+    return MCTformerConfig(
+        data=Data(source="voc12", train="train_aug", seeds="train", held_out=0.0),
+        prototypes=Clustering(update="mean"),
+    )

@@ -12,7 +12,7 @@ from lpcam_jax import resize_bilinear
 from lpcam_jax.backbones.layers.resizing import rescale, resize_valid
 from lpcam_jax.systems.deeplab.config import DeepLabModel
 from lpcam_jax.systems.deeplab.losses import multi_scale_loss, shrink_labels
-from lpcam_jax.systems.deeplab.network import build_deeplab
+from lpcam_jax.systems.deeplab.network import DeepLabV2, build_deeplab
 from lpcam_jax.systems.segmentation.losses import cross_entropy, full_size_loss
 
 V2_NAME, V3PLUS_NAME = "segmentation", "segmentation, v3plus"
@@ -157,3 +157,26 @@ def test_without_any_label_there_is_nothing_to_learn(loss):
     value, gradient = jax.jit(jax.value_and_grad(loss))(logits, np.full((1, 16, 20), 255, np.uint8))
     assert value == 0
     assert not gradient.any()
+
+
+class Drawing(nnx.Module):
+    """A backbone that leaves something out at random, and keeps the keys that it is given."""
+
+    channels, strides, draws = (8,), (8,), True
+
+    def __init__(self):
+        self.keys = nnx.List([])
+
+    def grids(self, sizes):
+        return [None if sizes is None else -(-sizes // 8)]
+
+    def __call__(self, images, sizes, *, train, key):
+        self.keys.append(nnx.Variable(jax.random.key_data(key)))
+        b, h, w, _ = images.shape
+        return [jnp.zeros((b, -(-h // 8), -(-w // 8), 8))]
+
+
+def test_what_is_left_out_at_random_differs_from_scale_to_scale():
+    model = DeepLabV2(Drawing(), 1 + CLASSES, preprocessing=None, rngs=nnx.Rngs(0))
+    model.pyramid(pictures(1), dropout_key=jax.random.key(0))
+    assert len({tuple(np.asarray(key[...]).tolist()) for key in model.backbone.keys}) == 3

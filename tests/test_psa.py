@@ -20,6 +20,7 @@ from lpcam_jax.systems.psa.config import PSATraining
 from lpcam_jax.systems.psa.labels import ScoredPicture, agreed, labelled_crops, with_background
 from lpcam_jax.systems.psa.losses import affinity_loss
 from lpcam_jax.systems.psa.network import AffinityNet, build_affinity_net
+from lpcam_jax.systems.psa.training import psa_optimizer
 
 RADIUS = 5
 DIRECTIONS = [(0, x) for x in range(1, RADIUS)] + [
@@ -114,7 +115,9 @@ def test_a_crop_has_the_labels_of_the_scores_averaged_over_its_grid():
     seen = set()
     for seed in range(8):
         batch = labelled_crops(training, stride=8)(ScoredPicture(image, scores), np.random.default_rng(seed))
-        top, left, bottom, right = batch["box"]
+        assert batch["box"].tolist() == [0, 0, 64, 64], "around it the network sees black, not the mean colour"
+        shown = np.argwhere(batch["image"].any(axis=-1))
+        (top, left), (bottom, right) = shown.min(axis=0), 1 + shown.max(axis=0)
         assert batch["mask"].shape == (8, 8)
         np.testing.assert_array_equal(batch["mask"][: top // 8], 255)
         inside = batch["mask"][-(-top // 8) : bottom // 8, -(-left // 8) : right // 8]
@@ -215,6 +218,28 @@ def test_the_network_is_psas():
     expected = elu(np.concatenate(parts, axis=-1) @ np.asarray(model.f9.kernel[...])[0, 0])
     np.testing.assert_allclose(model.features(picture), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     assert [part.shape[-1] for part in parts] == [64, 128, 256]
+
+
+def test_the_head_begins_as_psas():
+    """Its spread is of the channels that come in, so affinities begin in the middle of their range."""
+    model = build_affinity_net(WideResNet38Config(width=8))
+    for conv, channels in zip((model.f8_3, model.f8_4, model.f8_5), model.backbone.channels[-3:], strict=True):
+        assert np.std(conv.kernel[...]) == pytest.approx((2 / channels) ** 0.5, rel=0.05)
+    bound = 4 * (6 / 896) ** 0.5
+    assert 0.99 * bound < np.abs(model.f9.kernel[...]).max() <= bound
+
+
+def test_batch_norms_are_not_trained():
+    network = nnx.eval_shape(lambda: build_affinity_net(WideResNet38Config(width=2)))
+    parameters = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), nnx.to_pure_dict(nnx.state(network, nnx.Param)))
+    training = PSATraining(frozen=("conv1a", "b2"))
+    optimizer = psa_optimizer(training, network, steps=10)
+    updates, _ = optimizer.update(parameters, optimizer.init(parameters), parameters)
+    flat = {tuple(entry.key for entry in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(updates)}
+    moved = {path for path, leaf in flat.items() if np.asarray(leaf).any()}
+    frozen = {path for path in flat if path[-1] in ("scale", "bias") or path[1] in ("conv1a", "b2")}
+    assert moved == flat.keys() - frozen
+    assert {path[-1] for path in moved} == {"kernel"}
 
 
 @pytest.mark.parametrize("strides", [(8, 16), (4, 16, 8, 8)])

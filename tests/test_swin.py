@@ -113,6 +113,17 @@ def test_only_kernels_and_the_head_decay():
         assert update == pytest.approx(decay, rel=1e-6), path
 
 
+def test_layers_towards_the_picture_learn_more_slowly():
+    """Blocks in order, and what merges positions with the block after it."""
+    training = LPCAMTraining(learning_rate=1.0, head_multiplier=1, weight_decay=1.0, frozen=(), layer_decay=0.5)
+    updates = updates_without_gradients(training, SwinConfig(**SWIN))
+    rates = {path[1:4]: -update for path, update in updates.items() if path[-1] == "kernel" and path[0] == "backbone"}
+    blocks = [rates[path] for path in sorted(path for path in rates if path[1] == "blocks")]
+    np.testing.assert_allclose(blocks, [2.0**-number for number in range(len(blocks), 0, -1)], rtol=1e-6)
+    merges = {path[0]: rate for path, rate in rates.items() if path[1] == "merge"}
+    assert merges == {stage: rates[stage, "blocks", 0] for stage in ("stage2", "stage3", "stage4")}
+
+
 # Programs
 
 

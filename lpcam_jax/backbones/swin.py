@@ -237,6 +237,8 @@ class Stage(nnx.Module):
         options: of the blocks.
     """
 
+    before_blocks: ClassVar = ("merge",)
+
     def __init__(
         self,
         dim: int,

@@ -131,7 +131,7 @@ ENTRIES: tuple[Entry, ...] = (
 _CAM = ("--labels.method", "cam", "--labels.foreground", "0.3", "--labels.background", "0.05")
 _AMN = ("--labels.method", "amn", "--labels.foreground", "0.45", "--labels.background", "0.15")
 _WALK = {
-    "voc12": ("--inference.power", "1.3"),
+    "voc12": ("--inference.power", "1.3", "--inference.background", "0.25"),
     "coco14": ("--inference.power", "1.3", "--inference.background", "0.22"),
 }
 

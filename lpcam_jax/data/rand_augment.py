@@ -1,8 +1,8 @@
 """RandAugment: a few random changes of colour or shape.
 
 Each of `count` operations is drawn from all of them, applied with a probability, and as strongly as a level says that
-varies around a magnitude: at 0 it leaves the picture as it is, but for the three that have no level, at 10 hardly
-anything is left.
+varies around a magnitude: at 0 it leaves the picture as it is, but for the three that have no level and posterize,
+which keeps four bits; at 10 hardly anything is left.
 """
 
 from collections.abc import Callable

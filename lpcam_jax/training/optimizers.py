@@ -145,22 +145,30 @@ def layers_from_the_head(network: nnx.Module) -> dict[Path, int]:
         network: a network with a `backbone`.
 
     Returns:
-        Path of each parameter of the backbone -> number of its layer; what a part has beside its blocks is of its last.
+        Path of each parameter of the backbone -> number of its layer. What a part has beside its blocks is of its last,
+        or of its first if a module declares it as `before_blocks`.
     """
     parts = network.backbone.parts
     leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(network.backbone, nnx.Param)))
     paths = [tuple(entry.key for entry in path) for path, _ in leaves]
     blocks = {path: path[2] for path in paths if path[1] == "blocks"}
     last = {path[0]: block for path, block in sorted(blocks.items(), key=lambda one: one[1])}
-    layer = {path: (parts.index(path[0]), blocks.get(path, last.get(path[0], 0))) for path in paths}
+    before = declared(network.backbone, "before_blocks")
+    beside = {path: 0 if path[:2] in before else last.get(path[0], 0) for path in paths}
+    layer = {path: (parts.index(path[0]), blocks.get(path, beside[path])) for path in paths}
     order = sorted(set(layer.values()), reverse=True)
     return {("backbone", *path): 1 + order.index(layer[path]) for path in paths}
 
 
 def without_decay(network: nnx.Module) -> set[Path]:
     """Paths of the parameters whose modules declare that they have no weight decay (`backbones.base.Backbone`)."""
+    return declared(network, "undecayed")
+
+
+def declared(network: nnx.Module, attribute: str) -> set[Path]:
+    """Paths of what modules name in this attribute of their class."""
     modules = nnx.iter_modules(network)
-    return {(*path, name) for path, module in modules for name in getattr(module, "undecayed", ())}
+    return {(*path, name) for path, module in modules for name in getattr(module, attribute, ())}
 
 
 def is_in_norm(network: nnx.Module) -> Callable[[Path], bool]:

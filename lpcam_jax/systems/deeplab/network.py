@@ -82,7 +82,11 @@ class DeepLabV2(nnx.Module):
             and the element-wise maximum of the three on the grid of scale 1, the smaller ones resized to it.
         """
         pictures = [(images, sizes), *(rescale(images, sizes, scale) for scale in self.smaller_scales)]
-        logits = [self._logits_of_one_scale(*picture, train_backbone, dropout_key) for picture in pictures]
+        keys = [None] * len(pictures) if dropout_key is None else jax.random.split(dropout_key, len(pictures))
+        logits = [
+            self._logits_of_one_scale(*picture, train_backbone, key)
+            for picture, key in zip(pictures, keys, strict=True)
+        ]
         grids = [self.grid_sizes(valid) for _, valid in pictures]
         shape = logits[0].shape[1:3]
         resized = [resize_valid(x, grid, shape, grids[0]) for x, grid in zip(logits[1:], grids[1:], strict=True)]
@@ -194,7 +198,8 @@ class DeepLabV3Plus(nnx.Module):
         Returns:
             float32 (b, h / 4, w / 4, c), on the grid of the finer stage (rounded up), zero outside the valid region.
         """
-        features = self.backbone(images, sizes, train=train_backbone, **drawn_with(self.backbone, dropout_key))
+        path_key, dropout_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        features = self.backbone(images, sizes, train=train_backbone, **drawn_with(self.backbone, path_key))
         coarse, fine = self.backbone.grids(sizes)[-1], self.grid_sizes(sizes)
         x = self.pyramid(features[-1], coarse, train=train)
         x = dropout(dropout_key, x, rate=self.dropout)

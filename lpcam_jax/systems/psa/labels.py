@@ -114,8 +114,8 @@ def labelled_crops(training: PSATraining, *, stride: int) -> Augmentation:
         stride: pixels per position of the grid.
 
     Returns:
-        ScoredPicture -> image uint8 (crop, crop, 3); box int32 (4,), top, left, bottom, right; mask uint8 (g, g), 0
-        background, k + 1 the picture's k-th class, 255 unsure, g = crop / stride.
+        ScoredPicture -> image uint8 (crop, crop, 3), black around a picture that is smaller; box int32 (4,), of the
+        whole crop; mask uint8 (g, g), 0 background, k + 1 the picture's k-th class, 255 unsure, g = crop / stride.
 
     Source: psa, voc12/data.py, VOC12AffDataset.
     """
@@ -125,12 +125,13 @@ def labelled_crops(training: PSATraining, *, stride: int) -> Augmentation:
         # As bytes, to be cropped and mirrored with the picture.
         scores = np.moveaxis(np.round(255 * with_background(picture.scores)), (0, 1), (-2, -1)).astype(np.uint8)
         stacked = np.dstack([image, scores.reshape(*image.shape[:2], -1)])
-        canvas, box = random_crop(rng, random_mirror(rng, stacked), crop=training.crop)
+        canvas, _ = random_crop(rng, random_mirror(rng, stacked), crop=training.crop)
         grid = training.crop // stride
         pooled = canvas[..., 3:].reshape(grid, stride, grid, stride, -1).mean(axis=(1, 3))
         return {
             "image": np.ascontiguousarray(canvas[..., :3]),
-            "box": box,
+            # All of it: what is around a picture is black to the network, as in psa.
+            "box": np.array([0, 0, training.crop, training.crop], np.int32),
             "mask": agreed(*np.split(pooled, 2, axis=-1)),
         }
 

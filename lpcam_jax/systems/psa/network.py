@@ -11,7 +11,7 @@ from flax import nnx
 
 from ...backbones.base import Backbone, drawn_with
 from ...backbones.config import BackboneConfig
-from ...backbones.layers.convolution import HE_NORMAL, Conv
+from ...backbones.layers.convolution import Conv
 from ...backbones.layers.resizing import rescale
 from ...backbones.layers.valid import Sizes, keep_valid
 from ...backbones.preprocessing import Preprocessing
@@ -45,12 +45,13 @@ class AffinityNet(nnx.Module):
         self.backbone, self.preprocessing, self.stride = backbone, preprocessing, strides[0]
         self.enlarge = tuple(stride // strides[0] for stride in strides)
         inputs = zip(backbone.channels[-3:], WIDTHS, strict=True)
-        # Names as in psa's files.
+        # Initialized as in psa: affinities begin in the middle of their range. Names as in psa's files.
+        narrow = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
         self.f8_3, self.f8_4, self.f8_5 = (
-            Conv(channels, width, 1, kernel_init=HE_NORMAL, dtype=dtype, rngs=rngs) for channels, width in inputs
+            Conv(channels, width, 1, kernel_init=narrow, dtype=dtype, rngs=rngs) for channels, width in inputs
         )
         together = sum(WIDTHS)
-        wide = nnx.initializers.variance_scaling(4.0**2, "fan_avg", "normal")
+        wide = nnx.initializers.variance_scaling(4.0**2, "fan_avg", "uniform")
         self.f9 = Conv(together, together, 1, kernel_init=wide, dtype=dtype, rngs=rngs)
 
     def features(self, images: jax.Array, sizes: Sizes = None, *, key: jax.Array | None = None) -> jax.Array:

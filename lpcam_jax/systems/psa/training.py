@@ -7,7 +7,7 @@ from flax import nnx
 from ...machine.errors import UserError
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, steps_of, train
-from ...training.optimizers import Group, backbone_groups, grouped, poly
+from ...training.optimizers import FROZEN, Group, Path, backbone_groups, grouped, is_in_norm, poly
 from ...training.run import Job
 from ...training.state import network_of
 from ...training.step import Batch, Loss
@@ -70,13 +70,18 @@ def psa_optimizer(training: PSATraining, network: nnx.Module, *, steps: int) -> 
         steps: number of steps after which the learning rate is 0.
 
     Returns:
-        optax.GradientTransformation of its parameters.
+        optax.GradientTransformation of its parameters; batch norms of the backbone keep scale and shift.
 
     Raises:
         UserError: the backbone has no part with the name of a frozen one.
 
-    Source: psa's "PolyOptimizer".
+    Source: psa's "PolyOptimizer", and its network, which freezes all batch norms.
     """
     decay = training.weight_decay
     groups = {"head": Group(training.head_multiplier, decay), "backbone": Group(1.0, decay)}
-    return grouped(groups, backbone_groups(network, training.frozen), poly(training, steps=steps))
+    part_of, in_norm = backbone_groups(network, training.frozen), is_in_norm(network)
+
+    def group_of(path: Path) -> str:
+        return FROZEN if in_norm(path) else part_of(path)
+
+    return grouped(groups, group_of, poly(training, steps=steps))
