@@ -1,5 +1,6 @@
 """From a folder of masks to a segmentation network to its masks: what is special to it, and what it refuses."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -294,6 +295,20 @@ def test_a_batch_that_does_not_divide(program, segmentation_recipe, seeds, tmp_p
     assert_one_line_error(
         program("train.py", segmentation_recipe, *words), r"a batch of 4 does not divide over 3 parts"
     )
+
+
+def test_masks_made_again_at_another_threshold(program, segmentation_recipe, seeds, tmp_path):
+    """To the same folder: the network that there is has learned from others."""
+    masks, run = shutil.copytree(seeds, tmp_path / "masks"), tmp_path / "run"
+    words = ("train.py", segmentation_recipe, "--data.masks", masks, "--workdir", run)
+    assert program(*words).code == 0
+    assert program(*words).code == 0, "the same ones"
+    for file in masks.iterdir():
+        file.write_bytes(mask_png(np.where(mask_in(file) > 2, 0, mask_in(file)).astype(np.uint8)))
+    assert_one_line_error(program(*words), "was trained on other masks than are there now, under the same names")
+    noted = json.loads((run / "pictures.json").read_text())
+    (run / "pictures.json").write_text(json.dumps({name: noted[name] for name in ("pictures", "census")}))
+    assert program(*words).code == 0, "a run of before"
 
 
 def test_other_masks_in_the_same_workdir(program, segmentation_recipe, seeds, segmenter, tmp_path):

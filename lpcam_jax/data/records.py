@@ -107,6 +107,11 @@ def census(source: RecordSource) -> str:
     return digest.hexdigest()[:16]
 
 
+def census_of_masks(source: RecordSource) -> str | None:
+    """16 hex digits that tell the masks of a folder from those of another; None: the source has its own masks."""
+    return source.census_of_masks() if hasattr(source, "census_of_masks") else None
+
+
 class Subset:
     """Some records of a source, in the given order."""
 

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from .records import Origin, Record, RecordSource, origin_of
+from .records import Origin, Record, RecordSource, census_of_masks, origin_of
 
 Size = tuple[int, int]
 
@@ -117,6 +117,10 @@ class Resized:
     def origin(self, index: int) -> Origin:
         """What the picture is made from."""
         return origin_of(self._source, index)
+
+    def census_of_masks(self) -> str | None:
+        """Of the source."""
+        return census_of_masks(self._source)
 
 
 def shrunk(source: RecordSource, longest: int | None) -> Resized:

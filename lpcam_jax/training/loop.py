@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ..data.pipeline import Augmentation, training_batches
-from ..data.records import RecordSource, census
+from ..data.records import RecordSource, census, census_of_masks
 from ..machine import processes
 from ..machine.devices import abstract_on, replicate, shard
 from ..machine.errors import UserError
@@ -162,9 +162,12 @@ def check_pictures(run: Run, pictures: RecordSource) -> None:
         pictures: to train on.
 
     Raises:
-        UserError: there is a checkpoint, and pictures were added or removed since, or labels corrected.
+        UserError: there is a checkpoint, and since then pictures were added or removed, labels corrected, or the masks
+            of --data.masks made again, other than before.
     """
     file, now = run.directory / "pictures.json", {"pictures": len(pictures), "census": census(pictures)}
+    if masks := census_of_masks(pictures):
+        now["masks"] = masks
     if run.steps() and file.exists():
         try:
             before = json.loads(file.read_text(encoding="utf-8"))
@@ -176,6 +179,11 @@ def check_pictures(run: Run, pictures: RecordSource) -> None:
                 f"{run.directory} was trained on {count} pictures; now there are {len(pictures)}, or their names or "
                 "labels are others. Choose another --workdir to train on them, or, of a classifier, cluster them with "
                 "what it has learned: --stages prototypes."
+            )
+        if before.get("masks", masks) != masks:  # runs of before did not note them
+            raise UserError(
+                f"{run.directory} was trained on other masks than are there now, under the same names; choose another "
+                "--workdir to train on them, or delete this one to start again."
             )
     elif processes.is_first():
         write_json(file, now)
