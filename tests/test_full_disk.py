@@ -239,3 +239,23 @@ def test_a_run_is_used_where_nothing_can_be_written(program, read_only, tmp_path
     finished = program("infer.py", "--ckpt", read_only / "run", "--out", tmp_path, "--limit", 2)
     assert finished.code == 0, finished.err
     assert len(files_of(tmp_path / "maps")) == 2
+
+
+def test_a_tensorboard_that_cannot_be_written_does_not_stop_training(start_program, tmp_path):
+    """Its thread dies, and would be waited for by whoever writes a few metrics more."""
+    pytest.importorskip("tensorboardX", reason="the curves of TensorBoard: pip install '.[tensorboard]'")
+    (tmp_path / "long.py").write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from lpcam_jax.training.log import MetricsLog\n"
+        "import resource\n"
+        "with MetricsLog(Path(sys.argv[1]), start=0) as log:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (17000, resource.RLIM_INFINITY))\n"
+        "    for step in range(600):\n"
+        "        log.write({'step': step, 'loss': 0.5})\n"
+    )
+    process = start_program(tmp_path / "long.py", tmp_path / "metrics.jsonl")
+    out, err = process.communicate(timeout=HANGS)
+    assert process.returncode == 0, err
+    assert "TensorBoard's file cannot be written any more" in out + err
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 600

@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
+from threading import enumerate as threads
+
+from tqdm import tqdm
 
 from ..machine.errors import UserError
 from ..machine.files import write_atomically
@@ -32,10 +36,13 @@ class MetricsLog:
                     continue
         write_atomically(path, "".join(lines).encode())
         self._path, self._file, self._board = path, path.open("a", encoding="utf-8"), None
+        self._writers: set[Thread] = set()
         if find_spec("tensorboardX"):
             from tensorboardX import SummaryWriter
 
+            before = set(threads())
             self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=start + 1)
+            self._writers = set(threads()) - before
 
     def write(self, values: dict[str, float]) -> None:
         """Add a line.
@@ -46,6 +53,10 @@ class MetricsLog:
         with self._errors_in_one_line():
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
+        if self._board and not all(writer.is_alive() for writer in self._writers):
+            # Nobody empties its queue any more: training would wait for room in it for ever.
+            tqdm.write("note: TensorBoard's file cannot be written any more; metrics.jsonl has everything")
+            self._board = None
         if self._board:
             for name, value in values.items():
                 if name != "step":
@@ -55,10 +66,11 @@ class MetricsLog:
         return self
 
     def __exit__(self, *_) -> None:
-        if self._board:
-            self._board.close()
         with self._errors_in_one_line():  # closing writes what is still buffered
             self._file.close()
+        if self._board and all(writer.is_alive() for writer in self._writers):
+            with self._errors_in_one_line():
+                self._board.close()
 
     @contextmanager
     def _errors_in_one_line(self) -> Iterator[None]:
