@@ -39,7 +39,7 @@ COMMANDS = {
     "export": "export maps, masks (COCO, YOLO, CVAT, ...) and runs (ONNX, Hugging Face Hub) to others",
     "faithfulness": "how faithful heat maps are to their classifier: insertion, deletion, average drop, ROAD",
     "paper": "the paper's tables, the chain's stage of each number, and ours beside it",
-    "refine": "pseudo masks from a folder of heat maps, by a CRF or saliency; no training",
+    "refine": "pseudo masks from a folder of heat maps, by a CRF, PAR or saliency; no training",
     "saliency": "saliency maps of pictures, by U2-Net with its published weights; no training",
     "seeds": "seed masks from a folder of heat maps, for any method and threshold",
     "sweep": "seed quality over the method's parameters (paper, Figure 5)",
