@@ -22,7 +22,7 @@ from lpcam_jax.systems.mctformer.config import MCTformerConfig
 
 
 def get_config() -> MCTformerConfig:
-    """The recipe: the reference's, which the defaults are, but for its raw means. All training pictures train, as there."""
+    """The recipe: the reference's defaults and its raw means. All training pictures train, as there."""
     return MCTformerConfig(
         data=Data(source="voc12", train="train_aug", seeds="train", held_out=0.0),
         prototypes=Clustering(update="mean"),

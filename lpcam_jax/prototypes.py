@@ -87,8 +87,8 @@ def own_scores(
     for given in (centres, class_centres):
         if given.shape[0] != weights.shape[1]:
             raise ValueError(
-                f"centres {given.shape} are of {given.shape[0]} classes, the head {weights.shape} of {weights.shape[1]};"
-                " give the centres of all classes of the head, in its order"
+                f"centres {given.shape} are of {given.shape[0]} classes, the head {weights.shape} of "
+                f"{weights.shape[1]}; give the centres of all classes of the head, in its order"
             )
     if weights.shape[1] >= ENOUGH_CLASSES:
         return _of_own_class(class_scores(centres, weights, bias=bias))

@@ -1,6 +1,8 @@
 """demo-app: the page, as a person uses it in a browser. It is skipped, and says so, without Gradio."""
 
 import io
+import shutil
+import signal
 from urllib.request import urlopen
 
 import numpy as np
@@ -18,13 +20,14 @@ def page(start_program, driver):
     """`page(run)`: the page of a run is open."""
     pytest.importorskip("gradio", reason="the page of demo-app: pip install '.[app]'")
 
-    def open_page(run):
-        process = start_program("-m", "lpcam_jax", "demo-app", "--ckpt", run, "--port", 0)
+    def open_page(run, **environment):
+        process = start_program("-m", "lpcam_jax", "demo-app", "--ckpt", run, "--port", 0, **environment)
         line = process.stdout.readline()
         assert "shows the page" in line, process.communicate()
         address = line.split()[0]
         assert address.startswith("http://127.0.0.1:")  # for this machine alone
         driver.get(address)
+        return process
 
     return open_page
 
@@ -47,8 +50,12 @@ def shown(driver):
 
 def press(driver, name):
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
 
-    [button] = [one for one in driver.find_elements(By.TAG_NAME, "button") if one.text.strip() == name]
+    def named(driver):
+        return [one for one in driver.find_elements(By.TAG_NAME, "button") if one.text.strip() == name]
+
+    [button] = WebDriverWait(driver, SECONDS).until(named)
     button.click()
 
 
@@ -95,6 +102,53 @@ def test_a_picture_is_mapped_and_cut_anew(page, shown, shown_text, driver, train
 
     hosts = driver.execute_script("return performance.getEntriesByType('resource').map(one => new URL(one.name).host)")
     assert {host for host in hosts if host} == {driver.current_url.split("/")[2]}
+
+
+@pytest.fixture
+def mapped_by_the_page(shown, driver):
+    """`mapped_by_the_page(picture)`: the arrays of its maps."""
+
+    def map_one(path):
+        [upload, *_] = shown("input[type=file]")
+        upload.send_keys(str(path))
+        shown(f"img[src*='{path.stem}']")
+        press(driver, "Map")
+        links = shown("a[href$='.npz'], a[href$='mask.png']", 2)
+        with np.load(io.BytesIO(downloaded(links, "maps.npz"))) as file:
+            return {name: file[name] for name in file.files}
+
+    return map_one
+
+
+def test_unusual_pictures_are_mapped_as_infer_maps_them(page, mapped_by_the_page, driver, trained, tmp_path):
+    """With transparent parts, of 16 bits, and in CMYK; whatever the patches of the prototypes are."""
+    run, (width, height) = shutil.copytree(trained, tmp_path / "run"), (70, 50)
+    for strip in (run / "prototypes").iterdir():
+        strip.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (height, width, 4), np.uint8), "RGBA").save(tmp_path / "through.png")
+    Image.fromarray(rng.integers(0, 1 << 16, (height, width), np.uint16)).save(tmp_path / "deep.png")
+    picture(tmp_path / "printed.jpg", size=(width, height), mode="CMYK")
+    model = lp.load(trained)
+    page(run)
+    for name in ("through.png", "deep.png", "printed.jpg"):
+        found, expected = mapped_by_the_page(tmp_path / name), model(tmp_path / name)
+        for method, stack in expected.maps.items():
+            np.testing.assert_array_equal(found[method], np.moveaxis(stack, -1, 0).astype(np.float16), name)
+        driver.refresh()
+
+
+def test_nothing_is_left_among_temporary_files(page, mapped_by_the_page, trained, tmp_path):
+    """While the page is open, all is where Gradio looks for what is old."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    picture(tmp_path / "mine.png", size=(70, 50))
+    process = page(trained, TMPDIR=str(folder))
+    mapped_by_the_page(tmp_path / "mine.png")
+    assert {path.name for path in folder.iterdir()} == {"gradio"}
+    process.send_signal(signal.SIGINT)
+    assert process.wait(SECONDS) == 0
+    assert not [path for path in folder.rglob("*") if path.is_file()]
 
 
 def test_what_cannot_be_shown_is_one_line(program, irn_trained, trained):

@@ -183,10 +183,24 @@ def test_a_run_that_is_not_there(program, tmp_path):
     assert_one_line_error(finished, r"holds no run \(no config.json\)")
 
 
-def test_a_run_whose_config_is_damaged(program, tmp_path):
-    (tmp_path / "config.json").write_text('{"config": {')
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"config": {', "Expecting property name"),
+        ("[]", "its class_names are no list of texts"),
+        ('{"class_names": "cat", "config": {"data": {}}}', "its class_names are no list of texts"),
+        ('{"class_names": [1, 2], "config": {"data": {}}}', "its class_names are no list of texts"),
+        ('{"class_names": ["cat"], "config": {"data": "x"}}', "Data is no object"),
+        ('{"class_names": ["cat"], "config": {"data": {}, "model": [1]}}', "BackboneConfig is no object"),
+        ('{"class_names": ["cat"], "config": []}', "list"),
+        ("[" * 100_000, "recursion"),
+    ],
+    ids=range(8),
+)
+def test_a_run_whose_config_is_damaged(program, tmp_path, text, reason):
+    (tmp_path / "config.json").write_text(text)
     finished = program("infer.py", "--ckpt", tmp_path, "--out", tmp_path / "out")
-    assert_one_line_error(finished, r"config.json cannot be read")
+    assert_one_line_error(finished, rf"config.json cannot be read \(.*{reason}.*\); train again")
 
 
 @pytest.mark.parametrize(

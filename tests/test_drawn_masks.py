@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from scipy.ndimage import gaussian_filter, label
+from test_masks import packed_grey
 
 from lpcam_jax.data.annotations import brush, run_lengths
 from lpcam_jax.data.checks import check_folder
@@ -344,6 +345,17 @@ def test_ignored_pixels_and_numbers_of_cvat(tmp_path):
     assert mask_of(tmp_path, "b") == [[255] * 6, [0] * 6, [0] * 6, [1] * 6]
 
 
+@pytest.mark.parametrize(("depth", "row"), [(1, b"\x50"), (2, b"\x1b"), (4, b"\x01\x23")])
+def test_numbers_of_few_bits_of_cvat(tmp_path, depth, row):
+    """Pillow would stretch them: the largest number would be 255, which is ignored."""
+    pictures(tmp_path / "images", {"a": np.zeros((1, 4))})
+    write(tmp_path / "labelmap.txt", "background:0,0,0::\ncat:1,2,3::\ndog:9,9,9::\nowl:7,7,7::\n")
+    (tmp_path / "SegmentationClass").mkdir()
+    packed_grey(tmp_path / "SegmentationClass" / "a.png", 4, depth=depth, row=row)
+    # Folder numbers the classes by the alphabet, and those that are in no picture are none.
+    assert mask_of(tmp_path) == ([[0, 1, 0, 1]] if depth == 1 else [[0, 1, 2, 3]])
+
+
 # What is wrong
 
 
@@ -403,6 +415,12 @@ def test_wrong_label_studio(tmp_path, annotations, message):
         Folder(tmp_path)
 
 
+def grey(value: int) -> bytes:
+    content = io.BytesIO()
+    Image.new("L", (6, 4), value).save(content, "PNG")
+    return content.getvalue()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -410,6 +428,7 @@ def test_wrong_label_studio(tmp_path, annotations, message):
         ({"labelmap.txt": "cat:1,2,3::\ndog:1,2,3::"}, r"labelmap.txt, line 2: .* occurs twice"),
         ({"labelmap.txt": "cat:1,2,3::"}, r"a.png: the colour 9,9,9 is of no class; add it to labelmap.txt"),
         ({"SegmentationClass/a.png": "x"}, r"a.png: not a picture in a supported format"),
+        ({"SegmentationClass/a.png": grey(2)}, r"a.png: the number 2 is of no class; add it to labelmap.txt"),
     ],
 )
 def test_wrong_cvat(tmp_path, change, message):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -150,6 +151,20 @@ def test_grey_masks_are_read_like_those_with_a_palette(scored, masks):
     assert scored(masks)[0]["scores"]["confusion"] == CONFUSION
 
 
+def test_masks_whose_names_end_in_capitals_are_read(scored, masks):
+    for path in list(masks.rglob("*.png")):
+        path.rename(path.with_suffix(".PNG"))
+    assert scored(masks)[0]["scores"]["confusion"] == CONFUSION
+
+
+def test_what_is_no_array_in_a_file_of_maps_is_left_out(scored, maps):
+    before = scored(maps)[0]["scores"]
+    for path in maps.rglob("*.npz"):
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("README.txt", "These are maps.")
+    assert scored(maps)[0]["scores"] == before
+
+
 def test_the_confusion_of_maps_by_hand(scored, maps):
     metrics, _ = scored(maps)
     assert list(metrics["scores"]) == ["other", "mine"]
@@ -289,6 +304,15 @@ def test_nothing_but_ignored_truth(evaluate, data, masks):
     assert_one_line_error(finished, "has a labelled pixel: nothing to score")
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", '{"class_names": "cat"}', '{"class_names": [1, 2]}', "[" * 100_000], ids=range(4)
+)
+def test_a_protocol_of_others_is_one_line(evaluate, data, masks, text):
+    (masks.parent / "protocol.json").write_text(text)
+    finished = evaluate("configs/folder.py", masks, "--data.root", data)
+    assert_one_line_error(finished, r"protocol.json cannot be read .*run infer.py again")
+
+
 def test_a_folder_of_infer_of_other_classes_is_refused(evaluate, data, maps):
     folder = maps.parent / "heatmaps"
     shutil.move(maps, folder / "maps")
@@ -300,10 +324,24 @@ def test_a_folder_of_infer_of_other_classes_is_refused(evaluate, data, maps):
     assert_one_line_error(finished, r"protocol.json cannot be read .*run infer.py again")
 
 
-def test_the_predictions_are_not_written_into(program, recipe, mapped):
-    words = ("--predictions", mapped[0], "--out", mapped[0])
+@pytest.mark.parametrize(("predictions", "out"), [(".", "."), ("maps", "."), (".", "maps/scores")])
+def test_the_predictions_are_not_written_into(program, recipe, mapped, tmp_path, predictions, out):
+    folder = tmp_path / "heatmaps"
+    shutil.copytree(mapped.directory / "maps", folder / "maps")
+    for name in ("protocol.json", "metrics.json"):
+        shutil.copy(mapped.directory / name, folder)
+    words = ("--predictions", folder / predictions, "--out", folder / out)
     finished = program("lpcam_jax.__main__", "evaluate", recipe, *words)
-    assert_one_line_error(finished, "is the folder of the predictions; choose another")
+    assert_one_line_error(finished, r"--out .* is in the input folder .*heatmaps; choose another place")
+    assert {path.name for path in folder.glob("*.*")} == {"protocol.json", "metrics.json"}
+    assert (folder / "metrics.json").read_bytes() == (mapped.directory / "metrics.json").read_bytes()
+
+
+def test_pictures_that_cannot_be_written_are_no_reason_to_lose_the_numbers(evaluate, data, maps, tmp_path):
+    (tmp_path / "scores" / "thresholds.png").mkdir(parents=True)
+    finished = evaluate("configs/folder.py", maps, "--data.root", data)
+    assert_one_line_error(finished, r"cannot write .*thresholds.png")
+    assert strictly_parsed(tmp_path / "scores" / "metrics.json")["scores"]["mine"]["confusion"] == CONFUSION
 
 
 def test_scoring_eighty_classes_counts_the_few_of_a_picture():

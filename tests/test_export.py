@@ -51,8 +51,8 @@ def masks(tmp_path):
 def pictures(masks):
     """The pictures of the masks, not all of one kind."""
     folder = masks.parent / "my_pictures"
-    for name, suffix in zip(MASKS, ("JPG", "png", "webp", "jpeg"), strict=True):
-        picture(folder / f"{name}.{suffix}")
+    for (name, values), suffix in zip(MASKS.items(), ("JPG", "png", "webp", "jpeg"), strict=True):
+        picture(folder / f"{name}.{suffix}", size=np.shape(values)[::-1])
     return folder
 
 
@@ -151,6 +151,13 @@ def test_coco_gives_back_the_masks(export, masks, tmp_path):
     assert regions == {"day 1/IMG.1": [1, 1], "empty": [], "unsure": [1, 2, 2], "whole": [2]}
 
 
+def test_masks_whose_names_end_in_capitals_are_exported(export, masks, tmp_path):
+    (masks / "whole.png").rename(masks / "whole.PNG")
+    assert export("coco", "--masks", masks, tmp_path / "instances.json", "--classes", "cat", "a dog").code == 0
+    images = strictly_parsed(tmp_path / "instances.json")["images"]
+    assert [one["file_name"] for one in images] == [f"{name}.jpg" for name in MASKS]
+
+
 def test_coco_of_seeds_has_the_names_of_infer(export, mapped, tmp_path):
     before = times_of(mapped[0])
     assert export("coco", "--masks", mapped[0], tmp_path / "instances.json").code == 0
@@ -228,6 +235,12 @@ def test_what_was_corrected_in_labelme_is_kept(export, masks, tmp_path):
             ("labelme", "--masks", "segmented", "a", "--images", "other"),
             r"--images other has no picture for the mask a",
         ),
+        (
+            ("coco", "--masks", "segmented", "a.json", "--images", "large"),
+            r"segmented/masks/a.png: the mask is 2x1, its picture 60x40 \(width x height\)",
+        ),
+        (("coco", "--masks", "foreign", "a.json"), r"protocol.json, .* cannot be read; give them with --classes"),
+        (("labelme", "--masks", "long", "other", "--classes", "cat"), r"cannot write .*; choose a shorter name"),
         (("labelme", "--masks", "segmented", "file"), r"cannot write 'file/a.json'"),
         (("stablehlo", "--ckpt", "none", "a"), r"none holds no run"),
         (("stablehlo", "--ckpt", "irn", "a"), r"irn holds a run of kind irn, of which no program is exported"),
@@ -239,7 +252,11 @@ def test_what_cannot_be_exported(export, masks, segmentation_recipe, irn_recipe,
     write_maps(Path("mine/a.npz"), classes=np.array([0]), other=np.ones((1, 2, 2)))
     write_mask(Path("segmented/masks/a.png"), [[0, 1]])
     Path("segmented/protocol.json").write_text('{"class_names": ["cat"]}')
+    write_mask(Path("foreign/masks/a.png"), [[0, 1]])
+    Path("foreign/protocol.json").write_text('{"class_names": "cat"}')
+    write_mask(Path(f"long/{'n' * 251}.png"), [[0, 1]])  # as long as names may be; .json is longer
     picture(Path("other/b.jpg"))
+    picture(Path("large/a.jpg"))
     Path("file").write_text("")
     Run.create("segmentation", load_recipe(segmentation_recipe), ("cat",))
     Run.create("irn", load_recipe(irn_recipe), ("cat",))

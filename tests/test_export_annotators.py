@@ -65,6 +65,29 @@ def test_yolo_gives_back_the_masks(masks):
     assert yaml.safe_load(yolo_description(CLASSES))["names"] == dict(enumerate(CLASSES))
 
 
+def test_yolo_gives_back_any_name(tmp_path):
+    names = (
+        "🐱 cat",
+        'a "dog" \\ & <cow>',
+        "Größe\u00852",
+        "a\u2028b",
+        "tab\there",
+        "\x7f",
+        "caf\udce9",
+        "\ufffe",
+        "猫",
+    )
+    text = yolo_description(names)
+    assert yaml.safe_load(text)["names"] == dict(enumerate(names))
+    (tmp_path / "data.yaml").write_text(text, encoding="utf-8")
+    for number, _ in enumerate(names):
+        picture(tmp_path / "images" / f"{number}.png")
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / f"{number}.txt").write_text(f"{number} .1 .1 .2 .1 .2 .2\n")
+    source = training_source(replace(LPCAMConfig(), data=Data(source="folder", root=str(tmp_path))))
+    assert set(source.class_names) == set(names)
+
+
 def test_label_studio_gives_back_the_masks(masks):
     tasks = json.loads(json.dumps(label_studio_tasks(masks.items(), CLASSES, prefix="/data/?d=")))
     for task, (name, mask) in zip(tasks, masks.items(), strict=True):
@@ -226,6 +249,18 @@ def test_datasets_reads_them(export, masks, tmp_path):
         np.testing.assert_array_equal(np.asarray(row["mask"]), mask)
         assert row["image"].size == mask.shape[::-1]
         assert row["labels"] == [one for n, one in enumerate(("cat", "dög"), start=1) if n in mask]
+
+
+def test_names_of_files_that_are_not_utf_8(export, masks, tmp_path):
+    for name in masks:
+        (tmp_path / "masks" / f"{name}.png").unlink()
+    write_mask(tmp_path / "masks" / "caf\udce9.png", masks["empty"])
+    assert export("label-studio", "tasks.json").code == 0
+    [task] = json.loads((tmp_path / "tasks.json").read_text())
+    assert task["data"]["image"].endswith("=caf%E9.jpg")
+    assert_one_line_error(export("cvat", "masks.zip"), r"CVAT.* cannot hold the file name 'caf\\udce9.jpg'; rename")
+    (tmp_path / "masks" / "caf\udce9.png").rename(tmp_path / "masks" / "two\nlines.png")
+    assert_one_line_error(export("cvat", "masks.zip"), r"CVAT.* cannot hold the file name 'two\\nlines.jpg'; rename")
 
 
 def test_a_folder_where_a_file_is_written(export):

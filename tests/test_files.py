@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -35,6 +36,17 @@ def test_arrays_come_back_and_are_those_of_numpy_byte_for_byte(tmp_path):
     assert read.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name], array, strict=True)
+
+
+def test_what_is_no_array_in_the_archive_is_left_out(tmp_path):
+    write_arrays(tmp_path / "a.npz", classes=np.arange(3))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("README.txt", "three classes")
+    assert {name: array.tolist() for name, array in read_arrays(tmp_path / "a.npz").items()} == {"classes": [0, 1, 2]}
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("more.npy", "no array")
+    with pytest.raises(ValueError, match=r"more\.npy is no array"):
+        read_arrays(tmp_path / "a.npz")
 
 
 def test_python_objects_are_never_pickled(tmp_path):

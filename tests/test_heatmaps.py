@@ -246,6 +246,23 @@ def test_a_folder_without_a_gallery_gets_one(program, trained, copy, mapped):
     assert_same_folder(copy, mapped[0])
 
 
+def emptied(folder):
+    next(folder.iterdir()).write_bytes(b"")  # as after a power failure
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [("pseudo_masks", shutil.rmtree), ("pseudo_masks", emptied), ("seeds", emptied), ("overlays", emptied)],
+)
+def test_what_was_deleted_or_is_empty_is_made_again(program, trained, copy, mapped, kind, change):
+    change(copy / kind)
+    finished = program("infer.py", "--ckpt", trained, "--out", copy)
+    assert finished.code == 0, finished.err
+    assert_same_folder(copy, mapped[0])
+    for path in (mapped[0] / kind).iterdir():
+        assert (copy / kind / path.name).read_bytes() == path.read_bytes()
+
+
 def assert_same_folder(one, other):
     """The same bits: shapes and batches are chosen for the whole data set, whatever part is left of it."""
     for kind, suffix in KINDS.items():

@@ -384,6 +384,9 @@ def test_captions_are_no_labels(tmp_path):
         ("data.yaml", "names: [", "cannot be read as names of classes"),
         ("data.yaml", "nc: 3", "it has no list of names"),
         ("data.yaml", "names: !!python/object/apply:os.getcwd []", "cannot be read as names of classes"),
+        ("data.yaml", "names: !!int ''", "cannot be read as names of classes"),
+        ("data.yaml", "names: !!bool x", "cannot be read as names of classes"),
+        ("data.yaml", "names: " + "[" * 3000, "cannot be read as names of classes"),
         ("labels/a.txt", "cat .5 .5 .1 .1", "line 1: 'cat .5 .5 .1 .1' is no object of YOLO"),
         ("labels/a.txt", "0 .5 .5 .1 .1\n0 .5\n", "line 2: '0 .5' is no object of YOLO"),
         ("labels/a.txt", "3 .5 .5 .1 .1", "line 1: no class has the number 3"),
@@ -391,7 +394,7 @@ def test_captions_are_no_labels(tmp_path):
         ("labels/a.txt", b"0 .5 .5 .1 .1\n\xff", "cannot be read as YOLO text"),
         ("labels/gone.txt", "0 .5 .5 .1 .1", "1 of 5 pictures are not in"),
     ],
-    ids=range(14),
+    ids=range(17),
 )
 def test_wrong_yolo(tmp_path, file, text, message):
     root = make(tmp_path, "yolo", SEVERAL)

@@ -13,6 +13,7 @@ from lpcam_jax.data.folder import Folder
 from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.machine import processes
 from lpcam_jax.machine.errors import UserError
+from lpcam_jax.results.masks import MaskResults
 from lpcam_jax.results.origins import Origins
 from lpcam_jax.training.run import Run
 
@@ -143,6 +144,24 @@ def test_a_finished_run_says_that_pictures_were_added(own_run, program, recipe, 
     assert finished.code == 0, finished.err
     assert (copy / "prototypes.npz").read_bytes() != before
     assert Run.open(copy).steps() == Run.open(workdir).steps()
+
+
+@pytest.mark.parametrize("files", [(), (".lpcam_jax.lock",), (".lpcam_jax.lock", "protocol.json"), ("notes.txt",)])
+def test_a_folder_without_a_result_is_begun_or_goes_on(tmp_path, files):
+    """Such as one of a program that was killed before it had written the protocol, or right after."""
+    source, out = Shapes(3, seed=1), tmp_path / "out"
+
+    def missing():
+        protocol = {"class_names": list(source.class_names)}
+        return MaskResults(out, protocol, title="Masks", caption="mask").missing(source)
+
+    assert missing() == [0, 1, 2]
+    for name in {"protocol.json"} - {*files}:
+        (out / name).unlink()
+    for name in {*files} - {"protocol.json"}:
+        (out / name).write_text("")
+    assert missing() == [0, 1, 2]
+    assert (out / "protocol.json").exists()
 
 
 @pytest.mark.parametrize("last", ["0", "1"])

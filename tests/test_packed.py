@@ -8,12 +8,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save, save_file
 from test_commands import assert_one_line_error
 
 import lpcam_jax as lp
 from lpcam_jax.config.json import read_config
 from lpcam_jax.machine import hub
+from lpcam_jax.machine.errors import UserError
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
 
@@ -134,8 +136,10 @@ def test_results_of_another_model_are_refused(trained, mapped, program, tmp_path
 
 def test_nothing_that_is_there_is_lost(trained, program, tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    words = ("export", "--format", "hub", "--ckpt", trained, "--out", tmp_path)
-    assert_one_line_error(program("lpcam_jax.__main__", *words), "is not empty; choose a new folder")
+    words = ("export", "--format", "hub", "--ckpt", trained, "--out")
+    assert_one_line_error(program("lpcam_jax.__main__", *words, tmp_path), "is not empty; choose a new folder")
+    refused = program("lpcam_jax.__main__", *words, tmp_path / "README.md")
+    assert_one_line_error(refused, "README.md is a file; choose a new folder")
     assert os.listdir(tmp_path) == ["README.md"]
 
 
@@ -146,9 +150,22 @@ def test_a_packed_run_is_not_trained_further(recipe, pack, program):
     assert sorted(os.listdir(folder)) == before
 
 
+def with_eight_bits(file):
+    """One of its arrays in a kind of floats that NumPy does not have."""
+    arrays = load_file(file)
+    with safe_open(file, "numpy") as opened:
+        metadata = opened.metadata()
+    name = min(arrays)
+    content = save(arrays | {name: arrays[name].astype(np.uint8)}, metadata)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = content[8:end].replace(b'"U8"', b'"F8_E4M3"')
+    file.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
+
+
 @pytest.mark.parametrize(
     ("change", "pattern"),
     [
+        (with_eight_bits, r"model\.safetensors holds no numbers in .*; pack or download it again"),
         (lambda file: file.write_bytes(file.read_bytes()[:-4]), r"model\.safetensors.*; (pack or )?download it again"),
         (lambda file: save_file({"a": np.zeros(1)}, file), r"is not that of a packed run"),
         (
@@ -207,10 +224,17 @@ def test_weights_and_the_networks_settings_come_from_an_address(on_the_hub, prog
     assert "weights hf:me/net: its backbone" in finished.err + finished.out
 
 
-def test_a_repository_that_holds_something_else(on_the_hub, program, tmp_path):
-    (on_the_hub / "config.json").write_text('{"architecture": "resnet50", "num_classes": 1000}')
+@pytest.mark.parametrize("text", ['{"architecture": "resnet50", "num_classes": 1000}', "[" * 100_000], ids=range(2))
+def test_a_repository_that_holds_something_else(on_the_hub, program, tmp_path, text):
+    (on_the_hub / "config.json").write_text(text)
     assert not hub.is_run("hf:me/net")
     assert_one_line_error(program("infer.py", "--ckpt", "hf:me/net", "--out", tmp_path), "hf:me/net holds no run")
+
+
+@pytest.mark.parametrize("address", ["hf:user/a--b", "hf:user/a..b", "hf:-user/a", "hf:user/a.git", f"hf:a/{'b' * 97}"])
+def test_addresses_that_there_cannot_be(address):
+    with pytest.raises(UserError, match=r"is not a file on the Hub; write hf:OWNER/NAME or hf:OWNER/NAME/FILE\.$"):
+        hub.is_run(address)
 
 
 def test_an_address_that_cannot_be_reached(on_the_hub, program, tmp_path):

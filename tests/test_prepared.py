@@ -16,6 +16,7 @@ from lpcam_jax.data.prepared import Prepared
 from lpcam_jax.data.published import prepare
 from lpcam_jax.data.voc12 import VOC12
 from lpcam_jax.machine.errors import UserError
+from lpcam_jax.machine.files import read_arrays, write_arrays
 
 
 def png(array: np.ndarray) -> bytes:
@@ -159,8 +160,18 @@ def test_a_damaged_index_is_made_again(oxford):
     assert Prepared(oxford, "train").ids == before
 
 
-def test_names_do_not_lead_out_of_the_output(tmp_path):
-    folder = write_data_set(tmp_path, PETS, [pets(1)[0] | {"file_name": "../../evil.jpg"}])
+@pytest.mark.parametrize("name", ["../../outside/x", "/outside/x", ""])
+def test_an_index_whose_names_lead_out_is_made_again(oxford, name):
+    """It comes with the folder, from whoever prepared it."""
+    before, file = Prepared(oxford, "train").ids, oxford / "lpcam_jax_index_train.npz"
+    index = read_arrays(file)
+    write_arrays(file, **index | {"ids": np.array([name, *index["ids"][1:]])})
+    assert Prepared(oxford, "train").ids == before
+
+
+@pytest.mark.parametrize("name", ["../../evil.jpg", "/evil.jpg", "pets/...jpg"])
+def test_names_do_not_lead_out_of_the_output(tmp_path, name):
+    folder = write_data_set(tmp_path, PETS, [pets(1)[0] | {"file_name": name}])
     with pytest.raises(UserError, match="leads out of the data set"):
         Prepared(folder, "train")
 

@@ -13,8 +13,12 @@ from conftest import HANGS
 from tiny_recipes import TINY
 
 from lpcam_jax.config import registry
+from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.machine import processes
 from lpcam_jax.machine.devices import mesh
+from lpcam_jax.machine.locks import NAME, in_use
+from lpcam_jax.results.folder import ResultFolder
+from lpcam_jax.results.masks import MaskResults
 from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run
 from lpcam_jax.training.state import trained_state
@@ -121,6 +125,25 @@ def test_one_that_fails_says_so_and_ends_the_others_with_it(together, trained):
     assert "cannot write" in line
     assert line.endswith("(process 0 of 2)")
     assert second[0] != 0  # and it has ended
+
+
+@pytest.mark.parametrize("name", ["infer.py", "train.py"])
+def test_a_folder_that_is_in_use_is_changed_by_none_of_them(name, together, trained, recipe, tmp_path):
+    words = {"infer.py": ("--ckpt", trained, "--out"), "train.py": (recipe, "--workdir")}[name]
+    with in_use(tmp_path, name, flag="--out"):
+        first, second = together(name, *words, tmp_path)
+        assert os.listdir(tmp_path) == [NAME]
+    assert first[0] == 2
+    assert f"{tmp_path} is in use by another {name}" in first[2]
+    assert second[0] not in (0, None)  # and it has ended
+
+
+def test_only_the_first_writes_what_is_common(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    Run.create(tmp_path / "run", tiny, ("cat",))
+    ResultFolder(tmp_path / "labels", {}, what="labels")
+    MaskResults(tmp_path / "out", {"class_names": ["cat"]}, title="", caption="").missing(Shapes(2))
+    assert list(tmp_path.rglob("*.json")) == []
 
 
 START = """

@@ -262,6 +262,20 @@ def test_results_of_another_protocol_are_not_mixed(program, run, results_copy):
     assert contents(results_copy) == before
 
 
+def test_files_of_others_are_no_results_and_stay(program, kind, run, tmp_path):
+    out = tmp_path / "mine"
+    file = out / TINY[kind].result.format(ids_of(run)[-1])
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"a true mask, say")
+    for _ in range(2):  # the second call finds what the first left
+        finished = program("infer.py", "--ckpt", run.directory, "--out", out)
+        line = (
+            rf"mine holds files that are not of this program \({file.relative_to(out)} is one\); choose another --out"
+        )
+        assert_one_line_error(finished, line)
+        assert contents(out) == {file.relative_to(out).as_posix(): b"a true mask, say"}
+
+
 def test_a_run_without_a_checkpoint(program, run, tmp_path):
     (tmp_path / "config.json").write_bytes((run.directory / "config.json").read_bytes())
     finished = program("infer.py", "--ckpt", tmp_path, "--out", tmp_path / "out")

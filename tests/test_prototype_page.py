@@ -19,6 +19,7 @@ from PIL import Image
 from lpcam_jax import similarity_maps
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import seed_source
+from lpcam_jax.machine.errors import UserError
 from lpcam_jax.report.prototype_page import HeatMap, MappedPicture, Prototype, PrototypeClass, write_prototypes
 from lpcam_jax.systems.lpcam.maps import METHODS, features_of_both, similarities
 from lpcam_jax.systems.prototyping.prototype_gallery import atlas, choose_pictures, floor_of, write_prototype_page
@@ -206,6 +207,16 @@ def test_nothing_is_made_twice_and_what_is_lost_is_made_again(mapped, trained, m
     write_prototype_page(run, state, prototypes, source, out, **OF_CLASSIFIER, devices=mesh)
     assert {path: path.read_bytes() for path in files()} == {path: content for path, (_, content) in before.items()}
     assert (out / "prototypes.html").read_bytes() == page
+
+
+def test_a_similarity_map_that_is_another_file_is_one_line(mapped, trained, mesh, tmp_path):
+    out = shutil.copytree(mapped[0], tmp_path / "out")
+    file = next((out / "prototypes" / "similarity").rglob("*.png"))
+    file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9")
+    run = Run.open(trained)
+    arguments = run, trained_state(run, devices=mesh), load_prototypes(run), seed_source(run.config), out
+    with pytest.raises(UserError, match=r"\.png: not a picture in a supported format .*; then run infer\.py again\.$"):
+        write_prototype_page(*arguments, **OF_CLASSIFIER, devices=mesh)
 
 
 def test_pictures_without_labels_are_shown_for_the_classes_they_were_mapped_for(mapped, trained, mesh, tmp_path):

@@ -9,7 +9,9 @@ from PIL import Image
 
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.machine.files import write_atomically
+from lpcam_jax.report import curve
 from lpcam_jax.report.curve import threshold_curve
+from lpcam_jax.report.figures import write_figure
 from lpcam_jax.report.overlays import heat_colors, mask_panel, overlay, panel, png
 from lpcam_jax.report.palette import class_palette, mask_png
 from lpcam_jax.report.table import class_table, table1
@@ -166,6 +168,20 @@ def test_curve_is_a_png(tmp_path):
         picture.load()
         assert picture.format == "PNG"
         assert picture.width > 800
+
+
+def test_any_name_is_in_the_legend_of_the_curves(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(
+        curve, "write_figure", lambda path, figure: figures.append(figure) or write_figure(path, figure)
+    )
+    names = ["_mine", "a$_$b", "$", "x^{", "\\alpha"]
+    thresholds = np.linspace(0, 1, 11)
+    threshold_curve(tmp_path / "curve.png", thresholds, dict.fromkeys(names, 1 - thresholds), title="names of arrays")
+    texts = [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()]
+    assert texts == [f"{name}: 100.0 % at 0" for name in names]
+    with Image.open(tmp_path / "curve.png") as picture:
+        picture.load()
 
 
 def test_table1():

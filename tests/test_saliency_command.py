@@ -100,6 +100,25 @@ def test_a_map_does_not_depend_on_the_pictures_that_share_its_batch(weights, tmp
     np.testing.assert_allclose(alone[5].astype(int), whole[5], atol=1)
 
 
+def test_photographs_in_the_output_folder_are_no_maps(saliency, tmp_path):
+    picture(tmp_path / "maps" / "d.png")
+    photograph = (tmp_path / "maps" / "d.png").read_bytes()
+    for _ in range(2):  # the second call finds what the first left
+        line = r"maps holds files that are not of this program \(d\.png is one\); choose another --out"
+        assert_one_line_error(saliency("--images", tmp_path / "maps"), line)
+        assert {path.name: path.read_bytes() for path in (tmp_path / "maps").iterdir()} == {"d.png": photograph}
+
+
+def test_a_photograph_put_among_the_maps_is_not_removed(saliency, tmp_path):
+    picture(tmp_path / "my" / "a.png")
+    assert saliency("--images", tmp_path / "my").code == 0
+    picture(tmp_path / "maps" / "d.png", seed=1)
+    photograph = (tmp_path / "maps" / "d.png").read_bytes()
+    finished = saliency("--images", tmp_path / "maps" / "d.png")
+    assert_one_line_error(finished, r"holds files that are not of this program \(d\.png is one\)")
+    assert (tmp_path / "maps" / "d.png").read_bytes() == photograph
+
+
 def test_maps_fill_the_range_and_nothing_stands_out_where_nothing_differs():
     rng = np.random.default_rng(0)
     squares = rng.integers(0, 100, (3, 8, 8, 3)).astype(np.uint8)

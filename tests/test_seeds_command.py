@@ -173,3 +173,14 @@ def damaged(folder):
 def test_folders_without_maps_that_can_be_used(seeds, maps, change, pattern):
     change(maps)
     assert_one_line_error(seeds(maps, "--method", "mine"), pattern)
+
+
+@pytest.mark.parametrize("out", [".", "maps", "seeds"])
+def test_nothing_is_written_among_the_maps_and_what_infer_wrote_of_them(program, mapped, tmp_path, out):
+    folder = tmp_path / "heatmaps"
+    shutil.copytree(mapped.directory / "maps", folder / "maps")
+    shutil.copy(mapped.directory / "protocol.json", folder)
+    finished = program("lpcam_jax.__main__", "seeds", "--maps", folder, "--out", folder / out)
+    assert_one_line_error(finished, r"--out .* is in the input folder .*heatmaps; choose another place")
+    assert (folder / "protocol.json").read_bytes() == (mapped.directory / "protocol.json").read_bytes()
+    assert not list(folder.rglob("*.png"))

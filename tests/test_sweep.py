@@ -11,6 +11,7 @@ from test_commands import assert_one_line_error
 from lpcam_jax import cluster_classes, select_prototypes
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.local_features import FeatureSample
+from lpcam_jax.machine.locks import in_use
 from lpcam_jax.report.sweep import spread, sweep_table
 from lpcam_jax.results.counts import THRESHOLDS
 from lpcam_jax.systems.lpcam import sensitivity
@@ -218,6 +219,22 @@ def test_an_output_below_a_file_ends_before_the_work(program, trained, tmp_path)
     finished = program("lpcam_jax.__main__", "sweep", "--ckpt", trained, "--out", tmp_path / "file" / "out")
     assert_one_line_error(finished, "a file stands where a folder is needed")
     assert "features" not in finished.err
+
+
+def test_an_earlier_sweep_stays_until_this_one_is_done(program, trained, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sensitivity, "sweep_parameters", stopped)
+    (tmp_path / "sweep.json").write_text("hours of work")
+    assert program("lpcam_jax.__main__", "sweep", "--ckpt", trained, "--out", tmp_path).code == 130
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("sweep.json", "hours of work")]
+
+
+def test_a_second_sweep_is_refused(program, trained, tmp_path):
+    with in_use(tmp_path, "sweep", flag="--out"):
+        finished = program("lpcam_jax.__main__", "sweep", "--ckpt", trained, "--out", tmp_path)
+    assert_one_line_error(finished, "is in use by another sweep .*; wait for it, or choose another --out")
 
 
 def run_on(folder, trained, tmp_path):

@@ -1,5 +1,7 @@
 """lpcam_jax.load of a segmentation network: a run as a function from pictures to masks."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,6 +43,18 @@ def test_one_picture_of_any_kind_is_that_picture(model, source, tmp_path):
         assert (result.mask.shape, result.mask.dtype) == (image.shape[:2], np.uint8)
         np.testing.assert_array_equal(result.mask, results[0].mask)
     assert model([]) == []
+
+
+def test_a_run_that_has_stopped_half_way_says_so(program, tiny_runs, tmp_path, capsys):
+    run = shutil.copytree(tiny_runs.run("segmentation").directory, tmp_path / "run")
+    lpcam_jax.load(run)
+    assert capsys.readouterr() == ("", "")
+    shutil.rmtree(run / "checkpoints" / "6")
+    lpcam_jax.load(run)
+    line = f"note: {run}: step 4 of 6; train.py continues it\n"
+    assert capsys.readouterr().err == line
+    finished = program("infer.py", "--ckpt", run, "--out", tmp_path / "out")
+    assert (finished.code, finished.err.count(line), finished.out.count("note")) == (0, 1, 0)
 
 
 def test_what_is_no_picture_and_a_run_that_is_not_finished(model, tmp_path):

@@ -21,16 +21,18 @@ import optax
 import pytest
 from conftest import stored_checkpoint
 from flax import nnx
+from test_commands import assert_one_line_error
 
 from lpcam_jax.data.sources import seed_source, training_sources
 from lpcam_jax.inference.forward import Network
 from lpcam_jax.machine.devices import replicate
 from lpcam_jax.machine.errors import UserError
+from lpcam_jax.prototypes import Prototypes
 from lpcam_jax.systems.lpcam import training as classification
 from lpcam_jax.systems.lpcam.clustering_stage import make_prototypes
 from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
 from lpcam_jax.systems.lpcam.training import classification_loss, classifier_optimizer
-from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
+from lpcam_jax.systems.prototyping.stored_prototypes import has_prototypes, load_prototypes
 from lpcam_jax.training import loop
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.log import MetricsLog
@@ -99,6 +101,14 @@ def stop(batch):
 def copy(trained, tmp_path):
     """A copy of the finished run, to be damaged."""
     return shutil.copytree(trained, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("text", ['{"model_type": "resnet", "class_names": ["cat"]}', "[1, 2]", "no JSON", ""])
+def test_a_config_of_another_program_is_not_written_over(program, recipe, tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    finished = program("train.py", recipe, "--workdir", tmp_path)
+    assert_one_line_error(finished, r"config\.json is not of this program; choose another --workdir")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("config.json", text)]
 
 
 # Continuing.
@@ -245,6 +255,56 @@ def test_prototypes_of_an_older_checkpoint_are_refused(copy):
     shutil.rmtree(copy / "checkpoints" / "6")
     with pytest.raises(UserError, match="are of step 6, not of its checkpoint"):
         load_prototypes(Run.open(copy))
+
+
+def test_prototypes_of_another_network_at_the_same_step_are_made_again(program, recipe, trained, mesh, tmp_path):
+    words = ("train.py", recipe, "--workdir", tmp_path / "run", "--training.learning-rate", 0.02)
+    assert program(*words).code == 0
+    own = prototypes_of(tmp_path / "run")
+    shutil.copy(trained / "prototypes.npz", tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    with pytest.raises(UserError, match=r"are of another network than its checkpoint; run train\.py .*prototypes\."):
+        load_prototypes(run)
+    with pytest.raises(UserError, match="of another network"):
+        load_prototypes(run, trained_state(run, devices=mesh))
+    assert program(*words).code == 0
+    assert_same_bits(prototypes_of(tmp_path / "run"), own)
+
+
+# Former versions did not say of which network prototypes are.
+CHANGES = {
+    "of nine classes": (lambda array: np.concatenate([array, array[:3]]), "are of 9 classes, and it has 6; run train"),
+    "of fewer channels": (lambda array: array[..., :40] if array.ndim == 3 else array, "of 6 classes and 40 channels"),
+    "of shapes that do not belong together": (
+        lambda array: array[:, :2] if array.dtype == bool else array,
+        r"cannot be read \(class_mask of shape \(6, 2\) beside centres of shape \(6, 3, 128\)\); delete it",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_prototypes_that_do_not_fit_the_network_are_one_line(program, copy, tmp_path, how):
+    change, line = CHANGES[how]
+    before = prototypes_of(copy)
+    before.pop("network")
+    names = Prototypes._fields
+    np.savez(copy / "prototypes.npz", **{k: change(array) if k in names else array for k, array in before.items()})
+    assert_one_line_error(program("infer.py", "--ckpt", copy, "--out", tmp_path / "out", "--limit", 1), line)
+
+
+def test_prototypes_of_a_former_version_are_taken_as_they_are(trained, copy):
+    before = prototypes_of(copy)
+    before.pop("network")
+    np.savez(copy / "prototypes.npz", **before)
+    run = Run.open(copy)
+    assert_same_bits(load_prototypes(run), load_prototypes(Run.open(trained)))
+    assert has_prototypes(run, str(before["pictures"]))
+
+
+def test_a_packed_run_has_the_prototypes_of_its_network(program, trained, tmp_path):
+    out = tmp_path / "packed"
+    assert program("lpcam_jax.__main__", "export", "--format", "hub", "--ckpt", trained, "--out", out).code == 0
+    assert_same_bits(load_prototypes(Run.open(out)), load_prototypes(Run.open(trained)))
 
 
 # The log.

@@ -325,6 +325,8 @@ def without(arrays, *patterns):
             {"pos_embed": np.ones((1, 8, 4))},
             "positions of a square grid (pos_embed has shape (1, 8, 4)), and two layers",
         ),
+        ({"pos_embed": np.ones(40)}, "positions of a square grid (pos_embed has shape (40,)), and two layers"),
+        ({"pos_embed": np.ones((1, 4, 10))}, "positions of a square grid (pos_embed has shape (1, 4, 10)), and two"),
         (
             {"patch_embed.proj.weight": np.ones((4, 1, 2, 2))},
             "of square patches in RGB: patch_embed.proj.weight has sha",

@@ -1,6 +1,7 @@
 """VOC 2012 and SBD, prepared from archives with the published layouts."""
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -154,6 +155,20 @@ def test_prepared_once(tmp_path, archives):
         path.unlink()
     after = opened(root, "train")
     np.testing.assert_array_equal(before[1].image, after[1].image)
+
+
+@pytest.mark.parametrize("kept", [None, 0, 100])
+def test_what_was_prepared_and_is_damaged_is_said_and_made_again_once_it_is_deleted(tmp_path, kept):
+    root = unpacked(tmp_path)
+    opened(root, "train")
+    file = root / "prepared/voc12/train/1.0.0/dataset_info.json"
+    file.write_bytes(file.read_bytes()[:kept]) if kept is not None else file.unlink()
+    with pytest.raises(
+        UserError, match=r"^[^\n]*1\.0\.0 cannot be opened \([^\n]*\); delete it, it is prepared again\.$"
+    ):
+        opened(root, "train")
+    shutil.rmtree(file.parent)
+    assert opened(root, "train").ids == tiny.VOC_TRAIN
 
 
 def test_a_killed_preparation_goes_on(tmp_path, monkeypatch):

@@ -88,6 +88,8 @@ def test_missing_files_are_counted(devkit):
     assert text.startswith("4 of 5 listed pictures are missing: ")
     assert f"{devkit / 'JPEGImages' / 'c.jpg'}, ...;" in text
     assert text.endswith(f"remove their ids from {devkit / 'train.txt'}")
+    (devkit / "train.txt").write_text(f"2007_000001\n{'n' * 300}\n")  # longer than a file name may be
+    assert refusal(devkit, "train.txt").startswith("1 of 2 listed pictures are missing: ")
     (devkit / "train.txt").write_text("2007_000001\n")
     (devkit / "SegmentationClass" / "2007_000001.png").unlink()
     assert refusal(devkit, "train.txt").startswith("1 of 1 listed masks are missing: ")

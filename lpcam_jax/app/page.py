@@ -4,19 +4,20 @@ picture, classes -> maps of all methods, drawn over the picture
 threshold        -> seed;  by a CRF -> pseudo mask;  both drawn anew from the maps that are there
 """
 
+import hashlib
 import io
 import socket
-import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from .. import __version__
 from ..config.registry import title
 from ..data.masks import MAX_CLASSES
+from ..data.pictures import read_picture
 from ..machine.errors import UserError
 from ..machine.files import write_atomically
 from ..machine.programs import as_called
@@ -28,7 +29,11 @@ from ..systems.lpcam.trained_model import NamedMaps, TrainedModel
 from ..systems.prototyping.prototype_patches import read_patches, strip_file
 from ..training.run import Run
 
+# Of no mode: otherwise Gradio converts the pictures that are uploaded, and others are mapped than by infer.py.
+_PICTURE = {"type": "filepath", "image_mode": None, "sources": ["upload", "clipboard"], "label": "picture"}
 _BUTTONS = ["download", "fullscreen"]
+# How often Gradio looks for old files among those that were uploaded and made, and how old they are, in seconds.
+_EMPTIED = 3600, 24 * 3600
 # No font comes from elsewhere.
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
 
@@ -47,7 +52,8 @@ def app_of(run: Run) -> Any:
     """
     gradio = _gradio()
     model = run.system.as_function(run)
-    with gradio.Blocks(title=f"lpcam_jax: {run.directory.name}", analytics_enabled=False) as page:
+    name = f"lpcam_jax: {run.directory.name}"
+    with gradio.Blocks(title=name, analytics_enabled=False, delete_cache=_EMPTIED) as page:
         gradio.Markdown(f"### {_plain(run.directory.name)}\n{_plain(', '.join(run.class_names))}")
         if isinstance(model, TrainedModel):
             _maps(gradio, model, run)
@@ -82,6 +88,7 @@ def serve(page: Any, host: str, port: int) -> None:
     page.launch(**options, quiet=True, theme=_gradio().themes.Base(**_FONTS), footer_links=[])
     print(as_called(f"http://{host}:{port} shows the page; Ctrl-C ends it."), flush=True)
     page.block_thread()
+    page.close(verbose=False)  # browsers that still show it: without this, the server never ends, and its files stay
 
 
 def _maps(gradio: Any, model: TrainedModel, run: Run) -> None:
@@ -90,7 +97,7 @@ def _maps(gradio: Any, model: TrainedModel, run: Run) -> None:
     are_numbered = len(names) <= MAX_CLASSES
     with gradio.Row():
         with gradio.Column(scale=1):
-            picture = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="picture")
+            picture = gradio.Image(**_PICTURE)
             classes = gradio.Dropdown(names, multiselect=True, label="classes (none: those it predicts)")
             button = gradio.Button("Map", variant="primary")
             settings = {"value": background, "step": 0.01, "label": "seed threshold", "visible": are_numbered}
@@ -118,7 +125,7 @@ def _maps(gradio: Any, model: TrainedModel, run: Run) -> None:
         arrays = {method: np.moveaxis(stack, -1, 0).astype(np.float16) for method, stack in maps.maps.items()}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, classes=maps.classes, names=np.array(maps.names), **arrays)
-        return maps, maps.probabilities, pictures, patches, _file("maps.npz", buffer.getvalue())
+        return maps, maps.probabilities, pictures, patches, _file(files[0], "maps.npz", buffer.getvalue())
 
     def cut_out(maps: NamedMaps | None, background: float, by_crf: bool) -> tuple:
         if maps is None:
@@ -127,7 +134,7 @@ def _maps(gradio: Any, model: TrainedModel, run: Run) -> None:
         labels = cut(np.moveaxis(last, -1, 0), background)
         if by_crf:
             [labels] = crf_labels(maps.image, [labels], len(maps.classes) + 1)
-        return _drawn(with_class_values(labels, maps.classes), maps.image, model.class_names)
+        return _drawn(with_class_values(labels, maps.classes), maps.image, model.class_names, files[1])
 
     drawn = button.click(draw, [picture, classes], [mapped, found, heat, strips, files[0]])
     if are_numbered:
@@ -141,7 +148,7 @@ def _masks(gradio: Any, model: Any) -> None:
     """Masks of a segmentation network."""
     with gradio.Row():
         with gradio.Column(scale=1):
-            picture = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="picture")
+            picture = gradio.Image(**_PICTURE)
             button = gradio.Button("Segment", variant="primary")
         with gradio.Column(scale=3):
             mask = gradio.Image(label="mask", format="png", buttons=_BUTTONS)
@@ -151,14 +158,14 @@ def _masks(gradio: Any, model: Any) -> None:
         if not path:
             raise gradio.Error("There is no picture yet: drop one on the left.")
         found = _told(gradio, path, lambda: model(path))
-        return _drawn(found.mask, found.image, model.class_names)
+        return _drawn(found.mask, found.image, model.class_names, file)
 
     button.click(segment, [picture], [mask, file])
 
 
-def _drawn(mask: np.ndarray, image: np.ndarray, class_names: Sequence[str]) -> tuple[np.ndarray, str]:
-    """A mask over its picture with a legend, and the file with its values."""
-    return mask_panel(image, mask, None, class_names, caption="mask"), _file("mask.png", mask_png(mask))
+def _drawn(mask: np.ndarray, image: np.ndarray, class_names: Sequence[str], file: Any) -> tuple[np.ndarray, str]:
+    """A mask over its picture with a legend, and the file with its values for a gradio.File."""
+    return mask_panel(image, mask, None, class_names, caption="mask"), _file(file, "mask.png", mask_png(mask))
 
 
 def _strips(model: TrainedModel, run: Run, classes: Sequence[int]) -> np.ndarray | None:
@@ -168,15 +175,16 @@ def _strips(model: TrainedModel, run: Run, classes: Sequence[int]) -> np.ndarray
         for context, kind in ((False, "class"), (True, "context")):
             for cluster, prototype in enumerate(stored["classes"][n][kind]):
                 file = strip_file(run.directory, n, cluster, context=context)
-                if prototype["kept"] and file.exists():
+                if prototype["kept"]:
                     caption = f"{run.class_names[n]}: {'its context' if context else 'a part of it'}"
-                    strips.append((caption, np.asarray(Image.open(file).convert("RGB"))))
+                    with suppress(UserError):  # what is not there or cannot be read is left out
+                        strips.append((caption, read_picture(file)))
     return strip_panel(strips) if strips else None
 
 
-def _file(name: str, content: bytes) -> str:
-    """A file to download, in a new folder of the system's for temporary files."""
-    path = Path(tempfile.mkdtemp(prefix="lpcam_")) / name
+def _file(shown: Any, name: str, content: bytes) -> str:
+    """A file to download from a gradio.File, in Gradio's own folder, which is emptied in time."""
+    path = Path(shown.GRADIO_CACHE) / hashlib.sha256(content).hexdigest() / name
     write_atomically(path, content)
     return str(path)
 

@@ -27,6 +27,7 @@ from ..machine.files import write_json
 from ..report.confusion import confusion_picture
 from ..report.curve import seed_curves
 from ..report.table import empty_maps_line, mask_tables, seed_tables
+from ..results.apart import keep_apart, whole_folder
 from ..results.predictions import MapFolder, find_predictions, pseudo_masks_beside, read_protocol
 from ..results.scoring import score_maps, score_masks, scoring_protocol
 
@@ -50,18 +51,18 @@ def main(words: list[str]) -> None:
         words: the command line after the command's name.
 
     Raises:
-        UserError: there is nothing to score, or a prediction does not match its picture.
+        UserError: there is nothing to score, or a prediction does not match its picture, or the scores would be written
+            among the predictions.
     """
     config, arguments = parse_with_recipe(Arguments, words, command="evaluate", description=__doc__)
     out = Path(arguments.out)
-    if out.resolve() == Path(arguments.predictions).resolve():
-        raise UserError(f"--out {out} is the folder of the predictions; choose another one for the scores.")
     devices.start()
     source = seed_source(config)
     if not source.has_masks:
         raise UserError(f"the data set {config.data.root or config.data.source} has no masks to score against.")
     folder = find_predictions(arguments.predictions, source.ids)
     made_with = _made_with(folder, source)
+    keep_apart(out, whole_folder(folder.directory))
     is_maps = isinstance(folder, MapFolder)
     result, _ = (score_maps if is_maps else score_masks)(folder, source)
     if not result["scored"]:
@@ -78,6 +79,7 @@ def main(words: list[str]) -> None:
         print(f"pseudo masks beside the maps: mIoU {100 * refined['miou']:.1f}")
     for line in _remarks(metrics):
         print(line)
+    write_json(out / "metrics.json", metrics)  # before the pictures, which are no reason to lose the numbers
     if is_maps:
         seed_curves(out / "thresholds.png", scores, pictures=result["scored"])
         by_caption = {f"{title(k)}, threshold {score['best']['threshold']:g}": score for k, score in scores.items()}
@@ -85,7 +87,6 @@ def main(words: list[str]) -> None:
         by_caption = {"masks": scores}
     matrices = {caption: np.array(score["confusion"]) for caption, score in by_caption.items()}
     confusion_picture(out / "confusion.png", matrices, source.class_names)
-    write_json(out / "metrics.json", metrics)
     print(f"{result['scored']} of {len(source)} pictures are scored; numbers, protocol and pictures are in {out}.")
 
 

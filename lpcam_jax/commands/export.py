@@ -41,6 +41,7 @@ import numpy as np
 
 from ..config import at_precision
 from ..config.command_line import parse_flags
+from ..config.json import class_names_in
 from ..config.recipes import value_of_flag
 from ..data.masks import MaskFolder, expect_numbered
 from ..data.pictures import find_pictures, shown, unique_ids
@@ -50,6 +51,7 @@ from ..machine import devices
 from ..machine.errors import UserError
 from ..machine.files import write_atomically, write_json
 from ..machine.programs import as_called
+from ..results.apart import keep_apart, whole_folder
 from ..results.predictions import ids_in, open_method
 from ..training.run import Run
 
@@ -155,7 +157,7 @@ def main(words: list[str]) -> None:
 def _write_irn(arguments: MapArguments, out: Path) -> None:
     folder = open_method(arguments.maps, arguments.method)
     [method] = folder.methods
-    _keep_apart(out, folder.directory)
+    keep_apart(out, folder.directory)
     names = ids_in(folder.directory, "npz")
 
     def write(name: str) -> None:
@@ -192,7 +194,7 @@ def _program(arguments: ModelArguments, out: Path, precision: str = "") -> "Prog
     """The program of the run, at its own precision or at another."""
     devices.start()
     run = Run.open(arguments.ckpt)
-    _keep_apart(out, run.directory)
+    keep_apart(out, run.directory)
     config = run.config
     size = arguments.side or (config.training.crop,) * 2
     if min(size) < 1:
@@ -213,12 +215,13 @@ def _write_program(program: "Program", content: bytes, values: dict[str, Any], o
 
 def _write_hub(arguments: HubArguments, out: Path) -> None:
     from ..exports.model_card import model_card
-    from ..training.packed import pack
+    from ..training.packed import expect_new, pack
     from ..training.state import trained_state
 
+    expect_new(out)
     devices.start()
     run = Run.open(arguments.ckpt)
-    _keep_apart(out, run.directory)
+    keep_apart(out, run.directory)
     state = trained_state(run, devices=devices.mesh())
     scores = _scores(run, state, arguments.results) if arguments.results else ()
     card = model_card(pack(run, state, out), run, results=scores)
@@ -239,7 +242,7 @@ def _scores(run: Run, state: "TrainState", results: str) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--results {results}: {file} cannot be read ({error}); name a folder of infer.py.") from None
     network = state.parameters, state.batch_stats
-    prototypes = load_prototypes(run) if prototypes_file(run).exists() else None
+    prototypes = load_prototypes(run, state) if prototypes_file(run).exists() else None
     if model not in (fingerprint(network), fingerprint((*network, prototypes))):  # as `systems.protocol` notes it
         raise UserError(f"--results {results} was made by another model; name the results of {run.directory}.")
     return [*run.system.describe(metrics), f"pictures: {pictures}, protocol: {json.dumps(protocol)}"]
@@ -270,7 +273,7 @@ def _masks(arguments: MaskArguments, out: Path) -> Masks:
     directory = next((root / kind for kind in ("masks", "seeds") if (root / kind).is_dir()), root)
     folder = MaskFolder.checked(directory)
     protocol = directory.parent / "protocol.json"
-    _keep_apart(out, directory.parent if protocol.exists() else directory)
+    keep_apart(out, whole_folder(directory))
     names = ids_in(directory, "png")
     if not names:
         raise UserError(f"{directory} holds no ID.png; name a folder of masks.")
@@ -278,14 +281,14 @@ def _masks(arguments: MaskArguments, out: Path) -> Masks:
     expect_numbered(len(class_names), "--masks", "name only those that the masks hold, with --classes")
     pictures = Path(arguments.images) if arguments.images else None
     if isinstance(arguments, PairArguments):
-        _keep_apart(out, pictures)
+        keep_apart(out, pictures)
     return Masks(folder, class_names, _file_names(arguments.images, names), pictures)
 
 
 def _class_names(protocol: Path) -> tuple[str, ...]:
     try:
-        return tuple(json.loads(protocol.read_text(encoding="utf-8"))["class_names"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return class_names_in(json.loads(protocol.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
         raise UserError(
             f"{protocol}, where infer.py writes the names of the classes, cannot be read; give them with --classes, in "
             "the order of their values in the masks, from 1."
@@ -306,9 +309,3 @@ def _file_names(images: str, ids: Sequence[str]) -> dict[str, str]:
             "missing); name the folder that the ids are relative to, or omit --images."
         )
     return {name: by_id[name] for name in ids}
-
-
-def _keep_apart(out: Path, folder: Path) -> None:
-    """Raise UserError if the output would be inside an input folder."""
-    if out.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"--out {out} is in the input folder {folder}; choose another place.")

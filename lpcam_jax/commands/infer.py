@@ -44,6 +44,7 @@ def main(words: list[str]) -> None:
     pictures = pictures_of(run.config, run.class_names, **where)
     infer = system.inference(Job(run, devices.mesh()), flags, pictures)
     with processes.only_first(in_use(flags.out, "infer.py", flag="--out")):
+        processes.wait()  # where the first is refused the folder, no other changes anything in it
         metrics = infer()
     if metrics:
         for line in system.describe(metrics):

@@ -24,6 +24,7 @@ from ..data.masks import MAX_CLASSES, expect_numbered
 from ..machine.errors import UserError
 from ..machine.files import write_atomically, write_json
 from ..report.palette import mask_png
+from ..results.apart import keep_apart, whole_folder
 from ..results.predictions import MapFolder, ids_in, open_method, read_protocol
 from ..seeds import confident_labels, otsu_threshold, seed_mask, with_class_values
 
@@ -53,11 +54,12 @@ def main(words: list[str]) -> None:
         words: the command line after the command's name.
 
     Raises:
-        UserError: there are no such maps, or the masks cannot be written.
+        UserError: there are no such maps, or the masks cannot be written, or would be among the maps.
     """
     arguments = parse_flags(Arguments, words, command="seeds", description=__doc__)
     folder, out = open_method(arguments.maps, arguments.method), Path(arguments.out)
     [method] = folder.methods
+    keep_apart(out, whole_folder(folder.directory))
     names = ids_in(folder.directory, "npz")
     _expect_numbered(folder, names)
     rule, mask_of = _rule(arguments, method, folder.directory.parent)

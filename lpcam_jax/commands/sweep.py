@@ -18,7 +18,8 @@ from ..config.command_line import parse_flags
 from ..data.sources import seed_source, with_labels
 from ..machine import devices
 from ..machine.errors import UserError
-from ..machine.files import write_json
+from ..machine.files import write_atomically, write_json
+from ..machine.locks import in_use
 from ..training.run import Run
 
 
@@ -82,10 +83,17 @@ def main(words: list[str]) -> None:
         "inference": values["inference"],
     }
     out = Path(arguments.out)
-    # Written before the work, so that a folder that cannot be written fails early.
-    write_json(out / "sweep.json", {"protocol": protocol})
-    with redirect_stdout(sys.stderr):  # only the table goes to stdout
-        result = sweep_parameters(config, state, source, seeds=seeds, devices=mesh)
-    print(sweep_table(result))
-    sweep_figure(out / "sweep.png", result)
-    write_json(out / "sweep.json", {"protocol": protocol, **result})
+    with in_use(out, "sweep", flag="--out"):
+        _expect_writable(out)
+        with redirect_stdout(sys.stderr):  # only the table goes to stdout
+            result = sweep_parameters(config, state, source, seeds=seeds, devices=mesh)
+        print(sweep_table(result))
+        sweep_figure(out / "sweep.png", result)
+        write_json(out / "sweep.json", {"protocol": protocol, **result})
+
+
+def _expect_writable(out: Path) -> None:
+    """UserError where nothing can be written, before the work; an earlier sweep stays until this one is done."""
+    probe = out / ".sweep.json"
+    write_atomically(probe, b"")
+    probe.unlink()

@@ -1,4 +1,4 @@
-"""Train the system of a recipe: a classifier and its prototypes, AMN, IRNet, MCTformer, or a segmentation network.
+"""Train the system of a recipe: a classifier and its prototypes, AMN, EDAM, MCTformer, IRNet, psa's or DeepLab.
 
     python train.py configs/shapes.py --workdir runs/demo
     python train.py configs/folder.py --data.root my_data --workdir runs/my_data
@@ -57,6 +57,7 @@ def main(words: list[str]) -> None:
     devices.start()
     class_names, work = system.prepare(config, stages)
     with processes.only_first(in_use(arguments.workdir, "train.py", flag="--workdir")):
+        processes.wait()  # where the first is refused the folder, no other changes anything in it
         run = Run.create(arguments.workdir, config, class_names)
         for stage in stages:
             work[stage](Job(run, devices.mesh()))

@@ -25,9 +25,11 @@ def from_json(values: dict[str, Any], kind: type) -> Any:
         An instance of `kind`.
 
     Raises:
-        ValueError: a field is unknown.
+        ValueError: a field is unknown, or the values are no dict.
         UserError: see `class_for`.
     """
+    if not isinstance(values, dict):
+        raise ValueError(f"{kind.__name__} is no object of fields")
     if class_for := getattr(kind, "class_for", None):
         kind = class_for(values)
     hints = get_type_hints(kind)
@@ -46,15 +48,25 @@ def read_config(directory: str | Path) -> tuple[Any, tuple[str, ...]]:
     path = Path(directory).absolute() / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        class_names = class_names_in(values)
         system = load_system(values.get("kind", DEFAULT))
-        values["config"]["data"].setdefault("longest", None)  # runs that do not say it have shrunk no picture
-        return from_json(values["config"], system.config), tuple(values["class_names"])
+        if isinstance(data := values["config"]["data"], dict):
+            data.setdefault("longest", None)  # runs that do not say it have shrunk no picture
+        return from_json(values["config"], system.config), class_names
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{directory} holds no run (no config.json); train.py --workdir makes one.") from None
     except UserError as error:  # a system or a backbone that is not installed here
         raise UserError(f"{path}: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); train again into another --workdir.") from None
+
+
+def class_names_in(values: Any) -> tuple[str, ...]:
+    """The class names in what was read from config.json of a run, or from protocol.json; ValueError if it has none."""
+    names = values.get("class_names") if isinstance(values, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its class_names are no list of texts")
+    return tuple(names)
 
 
 def _value(value: Any, hint: Any) -> Any:

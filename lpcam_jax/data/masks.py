@@ -38,12 +38,17 @@ def read_mask(path: str | Path | Encoded, *, num_classes: int | None = None) -> 
         if image.mode not in ("P", "L", "1"):
             kind = "16-bit" if image.mode.startswith("I") else f"a colour picture ({image.mode})"
             raise UserError(f"{shown(path)}: the mask is {kind}; save the class indices as a palette or 8-bit grey PNG")
-        # Pillow stretches 2- and 4-bit grey to 0..255; the indices are what was stored.
-        stretch = _PACKED_GREY.get(image.tile[0].args, 1)
-        mask = np.array(image, np.uint8) // stretch
+        mask = stored_values(image)
     if num_classes is not None:
         check_values(mask, num_classes, path)
     return mask
+
+
+def stored_values(image: Image.Image) -> np.ndarray:
+    """The values of an undecoded palette or grey picture as they are stored, uint8 (H, W)."""
+    # Pillow stretches 2- and 4-bit grey to 0..255; the indices are what was stored.
+    stretch = _PACKED_GREY.get(image.tile[0].args, 1)
+    return np.array(image, np.uint8) // stretch
 
 
 def grey_png(mask: np.ndarray) -> bytes:

@@ -142,8 +142,8 @@ class Prepared:
             index = _Index(**read_arrays(file))
             shapes = (len(records), self._num_classes), (len(records), 2)
             if len(index.ids) == len(records) and (index.labels.shape, index.sizes.shape) == shapes:
-                return index
-        except Exception:  # absent, damaged, or of another edition: build it anew
+                return index._replace(ids=np.array([relative_name(str(name), self._where) for name in index.ids], str))
+        except Exception:  # absent, damaged, of another edition, or with names that lead out: build it anew
             pass
         index = self._make_index(split, records)
         buffer = io.BytesIO()
@@ -161,8 +161,9 @@ class Prepared:
             values = self._read(records, number)
             name = values.get(self._reads.id, b"") if self._reads.id else b""
             name = os.fsdecode(name) if isinstance(name, bytes) else str(name)
-            path = PurePosixPath(relative_name(name, self._where) if name else f"{split}_{number:06d}")
-            ids.append(str(path.with_suffix("")) if path.suffix.lower() in (".jpg", ".jpeg", ".png") else str(path))
+            path = PurePosixPath(name or f"{split}_{number:06d}")
+            path = path.with_suffix("") if path.suffix.lower() in (".jpg", ".jpeg", ".png") else path
+            ids.append(relative_name(str(path), self._where))
             labels.append(self._multi_hot(values))
             sizes.append(picture_size(Encoded(f"{self._where}: {ids[-1]}", values["image"]), upright=False))
         if len(set(ids)) < len(ids):

@@ -30,7 +30,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from ..machine.errors import UserError
+from ..machine.errors import UserError, reason
 from .pictures import Encoded, picture_size, shown
 
 _SHARD = 500  # records per file; an interrupted preparation loses at most this many
@@ -193,8 +193,9 @@ def prepare(kind: type[Benchmark], root: str | Path, split: str, *, prepared: st
     for part in (prepared / kind.name / part_name(split, count) for count in (None, limit)):
         directory = part / str(kind.VERSION)
         if directory.exists():
-            _expect_same_files(directory, root)
-            _say_what_is_used(directory, root)
+            values = _noted(directory)
+            _expect_same_files(values, directory, root)
+            _say_what_is_used(values, directory, root)
             return directory
     if not root.is_dir():
         raise UserError(
@@ -207,15 +208,15 @@ def prepare(kind: type[Benchmark], root: str | Path, split: str, *, prepared: st
                 builder = kind(root, split, limit=limit, data_dir=prepared / "unfinished")
                 builder.download_and_prepare()
                 os.rename(builder.data_dir, directory)
-                _say_what_is_used(directory, root)
+                _say_what_is_used(_noted(directory), directory, root)
     except UserError:
         raise
     except OSError as error:
-        reason, where = error.strerror or error, error.filename or part
-        raise UserError(f"{shown(where)}: {kind.name} cannot be prepared ({reason}); check the folder") from error
+        problem, where = error.strerror or error, error.filename or part
+        raise UserError(f"{shown(where)}: {kind.name} cannot be prepared ({problem}); check the folder") from error
     except Exception as error:  # array_record raises a RuntimeError when the disk is full
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{shown(part)}: {kind.name} cannot be prepared ({reason}); check the disk") from error
+        problem = " ".join(str(error).split())[:300]
+        raise UserError(f"{shown(part)}: {kind.name} cannot be prepared ({problem}); check the disk") from error
     return directory
 
 
@@ -256,9 +257,18 @@ def _is_part(name: str) -> bool:
     return name.lower().endswith((".tar", ".tgz", ".gz", ".zip", ".txt", ".json")) and not name.startswith(".")
 
 
-def _expect_same_files(directory: Path, root: Path) -> None:
+def _noted(directory: Path) -> dict[str, Any]:
+    """What was noted when a data set was prepared; UserError if it cannot be opened."""
+    try:
+        return tfds.builder_from_directory(directory).info.metadata or {}
+    except Exception as error:  # TFDS raises exceptions of many kinds
+        raise UserError(
+            f"{shown(directory)} cannot be opened ({reason(error)}); delete it, it is prepared again."
+        ) from None
+
+
+def _expect_same_files(values: dict[str, Any], directory: Path, root: Path) -> None:
     """UserError if an archive or a list that a data set was prepared from has another size now."""
-    values = tfds.builder_from_directory(directory).info.metadata or {}
     now, before = _sizes_of(root), values.get("files", {})
     if changed := [name for name, size in before.items() if _is_part(name) and now.get(name, size) != size]:
         raise UserError(
@@ -267,9 +277,8 @@ def _expect_same_files(directory: Path, root: Path) -> None:
         )
 
 
-def _say_what_is_used(directory: Path, root: Path) -> None:
+def _say_what_is_used(values: dict[str, Any], directory: Path, root: Path) -> None:
     """Print a note if the prepared data set differs from the published one, or was prepared from another folder."""
-    values = tfds.builder_from_directory(directory).info.metadata or {}
     notes = []
     if values.get("pictures") != values.get("official"):
         notes.append(f"{values.get('pictures'):,} pictures, {values.get('official'):,} as published")

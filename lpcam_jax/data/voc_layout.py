@@ -129,7 +129,7 @@ def _files(folder: Path, ids: Sequence[str], usual: str, suffixes: Sequence[str]
     for path in walk(folder).files if folder.is_dir() else []:
         if path.suffix.lower() in suffixes:
             of_stem.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
-    return [path if path.is_file() else of_stem.get(name, path) for name, path in zip(ids, paths, strict=True)]
+    return [path if os.path.isfile(path) else of_stem.get(name, path) for name, path in zip(ids, paths, strict=True)]
 
 
 def _check_present(paths: Sequence[Path], what: str, ids_file: Path) -> None:

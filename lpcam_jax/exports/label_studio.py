@@ -1,5 +1,6 @@
 """Masks as tasks of Label Studio with predictions to correct: a polygon or brush per connected region of a class."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -46,7 +47,7 @@ def label_studio_tasks(
             for number, (value, shape) in enumerate((_as_brushes if brushes else _as_polygons)(mask))
         ]
         predictions = [{"model_version": f"lpcam_jax {__version__}", "result": result}]
-        tasks.append({"data": {"image": prefix + quote(file_name)}, "predictions": predictions})
+        tasks.append({"data": {"image": prefix + quote(os.fsencode(file_name))}, "predictions": predictions})
     return tasks
 
 

@@ -1,5 +1,7 @@
 """A folder of masks in the formats of other programs: what is written where, and what the format cannot say."""
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -8,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..data.masks import IGNORE, MaskFolder, grey_png
-from ..data.pictures import shown
+from ..data.masks import IGNORE, MaskFolder, check_size, grey_png
+from ..data.pictures import picture_size, shown
 from ..machine.errors import UserError, reason
 from ..machine.files import write_atomically, write_json
 from .coco import coco_instances
@@ -18,6 +20,9 @@ from .label_studio import label_studio_interface, label_studio_tasks
 from .labelme import labelme_document
 from .pairs import mask_targets, metadata
 from .yolo import yolo_description, yolo_labels
+
+# What a line of UTF-8 text cannot hold: controls, ends of lines, and the bytes of a name that is not UTF-8.
+_UNLISTED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,10 @@ class Masks:
         return len(self.file_names)
 
     def read(self, name: str) -> np.ndarray:
-        """One mask, uint8 (H, W)."""
+        """One mask, uint8 (H, W), of the size of its picture where that is known; raises UserError."""
         mask, _ = self.folder.read(name, classes=len(self.class_names))
+        if self.pictures is not None:
+            check_size(mask, picture_size(self.pictures / self.file_names[name]), self.folder.file(name))
         if (mask == IGNORE).any():
             self.unsure.add(name)
         return mask
@@ -93,7 +100,7 @@ def write_coco(masks: Masks, out: Path, *, regions: str) -> str:
 
 def write_labelme(masks: Masks, out: Path) -> str:
     """A JSON file for each picture, unless it is there: it may have been corrected; what to tell the user."""
-    missing = [name for name in masks.file_names if not (out / f"{name}.json").exists()]
+    missing = [name for name in masks.file_names if not os.path.exists(out / f"{name}.json")]
 
     def write(name: str) -> None:
         write_json(out / f"{name}.json", labelme_document(masks.file_names[name], masks.read(name), masks.class_names))
@@ -113,7 +120,7 @@ def write_yolo(masks: Masks, out: Path) -> str:
         write_atomically(out / "labels" / f"{masks.stem(name)}.txt", label.encode(), durably=False)
 
     write_each(list(masks.file_names), write)
-    write_atomically(out / "data.yaml", yolo_description(masks.class_names).encode(errors="backslashreplace"))
+    write_atomically(out / "data.yaml", yolo_description(masks.class_names).encode())
     return f"{len(masks)} pictures are in {out}; put the pictures into {out / 'images'}.{masks.unsure_note()}"
 
 
@@ -136,6 +143,10 @@ def write_cvat(masks: Masks, out: Path) -> str:
     taken = ("background", "ignored")  # which CVAT's list has for itself
     if bad := [name for name in masks.class_names if ":" in name or not name.isprintable() or name in taken]:
         raise UserError(f"CVAT's list of labels cannot hold the class name {bad[0]!r}; give others with --classes.")
+    if bad := list(filter(_UNLISTED.search, masks.file_names.values())):
+        raise UserError(
+            f"CVAT's list of pictures cannot hold the file name {shown(bad[0])}; rename the picture, and its mask."
+        )
     masks.expect_stems()
     pictures = ((Path(file).with_suffix("").as_posix(), mask) for file, mask in masks)
     write_atomically(out, cvat_archive(pictures, masks.class_names))

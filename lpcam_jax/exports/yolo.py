@@ -9,11 +9,15 @@ background.
 """
 
 import json
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from .polygons import regions
+
+# What JSON may leave as it is and YAML may not: controls, ends of lines, half pairs, and what is no character.
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 def yolo_labels(mask: np.ndarray) -> str:
@@ -36,5 +40,10 @@ def yolo_labels(mask: np.ndarray) -> str:
 
 def yolo_description(class_names: Sequence[str]) -> str:
     """The data.yaml of class names, for pictures in images/ beside labels/; all of them train, none is held out."""
-    names = "".join(f"  {n}: {json.dumps(name)}\n" for n, name in enumerate(class_names))
+    names = "".join(f"  {n}: {_quoted(name)}\n" for n, name in enumerate(class_names))
     return f"path: .\ntrain: images\nval: images\nnames:\n{names}"
+
+
+def _quoted(name: str) -> str:
+    """A text as YAML reads it: JSON's escapes are YAML's, but not its pairs of them for a letter beyond 16 bits."""
+    return _ESCAPED.sub(lambda letter: f"\\u{ord(letter[0]):04x}", json.dumps(name, ensure_ascii=False))

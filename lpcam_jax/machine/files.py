@@ -120,7 +120,7 @@ def write_arrays(path: Path, /, **arrays: np.ndarray) -> None:
 
 
 def read_arrays(path: Path, only: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """Read the arrays of an npz file; nothing is unpickled.
+    """Read the arrays of an npz file; nothing is unpickled, and what else is in the archive is left out.
 
     Args:
         path: The file.
@@ -144,5 +144,10 @@ def _arrays(path: Path, only: Sequence[str] | None) -> dict[str, np.ndarray]:
         if not zipfile.is_zipfile(file):  # NumPy would call such a file a pickle
             raise ValueError("not an npz archive, or a truncated one")
         file.seek(0)
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files if only is None or name in only}
+        with np.load(file, allow_pickle=False) as archive:
+            members = {name[:-4]: name for name in archive.zip.namelist() if name.endswith(".npy")}
+            arrays = {name: archive[member] for name, member in members.items() if only is None or name in only}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # NumPy returns the bytes of what does not begin like one
+            raise ValueError(f"{name}.npy is no array")
+    return arrays

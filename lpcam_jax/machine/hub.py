@@ -11,6 +11,7 @@ from typing import Any
 
 from .errors import UserError, reason
 
+_NAME = r"\b[\w.-]{1,96}\b"  # as the Hub allows them; nor may they hold -- or .., or end with .git
 _SECONDS = 5  # without a network, a download itself would retry for half a minute
 
 
@@ -88,15 +89,15 @@ def is_run(name: str) -> bool:
 
 def _parts(address: str | Path) -> tuple[str, str | None]:
     """The repository, and the file in it if one is named."""
-    match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:/([\w./-]+))?", str(address))
-    if match is None:
+    match = re.fullmatch(rf"hf:({_NAME}/{_NAME})(?:/([\w./-]+))?", str(address))
+    if match is None or re.search(r"--|\.\.|\.git$", match[1]):
         raise UserError(f"{str(address)!r} is not a file on the Hub; write hf:OWNER/NAME or hf:OWNER/NAME/FILE.")
     return match[1], match[2]
 
 
 def _listed(config: Path) -> list[str]:
     """The files that the config.json of a run on the Hub lists; of anything else none."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         values: Any = json.loads(config.read_text(encoding="utf-8"))
         return [str(name) for name in values["files"]] if "class_names" in values else []
     return []

@@ -52,14 +52,15 @@ def threshold_curve(path: Path, thresholds: np.ndarray, curves: dict[str, np.nda
 
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
+    lines, labels = [], []
     for k, (method, curve) in enumerate(curves.items()):
         color, dashes = _STYLES[k % len(_STYLES)]
         best = int(np.argmax(curve))
         x, y = float(thresholds[best]), float(curve[best])
-        label = f"{method}: {100 * y:.1f} % at {x:.3g}"
-        line = {"color": color, "linestyle": dashes, "linewidth": 2, "label": label}
+        labels.append(f"{method}: {100 * y:.1f} % at {x:.3g}")
+        line = {"color": color, "linestyle": dashes, "linewidth": 2}
         dot = {"marker": "o", "markevery": [best], "markersize": 9, "markeredgecolor": "white"}
-        axes.plot(thresholds, curve, **line, **dot)
+        lines += axes.plot(thresholds, curve, **line, **dot)
         axes.vlines(x, 0, y, color=color, linewidth=0.8, alpha=0.5)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("background threshold")
@@ -68,5 +69,10 @@ def threshold_curve(path: Path, thresholds: np.ndarray, curves: dict[str, np.nda
     axes.set_title(title, loc="left", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
-    axes.legend(title="best point", alignment="left", handlelength=3.5, frameon=False)
+    options = {"title": "best point", "alignment": "left", "handlelength": 3.5, "frameon": False}
+    legend = axes.legend(lines, map(str, range(len(lines))), **options)
+    # Afterwards, for names come from files: matplotlib leaves out a label that begins with _, and $ begins a formula.
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(label)
+        text.set_parse_math(False)
     write_figure(path, figure)

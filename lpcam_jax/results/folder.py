@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -12,7 +13,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from ..data.records import Record, RecordSource
+from ..data.pictures import shown
+from ..data.records import Record, RecordSource, origin_of
 from ..machine import processes
 from ..machine.errors import UserError
 from ..machine.files import write_json
@@ -36,7 +38,7 @@ class ResultFolder:
     """
 
     def __init__(self, directory: str | Path, protocol: dict[str, Any], *, what: str, flag: str = "--out"):
-        self.directory, self.protocol = Path(directory), protocol
+        self.directory, self.protocol, self._flag = Path(directory), protocol, flag
         file = self.directory / "protocol.json"
         try:
             stored = json.loads(file.read_text(encoding="utf-8"))
@@ -48,7 +50,14 @@ class ResultFolder:
             raise UserError(
                 f"{directory} holds {what} of another model or protocol; choose another {flag} or delete it."
             )
-        self.write_json("protocol.json", protocol)
+        self._is_new = stored is None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Write the protocol, in the first process, before any process writes results."""
+        if processes.is_first():
+            self.write_json("protocol.json", self.protocol)
+        processes.wait()
 
     def file(self, kind: str, name: str, suffix: str) -> Path:
         """Path of a picture's file, whether or not it exists."""
@@ -60,7 +69,10 @@ class ResultFolder:
 
 
 class PictureResults(ResultFolder, ABC):
-    """A folder with results of each picture, scored together once all are written."""
+    """A folder with results of each picture, scored together once all are written.
+
+    Its protocol is written when `missing` is asked: until then nobody knows whose the files are that the folder holds.
+    """
 
     pages: Pages = "sample"
     _origins: Origins | None = None
@@ -68,17 +80,24 @@ class PictureResults(ResultFolder, ABC):
 
     @abstractmethod
     def marker(self, name: str) -> Path:
-        """The file that is written last: where it exists, the picture is done."""
+        """The file that is written last."""
+
+    def outputs(self, name: str) -> list[Path]:
+        """The files of a picture that others use, the marker among them: where they are written, it is done."""
+        return [self.marker(name)]
+
+    def _begin(self) -> None:
+        """Nothing yet."""
 
     def shows(self, name: str) -> bool:
         """Whether a picture has overlays and a place in the gallery; all have until `missing` is called."""
         return self._shown is None or name in self._shown
 
     def is_done(self, name: str) -> bool:
-        """Whether all outputs of a picture exist."""
-        first_and_last = layer_file(self.directory, "photo", name), self.file("overlays", name, "jpg")
-        has_pages = not self.shows(name) or all(file.exists() for file in first_and_last)
-        return has_pages and self.marker(name).exists()
+        """Whether all outputs of a picture are written."""
+        first_and_last = [layer_file(self.directory, "photo", name), self.file("overlays", name, "jpg")]
+        pages = first_and_last if self.shows(name) else []
+        return all(is_written(file) for file in (*pages, *self.outputs(name)))
 
     def missing(self, source: RecordSource, inputs: Callable[[str], Path] | None = None) -> list[int]:
         """Which of the pictures that are this process's share are not done, or are done and have changed since.
@@ -91,8 +110,11 @@ class PictureResults(ResultFolder, ABC):
             Their indices. Those that have changed are not done any more, and a line says how many there are.
 
         Raises:
-            UserError: results are of other pictures of the same names.
+            UserError: results are of other pictures of the same names; or they are files that somebody else made.
         """
+        if self._is_new and processes.is_first():
+            self._expect_free(source)
+        super()._begin()
         self._origins, self._source, self._inputs = Origins(self.directory), source, inputs
         self._shown = shown_pictures(source.ids, self.pages)
         self._numbers = {name: index for index, name in enumerate(source.ids)}
@@ -100,10 +122,32 @@ class PictureResults(ResultFolder, ABC):
         done = [index for index in share if self.is_done(source.ids[index])]
         changed = self._origins.changed(source, done, inputs)
         for index in changed:
-            self.marker(source.ids[index]).unlink(missing_ok=True)
+            self._remove_marker(source, index)
         if changed:
             tqdm.write(f"{len(changed)} of {len(done)} pictures have changed since, and are done again")
         return sorted({*share} - {*done} | {*changed})
+
+    def _expect_free(self, source: RecordSource) -> None:
+        """UserError where a folder without a protocol holds what would count as results, such as the pictures."""
+        if not any(self.directory.glob("[!.]*")):  # as most: the disk need not be asked for every picture
+            return
+        for name in source.ids:
+            for file in filter(os.path.lexists, self.outputs(name)):
+                raise self._not_ours(file)
+
+    def _remove_marker(self, source: RecordSource, index: int) -> None:
+        """The picture is not done any more; UserError where its marker is a file that it is made from."""
+        marker = self.marker(source.ids[index])
+        if any(file.exists() and marker.samefile(file) for file in origin_of(source, index).files):
+            raise self._not_ours(marker)
+        marker.unlink(missing_ok=True)
+
+    def _not_ours(self, file: Path) -> UserError:
+        name = file.relative_to(self.directory)
+        return UserError(
+            f"{shown(self.directory)} holds files that are not of this program ({shown(name)} is one); choose another "
+            f"{self._flag}."
+        )
 
     def remove_pages(self) -> None:
         """Remove the pages of an earlier run, which would tell of it, not of this one."""
@@ -130,6 +174,14 @@ class PictureResults(ResultFolder, ABC):
         """
         skipped = all_skipped(skipped, source)
         return {"pictures": len(source) - len(skipped), "skipped": skipped, "protocol": self.protocol}
+
+
+def is_written(file: Path) -> bool:
+    """Whether a file is there and not empty, as those may be after a power failure that were not written durably."""
+    try:
+        return file.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def fingerprint(tree: Any) -> str:

@@ -13,7 +13,8 @@
     protocol.json     how the maps were made
     origins.N.jsonl   which pictures and labels they were made from (`origins`)
 
-The npz is written last: it marks a finished picture. (A picture that should have pages but has none is done again.)
+The npz is written last: it marks a finished picture. (A picture without its seed, its pseudo mask, or the pages that it
+should have, is done again.)
 """
 
 import math
@@ -87,6 +88,12 @@ class HeatMapFolder(PictureResults):
     def marker(self, name: str) -> Path:
         """Its maps."""
         return self.maps.file(name)
+
+    def outputs(self, name: str) -> list[Path]:
+        """Its seed and its pseudo mask, where they are made, and its maps."""
+        seeds = [self.file("seeds", name, "png")] if self.are_numbered else []
+        refined = [self.file(PSEUDO_MASKS, name, "png")] if self.refinement else []
+        return [*seeds, *refined, self.marker(name)]
 
     def missing(self, source: RecordSource, inputs: Callable[[str], Path] | None = None) -> list[int]:
         """As in `PictureResults`; what the refinement needs of the pictures is made meanwhile."""
@@ -176,7 +183,8 @@ class HeatMapFolder(PictureResults):
         scores, of_pictures = score_maps(self.maps, source)
         metrics |= scores
         if "scores" in metrics and self.refinement:
-            metrics["pseudo_masks"] = score_masks(self.pseudo_masks, source)[0]["scores"]
+            refined = score_masks(self.pseudo_masks, source)[0].get("scores")
+            metrics |= {"pseudo_masks": refined} if refined else {}
         if not processes.is_first():
             return None
         if "scores" in metrics:

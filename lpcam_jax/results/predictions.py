@@ -7,13 +7,14 @@ An ID may contain folders. The folder that infer.py writes holds such maps in it
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from ..config.json import class_names_in
 from ..data.masks import MaskFolder
 from ..data.pictures import shown
 from ..data.records import Record, RecordSource, Subset
@@ -140,11 +141,10 @@ class MapFolder:
         Raises:
             UserError: the file cannot be read, or does not have it.
         """
-        try:
-            with self.file(name).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return arrays[array]
-        except Exception as error:  # a damaged zip can raise anything
-            raise _unreadable(self.file(name), error) from None
+        arrays = _arrays(self.file(name), (array,))
+        if array not in arrays:
+            raise _unreadable(self.file(name), ValueError(f"it has no {array}"))
+        return arrays[array]
 
 
 def open_maps(directory: str | Path, methods: Sequence[str] = (), *, ids: Sequence[str] = ()) -> MapFolder:
@@ -204,9 +204,8 @@ def with_maps(source: RecordSource, maps: MapFolder) -> RecordSource:
 
 
 def ids_in(directory: Path, suffix: str) -> list[str]:
-    """Sorted ids of all files with a suffix, including the folders they are in."""
-    files = directory.rglob(f"*.{suffix}")
-    return sorted(file.relative_to(directory).with_suffix("").as_posix() for file in files)
+    """Sorted ids of all files with a suffix, in any case, including the folders they are in."""
+    return sorted({file.relative_to(directory).with_suffix("").as_posix() for file in _files(directory, suffix)})
 
 
 def read_protocol(folder: MapFolder | MaskFolder) -> dict[str, Any] | None:
@@ -220,8 +219,8 @@ def read_protocol(folder: MapFolder | MaskFolder) -> dict[str, Any] | None:
         return None
     try:
         protocol = json.loads(file.read_text(encoding="utf-8"))
-        tuple(protocol["class_names"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        class_names_in(protocol)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read ({error}); run infer.py again into another --out.") from None
     return protocol
 
@@ -244,7 +243,7 @@ def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | M
         raise UserError(f"{shown(directory)}: no such folder of predictions; name one with ID.npz or ID.png files.")
     if any((directory / "maps" / f"{name}.npz").exists() for name in ids):
         directory = directory / "maps"
-    elif any((directory / "masks" / f"{name}.png").exists() for name in ids):
+    elif any(MaskFolder(directory / "masks").file(name).exists() for name in ids):
         directory = directory / "masks"
     if _has(directory, "npz"):
         folder = MapFolder(directory, ())
@@ -277,7 +276,11 @@ def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | M
 
 
 def _has(directory: Path, suffix: str) -> bool:
-    return next(directory.rglob(f"*.{suffix}"), None) is not None
+    return next(_files(directory, suffix), None) is not None
+
+
+def _files(directory: Path, suffix: str) -> Iterator[Path]:
+    return (file for file in directory.rglob("*") if file.suffix.lower() == f".{suffix}")
 
 
 def _arrays(file: Path, only: Sequence[str] | None = None) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from safetensors.numpy import save
@@ -25,6 +26,14 @@ from .checkpoints import TrainState, differences, path_name, shapes_of
 from .run import Run
 
 
+def expect_new(directory: Path) -> None:
+    """Raise UserError unless a packed run may be written into this folder: it is to be new, or empty."""
+    if directory.is_dir() and any(directory.iterdir()):
+        raise UserError(f"{directory} is not empty; choose a new folder, so that nothing in it is lost.")
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file; choose a new folder, so that it is not lost.")
+
+
 def pack(run: Run, state: TrainState, directory: Path) -> Run:
     """Write a packed run, and return it.
 
@@ -36,8 +45,7 @@ def pack(run: Run, state: TrainState, directory: Path) -> Run:
     Raises:
         UserError: the run lacks a file, the folder is not new, or it cannot be written.
     """
-    if directory.exists() and any(directory.iterdir()):
-        raise UserError(f"{directory} is not empty; choose a new folder, so that nothing in it is lost.")
+    expect_new(directory)
     companions = run.system.companions(run)
     arrays = {
         path_name(path): np.asarray(leaf)
@@ -68,15 +76,16 @@ def unpack(run: Run, parameters: dict[str, Any], batch_stats: dict[str, Any], *,
     Raises:
         UserError: the file is damaged, or of another network.
     """
-    file, again = run.packed_file, "pack or download it again."
+    file, again, step = run.packed_file, "pack or download it again.", np.int32(run.steps()[-1])
     arrays, expected = read_weight_file(file), _network(parameters, batch_stats)
     if problems := differences(shapes_of(expected), {name: array.shape for name, array in arrays.items()}):
         others = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise UserError(f"{file} is of another model than its config.json: {problems[0]}{others}; {again}")
+    if wrong := [name for name, array in arrays.items() if not jnp.issubdtype(array.dtype, np.number)]:
+        raise UserError(f"{file} holds no numbers in {wrong[0]}; {again}")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UserError(f"{file} holds values that are not finite; {again}")
     network = jax.tree_util.tree_map_with_path(lambda path, leaf: arrays[path_name(path)].astype(leaf.dtype), expected)
-    step = np.int32(run.steps()[-1])
     step, parameters, batch_stats = replicate((step, network["parameters"], network["batch_stats"]), devices)
     return TrainState(step, parameters, batch_stats, None)
 

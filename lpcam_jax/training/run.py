@@ -2,7 +2,7 @@
 
     config.json        system, class names, resolved config
     checkpoints/STEP/  parameters, batch statistics, optimizer state (Orbax; the last two steps), with `checksums`
-    prototypes.npz     the prototypes, once clustered (no pickle; keys as in `Prototypes`, and `step`)
+    prototypes.npz     the prototypes, once clustered (no pickle; `stored_prototypes`)
     prototypes.json    what they look like, with prototypes/*.jpg (`prototype_patches`)
     labels/            IRNet, AMN: the labels they are trained on (`sure_labels`)
     pictures.json      how many pictures it is trained on, and a digest of their names and labels
@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from ..config.json import read_config, to_json
 from ..config.numbers import may_change
 from ..config.registry import system_of
+from ..machine import processes
 from ..machine.errors import UserError, reason
 from ..machine.files import write_json
 from ..machine.hub import folder_of
@@ -38,9 +39,10 @@ class Run:
 
         Raises:
             UserError: the directory cannot be written, or its name is not UTF-8, or it holds a run with another config
-                or other classes.
+                or other classes, or a config.json that is no run's.
         """
         run = cls(_directory(directory), config, tuple(class_names))
+        run._expect_own_config()
         if run._config_file.exists() and run.steps():
             existing = cls.open(directory)
             if existing.is_packed:
@@ -54,8 +56,9 @@ class Run:
                     f"{directory} holds a run with other settings ({', '.join(changed)}); "
                     "choose another --workdir, or delete this one to start again."
                 )
-        values = {"kind": run.kind, "class_names": run.class_names, "config": to_json(config)}
-        write_json(run._config_file, values)
+        if processes.is_first():
+            values = {"kind": run.kind, "class_names": run.class_names, "config": to_json(config)}
+            write_json(run._config_file, values)
         return run
 
     @classmethod
@@ -119,6 +122,17 @@ class Run:
     @property
     def _config_file(self) -> Path:
         return self.directory / "config.json"
+
+    def _expect_own_config(self) -> None:
+        """UserError where the directory has a config.json of another program, such as one beside its weights."""
+        try:
+            values = json.loads(self._config_file.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except (OSError, ValueError):
+            values = None
+        if not (isinstance(values, dict) and {"class_names", "config"} <= values.keys()):
+            raise UserError(f"{self._config_file} is not of this program; choose another --workdir.")
 
     def differences(self, before: "Run") -> list[str]:
         """The settings in which this run differs from an earlier one, as far as they influence training."""

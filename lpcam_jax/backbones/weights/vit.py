@@ -124,7 +124,8 @@ class ViTFile(Entries):
         dim, _, _, patch = patches
         # The tokens have positions; or they have none, or have them already.
         singles = sum(map(self.count, self.singles()))
-        squares = (math.prod(positions) // dim - count for count in (singles, 0))
+        rows = math.prod(positions) // dim if positions[-1:] == (dim,) else 0
+        squares = (rows - count for count in (singles, 0))
         grid = next((math.isqrt(square) for square in squares if square > 0 and math.isqrt(square) ** 2 == square), 0)
         if not grid or not between or between[0] % dim:
             raise UserError(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ...machine.errors import UserError
 from ..findings import listed, shown
-from ..masks import IGNORE
+from ..masks import IGNORE, stored_values
 from ..pictures import opened
 from ..walk import entry
 from .rows import Labels, Report, Row, default_pictures, files_in, picture_folders
@@ -48,12 +48,14 @@ class ColouredMask:
 
     Args:
         path: the PNG.
-        colours: class -> its colour; the background is the first.
+        colours: class -> its colour, in the order of their numbers; the background is the first.
     """
 
     def __init__(self, path: Path, colours: dict[str, tuple[int, int, int]]):
         self.where, self.files = shown(path), (path.absolute(),)
-        self._path, self._colours = path, colours
+        self._path, self._numbered = path, len(colours)
+        # Without a colour of its own, what is ignored comes last, and has no number.
+        self._colours = {**colours, _IGNORED: colours.get(_IGNORED, _VOC_IGNORED)}
 
     @property
     def facts(self) -> bytes:
@@ -80,14 +82,13 @@ class ColouredMask:
         """Each pixel's place in the list of the colours, int (H, W)."""
         with opened(self._path) as image:
             if image.mode in ("L", "1"):
-                numbers = np.asarray(image).astype(int)
-                numbers[numbers == IGNORE] = list(self._colours).index(_IGNORED)
-                if numbers.max() >= len(self._colours):
+                numbers = stored_values(image).astype(int)
+                ignored = numbers == IGNORE
+                if (largest := numbers.max(where=~ignored, initial=0)) >= self._numbered:
                     raise UserError(
-                        f"{self.where}: the number {numbers.max()} is of no class; add it to labelmap.txt, or store "
-                        "colours"
+                        f"{self.where}: the number {largest} is of no class; add it to labelmap.txt, or store colours"
                     )
-                return numbers
+                return np.where(ignored, list(self._colours).index(_IGNORED), numbers)
             colours = np.asarray(image.convert("RGB")).astype(np.int32) @ (1 << 16, 1 << 8, 1)
         known = np.array(list(self._colours.values())) @ (1 << 16, 1 << 8, 1)
         order = np.argsort(known, kind="stable")
@@ -159,4 +160,4 @@ def _colours(path: Path, report: Report) -> dict[str, tuple[int, int, int]] | No
             return None
         colours[name] = colour
     black = colours.pop(_BACKGROUND, (0, 0, 0))
-    return {_BACKGROUND: black, **colours, _IGNORED: colours.get(_IGNORED, _VOC_IGNORED)}
+    return {_BACKGROUND: black, **colours}

@@ -173,7 +173,7 @@ def _names_of_yaml(text: str) -> list[str]:
 
     try:
         values: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except Exception as error:  # of many kinds: values that are not of the type they are said to be, nesting too deep
         raise ValueError(str(error)) from error
     names = values.get("names") if isinstance(values, dict) else None
     if isinstance(names, dict) and all(type(key) is int and 0 <= key < 100_000 for key in names):

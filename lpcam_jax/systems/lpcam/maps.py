@@ -101,13 +101,19 @@ def map_pictures(
         cannot be read.
 
     Raises:
-        UserError: the network's output is not finite; or as in `methods_of`.
+        UserError: the network's output is not finite; the prototypes are of another network; or as in `methods_of`.
 
     Source: paper Eq. 1, 5, 6; reference steps "make_cam" and "make_lpcam". For LPCAM the features of the mirror image
     are added before the cosine; for CAM its map is added after the ReLU.
     """
     made = tuple(EPSILON) if prototypes.taught is not None else METHODS
     methods = methods_of(prototypes, inference)
+    (classes, _, channels), head = prototypes.class_centres.shape, network.arrays[0]["head"].shape
+    if (channels, classes) != head:
+        raise UserError(
+            f"the prototypes are of {classes} classes and {channels} channels, the network of {head[1]} and {head[0]}; "
+            "make those of this network, by train.py --stages prototypes."
+        )
     # Directions of LPCAM-F, LPCAM and LPCAM-T, stacked for a single product with the features.
     stacked = [directions(without_context(prototypes)), directions(prototypes)]
     stacked += [] if prototypes.taught is None else [prototypes.taught]

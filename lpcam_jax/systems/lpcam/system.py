@@ -73,8 +73,8 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
 
         options = {"background": flags.inference.background, "saliency": flags.saliency, "out": flags.out}
         refined = refinement(flags.refine, **options)
-        prototypes = load_prototypes(job.run)
         state = trained_state(job.run, devices=job.devices)
+        prototypes = load_prototypes(job.run, state)
         options = {"refinement": refined, "pages": flags.pages}
         return lambda: make_heatmaps(job.run, state, prototypes, pictures, flags.out, **options)
 
@@ -95,8 +95,8 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
         from ..prototyping.stored_prototypes import load_prototypes
         from .program import classifier_program
 
-        prototypes = load_prototypes(run)
-        return classifier_program(run, config, trained_state(run, devices=mesh()), prototypes, size)
+        state = trained_state(run, devices=mesh())
+        return classifier_program(run, config, state, load_prototypes(run, state), size)
 
 
 system = LPCAM()

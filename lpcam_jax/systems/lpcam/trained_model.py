@@ -64,7 +64,7 @@ class TrainedModel:
         self._network = inference_network(run.config, state, classes, devices=devices)
         self.stride: int = network_of(run.config, classes).backbone.strides[-1]
         self.head: jax.Array = state.parameters["head"]
-        self.prototypes = jax.tree.map(jnp.asarray, load_prototypes(run))
+        self.prototypes = jax.tree.map(jnp.asarray, load_prototypes(run, state))
 
     @classmethod
     def open(cls, directory: str | Path) -> "TrainedModel":

@@ -63,8 +63,8 @@ class MCTformerSystem(HeatMapSystem[MCTformerConfig]):
 
         options = {"background": flags.inference.background, "saliency": flags.saliency, "out": flags.out}
         refined = refinement(flags.refine, **options)
-        prototypes = load_prototypes(job.run) if job.run.config.model.version == "v2" else None
         state = trained_state(job.run, devices=job.devices)
+        prototypes = load_prototypes(job.run, state) if job.run.config.model.version == "v2" else None
         options = {"refinement": refined, "pages": flags.pages}
         return lambda: make_mctformer_heatmaps(job.run, state, prototypes, pictures, flags.out, **options)
 

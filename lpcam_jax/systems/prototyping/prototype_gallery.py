@@ -16,10 +16,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from PIL import Image
 
 from ...backbones.base import Backbone
 from ...config.registry import title
+from ...data.pictures import opened
 from ...data.records import RecordSource, Subset
 from ...data.resizing import shrunk_size
 from ...inference.forward import Function
@@ -262,10 +262,10 @@ def _picture(
     """A picture's entry for the page."""
     file = files.similarity(class_index, name)
     try:
-        with Image.open(file) as picture:
+        with opened(file) as picture:
             grey = np.asarray(picture)
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error}); delete it and run infer.py again.") from None
+    except UserError as error:
+        raise UserError(f"{error}; then run infer.py again.") from None
     classes = maps.read_one(name, "classes").tolist()
     return MappedPicture(
         id=name,

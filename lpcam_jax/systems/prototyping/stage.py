@@ -88,7 +88,7 @@ def make_prototypes(
             longest=run.config.data.longest,
             bias=clustered.bias,
         )
-        save_prototypes(run, prototypes, step=int(state.step), pictures=pictures)
+        save_prototypes(run, prototypes, step=int(state.step), state=state, pictures=pictures)
 
 
 def cluster_in_groups(

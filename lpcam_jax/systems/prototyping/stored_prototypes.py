@@ -1,4 +1,11 @@
-"""The stored prototypes of a run: prototypes.npz in its folder, without pickle; keys as in `Prototypes`, and `step`."""
+"""The stored prototypes of a run: prototypes.npz in its folder, without pickle; keys as in `Prototypes`, and more.
+
+    step, network    of the checkpoint they were clustered with, and a fingerprint of its network
+    settings         of the clustering, as JSON
+    pictures         a digest of the pictures' names and labels
+
+Those of former versions do not say of which network and of which pictures they are, and are taken as they are.
+"""
 
 import json
 from pathlib import Path
@@ -7,36 +14,52 @@ import jax
 import numpy as np
 
 from ...config import to_json
+from ...machine.devices import mesh
 from ...machine.errors import UserError
 from ...machine.files import read_arrays, write_arrays
 from ...prototypes import ENOUGH_CLASSES, Prototypes
+from ...results.folder import fingerprint
+from ...training.checkpoints import TrainState
 from ...training.run import Run
+from ...training.state import trained_state
 
 
-def save_prototypes(run: Run, prototypes: Prototypes, *, step: int, pictures: str = "") -> None:
+def save_prototypes(
+    run: Run, prototypes: Prototypes, *, step: int, state: TrainState | None = None, pictures: str = ""
+) -> None:
     """Add the prototypes to a run.
 
     Args:
         run: its folder and config.
         prototypes: of its classes.
         step: of the checkpoint they were clustered with.
+        state: the network they were clustered with; None: not known.
         pictures: `data.records.census` of the pictures they were clustered from; empty: not known.
     """
     arrays = {name: np.asarray(value) for name, value in prototypes._asdict().items() if value is not None}
-    write_arrays(prototypes_file(run), step=step, settings=_settings(run), pictures=pictures, **arrays)
+    network = "" if state is None else _fingerprint(state)
+    values = {"step": step, "network": network, "settings": _settings(run), "pictures": pictures}
+    write_arrays(prototypes_file(run), **values, **arrays)
 
 
-def load_prototypes(run: Run) -> Prototypes:
+def load_prototypes(run: Run, state: TrainState | None = None) -> Prototypes:
     """Load a run's prototypes.
 
+    Args:
+        run: its folder and config.
+        state: its trained network; None: the checkpoint is read, to compare it.
+
     Raises:
-        UserError: there are none yet, they cannot be read, or they belong to another checkpoint.
+        UserError: there are none yet, they cannot be read, or they belong to another checkpoint or to other classes; or
+            the checkpoint cannot be read.
     """
     file, again = prototypes_file(run), f"run train.py with --workdir {run.directory} --stages prototypes."
     try:
         values = read_arrays(file)
         step, _, _ = int(values.pop("step")), values.pop("settings"), values.pop("pictures", None)
+        network = str(values.pop("network", ""))
         prototypes = Prototypes(**values)
+        classes = _classes(prototypes)
         if not all(np.isfinite(array).all() for array in jax.tree.leaves(prototypes)):
             raise ValueError("values that are not finite")
     except FileNotFoundError:
@@ -47,11 +70,17 @@ def load_prototypes(run: Run) -> Prototypes:
         raise UserError(f"{file} cannot be read ({error}); delete it and {again}") from None
     if step not in run.steps()[-1:]:
         raise UserError(f"the prototypes of {run.directory} are of step {step}, not of its checkpoint; {again}")
+    if classes != len(run.class_names):
+        raise UserError(
+            f"the prototypes of {run.directory} are of {classes} classes, and it has {len(run.class_names)}; {again}"
+        )
+    if network and network != _fingerprint(state or trained_state(run, devices=mesh())):
+        raise UserError(f"the prototypes of {run.directory} are of another network than its checkpoint; {again}")
     return prototypes
 
 
 def has_prototypes(run: Run, pictures: str) -> bool:
-    """Whether the run has prototypes of these pictures, from its newest checkpoint with the settings of its config.
+    """Whether the run has prototypes of these pictures, of its newest checkpoint, with the settings of its config.
 
     Args:
         run: its folder and config.
@@ -61,14 +90,34 @@ def has_prototypes(run: Run, pictures: str) -> bool:
         values = read_arrays(prototypes_file(run))
         known = str(values.get("pictures", "")) in ("", pictures)
         same = json.loads(str(values["settings"])) == json.loads(_settings(run))  # in any order
-        return known and int(values["step"]) in run.steps()[-1:] and same
-    except Exception:  # missing or damaged: they are made again
+        return known and same and bool(load_prototypes(run))
+    except Exception:  # missing, damaged or of another network: they are made again
         return False
 
 
 def prototypes_file(run: Run) -> Path:
     """Path of a run's prototypes, whether or not they exist."""
     return run.directory / "prototypes.npz"
+
+
+def _classes(prototypes: Prototypes) -> int:
+    """The number of classes; ValueError when the arrays are not those of as many classes, each with its centres."""
+    shapes = {name: np.shape(value) for name, value in prototypes._asdict().items() if value is not None}
+    classes, _, channels = shapes["class_centres"]
+    expected = {
+        "class_mask": shapes["class_centres"][:2],
+        "context_centres": (classes, *shapes["context_centres"][1:2], channels),
+        "context_mask": shapes["context_centres"][:2],
+        "taught": (classes, channels),
+    }
+    for name, shape in shapes.items():
+        if shape != expected.get(name, shape):
+            raise ValueError(f"{name} of shape {shape} beside centres of shape {shapes['class_centres']}")
+    return classes
+
+
+def _fingerprint(state: TrainState) -> str:
+    return fingerprint((state.parameters, state.batch_stats))
 
 
 def _settings(run: Run) -> str:

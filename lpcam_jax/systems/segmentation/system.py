@@ -46,8 +46,10 @@ class SegmentationSystem(System[C]):
     def inference(self, job: Job, flags: InferFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
         from ...training.state import trained_state
         from .masks import make_masks
+        from .trained_segmenter import note_unfinished
 
         state = trained_state(job.run, devices=job.devices)
+        note_unfinished(job.run, state)
         return lambda: make_masks(job.run, state, pictures, flags.out, pages=flags.pages)
 
     def as_function(self, run: Run) -> Any:

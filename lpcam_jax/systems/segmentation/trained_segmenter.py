@@ -3,14 +3,18 @@
 Pictures are processed as by infer.py, with the same scales, mirror images and batches.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from ...data.in_memory import Picture, PicturesInMemory, is_single
 from ...machine.devices import mesh
+from ...machine.programs import as_called
 from ...results.counts import classes_in
+from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import inference_network, trained_state
 from .segment import segment_pictures
@@ -32,6 +36,19 @@ class Segmentation(NamedTuple):
     names: tuple[str, ...]
 
 
+def note_unfinished(run: Run, state: TrainState) -> None:
+    """Say that the training of a run has stopped before its end; its masks would look like those of a finished one.
+
+    Args:
+        run: a run of a segmentation network.
+        state: its newest checkpoint.
+    """
+    step, steps = int(state.step), run.config.training.steps
+    if step < steps:
+        goes_on = "" if run.is_packed else as_called("; train.py continues it")
+        tqdm.write(f"note: {run.directory}: step {step:,} of {steps:,}{goes_on}", file=sys.stderr)
+
+
 class TrainedSegmenter:
     """The segmentation network of a run, as returned by `lpcam_jax.load`.
 
@@ -44,6 +61,7 @@ class TrainedSegmenter:
         self.config, self.class_names = run.config, run.class_names
         devices = mesh()
         state = trained_state(run, devices=devices)
+        note_unfinished(run, state)
         self._network = inference_network(run.config, state, len(run.class_names), devices=devices)
 
     def __call__(self, pictures: Picture | Sequence[Picture]) -> Segmentation | list[Segmentation]:
