@@ -33,14 +33,6 @@ pytestmark = [
 ONES_OWN = re.compile(r"\.lpcam_jax\.[0-9a-f]{16}\.tmp|\.lpcam_jax\.lock")
 
 
-@pytest.fixture(autouse=True)
-def _ctrl_c_is_minded():
-    """Whoever runs the tests in the background may ignore SIGINT, and the programs that they start would with them."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture
 def kills(request) -> int:
     return request.config.getoption("--kills")
