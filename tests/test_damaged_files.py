@@ -105,7 +105,7 @@ def test_forty_eight_pictures(program, trained, tmp_path):
     assert not mapped & skipped
     assert {Path(name).stem for name in strange} <= mapped
     assert {"jpeg_0", "jpeg_1", "png_0", "png_1"} <= skipped
-    assert f"{len(skipped)} pictures were skipped" in finished.out
+    assert f"{len(skipped)} pictures were skipped; metrics.json says why." in finished.out
 
 
 @pytest.mark.rest

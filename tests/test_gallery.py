@@ -16,7 +16,7 @@ from browsing import Browser
 from PIL import Image
 
 from lpcam_jax.machine.errors import UserError
-from lpcam_jax.report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layer
+from lpcam_jax.report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layers
 from lpcam_jax.report.layers import COLORS, map_layer, mask_layer, photo_layer, picture_colors, seed_layer
 from lpcam_jax.seeds import seed_mask
 
@@ -204,15 +204,15 @@ def browser(driver, tmp_path):
 def draw(folder: Path, entry: Entry) -> None:
     width, height = entry.size
     maps = np.stack([blob(height, width, 0.5, 0.5)] * entry.maps)
-    write_layer(folder, "photo", entry.id, photo_layer(np.full((height, width, 3), (0, 128, 128), np.uint8)))
-    for key, layer in {
+    layers = {
+        "photo": photo_layer(np.full((height, width, 3), (0, 128, 128), np.uint8)),
         "cam": map_layer(maps),
         "lpcam": map_layer(maps),
         "seed_lpcam": seed_layer(maps, entry.colors),
         "truth": mask_layer((maps[0] > 0.5).astype(np.uint8), [0], entry.colors[:1]),
-    }.items():
-        if key not in entry.missing:
-            write_layer(folder, key, entry.id, layer)
+    }
+    there = [(key, layer) for key, layer in layers.items() if key not in entry.missing]
+    write_layers(folder, entry.id, there, [pane.key for pane in PANES])
 
 
 def test_page_shows_names_as_text(browser):
@@ -347,6 +347,39 @@ def test_sliders_change_what_is_seen_at_once(browser):
     assert tinted(browser, seed) < 0.01
 
 
+def test_what_is_tuned_in_an_opened_picture_stays(browser):
+    """Cards and numbers are those of the sliders, and the picture's place that of the sorting."""
+    browser.load("#sort=best").run("document.querySelectorAll('.card')[0].click()")
+    browser.opened("a10")
+    assert browser.texts("#place") == ["1 of 4"]
+    slide(browser, "threshold-lpcam", 0.6)
+    slide(browser, "opacity", 0.4)
+    assert browser.texts("#place") == ["3 of 4"]
+    assert browser.find("#previous").is_enabled()
+    browser.find("#close").click()
+    browser.opened(None)
+    browser.hash("#sort=best&opacity=0.4&threshold-lpcam=0.60")
+    assert browser.texts("#tuning output") == ["40%", "0.10", "0.60"]
+    assert browser.names().index("a10") == 2
+    assert browser.texts(".iou")[2] == "IoU CAM 60%, LPCAM 20%"
+    browser.driver.back()
+    browser.driver.forward()
+    browser.until("document.querySelectorAll('.iou')[2]?.textContent", "IoU CAM 60%, LPCAM 20%")
+
+
+def test_a_picture_without_a_true_mask_says_so(browser):
+    browser.load("#look=seed+and+ground+truth")
+    captions = dict(zip(browser.names(), browser.texts(".frame:nth-child(2) .caption"), strict=True))
+    assert (captions["b/c"], captions["a9"]) == ("no ground truth", "ground truth")
+
+
+def test_layers_that_a_picture_has_no_more_are_removed(tmp_path):
+    draw(tmp_path, ENTRIES[0])
+    draw(tmp_path, ENTRIES[0]._replace(missing=("truth", "cam")))
+    left = [pane.key for pane in PANES if layer_file(tmp_path, pane.key, "a10").exists()]
+    assert left == ["lpcam", "seed_lpcam"]
+
+
 def test_a_threshold_of_the_address_is_that_of_the_page(browser):
     browser.load("#threshold-lpcam=0.45&opacity=0.5")
     assert browser.texts("#tuning output") == ["50%", "0.10", "0.45"]
@@ -393,7 +426,7 @@ def test_fits_a_phone(browser):
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_pictures_with_strange_names_are_found(browser, name):
-    write_layer(browser.page.parent, "photo", name, photo_layer(np.zeros((5, 7, 3), np.uint8)))
+    write_layers(browser.page.parent, name, [("photo", photo_layer(np.zeros((5, 7, 3), np.uint8)))], ())
     assert layer_file(browser.page.parent, "photo", name).is_file()
     written(browser.page.parent, [Entry(name, (7, 5), missing=tuple(pane.key for pane in PANES))])
     browser.load().until("document.images[0].naturalWidth", 7)

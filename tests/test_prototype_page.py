@@ -313,6 +313,13 @@ def test_a_class_without_prototypes_says_so(browser):
     assert not browser.find("#legend").is_displayed()
 
 
+def test_the_hint_says_when_none_passed(browser):
+    browser.load("#class=cat9")
+    [hint] = browser.texts("#class-hint")
+    assert hint.startswith("None of 1 clusters has a score above 0.9")
+    assert hint.endswith("the best is used.")
+
+
 def test_patches_are_the_squares_of_the_strip(browser):
     browser.load("#class=cat10")
     row = browser.find("#class-cards .patches")

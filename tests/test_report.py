@@ -12,6 +12,7 @@ from lpcam_jax.machine.files import write_atomically
 from lpcam_jax.report import curve
 from lpcam_jax.report.curve import threshold_curve
 from lpcam_jax.report.figures import write_figure
+from lpcam_jax.report.names import columns
 from lpcam_jax.report.overlays import heat_colors, mask_panel, overlay, panel, png
 from lpcam_jax.report.palette import class_palette, mask_png
 from lpcam_jax.report.table import class_table, table1
@@ -211,6 +212,18 @@ def test_class_table():
     long = class_table(["x" * 500], {"CAM": [0, 0], "LPCAM": [0, 0]}).splitlines()
     assert {len(line) for line in long} == {100}
     assert "..." in long[-1]
+
+
+def test_a_table_is_even_with_letters_of_any_width():
+    """Chinese letters take two columns, an accent of its own none."""
+    table = class_table(["犬", "cat", "e\u0301"], {"CAM": [0.1, 0.2, 0.3, 0.4]})
+    assert {columns(line) for line in table.splitlines()} == {columns(table.splitlines()[0])}
+
+
+def test_captions_have_the_letters_of_europe():
+    """Letters that a font does not have are all one box."""
+    captions = [panel(GREY, {"CAM": np.zeros((1, *GREY.shape[:2]))}, [name], GREY[..., 0]) for name in ("дом", "кот")]
+    assert (captions[0] != captions[1]).any()
 
 
 def test_write_makes_folders_and_replaces(tmp_path):

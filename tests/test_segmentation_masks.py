@@ -178,7 +178,7 @@ def test_pictures_without_truth_get_the_same_masks_and_no_scores(program, segmen
     assert {entry["id"] for entry in entries} == {"odd", *(f"day 1/{name}" for name in source.ids)}
     assert not any("iou" in entry for entry in entries)
     assert "mIoU" not in finished.out
-    assert "1 pictures were skipped" in finished.out
+    assert "1 picture was skipped" in finished.out
 
 
 def test_a_part_of_the_data_set(program, segmenter, scenes, tmp_path):

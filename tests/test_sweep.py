@@ -63,7 +63,7 @@ def weights():
 def test_one_parameter_is_varied_at_a_time_and_the_own_value_is_among_them():
     own = own_setting(Clustering(threshold=0.12, clusters=3, context=(0.05, 0.9)))
     assert own == Setting(threshold=0.12, mu_f=0.9, mu_b=0.9, clusters=3)
-    around = settings_around(own)
+    around = settings_around(own, 6)
     assert list(around) == ["threshold", "mu_f", "mu_b", "clusters"]
     for parameter, settings in around.items():
         values = [getattr(one, parameter) for one in settings]
@@ -71,6 +71,11 @@ def test_one_parameter_is_varied_at_a_time_and_the_own_value_is_among_them():
         assert all(one._replace(**{parameter: getattr(own, parameter)}) == own for one in settings)
     assert len(around["mu_f"]) == len(GRIDS["mu_f"])
     assert len(around["clusters"]) == len(GRIDS["clusters"]) + 1
+
+
+def test_with_two_classes_the_bounds_of_the_scores_are_not_varied():
+    """They are fixed, and all rows would be the same."""
+    assert list(settings_around(own_setting(Clustering()), 2)) == ["threshold", "clusters"]
 
 
 def test_the_files_are_there_and_the_table_has_every_setting(swept):

@@ -45,7 +45,9 @@ def _stage(
     """What the page says of a stage."""
     results = next(step.out for step in steps if step.action in ("apply", "sweep"))
     scored = next((step.out for step in steps if step.action == "score"), results)
-    pages = [(text, results / file) for text, file in _PAGES.items()]
+    # What a stage made with other settings, and has not yet set aside, is not shown as what it makes with these.
+    is_done = all(verdicts[step.key].finished for step in steps if step.action in ("apply", "sweep", "score"))
+    pages = [(text, results / file) for text, file in _PAGES.items() if is_done]
     return {
         "name": name,
         "kind": "sweep" if steps[0].action == "sweep" else steps[0].config.kind,
@@ -59,7 +61,7 @@ def _stage(
             for step in steps
         ],
         "settings": [" ".join(flag.words) for flag in steps[0].flags() if flag.name not in ("workdir", "out")],
-        "scores": [{"what": number.what, "miou": number.miou} for number in numbers(scored)],
+        "scores": [{"what": number.what, "miou": number.miou} for number in (numbers(scored) if is_done else ())],
         "links": [
             {"text": text, "url": url(page.relative_to(workdir).as_posix())} for text, page in pages if page.exists()
         ],

@@ -222,6 +222,7 @@ def _run(steps: Sequence[Step], progress: Progress, workdir: Path, call: Callabl
                 code = call(step)
             finally:
                 progress.end(step, finished=code == 0, seconds=time.monotonic() - began)
+                write_chain_page(workdir, steps, progress)
             if code in _STOPPED:
                 raise KeyboardInterrupt
             if code:

@@ -24,6 +24,7 @@ from ..data.sources import pictures_of
 from ..machine import devices, processes
 from ..machine.errors import UserError
 from ..machine.locks import in_use
+from ..report.names import written
 from ..results.shown import look_at
 from ..systems.base import InferFlags, System
 from ..training.run import Job, Run
@@ -49,7 +50,8 @@ def main(words: list[str]) -> None:
     if metrics:
         for line in system.describe(metrics):
             print(line)
-        print(f"{metrics['pictures']} pictures are in {flags.out}: {look_at(flags.out)}use {system.results(flags)}.")
+        pictures = written(metrics["pictures"], "picture")
+        print(f"{pictures} in {flags.out}: {look_at(flags.out)}use {system.results(flags)}.")
 
 
 def parse(words: list[str]) -> tuple[System, InferFlags]:

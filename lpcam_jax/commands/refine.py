@@ -19,6 +19,7 @@ from ..machine import devices
 from ..machine.errors import UserError
 from ..machine.locks import in_use
 from ..refine import Refine
+from ..report.names import written
 from ..results.masks import describe
 from ..results.predictions import open_method, read_protocol
 from ..results.refined_masks import refine_maps
@@ -79,7 +80,7 @@ def main(words: list[str]) -> None:
         metrics = refine_maps(arguments.maps, arguments.method, pictures, arguments.out, **options)
     for line in describe(metrics):
         print(line)
-    print(f"{metrics['pictures']} pictures are in {arguments.out}: {look_at(arguments.out)}use masks/.")
+    print(f"{written(metrics['pictures'], 'picture')} in {arguments.out}: {look_at(arguments.out)}use masks/.")
 
 
 def _pictures(arguments: Arguments) -> RecordSource:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..config.registry import title as title_of
 from .figures import write_figure
+from .names import counted
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; the dashes distinguish the lines in grey.
 _STYLES = [
@@ -15,6 +16,9 @@ _STYLES = [
     ("#E69F00", "-."),
     ("#009E73", "-"),
     ("#CC79A7", ":"),
+    ("#D55E00", (0, (7, 2))),
+    ("#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
+    ("#000000", (0, (1, 3))),
 ]
 
 
@@ -31,7 +35,7 @@ def seed_curves(path: Path, scores: Mapping[str, Mapping[str, Any]], *, pictures
     """
     curves = {title_of(method): np.array(report["curve"]["miou"], float) for method, report in scores.items()}
     thresholds = np.array(next(iter(scores.values()))["curve"]["threshold"])
-    threshold_curve(path, thresholds, curves, title=f"seeds of {pictures} pictures, by threshold")
+    threshold_curve(path, thresholds, curves, title=f"seeds of {counted(pictures, 'picture')}, by threshold")
 
 
 def threshold_curve(path: Path, thresholds: np.ndarray, curves: dict[str, np.ndarray], *, title: str) -> None:

@@ -1,7 +1,7 @@
 """A page for browsing results: pictures to filter, sort and enlarge, with maps and masks as layers."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -96,19 +96,24 @@ class Gallery(NamedTuple):
     links: Sequence[tuple[str, str]] = ()
 
 
-def write_layer(directory: Path, key: str, name: str, content: bytes) -> None:
-    """Write the file of a picture's layer.
+def write_layers(directory: Path, name: str, layers: Iterable[tuple[str, bytes]], panes: Iterable[str]) -> None:
+    """Write the files of a picture's layers, and remove those of an earlier time that it has no more.
 
     Args:
         directory: folder of the page.
-        key: of the pane; "photo" for the photograph.
         name: id of the picture.
-        content: of the file.
+        layers: (key of the pane, "photo" for the photograph, and the content of the file).
+        panes: keys of all panes of the page.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: they cannot be written.
     """
-    write_atomically(layer_file(directory, key, name), content, durably=False)
+    gone = set(panes)
+    for key, content in layers:
+        write_atomically(layer_file(directory, key, name), content, durably=False)
+        gone.discard(key)
+    for key in gone:
+        layer_file(directory, key, name).unlink(missing_ok=True)
 
 
 def layer_file(directory: Path, key: str, name: str) -> Path:

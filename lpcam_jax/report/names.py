@@ -1,6 +1,17 @@
-"""Names of classes and pictures, shortened to fit."""
+"""Names of classes and pictures, shortened to fit, and how many there are."""
 
+import unicodedata
 from collections.abc import Callable
+
+
+def counted(count: int, noun: str) -> str:
+    """ "1 picture", "2 pictures"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def written(count: int, noun: str) -> str:
+    """ "1 picture is", "2 pictures are"."""
+    return f"{counted(count, noun)} {'is' if count == 1 else 'are'}"
 
 
 def shorten(name: str, fits: Callable[[str], bool]) -> str:
@@ -17,3 +28,9 @@ def shorten(name: str, fits: Callable[[str], bool]) -> str:
     while start and not fits(start + "..."):
         start = start[:-1]
     return start.rstrip() + "..."
+
+
+def columns(text: str) -> int:
+    """How many columns a text takes in a terminal: Chinese letters two, accents of their own none."""
+    widths = {"W": 2, "F": 2}
+    return sum(0 if unicodedata.combining(c) else widths.get(unicodedata.east_asian_width(c), 1) for c in text)

@@ -2,6 +2,9 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -179,12 +182,22 @@ def _tinted(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return tinted
 
 
+@cache
+def _font() -> ImageFont.ImageFont:
+    """Pillow's own has nothing but ASCII; matplotlib's has the letters of Europe, Arabic and Hebrew."""
+    fonts = Path(find_spec("matplotlib").origin).parent / "mpl-data" / "fonts" / "ttf"
+    try:
+        return ImageFont.truetype(fonts / "DejaVuSans.ttf", 13)
+    except OSError:  # packaged otherwise
+        return ImageFont.load_default(size=14)
+
+
 def _grid(rows: list[list[tuple[str, int | None, np.ndarray]]], cell_size: tuple[int, int]) -> np.ndarray:
     """Lay out cells on white, each below its caption and, if it has one, the swatch of its mask value.
 
     A row of empty pictures is only as high as its captions.
     """
-    font = ImageFont.load_default(size=14)
+    font = _font()
     width = _GAP + (cell_size[0] + _GAP) * max(map(len, rows))
     heights = [_CAPTION + (cell_size[1] + _GAP if any(cell.size for *_, cell in row) else 0) for row in rows]
     canvas = Image.new("RGB", (width, _GAP + sum(heights)), "white")

@@ -1,4 +1,4 @@
-"""The sweep over the method's parameters: a figure of five panels (paper, Figure 5) and a table."""
+"""The sweep over the method's parameters: a figure of a panel each (paper, Figure 5) and a table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .figures import write_figure
+from .names import counted
 
 _NAMES = {
     "threshold": ("τ", "τ: CAM splits the features"),
@@ -36,7 +37,7 @@ def sweep_figure(path: Path, result: Mapping[str, Any]) -> None:
     from matplotlib.ticker import PercentFormatter
 
     figure = Figure(figsize=(15, 3.4), dpi=150, layout="constrained")
-    *panels, curves = figure.subplots(1, 5)
+    *panels, curves = figure.subplots(1, 1 + len(result["settings"]))
     for axes in panels[1:]:
         axes.sharey(panels[0])
         axes.tick_params(labelleft=False)
@@ -68,7 +69,7 @@ def sweep_figure(path: Path, result: Mapping[str, Any]) -> None:
         axes.grid(axis="y", alpha=0.25)
     seeds = len(result["lpcam"])
     figure.suptitle(
-        f"seeds of {result['scored']} pictures; {seeds} clustering seed{'s' * (seeds > 1)}", x=0.01, ha="left"
+        f"seeds of {counted(result['scored'], 'picture')}; {counted(seeds, 'clustering seed')}", x=0.01, ha="left"
     )
     write_figure(path, figure)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..config.registry import title
-from .names import shorten
+from .names import columns, shorten
 
 _WIDTH, _NARROWEST, _WIDEST = 100, 8, 20  # of a table, of the column of the methods
 _METRICS = {"miou": "mIoU", "fp": "FP", "fn": "FN", "precision": "Prec.", "recall": "Recall"}
@@ -116,20 +116,21 @@ def class_table(class_names: Sequence[str], ious: Mapping[str, Sequence[float | 
         The table.
     """
     names = ["background", *(_fit(name, 0, most=_WIDTH) for name in class_names)]
-    columns = {method: max(len(method), 5) for method in ious}
-    room = _WIDTH - sum(width + 2 for width in columns.values())
-    first = min(max(map(len, ["class", *names])), room)
-    lines = ["  ".join([_fit("class", first), *(method.rjust(width) for method, width in columns.items())])]
-    lines.append("  ".join("-" * width for width in [first, *columns.values()]))
+    widths = {method: max(columns(method), 5) for method in ious}
+    room = _WIDTH - sum(width + 2 for width in widths.values())
+    first = min(max(map(columns, ["class", *names])), room)
+    titles = (" " * (width - columns(method)) + method for method, width in widths.items())
+    lines = ["  ".join([_fit("class", first), *titles])]
+    lines.append("  ".join("-" * width for width in [first, *widths.values()]))
     for k, name in enumerate(names):
-        values = (_percent(ious[method][k]).rjust(width) for method, width in columns.items())
+        values = (_percent(ious[method][k]).rjust(width) for method, width in widths.items())
         lines.append("  ".join([_fit(name, first), *values]))
     return "\n".join(lines)
 
 
 def _first_width(methods: Iterable[str]) -> int:
     """Width of the column of the methods."""
-    return min(max(_NARROWEST, *map(len, methods)), _WIDEST)
+    return min(max(_NARROWEST, *map(columns, methods)), _WIDEST)
 
 
 def _percent(fraction: float | None) -> str:
@@ -142,4 +143,5 @@ def _cells(values: Sequence[str]) -> str:
 
 def _fit(name: str, width: int, *, most: int | None = None) -> str:
     """The name at this width; shortened only to `most` if that is given."""
-    return shorten(name, lambda text: len(text) <= (most or width)).ljust(width)
+    text = shorten(name, lambda text: columns(text) <= (most or width))
+    return text + " " * (width - columns(text))

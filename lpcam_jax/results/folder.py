@@ -20,6 +20,7 @@ from ..machine.errors import UserError
 from ..machine.files import write_json
 from ..machine.threads import map_ahead
 from ..report.gallery import layer_file
+from ..report.names import counted
 from .origins import Origins
 from .shown import Pages, shown_pictures
 
@@ -232,4 +233,11 @@ def all_skipped(skipped: Sequence[str], source: RecordSource) -> list[str]:
 def skipped_line(skipped: Sequence[str]) -> Iterator[str]:
     """A line with the number of skipped pictures; nothing if there are none."""
     if skipped:
-        yield f"{len(skipped)} pictures were skipped; metrics.json names them."
+        was = "was" if len(skipped) == 1 else "were"
+        yield f"{counted(len(skipped), 'picture')} {was} skipped; metrics.json says why."
+
+
+def sample_line(shown: int, pictures: int) -> Iterator[str]:
+    """A line that the page has not all pictures; nothing if it has."""
+    if shown < pictures:
+        yield f"{shown} of {pictures} pictures are shown, a sample; --pages all shows all."

@@ -11,15 +11,16 @@ from ..data.pictures import picture_size
 from ..data.records import Record
 from ..report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery
 from ..report.layers import map_layer, mask_layer, photo_layer, picture_colors, seed_layer
+from ..report.names import counted
 from .counts import FIXED, classes_in
-from .folder import skipped_line
+from .folder import sample_line, skipped_line
 from .predictions import MapFolder
 from .scoring import PictureScore
 
 
 def shown_methods(methods: Sequence[str]) -> list[str]:
-    """The methods shown in the gallery, all but LPCAM-F, which is in the overlays only."""
-    return [method for method in methods if method != "lpcam_f"]
+    """The methods shown in the gallery: all but LPCAM-F, unless seeds are cut from it, the last; overlays have all."""
+    return [method for method in methods if method != "lpcam_f" or method == methods[-1]]
 
 
 def _shown_classes(mapped: np.ndarray, truth: np.ndarray) -> list[int]:
@@ -85,6 +86,7 @@ def write_heatmap_gallery(
         _entry(directory, maps, class_names, name, score, predicted=predicted) for name, score in of_pictures.items()
     ]
     gallery = _gallery(metrics, shown_methods(maps.methods), has_masks, refined)._replace(links=links)
+    gallery.summary.extend(sample_line(len(entries), metrics["pictures"]))
     write_gallery(directory / "index.html", gallery, entries)
 
 
@@ -121,6 +123,11 @@ def _panes(methods: Sequence[str]) -> list[Pane]:
     ]
 
 
+def panes_of(methods: Sequence[str]) -> list[str]:
+    """Keys of the panes of a page of these methods."""
+    return [pane.key for pane in _panes(shown_methods(methods))]
+
+
 def _looks(methods: Sequence[str]) -> list[Look]:
     """Combinations of panes to show side by side; pseudo masks are refined from the last method."""
     seed = f"seed_{methods[-1]}"
@@ -138,6 +145,8 @@ def _gallery(metrics: dict[str, Any], methods: Sequence[str], has_masks: bool, i
     scores = metrics.get("scores")
     absent = {key for key, exists in (("truth", has_masks), ("refined", is_refined)) if not exists}
     thresholds = {method: scores[method]["best"]["threshold"] if scores else FIXED for method in methods}
+    if not scores:
+        thresholds[methods[-1]] = _cut_at(metrics)
     *others, last = map(title, methods)
     return Gallery(
         " and ".join([", ".join(others), last] if others else [last]),
@@ -155,11 +164,18 @@ def _summary(metrics: dict[str, Any], methods: Sequence[str]) -> Iterator[str]:
     if "scores" in metrics:
         best = {method: metrics["scores"][method]["best"] for method in methods}
         results = (f"{title(name)} {100 * at['miou']:.1f} at {at['threshold']:.2f}" for name, at in best.items())
-        yield f"mIoU of the seeds of {metrics['scored']} pictures, at the best threshold: {', '.join(results)}"
+        pictures = counted(metrics["scored"], "picture")
+        yield f"mIoU of the seeds of {pictures}, at the best threshold: {', '.join(results)}"
         yield from pseudo_mask_line(metrics)
     else:
-        yield "There are no masks to score against: thresholds start at 0.3 and are yours to choose."
+        cut_at = f"{title(methods[-1])}'s at {_cut_at(metrics):g}, as in seeds/"
+        yield f"There are no masks to score against: thresholds are yours to choose, and start at {FIXED}, {cut_at}."
     yield from skipped_line(metrics["skipped"])
+
+
+def _cut_at(metrics: dict[str, Any]) -> float:
+    """The threshold of the seeds that are written."""
+    return metrics["protocol"].get("background") or FIXED
 
 
 def pseudo_mask_line(metrics: dict[str, Any]) -> Iterator[str]:

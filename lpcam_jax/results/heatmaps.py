@@ -35,13 +35,14 @@ from ..machine.errors import UserError
 from ..machine.files import free_space, write_atomically
 from ..refine.pictures import Refinement, cut
 from ..report.curve import seed_curves
-from ..report.gallery import write_layer
+from ..report.gallery import write_layers
+from ..report.names import counted
 from ..report.overlays import jpeg, panel
 from ..report.palette import mask_png
 from ..report.table import empty_maps_line, seed_tables
 from ..seeds import with_class_values
 from .folder import PictureResults, skipped_line
-from .gallery import gallery_layers, pseudo_mask_line, shown_methods, write_heatmap_gallery
+from .gallery import gallery_layers, panes_of, pseudo_mask_line, shown_methods, write_heatmap_gallery
 from .picture_maps import PictureMaps
 from .predictions import PSEUDO_MASKS, MapFolder
 from .scoring import score_maps, score_masks
@@ -102,6 +103,12 @@ class HeatMapFolder(PictureResults):
         self.refinement.prepare(source)
         return missing
 
+    def _remove_marker(self, source: RecordSource, index: int) -> None:
+        """Also what the page of prototypes shows of the picture that was there before."""
+        super()._remove_marker(source, index)
+        for folder in self.directory.glob("prototypes/similarity/*"):
+            (folder / f"{source.ids[index]}.png").unlink(missing_ok=True)
+
     def _say_size(self, source: RecordSource, missing: Sequence[int]) -> None:
         """Say how much the maps of many pictures will take, before hours of work end at a full disk."""
         sizes = []
@@ -158,8 +165,8 @@ class HeatMapFolder(PictureResults):
             refined=refined,
             class_values=[int(n) + 1 for n in result.classes] if self.are_numbered else None,
         )
-        for key, layer in gallery_layers(record, result.classes, result.maps, refined):
-            write_layer(self.directory, key, record.id, layer)
+        layers = gallery_layers(record, result.classes, result.maps, refined)
+        write_layers(self.directory, record.id, layers, panes_of(self.maps.methods))
         write_atomically(self.file("overlays", record.id, "jpg"), jpeg(picture), durably=False)
 
     def finish(
@@ -211,13 +218,13 @@ def describe(metrics: dict[str, Any]) -> Iterator[str]:
     if "scores" in metrics:
         scores = metrics["scores"]
         yield from seed_tables(scores, metrics["protocol"]["class_names"])
-        methods = shown_methods(list(scores))
+        methods, pictures = shown_methods(list(scores)), counted(metrics["scored"], "picture")
         for baseline, method in pairwise(methods):
             best, fixed = (
                 100 * (scores[method][at]["miou"] - scores[baseline][at]["miou"]) for at in ("best", "fixed")
             )
             yield (
-                f"{title(method)} against {title(baseline)} on {metrics['scored']} pictures: {best:+.1f} points of "
+                f"{title(method)} against {title(baseline)} on {pictures}: {best:+.1f} points of "
                 f"mIoU, each at its own best threshold; {fixed:+.1f} at {scores[method]['fixed']['threshold']:g}."
             )
         yield from pseudo_mask_line(metrics)

@@ -24,13 +24,14 @@ from ..data.records import Record, RecordSource
 from ..machine import processes
 from ..machine.files import write_atomically
 from ..report.confusion import confusion_picture
-from ..report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layer
+from ..report.gallery import Entry, Gallery, Look, Pane, layer_file, write_gallery, write_layers
 from ..report.layers import mask_layer, photo_layer, picture_colors
+from ..report.names import counted
 from ..report.overlays import jpeg, mask_panel
 from ..report.palette import mask_png
 from ..report.table import mask_tables
 from .counts import classes_in
-from .folder import PictureResults, skipped_line
+from .folder import PictureResults, sample_line, skipped_line
 from .scoring import PictureScore, score_masks
 from .shown import Pages
 
@@ -72,8 +73,7 @@ class MaskResults(PictureResults):
         """
         if self.shows(record.id):
             picture = mask_panel(record.image, mask, record.mask, self.class_names, caption=self.caption)
-            for key, layer in _layers(record, mask):
-                write_layer(self.directory, key, record.id, layer)
+            write_layers(self.directory, record.id, _layers(record, mask), ("mask", "truth"))
             write_atomically(self.file("overlays", record.id, "jpg"), jpeg(picture), durably=False)
         self.note_origin(record.id)
         write_atomically(self.masks.file(record.id), mask_png(mask))
@@ -115,11 +115,12 @@ class MaskResults(PictureResults):
         """Write index.html."""
         shown = {name: picture for name, picture in of_pictures.items() if self.shows(name) and self.is_done(name)}
         entries = [self._entry(name, picture) for name, picture in shown.items()]
+        summary = [*_summary(metrics), *sample_line(len(entries), metrics["pictures"])]
         panes = [Pane("mask", self.caption, "mask", "mask")]
         if has_masks:
             panes.append(Pane("truth", "ground truth", "mask"))
         look = Look("masks", tuple(pane.key for pane in panes))
-        gallery = Gallery(self.title, panes, [look], rank="mask", summary=list(_summary(metrics)))
+        gallery = Gallery(self.title, panes, [look], rank="mask", summary=summary)
         write_gallery(self.directory / "index.html", gallery, entries)
 
     def _entry(self, name: str, score: PictureScore) -> Entry:
@@ -144,7 +145,7 @@ def describe(metrics: dict[str, Any]) -> Iterator[str]:
 
 def _summary(metrics: dict[str, Any]) -> Iterator[str]:
     if "scores" in metrics:
-        yield f"mIoU {100 * metrics['scores']['miou']:.1f} on {metrics['scored']} pictures"
+        yield f"mIoU {100 * metrics['scores']['miou']:.1f} on {counted(metrics['scored'], 'picture')}"
     yield from skipped_line(metrics["skipped"])
 
 

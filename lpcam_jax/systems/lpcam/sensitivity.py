@@ -23,7 +23,7 @@ from ...inference.plan import Outputs
 from ...local_features import FeatureSample
 from ...machine.errors import UserError
 from ...prototype_activation import directions, lpcam
-from ...prototypes import Prototypes, select_prototypes
+from ...prototypes import ENOUGH_CLASSES, Prototypes, select_prototypes
 from ...results.counts import SeedScoring
 from ...training.checkpoints import TrainState
 from ...training.state import inference_network, network_of
@@ -62,11 +62,17 @@ def own_setting(prototypes: Clustering) -> Setting:
     return Setting(prototypes.threshold, prototypes.mu_f, prototypes.context[1], prototypes.clusters)
 
 
-def settings_around(own: Setting) -> dict[str, list[Setting]]:
-    """For each parameter in GRIDS, `own` and the settings that differ from it in that parameter, ascending."""
+def settings_around(own: Setting, classes: int) -> dict[str, list[Setting]]:
+    """For each parameter in GRIDS, `own` and the settings that differ from it in that parameter, ascending.
+
+    Args:
+        own: the run's setting.
+        classes: number of classes. With one or two the bounds of the scores are fixed (`own_scores`), and not varied.
+    """
+    grids = GRIDS if classes >= ENOUGH_CLASSES else {name: GRIDS[name] for name in GRIDS if not name.startswith("mu")}
     return {
         parameter: [own._replace(**{parameter: value}) for value in sorted({*grid, getattr(own, parameter)})]
-        for parameter, grid in GRIDS.items()
+        for parameter, grid in grids.items()
     }
 
 
@@ -92,7 +98,7 @@ def sweep_parameters(
         UserError: no picture could be read.
     """
     own = own_setting(config.prototypes)
-    around = settings_around(own)
+    around = settings_around(own, state.parameters["head"].shape[1])
     settings = list(dict.fromkeys(setting for group in around.values() for setting in group))
     thresholds = sorted({setting.threshold for setting in settings})
     samples = sample_features(config, state, source, thresholds=thresholds, devices=devices)

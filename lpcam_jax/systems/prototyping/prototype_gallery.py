@@ -75,7 +75,7 @@ def write_prototype_page(
         return False
     files = _Files(Path(out))
     maps = MapFolder(Path(out) / "maps", tuple(methods))
-    chosen = choose_pictures(_mapped(source, maps, len(run.class_names)))
+    chosen = choose_pictures(_mapped(source, maps, files, len(run.class_names)))
     _write_similarities(run, state, prototypes, source, files, chosen, similarities, devices=devices)
     classes = []
     sizes = _sizes(source, files, chosen)
@@ -164,12 +164,13 @@ def choose_pictures(mapped: np.ndarray, *, count: int = _PICTURES) -> dict[int, 
     return dict(sorted(chosen.items()))
 
 
-def _mapped(source: RecordSource, maps: MapFolder, classes: int) -> np.ndarray:
-    """Which classes of each picture are mapped, bool (n, c)."""
+def _mapped(source: RecordSource, maps: MapFolder, files: _Files, classes: int) -> np.ndarray:
+    """Which classes of each picture are mapped, bool (n, c); none of a picture that is not in the gallery."""
     mapped = np.zeros((len(source), classes), bool)
 
     def classes_of(name: str) -> np.ndarray:
-        return maps.read_one(name, "classes") if maps.file(name).exists() else np.zeros(0, int)
+        is_shown = layer_file(files.out, "photo", name).exists() and maps.file(name).exists()
+        return maps.read_one(name, "classes") if is_shown else np.zeros(0, int)
 
     for of_picture, numbers in zip(mapped, map_ahead(classes_of, source.ids), strict=True):
         of_picture[numbers] = True
