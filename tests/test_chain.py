@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browsing import Browser
-from conftest import REPOSITORY
+from conftest import HANGS, REPOSITORY
 from test_commands import assert_one_line_error
 
 from lpcam_jax.chain.dataset import dataset_digest
@@ -21,6 +21,7 @@ from lpcam_jax.chain.plan import plan
 from lpcam_jax.chain.progress import Progress
 from lpcam_jax.chain.recipe import Chain, load_chain
 from lpcam_jax.machine.errors import UserError
+from lpcam_jax.training.run import Run
 
 
 def commands(file: Path, *words: str, without=(), also=()) -> dict[str, str]:
@@ -366,3 +367,23 @@ def test_a_chain_is_continued_and_repeats_only_what_has_changed(
     assert "classifier/train again: --inference.background 0.5\n" in shown
     assert "classifier/apply again: unless classifier/train comes to the same" in shown
     assert "network/train again: unless classifier/apply comes to the same" in shown
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_chain_that_is_asked_to_stop_waits_for_what_its_step_saves(start_program, chain, tmp_path, number, code):
+    """Twice at once, as by a terminal and a parent, is one wish."""
+    never = ("--classifier.training.epochs", 10**4, "--classifier.training.checkpoint-every", 10**5)
+    process = start_program("-m", "lpcam_jax", "chain", chain, "--workdir", tmp_path / "W", *never)
+    run = tmp_path / "W" / "classifier" / "run"
+    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    time.sleep(0.2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=HANGS)
+    assert process.returncode == code, err
+    assert "stopped; the same command continues" in err
+    assert len(Run.open(run).steps()) == 1
+    assert "classifier/train" in (tmp_path / "W" / "chain.json").read_text()

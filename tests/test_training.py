@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from functools import partial
 from itertools import count, repeat
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import stored_checkpoint
+from conftest import HANGS, stored_checkpoint
 from flax import nnx
 from test_commands import assert_one_line_error
 
@@ -138,6 +139,28 @@ def test_whoever_is_asked_to_stop_saves_first(program, recipe, batches, trained,
     assert (tmp_path / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
     for ours, theirs in zip(*(prototypes_of(run).values() for run in (tmp_path, trained)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_whoever_is_asked_to_stop_in_the_last_step_makes_no_prototypes(program, recipe, batches, trained, tmp_path):
+    batches.change = (6, lambda batch: os.kill(os.getpid(), signal.SIGTERM) or batch)
+    assert program("train.py", recipe, "--workdir", tmp_path).code == 143
+    assert Run.open(tmp_path).steps()[-1] == 6
+    assert not (tmp_path / "prototypes.npz").exists()
+    assert (tmp_path / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
+
+
+def test_the_terminal_may_be_gone_when_a_program_is_asked_to_stop(start_program, recipe, tmp_path):
+    """Ctrl-C ends `| tee`, too, and nobody reads what is said then."""
+    never = ("--training.epochs", 10**4, "--training.checkpoint-every", 10**5)
+    process = start_program("train.py", recipe, "--workdir", tmp_path, *never)
+    while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=HANGS) == 130
+    assert len(Run.open(tmp_path).steps()) == 1
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -39,7 +39,7 @@ from ..config.recipes import parse_with_recipe, value_of_flag
 from ..machine.errors import UserError
 from ..machine.files import write_atomically
 from ..machine.locks import in_use
-from ..machine.programs import Terminated
+from ..machine.stopping import Stopping
 from .sweep import Arguments as SweepArguments
 from .train import Arguments as TrainArguments
 
@@ -238,16 +238,15 @@ def _end(code: int) -> str:
 
 
 def _call(words: Sequence[str]) -> int:
-    """Run a command of the package in a process of its own, which ends when this one does; its exit code."""
-    process = subprocess.Popen(_command(words), preexec_fn=_end_with_parent)
+    """Run a command of the package in a process of its own, which ends when this one does; its exit code.
+
+    Asked to stop, it saves what it has: that is waited for, unless this program is asked once more.
+    """
+    # In a session of its own: a terminal would send it Ctrl-C, too.
+    process = subprocess.Popen(_command(words), preexec_fn=_end_with_parent, start_new_session=True)
     try:
-        return process.wait()
-    except KeyboardInterrupt as stop:
-        # It saves what it has, and ends. Ctrl-C has reached it, too; SIGTERM has not.
-        if isinstance(stop, Terminated):
-            process.terminate()
-        process.wait()
-        raise
+        with Stopping(tell=process.send_signal):
+            return process.wait()
     finally:
         process.kill()
         process.wait()

@@ -31,7 +31,7 @@ def run_program(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except KeyboardInterrupt as stop:
-        code = 143 if isinstance(stop, Terminated) else 130
+        code = 143 if isinstance(stop, _Terminated) else 130
         processes.end("stopped; the same command continues where it was.", code)
     except Exception as error:
         if (line := devices.complaint(error)) is not None:
@@ -87,9 +87,9 @@ def _print_all_letters() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-class Terminated(KeyboardInterrupt):
+class _Terminated(KeyboardInterrupt):
     """SIGTERM, sent by schedulers before they kill a job; handled like Ctrl-C."""
 
 
 def _terminate(*_: Any) -> None:
-    raise Terminated
+    raise _Terminated

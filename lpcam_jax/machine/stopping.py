@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Self
 
@@ -13,20 +15,35 @@ from . import processes
 _SAME = 1.0
 
 
+def say_after_this_step(number: int) -> None:
+    """Tell whoever waits; not by print, as the signal may have come within one."""
+    try:
+        os.write(2, b"\nstopping after this step; once more: at once\n")
+    except OSError:  # nobody reads it any more, such as `tee`, which was stopped as well: bars must not fail by that
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
+
+
 class Stopping:
     """Within it, the first Ctrl-C or SIGTERM only says so, in `asked`; the next one, a second later, ends the program.
 
-    So whoever works in steps can save after a step, and then call `end`. Of several processes each has its own signals,
-    at other steps: there, and outside of the main thread, signals are as ever.
+    So whoever works in steps can save after a step, and then call `end`; who leaves it after it was asked ends, too. Of
+    several processes each has its own signals, at other steps: there, and outside of the main thread, signals are as
+    ever.
+
+    Args:
+        tell: called with the number of the first signal, in its handler.
 
     Attributes:
         asked: number of the signal; None: there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[int], None] = say_after_this_step) -> None:
         self.asked: int | None = None
+        self._tell, self._since = tell, 0.0
         self._before: dict[int, signal.Handlers] = {}
-        self._since = 0.0
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread() and not processes.are_joined():
@@ -35,9 +52,11 @@ class Stopping:
                     self._before[number] = signal.signal(number, self._ask)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
+        if kind is None and self.asked is not None:
+            self.end()
 
     def end(self) -> None:
         """End as the signal would have done."""
@@ -46,7 +65,6 @@ class Stopping:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked is None:
             self.asked, self._since = number, time.monotonic()
-            # Not by print: the signal may have come within one.
-            os.write(2, b"\nstopping after this step; once more: at once\n")
+            self._tell(number)
         elif time.monotonic() - self._since > _SAME:
             self._before[number](number, frame)

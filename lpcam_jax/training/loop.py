@@ -299,13 +299,14 @@ def run_steps(
                 if math.isfinite(score):
                     log.write({"step": number, f"validation_{validation.name.lower()}": score})
                     bar.write(f"step {number} of {steps}: validation {validation.name} {100 * score:.1f} %")
+                saves = saves or stopping.asked is not None
             # Saved last, so that the log has all lines of a step before its checkpoint exists.
             if saves:
                 # The loss of a step is that of the parameters before it.
                 if not all_finite((state.parameters, state.batch_stats)):
                     raise has_diverged("the parameters are not finite", number)
                 checkpoints.save(number, state)
-                if stopping.asked is not None and not is_last:
+                if stopping.asked is not None:
                     stopping.end()
             else:
                 checkpoints.check()
