@@ -195,14 +195,16 @@ def hold(contest: Contest, say=print) -> dict[str, Any]:
                 rows[number]["facts"] = contestant.facts
             except OutOfContest as error:
                 rows[number]["error"] = str(error)
+    first: dict[str, np.ndarray] = {}  # of each array, that of the first who answers it
     for number, answer in answers.items():
         entry, row = contest.entries[number], rows[number]
         low, median, high = np.quantile(times[number], (0.25, 0.5, 0.75))
         row |= {"median": median, "low": low, "high": high, "turns": len(times[number])}
         if contest.per:
             row["count"] = float(answer[contest.per])
-        if number and (wrong := _disagreement(answer, answers.get(0, {}), entry.tolerance or contest.tolerance)):
+        if wrong := _disagreement(answer, first, entry.tolerance or contest.tolerance):
             row["error"] = f"disagrees: {wrong}"
+        first = answer | first
     ours = _unit(rows[0])
     for entry, row in zip(contest.entries, rows, strict=True):
         if "error" not in row and ours:

@@ -102,13 +102,12 @@ def made_runs(arguments: argparse.Namespace, classes: int, checkout: Path) -> Pa
 
 
 def write_pictures(directory: Path, arguments: argparse.Namespace, classes: int) -> None:
-    """Photographs, or drawn scenes, of 500 x 375, with one to three labels and a mask each."""
+    """Photographs, or drawn scenes, of 500 x 375, with one to three labels each; no masks, so nothing is scored."""
     from PIL import Image
 
     from lpcam_jax.data.shapes import Shapes
 
-    for folder in ("images", "masks"):
-        (directory / folder).mkdir(parents=True, exist_ok=True)
+    (directory / "images").mkdir(parents=True, exist_ok=True)
     found = sorted(Path(arguments.root, "JPEGImages").glob("*.jpg"))[: arguments.pictures] if arguments.root else []
     scenes, random = Shapes(arguments.pictures), np.random.default_rng(0)
     with (directory / "labels.csv").open("w", newline="") as file:

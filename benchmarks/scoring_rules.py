@@ -91,7 +91,7 @@ def main() -> None:
     study = Study(run, dataclasses.replace(run.config, data=data), machine.mesh())
     everything = np.arange(len(study.pictures))
     rows = {}
-    for count in CLUSTERS:
+    for count in sorted({*CLUSTERS, study.config.prototypes.clusters}):
         prototypes = jax.device_get(study.prototypes(everything, 0, clusters=count))
         rows[f"LPCAM, {count} clusters"] = scored(study, prototypes, mean)
         if count == study.config.prototypes.clusters:

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from lpcam_jax import Prototypes, directions, select_prototypes, without_context
+from lpcam_jax.config import Clustering
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine import devices as machine
 from lpcam_jax.report.sweep import spread
@@ -33,13 +34,13 @@ class Setting(NamedTuple):
     clusters: int = 12
     sample: int = 8192
     restarts: int = 1
-    low: float = 0.05
+    low: float | None = None
     use_context: bool = True
 
     def __str__(self) -> str:
         kind = "LPCAM" if self.use_context else "LPCAM-F"
         size = f"{self.sample:,} features" if self.sample < EVERYTHING else "all features"
-        bound = "" if self.low == 0.05 else f", lower context bound {self.low:g}"
+        bound = "" if self.low is None else f", lower context bound {self.low:g}"
         starts = "" if self.restarts == 1 else f", best of {self.restarts} starts"
         return f"{kind}, {self.update}, K = {self.clusters}, {size}{starts}{bound}"
 
@@ -80,20 +81,23 @@ def main() -> None:
     settings = DEFAULTS if arguments.defaults else SETTINGS
     jobs = [(setting, seed) for setting in settings for seed in range(arguments.seeds)]
     made = [
-        make(setting, seed, features, state.parameters["head"], mesh) for setting, seed in tqdm(jobs, desc="clustering")
+        make(setting, seed, features, state.parameters["head"], prototypes, mesh)
+        for setting, seed in tqdm(jobs, desc="clustering")
     ]
     del features
     _, scores, _ = score_directions(config, state, source, [directions(one) for one in made], devices=mesh)
     report(run.class_names, settings, made, scores, arguments.seeds)
 
 
-def make(setting: Setting, seed: int, features: list, weights: jax.Array, devices: Mesh) -> Prototypes:
-    """The prototypes of one setting."""
+def make(setting: Setting, seed: int, features: list, weights: jax.Array, own: Clustering, devices: Mesh) -> Prototypes:
+    """The prototypes of one setting; what it does not say is the run's own."""
     if setting.sample < EVERYTHING:
         features = [draw(*one, setting.sample, seed) for one in features]
     options = {"clusters": setting.clusters, "update": setting.update, "restarts": setting.restarts}
     means = cluster_sets(features, seed, devices=devices, **options)
-    prototypes = select_prototypes(*means, weights, context=(setting.low, 0.9))
+    low, high = own.context
+    context = low if setting.low is None else setting.low, high
+    prototypes = select_prototypes(*means, weights, mu_f=own.mu_f, context=context)
     return prototypes if setting.use_context else without_context(prototypes)
 
 

@@ -49,6 +49,12 @@ def test_a_stage_more_or_less_needs_no_other_change(chain):
     assert "--data.masks W/classifier/results/seeds" in unrefined["network/train"]
 
 
+def test_drawn_scenes_are_scored_with_the_masks_of_the_same_scenes(chain):
+    found = commands(chain, "--seed", "3", "--classifier.split", "all[:4]")
+    assert "--seed 3" in found["classifier/train"]
+    assert "--seed 3" in found["classifier/score"]
+
+
 def test_flags_reach_the_stages_that_have_them(chain):
     found = commands(
         *(chain, "--limit", "8", "--irn.training.epochs=1", "--segmentation.model.head-width", "4"),

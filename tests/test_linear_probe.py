@@ -1,11 +1,13 @@
 """A linear probe: the head trained alone on features that were computed once."""
 
+import shutil
 from itertools import count
 
 import jax
 import numpy as np
 import pytest
 from conftest import stored_checkpoint
+from test_commands import assert_one_line_error
 
 import lpcam_jax
 from lpcam_jax.data.shapes import Shapes
@@ -73,3 +75,10 @@ def test_pooled_features_give_the_logits_of_the_classifier(trained, mesh):
     for index, row in enumerate(scores):
         probabilities = model(scenes[index].image).probabilities
         np.testing.assert_allclose(1 / (1 + np.exp(-row)), list(probabilities.values()), atol=1e-4)
+
+
+def test_features_at_another_scale_are_another_training(probe, words, program, tmp_path):
+    workdir = shutil.copytree(probe[0], tmp_path / "run")
+    finished = program(*words, "--workdir", workdir, "--inference.scales", 0.5, 1)
+    assert_one_line_error(finished, r"other settings \(first of inference.scales 1.0 -> 0.5\)")
+    assert program(*words, "--workdir", workdir, "--inference.scales", 1, 2).code == 0

@@ -79,6 +79,15 @@ def test_other_teachers_make_other_directions(program, recipe, taught_run, tmp_p
     assert np.abs(ours.taught - before.taught).max() > 1e-3
 
 
+def test_seeds_at_another_threshold_teach_other_directions(program, recipe, taught_run, tmp_path):
+    workdir = shutil.copytree(taught_run[0], tmp_path / "run")
+    words = ("--workdir", workdir, "--prototypes.taught", 8, "--inference.background", 0.6)
+    assert "teaching: 100%" in program("train.py", recipe, *words).err
+    assert "teaching" not in program("train.py", recipe, *words).err
+    ours, before = (load_prototypes(Run.open(folder)) for folder in (workdir, taught_run[0]))
+    assert np.abs(ours.taught - before.taught).max() > 1e-3
+
+
 def test_there_is_a_teacher(program, recipe, tmp_path):
     words = ("--workdir", tmp_path / "run", "--prototypes.taught", 8, "--prototypes.teachers")
     finished = program("train.py", recipe, *words)

@@ -8,6 +8,7 @@ import pytest
 from conftest import HANGS, REPOSITORY
 from test_commands import assert_one_line_error
 
+from lpcam_jax.chain import trial
 from lpcam_jax.chain.flags import group
 from lpcam_jax.chain.plan import plan
 from lpcam_jax.chain.recipe import load_chain
@@ -103,6 +104,17 @@ def test_every_step_is_scaled_by_its_own_stage(chain, tmp_path):
     assert found["irn/train"].seconds == pytest.approx(2 * 24 * 0.5)
     assert found["classifier/apply"].seconds == pytest.approx(9 - 4 + 20 * 0.25)
     assert found["classifier/score"].seconds == pytest.approx(9 - 4 + 24 * 0.25)
+
+
+def test_pairs_are_counted_as_pairs(tiny_runs, tmp_path):
+    """EDAM's steps, of pairs, are those that it trains."""
+    file = tmp_path / "chain.py"
+    stage = f'Stage("edam", {str(tiny_runs.recipe("edam"))!r})'
+    file.write_text(f"from lpcam_jax.chain.recipe import Chain, Stage\ndef get_chain(): return Chain(({stage},))\n")
+    steps = plan(load_chain(str(file)).chosen(), [], tmp_path / "W")
+    log = (tiny_runs.run("edam").directory / "metrics.jsonl").read_text().splitlines()
+    batch = steps[0].config.training.batch_size
+    assert trial._amounts(steps[0], steps).trained == batch * max(json.loads(line)["step"] for line in log)
 
 
 def test_a_trial_is_not_of_more_pictures_than_the_whole(chain, tmp_path):

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -24,14 +25,18 @@ from tiny_networks import (
 from lpcam_jax.backbones.layers.drops import channel_dropout
 from lpcam_jax.backbones.layers.pooling import adaptive_pool
 from lpcam_jax.backbones.weights.fill import Loaded
-from lpcam_jax.data.records import Record
+from lpcam_jax.config import Data
+from lpcam_jax.data.records import Record, Subset
+from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.segmentation.losses import cross_entropy
+from lpcam_jax.systems.upernet import training
 from lpcam_jax.systems.upernet.config import UperNetConfig, UperNetHead, UperNetTraining
 from lpcam_jax.systems.upernet.network import build_upernet
 from lpcam_jax.systems.upernet.training import varied_crops
 from lpcam_jax.systems.upernet.weights import load_upernet
 from lpcam_jax.training.optimizers import Group, poly
+from lpcam_jax.training.run import Job, Run
 
 SWIN = "upernet"
 
@@ -162,6 +167,16 @@ def test_a_crop_and_its_mask_show_the_same():
         shown.add(int(bottom))
     assert max(shown) == 32  # the factor goes from a half to two
     assert 20 <= min(shown) < 30
+
+
+def test_pictures_that_are_not_fitted_are_no_larger_than_in_inference(monkeypatch):
+    """`data.longest` holds in training and in inference."""
+    monkeypatch.setattr(training, "train", lambda job, plan: plan)
+    for fit, side in ((None, 50), ((40, 160), max(Shapes(2).size(0)))):
+        config = UperNetConfig(data=Data(source="shapes", scenes=2, longest=50), training=replace(CROPS, fit=fit))
+        run = Run(Path("run"), config, Shapes(2).class_names)
+        plan = training.train_upernet(Job(run, None), Shapes(2), Subset(Shapes(2), []))
+        assert max(plan.pictures[0].image.shape) == max(plan.pictures[0].mask.shape) == side
 
 
 def test_a_record_without_a_mask_is_not_labelled():

@@ -158,7 +158,8 @@ def _steps(
     )
     split = value_of_flag("--split", words.infer)
     if split not in (None, value_of_flag("--data.seeds", words.train) or config.data.seeds):
-        of_data = [flag for flag in group(words.train) if flag.name.startswith("data.") or flag.name == "limit"]
+        flags = group(words.train)
+        of_data = [flag for flag in flags if flag.name.startswith("data.") or flag.name in ("limit", "seed")]
         scores = workdir / name / "scores"
         scored = ("evaluate", recipe, *(word for flag in of_data for word in flag.words))
         made = out if isinstance(system, HeatMapSystem) else out / system.masks

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config.recipes import parse_with_recipe, value_of_flag
+from ..config.registry import system_of
 from ..data.sources import seed_source, training_sources
 from ..machine.files import write_json
 from .flags import Flag, group
@@ -66,20 +67,26 @@ def small(steps: Sequence[Step]) -> list[Flag]:
     return group(words)
 
 
+# What the bars of training are about, by their names.
+_BARS = {"validation": "validated", "labels": "learned", "pooled features": "learned", "refined seeds": "taught"}
+
+
 class _Amounts(NamedTuple):
     """How much a stage has to do.
 
     Attributes:
-        trained: pictures of all its training steps.
+        trained: pictures, or pairs, of all its training steps.
         learned: pictures that it learns from.
         validated: pictures of all its validations.
         mapped: pictures that its network is applied to.
+        taught: of these, those whose refined seeds teach LPCAM-T.
     """
 
     trained: int
     learned: int
     validated: int
     mapped: int
+    taught: int
 
 
 def estimates(watched: Mapping[str, Watched], tried: Sequence[Step], steps: Sequence[Step]) -> dict[str, Estimate]:
@@ -108,9 +115,7 @@ def _times_more(bar: Bar, step: Step, few: _Amounts, whole: _Amounts) -> float:
         return 1
     of = "mapped"
     if step.action == "train":
-        of = {few.trained: "trained"}.get(bar.total) or {"validation": "validated", "labels": "learned"}.get(
-            bar.what, of
-        )
+        of = "trained" if bar.total == few.trained else _BARS.get(bar.what, of)
     return getattr(whole, of) / max(getattr(few, of), 1)
 
 
@@ -130,9 +135,12 @@ def _amounts(step: Step, steps: Sequence[Step]) -> _Amounts:
     config = dataclasses.replace(config, data=data, limit=config.limit if limit is None else limit)
     training = config.training
     learned, held_out = map(len, training_sources(config, masks=False))
-    number = training.steps if hasattr(training, "steps") else steps_of(training, learned)
-    validations = max(number // training.validate_every, 1) if hasattr(training, "validate_every") else 1
-    return _Amounts(number * training.batch_size, learned, held_out * validations, len(seed_source(config)))
+    units = -(-learned // system_of(config).pictures_of_one)
+    number = training.steps if hasattr(training, "steps") else steps_of(training, units)
+    every = training.validate_every if hasattr(training, "validate_every") else max(number // training.epochs, 1)
+    mapped = len(seed_source(config))
+    taught = min(getattr(getattr(config, "prototypes", None), "taught", None) or 0, mapped)
+    return _Amounts(number * training.batch_size, learned, held_out * -(-number // every), mapped, taught)
 
 
 def _limit(step: Step) -> int | None:

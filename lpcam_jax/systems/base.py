@@ -108,6 +108,7 @@ class System(ABC, Generic[C]):
         makes: output folder in examples of infer.py, such as "heatmaps/".
         takes: what it is trained on: pictures with labels, heat maps (--data.maps), or masks (--data.masks).
         masks: the folder of its masks in the output of infer.py.
+        pictures_of_one: pictures of each thing that a batch counts, such as 2 of a pair.
     """
 
     config: ClassVar[type]
@@ -116,6 +117,7 @@ class System(ABC, Generic[C]):
     makes: ClassVar[str]
     takes: ClassVar[Literal["labels", "maps", "masks"]] = "labels"
     masks: ClassVar[str] = "masks"
+    pictures_of_one: ClassVar[int] = 1
 
     @property
     def kind(self) -> str:
@@ -194,6 +196,10 @@ class System(ABC, Generic[C]):
             UserError: the run is not finished; or this kind is not exported, as most are not.
         """
         raise UserError(f"{run.directory} holds a run of kind {self.kind}, of which no program is exported.")
+
+    def also_learns_from(self, config: C) -> dict[str, Any]:
+        """Settings on which training depends, by name, besides data, model, head, labels and training."""
+        return {}
 
     def companions(self, run: Run) -> Sequence[Path]:
         """The files of a finished run that its use needs beside the network, such as prototypes.npz; checked.

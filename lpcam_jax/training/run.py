@@ -148,6 +148,8 @@ class Run:
                 for name, value in new.get(part, {}).items()
                 if json.dumps(old[part].get(name)) != json.dumps(value) and name not in free
             ]
+        more, had = self.system.also_learns_from(self.config), before.system.also_learns_from(before.config)
+        changed += [f"{name} {had.get(name)!r} -> {value!r}" for name, value in more.items() if had.get(name) != value]
         return changed + [name for name in ("seed", "limit") if new[name] != old[name]]
 
 

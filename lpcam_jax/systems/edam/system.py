@@ -31,6 +31,7 @@ class EDAMSystem(HeatMapSystem[EDAMConfig]):
     flags: ClassVar = EDAMFlags
     stages: ClassVar = (EDAM_STAGE,)
     makes: ClassVar = "heatmaps_edam/"
+    pictures_of_one: ClassVar = 2
 
     def build(self, config: EDAMConfig, classes: int) -> "nnx.Module":
         from .network import build_edam

@@ -78,6 +78,11 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
         options = {"refinement": refined, "pages": flags.pages}
         return lambda: make_heatmaps(job.run, state, prototypes, pictures, flags.out, **options)
 
+    def also_learns_from(self, config: LPCAMConfig) -> dict[str, Any]:
+        from .linear_probe import is_linear_probe
+
+        return {"first of inference.scales": config.inference.scales[0]} if is_linear_probe(config.training) else {}
+
     def companions(self, run: Run) -> Sequence[Path]:
         from ..prototyping.stored_prototypes import load_prototypes, prototypes_file
 

@@ -89,7 +89,10 @@ def has_prototypes(run: Run, pictures: str) -> bool:
     try:
         values = read_arrays(prototypes_file(run))
         known = str(values.get("pictures", "")) in ("", pictures)
-        same = json.loads(str(values["settings"])) == json.loads(_settings(run))  # in any order
+        stored, now = json.loads(str(values["settings"])), json.loads(_settings(run))
+        if "taught_at" in now:  # runs of before do not say it
+            stored.setdefault("taught_at", now["taught_at"])
+        same = stored == now  # in any order
         return known and same and bool(load_prototypes(run))
     except Exception:  # missing, damaged or of another network: they are made again
         return False
@@ -126,4 +129,7 @@ def _settings(run: Run) -> str:
     if tuple(values["prototypes"].get("teachers", ())) == ("crf",):  # the only one there was when older runs were made
         del values["prototypes"]["teachers"]
     rule = {"compared": "with the best"} if len(run.class_names) < ENOUGH_CLASSES else {}  # `prototypes.own_scores`
-    return json.dumps({"seed": values["seed"], **values["prototypes"], **rule})
+    taught = {}
+    if values["prototypes"].get("taught"):  # from the seeds of inference
+        taught = {"taught_at": [values["inference"]["background"], values["inference"]["scales"]]}
+    return json.dumps({"seed": values["seed"], **values["prototypes"], **rule, **taught})

@@ -15,7 +15,7 @@ class SegmentationInference(Batches):
     """picture scales over which probabilities are averaged"""
     fit: OptionalPixelRange = None
     """short and long side, in pixels: every picture is first enlarged or shrunk, in proportion, until it fits both;
-    none: pictures keep their size"""
+    none: pictures keep their size, up to --data.longest"""
     fusion: Literal["mean", "maximum"] = "mean"
     """of the probabilities of all scales and mirror images; the maximum is MCTformer's"""
     crf: Literal["", "deeplabv2", "mctformer"] = ""

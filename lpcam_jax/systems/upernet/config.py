@@ -30,7 +30,7 @@ class UperNetTraining:
     """gradient accumulation: each batch is split into this many parts, whose gradients are averaged"""
     fit: OptionalPixelRange = (512, 2048)
     """short and long side, in pixels: every picture is enlarged or shrunk, in proportion, until it fits both; none:
-    pictures keep their size"""
+    pictures keep their size, up to --data.longest"""
     scale_range: ScaleRange = (0.5, 2.0)
     """random factor on that size"""
     crop: Count = 512

@@ -14,7 +14,7 @@ from ...data.masks import IGNORE
 from ...data.photometric import photometric_distortion
 from ...data.pipeline import Augmentation
 from ...data.records import Record, RecordSource
-from ...data.resizing import fitted_size, resize_bilinear_uint8, resize_mask, scaled_size
+from ...data.resizing import fitted_size, resize_bilinear_uint8, resize_mask, scaled_size, shrunk
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, train
 from ...training.optimizers import FROZEN, Group, Path, backbone_groups, grouped, poly, without_decay
@@ -42,7 +42,7 @@ def train_upernet(job: Job, pictures: RecordSource, validation: RecordSource) ->
     """
     config, training = job.run.config, job.run.config.training
     plan = Plan(
-        pictures,
+        pictures if training.fit else shrunk(pictures, config.data.longest),
         varied_crops(training),
         upernet_loss(training),
         upernet_optimizer(training, network_of(config, len(job.run.class_names))),
