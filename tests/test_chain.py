@@ -287,9 +287,16 @@ def test_the_page_shows_a_picture_through_all_stages(driver, chain, tmp_path, ti
     workdir = tmp_path / "W"
     for stage, kind in (("classifier", "classifier"), ("irn", "irn"), ("network", "segmentation")):
         shutil.copytree(tiny_runs.results(kind).directory, workdir / stage / "results")
-    write_chain_page(workdir, plan(load_chain(str(chain)).chosen(), [], workdir), Progress(workdir))
+    steps, progress = plan(load_chain(str(chain)).chosen(), [], workdir), Progress(workdir)
+    write_chain_page(workdir, steps, progress)
     driver.get_log("browser")
     browser = Browser(driver, workdir)
+    browser.load()
+    assert "seeds of LPCAM" not in driver.find_element("css selector", "#stages").text, "of other settings, maybe"
+    for step in steps:
+        progress.begin(step, steps)
+        progress.end(step, finished=True, seconds=1)
+    write_chain_page(workdir, steps, progress)
     browser.load()
     assert [card.text for card in driver.find_elements("css selector", "#stages h3")] == [
         "classifier",

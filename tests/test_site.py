@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import lpcam_jax
 from lpcam_jax.__main__ import COMMANDS
@@ -59,12 +60,14 @@ def site(shared) -> Path:
     """The site, built as `make docs` does; a warning ends it."""
     pytest.importorskip("sphinx", reason="builds the site: pip install -e '.[docs]'")
     out = shared / "site"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    built = subprocess.run(
-        [sys.executable, "docs/site", str(out)], cwd=REPOSITORY, env=environment, capture_output=True, text=True
-    )
-    assert (built.returncode, built.stderr) == (0, "")
-    assert built.stdout == f"{out / 'index.html'} is ready.\n"
+    with FileLock(shared / "site.lock"):  # one worker builds it, and the others wait
+        if not (out / "index.html").exists():
+            environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+            built = subprocess.run(
+                [sys.executable, "docs/site", str(out)], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+            )
+            assert (built.returncode, built.stderr) == (0, "")
+            assert built.stdout == f"{out / 'index.html'} is ready.\n"
     return out
 
 
