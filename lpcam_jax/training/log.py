@@ -41,7 +41,8 @@ class MetricsLog:
             from tensorboardX import SummaryWriter
 
             before = set(threads())
-            self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=start + 1)
+            # With a queue that does not fill up between two of our looks at the thread that empties it.
+            self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=start + 1, max_queue=10_000)
             self._writers = set(threads()) - before
 
     def write(self, values: dict[str, float]) -> None:
