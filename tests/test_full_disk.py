@@ -245,7 +245,7 @@ def test_a_tensorboard_that_cannot_be_written_does_not_stop_training(start_progr
     """Its thread dies, and would be waited for by whoever writes a few metrics more."""
     pytest.importorskip("tensorboardX", reason="the curves of TensorBoard: pip install '.[tensorboard]'")
     (tmp_path / "long.py").write_text(
-        "import sys\n"
+        "import sys, time\n"
         "from pathlib import Path\n"
         "from lpcam_jax.training.log import MetricsLog\n"
         "import resource\n"
@@ -253,9 +253,12 @@ def test_a_tensorboard_that_cannot_be_written_does_not_stop_training(start_progr
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (17000, resource.RLIM_INFINITY))\n"
         "    for step in range(600):\n"
         "        log.write({'step': step, 'loss': 0.5})\n"
+        "    while all(writer.is_alive() for writer in log._writers):\n"
+        "        time.sleep(0.01)\n"
+        "    log.write({'step': 600, 'loss': 0.5})\n"
     )
     process = start_program(tmp_path / "long.py", tmp_path / "metrics.jsonl")
     out, err = process.communicate(timeout=HANGS)
     assert process.returncode == 0, err
     assert "TensorBoard's file cannot be written any more" in out + err
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 600
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 601
