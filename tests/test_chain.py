@@ -393,7 +393,6 @@ def test_a_chain_that_is_asked_to_stop_waits_for_what_its_step_saves(start_progr
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(number)
-    time.sleep(0.2)
     process.send_signal(number)
     _, err = process.communicate(timeout=HANGS)
     assert process.returncode == code, err
