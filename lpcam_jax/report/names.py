@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 
 def counted(count: int, noun: str) -> str:
-    """ "1 picture", "2 pictures"."""
+    """How many there are, as one says it: 1 picture, 2 pictures."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def written(count: int, noun: str) -> str:
-    """ "1 picture is", "2 pictures are"."""
+    """The same at the beginning of a sentence: 1 picture is, 2 pictures are."""
     return f"{counted(count, noun)} {'is' if count == 1 else 'are'}"
 
 

@@ -49,7 +49,7 @@ class PSATraining:
     power: float = 0.9
     """learning rate = initial * (1 - step / steps) ** power"""
     frozen: tuple[str, ...] = ()
-    """frozen parts of the backbone, or all; psa's: conv1a, b2, b2_1, b2_2. batch norm is never trained"""
+    """frozen parts of the backbone, or all; psa's: conv1a, b2, b2_1, b2_2. Batch norm is never trained"""
     checkpoint_every: Annotated[Count, MAY_CHANGE] = 500
     """steps between checkpoints; the last step is always kept"""
 
