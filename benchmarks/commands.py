@@ -22,7 +22,7 @@ def command(words: list[str], out: Path, *, cache: Path | None = None) -> Ready:
     facts = {}
 
     def run():
-        facts["peak memory, MB"] = start_command(words, out, cache=cache)()
+        facts["peak memory, MiB"] = start_command(words, out, cache=cache)()
 
     return Ready(run, lambda _: first_maps(out), facts)
 

@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from benchmarks.held_out import Held, report_held, report_whole
-from lpcam_jax import Prototypes, cam, directions, select_prototypes
+from lpcam_jax import Prototypes, directions, select_prototypes
 from lpcam_jax.class_activation import resize_nearest
 from lpcam_jax.clustering import unit
 from lpcam_jax.data.sources import seed_source
@@ -39,7 +39,7 @@ from lpcam_jax.machine.errors import UserError
 from lpcam_jax.refine.pictures import crf_labels, cut
 from lpcam_jax.results.counts import SeedScoring
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
-from lpcam_jax.systems.lpcam.maps import on_picture
+from lpcam_jax.systems.lpcam.maps import cam_of_pair, on_picture
 from lpcam_jax.systems.lpcam.network import Classifier
 from lpcam_jax.systems.lpcam.sensitivity import cluster_sets
 from lpcam_jax.systems.lpcam.spreading import guide, spread_over_picture
@@ -172,11 +172,10 @@ def features_and_cam(model: Classifier, pictures: jax.Array, sizes: jax.Array) -
     images, extents = with_mirror_images(model, pictures, sizes)
     stages = model.backbone(images, extents)
     straight, mirrored = mirrored_back(stages[-1].astype(jnp.float32), model.grid_sizes(extents))
-    weights = model.head[...]
     return guide(model.backbone, stages, extents, pictures) | {
         "unit": unit(straight + mirrored).astype(jnp.float16),
         "straight": straight.astype(jnp.float16),
-        "cam": cam(straight, weights) + cam(mirrored, weights),
+        "cam": cam_of_pair(straight, mirrored, model.head[...]),
     }
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     """Start a process for each count and print the table."""
     if len(sys.argv) == 3 and sys.argv[1] == "--one":
         return sample(int(sys.argv[2]))
-    print("| pictures | peak memory, MB | time, s | pictures / s |\n|---|---|---|---|", flush=True)
+    print("| pictures | peak memory, MiB | time, s | pictures / s |\n|---|---|---|---|", flush=True)
     for count in map(int, sys.argv[1:]):
         command = [sys.executable, "-m", "benchmarks.flat_memory", "--one", str(count)]
         peak, seconds = map(

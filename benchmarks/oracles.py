@@ -29,9 +29,9 @@ from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine.threads import map_ahead
 from lpcam_jax.results.counts import SeedScoring
 from lpcam_jax.results.predictions import MapFolder
+from lpcam_jax.seeds import IGNORE
 from lpcam_jax.training.run import Run
 
-IGNORE = 255
 # (maps, classes, record) -> maps
 Oracle = Callable[[np.ndarray, np.ndarray, Record], np.ndarray]
 

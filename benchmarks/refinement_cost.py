@@ -36,7 +36,7 @@ def main() -> None:
         return
     costs = {kind: [in_a_process(kind, size) for size in SIZES] for kind in ("walk", "crf", "par")}
     dense_seconds, dense_memory = in_a_process("dense", SIZES[0])
-    print(f"| picture | {' | '.join(f'{name}, s | memory, MB' for name in ('walk', 'dense matrix', 'CRF', 'PAR'))} |")
+    print(f"| picture | {' | '.join(f'{name}, s | memory, MiB' for name in ('walk', 'dense matrix', 'CRF', 'PAR'))} |")
     print("|---|---|---|---|---|---|---|---|---|")
     for size, walk, *others in zip(SIZES, *costs.values(), strict=True):
         needed = f"{2 * 4 * (size // STRIDE) ** 4 / 2**20:,.0f} (two matrices)"
@@ -55,7 +55,7 @@ def in_a_process(kind: str, size: int) -> tuple[float, float]:
 
 
 def measure(kind: str, size: int, picture: str) -> tuple[float, float]:
-    """Median seconds, and megabytes that its process needs more than before."""
+    """Median seconds, and mebibytes that its process needs more than before."""
     make, repetitions = KINDS[kind]
     work = make(size, picture)
     before = peak_memory()
@@ -78,7 +78,7 @@ def draw(costs: dict[str, list[tuple[float, float]]]) -> None:
 
     names = {"walk": "random walk", "crf": "dense CRF", "par": "PAR"}
     figure = Figure(figsize=(8, 3.2), layout="constrained")
-    for axes, column, unit in zip(figure.subplots(1, 2), (0, 1), ("seconds", "MB"), strict=True):
+    for axes, column, unit in zip(figure.subplots(1, 2), (0, 1), ("seconds", "MiB"), strict=True):
         for kind, found in costs.items():
             axes.plot([size**2 / 1e6 for size in SIZES], [one[column] for one in found], "o-", label=names[kind])
         axes.set(xlabel="megapixels", ylabel=unit, ylim=(0, None), xlim=(0, None))

@@ -51,8 +51,8 @@ def table(result: dict[str, Any]) -> list[str]:
         f"- ours, {fact['name']}: {fact['value']:,.1f}" + (f" ({verdict(fact)})" if "goal" in fact else "")
         for fact in result["facts"]
     ]
-    peaks = [row for row in result["rows"][1:] if "peak memory, MB" in row.get("facts", {})]
-    lines += [f"- {row['name']}, peak memory, MB: {row['facts']['peak memory, MB']:,.1f}" for row in peaks]
+    peaks = [row for row in result["rows"][1:] if "peak memory, MiB" in row.get("facts", {})]
+    lines += [f"- {row['name']}, peak memory, MiB: {row['facts']['peak memory, MiB']:,.1f}" for row in peaks]
     return lines + [result["note"]] * bool(result["note"])
 
 
@@ -117,8 +117,8 @@ def plot_scaling(file: Path, result: dict[str, Any]) -> None:
     figure, (time, memory) = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
     time.plot(x, [rows[i]["median"] for i in order], "o-", color="#3b6ea5")
     time.set_ylabel("seconds")
-    memory.plot(x, [rows[i]["facts"]["peak memory, MB"] for i in order], "o-", color="#3b6ea5")
-    memory.set_ylabel("peak memory, MB")
+    memory.plot(x, [rows[i]["facts"]["peak memory, MiB"] for i in order], "o-", color="#3b6ea5")
+    memory.set_ylabel("peak memory, MiB")
     for panel in (time, memory):
         panel.set_xlabel("pictures")
         panel.set_xlim(left=0)

@@ -16,12 +16,13 @@ import numpy as np
 from lpcam_jax import directions
 from lpcam_jax.data.records import Record
 from lpcam_jax.data.sources import seed_source
+from lpcam_jax.inference.finish import finished_maps
 from lpcam_jax.inference.passes import finish_each
 from lpcam_jax.inference.plan import Outputs
 from lpcam_jax.machine import devices as machine
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.results.counts import SeedScoring
-from lpcam_jax.systems.lpcam.maps import finished_maps, grid_maps, grid_maps_and_guide
+from lpcam_jax.systems.lpcam.maps import grid_maps, grid_maps_and_guide
 from lpcam_jax.systems.lpcam.spreading import spread_over_picture
 from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes
 from lpcam_jax.training.run import Run

@@ -9,7 +9,7 @@ import optax
 
 from benchmarks.draws import CLASSES
 from lpcam_jax.systems.deeplab.config import DeepLabConfig
-from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
+from lpcam_jax.systems.deeplab.training import deeplab_loss, deeplab_optimizer
 from lpcam_jax.systems.edam.config import EDAMConfig
 from lpcam_jax.systems.edam.training import edam_loss, edam_optimizer
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
@@ -56,8 +56,8 @@ def edam_step(config: EDAMConfig) -> Step:
 def segmentation_step(config: DeepLabConfig) -> Step:
     """Of DeepLab."""
     training, network = config.training, network_of(config, CLASSES)
-    loss = segmentation_loss(train_backbone=training.batch_norm == "train")
-    optimizer = segmentation_optimizer(training, network)
+    loss = deeplab_loss(train_backbone=training.batch_norm == "train")
+    optimizer = deeplab_optimizer(training, network)
     return _step(config, optimizer, loss, _mask(training), accumulate=training.accumulate)
 
 

@@ -1,4 +1,4 @@
-"""Six animal classes of VOC 2012 with a half-width ResNet-50: the whole method on real photographs, on two CPU cores.
+"""Animals and person of VOC 2012 with a half-width ResNet-50: the whole method on real photographs, on two CPU cores.
 
 Expected (`benchmarks/RESULTS.md`): validation mAP 0.90; seeds of the 437 pictures of train.txt, each at its best
 threshold, mIoU over 7: CAM 53, LPCAM 62. Ten minutes of training and five of heat maps on two quiet cores.

@@ -1,4 +1,4 @@
-"""Six animal classes of VOC 2012, from labels to a segmentation network, on two cores.
+"""Animals and person of VOC 2012, from labels to a segmentation network, on two cores.
 
 As configs/folder_chain.py, with the recipes of configs/voc_animals.py and its kin. All of it is done with 880 pictures,
 and the network's masks are scored on 220 that nothing has seen.

@@ -1,4 +1,4 @@
-"""Six animal classes of VOC 2012, last step: DeepLabV2 on a half-width ResNet-50, trained on seed masks on two cores.
+"""Animals and person of VOC 2012, last step: DeepLabV2 on a half-width ResNet-50, trained on seed masks on two cores.
 
 The first 880 pictures of train_aug.txt train the classifier, give the seeds and train this network; the other 220 are
 seen by none of them, and by no choice of a threshold. Expected mIoU there: 50.2, from seeds of CAM 46.6

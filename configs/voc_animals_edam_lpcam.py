@@ -1,4 +1,4 @@
-"""Six animal classes of VOC 2012: LPCAM, and pseudo masks by EDAM's rule, which asks a saliency network where to look.
+"""Animals and person of VOC 2012: LPCAM, and pseudo masks by EDAM's rule, which asks a saliency network where to look.
 
 As configs/voc12_edam_lpcam.py, on two cores, with the recipes of configs/voc_animals.py: 880 pictures train, and the
 network's masks are scored on 220 that nothing has seen.

@@ -1,4 +1,4 @@
-"""Six animal classes of VOC 2012 with MCTformer V2, the pictures of configs/voc_animals.py.
+"""Animals and person of VOC 2012 with MCTformer V2, the pictures of configs/voc_animals.py.
 
 With weights it is DeiT-S, for an accelerator; not run by us, since no DeiT could be had. DIR is as there.
 

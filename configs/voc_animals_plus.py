@@ -1,4 +1,4 @@
-"""Six animal classes of VOC 2012, beyond the paper: LPCAM-T, one direction a class that learned from refined seeds.
+"""Animals and person of VOC 2012, beyond the paper: LPCAM-T, one direction a class that learned from refined seeds.
 
 As configs/voc_animals.py, whose CAM and LPCAM stand beside it in the maps, the scores and the gallery.
 

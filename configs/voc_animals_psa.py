@@ -1,4 +1,4 @@
-"""Six animal classes of VOC 2012, pseudo masks by psa's affinity network on the maps of configs/voc_animals.py.
+"""Animals and person of VOC 2012, pseudo masks by psa's affinity network on the maps of configs/voc_animals.py.
 
 Expected (`benchmarks/RESULTS.md`), on the 437 pictures: from LPCAM's seeds of 62.2 mIoU to 72.5, the background at
 0.3, a little more than the CRF brings; IRNet, configs/voc_animals_irn.py, brings more. The backbone is the half-width

@@ -1,4 +1,4 @@
-"""Six animal classes of VOC 2012, last step: UperNet on a half-width ResNet-50, trained on seed masks on two cores.
+"""Animals and person of VOC 2012, last step: UperNet on a half-width ResNet-50, trained on seed masks on two cores.
 
 The same pictures, and the same backbone, as in configs/voc_animals_deeplab.py: the two can be compared. The batch norm
 of the backbone keeps its statistics, which batches of 8 would only disturb.

@@ -1,4 +1,4 @@
-"""Six animal classes of VOC 2012 with a VGG-16: `voc_animals.py` on a backbone of another family.
+"""Animals and person of VOC 2012 with a VGG-16: `voc_animals.py` on a backbone of another family.
 
 vgg16.npz holds the convolutions of an ImageNet VGG-16 converted from Caffe or Keras, or of torchvision's: then with
 --model.channel-order rgb --model.mean 123.675 116.28 103.53 --model.std 58.395 57.12 57.375. The first command

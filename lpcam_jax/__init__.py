@@ -11,6 +11,7 @@ from typing import Any
 from .class_activation import cam, fuse, normalize, resize_bilinear, resize_nearest
 from .clustering import KMeans, cluster_classes, inverse_length, kmeans, kmeans_plus_plus, unit
 from .local_features import FeatureSample, split
+from .machine.errors import UserError
 from .metrics import (
     SeedScores,
     average_precision,
@@ -40,6 +41,7 @@ __all__ = [
     "KMeans",
     "Prototypes",
     "SeedScores",
+    "UserError",
     "average_precision",
     "bounding_boxes",
     "cam",

@@ -115,19 +115,22 @@ def _kmeans(points, weights, init, tol, *, update, max_iterations) -> KMeans:
         cosines = _product(points, directions.T) * inverse[:, None]
         return jnp.argmax(cosines, axis=1).astype(jnp.int32), jnp.max(cosines, axis=1)
 
+    def chosen(assignment, point_weights):
+        """The weight of each point in each cluster, (n, k). No scatters: many additions to few rows take turns."""
+        return jax.nn.one_hot(assignment, k, dtype=points.dtype) * point_weights[:, None]
+
     def members(assignment, point_weights):
         """Weighted sums over the members of each cluster, (k, d)."""
-        chosen = jax.nn.one_hot(assignment, k, dtype=points.dtype) * point_weights[:, None]
-        return _product(chosen.T, points)
+        return _product(chosen(assignment, point_weights).T, points)
 
     def raw_means(assignment):
-        counts = jax.ops.segment_sum(weights, assignment, k)
+        counts = chosen(assignment, weights).sum(axis=0)
         sums = members(assignment, weights)
         return jnp.where(counts[:, None] > 0, sums / jnp.where(counts > 0, counts, 1)[:, None], 0), counts
 
     def fill_empty(assignment, served):
         """Assign to the r-th empty cluster the point that is r-th farthest from its direction."""
-        counts = jax.ops.segment_sum(weights, assignment, k)
+        counts = chosen(assignment, weights).sum(axis=0)
         spare = jnp.where((weights > 0) & (served < 1 - 1e-5), served, jnp.inf)
         cosine, worst = jax.lax.top_k(-spare, min(k, spare.shape[0]))
         worst = jnp.pad(worst, (0, k - worst.shape[0]))

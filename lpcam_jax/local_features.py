@@ -126,7 +126,8 @@ class FeatureSample:
 
         Returns:
             points float32 (c, n, d), a view of the sample, zero rows where a class has fewer than n; weights float32
-            (c, n), 1 or 0. n is the largest count of a class, rounded up to a power of two to limit compilations.
+            (c, n), 1 or 0. n is the largest count of a class, rounded up to a power of two to limit
+            compilations, at most `size`.
         """
         which, n = int(context), self._length(context)
         self._sort(which)

@@ -11,9 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .seeds import IGNORE
+
 
 @partial(jax.jit, static_argnames=("num_classes", "ignore"))
-def confusion_matrix(labels: jax.Array, predictions: jax.Array, *, num_classes: int, ignore: int = 255) -> jax.Array:
+def confusion_matrix(labels: jax.Array, predictions: jax.Array, *, num_classes: int, ignore: int = IGNORE) -> jax.Array:
     """Pixels by truth and prediction.
 
     Args:
@@ -38,7 +40,7 @@ def threshold_sweep(
     thresholds: jax.Array,
     *,
     num_classes: int,
-    ignore: int = 255,
+    ignore: int = IGNORE,
 ) -> jax.Array:
     """The confusion matrix of the seed mask at every threshold, in one pass over the pixels.
 

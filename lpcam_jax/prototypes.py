@@ -8,7 +8,7 @@ A centre is scored as if it were a picture's mean feature, by a softmax over cla
     B'_n = { centres of B_n with low < p_n < mu_b }      context prototypes: grass, rail
 
 With one or two classes a softmax has little or nothing to compare with. There a centre is compared with the best one of
-F_n (`own_scores`): those that reach half of it are class prototypes, the others of B_n context prototypes.
+F_n (`own_scores`): those above half of it are class prototypes, those of B_n below half context prototypes.
 
 The score depends on the centre's length: unit centres would score about 1/c everywhere, and none would pass. So the raw
 means of the clusters are scored and kept; the cosine used later ignores length.
@@ -29,8 +29,8 @@ class Prototypes(NamedTuple):
     Attributes:
         class_centres: float (c, k, d).
         class_mask: bool (c, k), which of them are prototypes.
-        context_centres: float (c, k, d).
-        context_mask: bool (c, k).
+        context_centres: float (c, k', d).
+        context_mask: bool (c, k').
         taught: float (c, d), one direction per class, learned from refined seeds (`teaching`); None: not taught.
     """
 

@@ -11,7 +11,7 @@ import numpy as np
 
 Array = jax.Array | np.ndarray
 
-UNSURE = 255
+IGNORE = 255  # of a mask: unsure, neither scored nor learned from
 
 
 def seed_mask(maps: Array, labels: Array, *, background: float = 0.3) -> Array:
@@ -45,9 +45,9 @@ def with_class_values(labels: Array, classes: Array) -> np.ndarray:
     Raises:
         ValueError: a class is above 253, and has no value in a mask of 8 bits.
     """
-    if len(classes) and max(classes) + 1 >= UNSURE:
+    if len(classes) and max(classes) + 1 >= IGNORE:
         raise ValueError(f"class {max(classes)} has no value in a mask of 8 bits; 253 is the last that has one")
-    values = np.full(256, UNSURE, np.uint8)
+    values = np.full(256, IGNORE, np.uint8)
     values[: 1 + len(classes)] = [0, *(np.asarray(classes) + 1)]
     return values[labels]
 
@@ -83,7 +83,7 @@ def ir_labels(sure: Array, possible: Array) -> Array:
     Source: reference step "cam_to_ir_label".
     """
     xp = sure.__array_namespace__()
-    return xp.where(sure > 0, sure, xp.where(possible > 0, UNSURE, 0)).astype(xp.int32)
+    return xp.where(sure > 0, sure, xp.where(possible > 0, IGNORE, 0)).astype(xp.int32)
 
 
 def otsu_threshold(maps: Array) -> Array:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -309,10 +310,9 @@ def pytest_configure(config):
     os.environ.setdefault("XLA_FLAGS", "" if as_for_users else QUICKLY_COMPILED)
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before -m chooses, and after it
 def pytest_collection_modifyitems(config, items):
     """Whatever drives a browser is of the rest; what needs a GPU or TPU is skipped without one; the longest first."""
-    items.sort(key=lambda item: item.get_closest_marker("minutes") is None)
     for item in items:
         if "driver" in item.fixturenames:
             item.add_marker("rest")
@@ -321,6 +321,24 @@ def pytest_collection_modifyitems(config, items):
         reason = "JAX has only CPUs here; --on-cpu compares the CPU with itself"
         for item in of_accelerators:
             item.add_marker(pytest.mark.skip(reason=reason))
+    yield
+    items[:] = dealt_out(items, workers=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def dealt_out(items: list, *, workers: int) -> list:
+    """The tests that take minutes first, and a share of them for each worker.
+
+    Workers begin with as many tests each, one after the other of this list, and take others' last ones when they are
+    through: without this the first worker would begin with all that takes minutes.
+    """
+    long = [item for item in items if item.get_closest_marker("minutes")]
+    others = iter([item for item in items if not item.get_closest_marker("minutes")])
+    dealt = []
+    for worker in range(workers):
+        share = (len(items) - len(dealt)) // (workers - worker)
+        own = long[worker::workers]
+        dealt += own + list(islice(others, max(0, share - len(own))))
+    return [*dealt, *others]
 
 
 def pytest_addoption(parser):

@@ -1,9 +1,10 @@
-"""Two training steps, prototypes and maps of the tiny recipe in one folder, and two steps of a segmentation network, of
-UperNet, of IRNet, of AMN, of MCTformer and of EDAM, on all devices there are.
+"""Two training steps, prototypes and maps of the tiny recipe in one folder, what the devices exchange for the maps, and
+two steps of a segmentation network, of UperNet, of IRNet, of AMN, of MCTformer and of EDAM, on all devices there are.
 
 `test_inference.py` calls `run_all` on one device and starts this file on four.
 """
 
+import re
 import sys
 from dataclasses import replace
 
@@ -15,18 +16,18 @@ from lpcam_jax.backbones.swin import SwinConfig
 from lpcam_jax.config.recipes import load_recipe
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import training_sources
-from lpcam_jax.inference.forward import Network
+from lpcam_jax.inference.forward import Network, forward
 from lpcam_jax.machine import devices
 from lpcam_jax.systems.amn.config import AMNConfig, AMNModel, AMNTraining
 from lpcam_jax.systems.amn.training import amn_loss, amn_optimizer
 from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabModel, DeepLabTraining
-from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
+from lpcam_jax.systems.deeplab.training import deeplab_loss, deeplab_optimizer
 from lpcam_jax.systems.edam.config import EDAMConfig, EDAMHead, EDAMTraining
 from lpcam_jax.systems.edam.training import edam_loss, edam_optimizer
 from lpcam_jax.systems.irn.config import IRNConfig, IRNTraining
 from lpcam_jax.systems.irn.training import irn_loss, irn_optimizer
 from lpcam_jax.systems.lpcam.clustering_stage import make_prototypes
-from lpcam_jax.systems.lpcam.maps import map_pictures
+from lpcam_jax.systems.lpcam.maps import grid_maps, grid_maps_and_guide, map_pictures
 from lpcam_jax.systems.lpcam.training import train_classifier
 from lpcam_jax.systems.mctformer.config import MCTformerConfig, MCTformerModel, MCTformerTraining
 from lpcam_jax.systems.mctformer.training import mctformer_loss, mctformer_optimizer
@@ -113,8 +114,11 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
     made = {name: value for name, value in prototypes._asdict().items() if value is not None}
     numbers = {"head": state.parameters["head"], **made}
     graph, *_ = graph_of(config, len(source.class_names))
+    network = Network(graph, devices.replicate((state.parameters, state.batch_stats), mesh), mesh)
+    for function in (grid_maps, grid_maps_and_guide):
+        numbers[f"exchanges of {function.__name__}"] = exchanges(network, function, prototypes.class_centres[:, 0])
     results = map_pictures(
-        Network(graph, devices.replicate((state.parameters, state.batch_stats), mesh), mesh),
+        network,
         prototypes,
         Subset(source, range(4)),
         stride=config.model.output_stride,
@@ -126,11 +130,19 @@ def run_all(recipe: str, workdir: str) -> dict[str, np.ndarray]:
     return {"devices": np.array(mesh.size)} | {name: np.asarray(value) for name, value in numbers.items()}
 
 
+def exchanges(network: Network, function, directions) -> int:
+    """How often the devices exchange anything while each maps pictures of its own and their mirror images."""
+    batch = devices.shard((np.zeros((8, 64, 64, 3), np.uint8), np.full((8, 2), 64, np.int32)), network.devices)
+    constants = devices.replicate((np.asarray(directions),), network.devices)
+    compiled = forward(network.graph, function).lower(network.arrays, constants, *batch).compile().as_text()
+    return len(re.findall("all-reduce|all-gather|all-to-all|collective-permute", compiled))
+
+
 def segmentation() -> dict[str, np.ndarray]:
     """Losses, parameters and statistics of two steps of DeepLabV2, of pictures with more and less labels."""
     training, batch = SEGMENTATION.training, labelled_batch(33, grid=33)
-    loss = segmentation_loss(train_backbone=True)
-    optimizer = segmentation_optimizer(training, network_of(SEGMENTATION, CLASSES))
+    loss = deeplab_loss(train_backbone=True)
+    optimizer = deeplab_optimizer(training, network_of(SEGMENTATION, CLASSES))
     return two_steps("segmentation", SEGMENTATION, loss, optimizer, batch, accumulate=training.accumulate)
 
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from lpcam_jax.class_activation import resize_bilinear
-from lpcam_jax.inference.canvas import canvas_of, cropped, fused, stack_scales
-from lpcam_jax.systems.lpcam.maps import finished_maps, on_picture
+from lpcam_jax.inference.canvas import cropped, fused, stack_scales
+from lpcam_jax.inference.finish import finished_maps
+from lpcam_jax.machine.padding import canvas_of
+from lpcam_jax.systems.lpcam.maps import on_picture
 from lpcam_jax.systems.segmentation import segment
 
 RNG = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lpcam_jax.commands.check_data import describe
 from lpcam_jax.data.checks import check_folder, check_labels
-from lpcam_jax.data.pictures import Pictures
+from lpcam_jax.data.unlabelled import Pictures
 from lpcam_jax.machine.errors import UserError
 
 SIZE = (48, 40)  # width, height

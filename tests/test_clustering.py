@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.metrics import adjusted_rand_score
 
 from lpcam_jax import cluster_classes, kmeans, kmeans_plus_plus, unit
-from lpcam_jax.machine.devices import classes_at_once
+from lpcam_jax.systems.prototyping.stage import classes_at_once
 
 UPDATES = ["spherical", "mean"]
 N, D, K = 24, 4, 5

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from test_commands import assert_one_line_error
 
 from lpcam_jax.backbones.resnet import ResNet
-from lpcam_jax.backbones.weights.fill import load_backbone
+from lpcam_jax.backbones.weights.resnet import load_deeplab
 
 RNG = np.random.default_rng(0)
 
@@ -106,7 +106,7 @@ def test_the_output_is_the_same_backbone_and_converts_to_itself(convert, tmp_pat
     model = nnx.eval_shape(lambda: ResNet(blocks=(1, 1, 2, 1), width=2, stem_width=4, layout=layout, rngs=nnx.Rngs(0)))
     shapes = nnx.to_pure_dict(nnx.state(model))
     paths = tmp_path / "source.npz", tmp_path / "out" / "backbone.npz"
-    before, after = (nnx.to_flat_state(nnx.State(load_backbone(path, shapes).backbone)) for path in paths)
+    before, after = (nnx.to_flat_state(nnx.State(load_deeplab(path, {"backbone": shapes}).backbone)) for path in paths)
     for (name, array), (_, other) in zip(before, after, strict=True):
         np.testing.assert_array_equal(array, other, err_msg=str(name))
 

@@ -16,7 +16,7 @@ from lpcam_jax.backbones.resnet import ResNet
 from lpcam_jax.systems.deeplab.config import DeepLabTraining
 from lpcam_jax.systems.deeplab.losses import multi_scale_loss
 from lpcam_jax.systems.deeplab.network import DeepLabV2, DeepLabV3Plus
-from lpcam_jax.systems.deeplab.training import segmentation_loss, segmentation_optimizer
+from lpcam_jax.systems.deeplab.training import deeplab_loss, deeplab_optimizer
 from lpcam_jax.systems.segmentation.losses import full_size_loss
 from lpcam_jax.training.checkpoints import TrainState
 from lpcam_jax.training.step import make_train_step
@@ -32,7 +32,8 @@ pytestmark = [pytest.mark.rest, pytest.mark.optimized]
 torch.set_num_threads(1)  # as in test_torch_parity.py
 
 CLASSES = 5
-RESNET101 = {"blocks": (3, 4, 23, 3)}
+# As wide as ResNet-101, which repeats blocks that are here.
+WIDE = {"blocks": (1, 1, 4, 1)}
 TINY = {"blocks": (1, 1, 2, 2), "width": 8, "stem_width": 12}
 V2 = {"layout": "caffe", "stem_pool": "symmetric_ceil", "output_stride": 8}
 
@@ -77,21 +78,16 @@ def without_prefix(arrays: dict[str, "torch.Tensor"]) -> dict[str, "torch.Tensor
     return {name.removeprefix("backbone."): array for name, array in arrays.items()}
 
 
-@cache
-def forward_of(graph: nnx.GraphDef):
+def logits_of(model, images) -> list[jax.Array]:
+    return model.pyramid(images) if isinstance(model, DeepLabV2) else [model(images)]
+
+
+def outputs_of(one: Pair, images: np.ndarray) -> list[np.ndarray]:
     @jax.jit
-    def forward(parameters, batch_stats, images, sizes):
-        return logits_of(nnx.merge(graph, parameters, batch_stats), images, sizes)
+    def forward(parameters, batch_stats, images):
+        return logits_of(nnx.merge(one.graph, parameters, batch_stats), images)
 
-    return forward
-
-
-def logits_of(model, images, sizes=None) -> list[jax.Array]:
-    return model.pyramid(images, sizes) if isinstance(model, DeepLabV2) else [model(images, sizes)]
-
-
-def outputs_of(one: Pair, images: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
-    return jax.device_get(forward_of(one.graph)(one.parameters, one.batch_stats, images, sizes))
+    return jax.device_get(forward(one.parameters, one.batch_stats, images))
 
 
 def expected_outputs(one: Pair, images: np.ndarray) -> list[np.ndarray]:
@@ -108,13 +104,13 @@ def images_of(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("options", "shape"),
     [
-        pytest.param(RESNET101 | V2, (1, 97, 65), marks=pytest.mark.rest),
+        (WIDE | V2, (1, 97, 65)),
         (TINY | V2, (2, 98, 66)),
         (TINY | V2, (1, 33, 40)),
         (TINY | {"output_stride": 16}, (2, 50, 66)),
         (TINY | {"output_stride": 8}, (1, 97, 65)),
     ],
-    ids=["v2-resnet101", "v2-even", "v2-small", "v3plus-even", "v3plus-8"],
+    ids=["v2-wide", "v2-even", "v2-small", "v3plus-even", "v3plus-8"],
 )
 def test_logits(options, shape):
     one, images = pair(**options), images_of(*shape)
@@ -123,21 +119,6 @@ def test_logits(options, shape):
     for values, other in zip(outputs, expected, strict=True):
         assert 0.1 < np.abs(other).max() < 100, "in the scale of a trained network's"
         assert relative_difference(values, other) < 1e-5
-
-
-@pytest.mark.parametrize("options", [TINY | V2, TINY | {"output_stride": 16}], ids=["v2", "v3plus"])
-def test_a_padded_picture_is_the_picture_alone(options):
-    one, sizes = pair(**options), ((64, 96), (33, 17), (2, 50), (47, 95), (64, 3))
-    images = np.zeros((len(sizes), 64, 96, 3), np.float32)
-    for image, (height, width) in zip(images, sizes, strict=True):
-        image[:height, :width] = images_of(height, width)
-    outputs = outputs_of(one, images, np.int32(sizes))
-    for index, (height, width) in enumerate(sizes):
-        for values, expected in zip(
-            outputs, expected_outputs(one, images[index : index + 1, :height, :width]), strict=True
-        ):
-            valid = values[index][tuple(slice(length) for length in expected.shape[1:])]
-            assert relative_difference(valid, expected[0]) < 1e-5, (height, width)
 
 
 @pytest.mark.parametrize("scale", [0.75, 0.5])
@@ -262,16 +243,14 @@ def normalized(batch: dict[str, np.ndarray]) -> np.ndarray:
     return images
 
 
-@pytest.mark.rest
-@pytest.mark.optimized  # without optimization the rounding of ten steps adds up to three times as much
 @pytest.mark.parametrize(("name", "options"), [("v2", SMALL | V2), ("v3plus", SMALL | {"output_stride": 16})])
 def test_ten_steps_of_training(name, options, monkeypatch):
     monkeypatch.setattr(DeepLabV3Plus, "dropout", 0.0)  # torch's would drop others
     one, training, batch = pair(**options), TRAINING[name], batch_of(6, 33, 41)
-    optimizer = segmentation_optimizer(training, nnx.merge(one.graph, one.parameters, one.batch_stats))
+    optimizer = deeplab_optimizer(training, nnx.merge(one.graph, one.parameters, one.batch_stats))
     parameters, batch_stats = jax.tree.map(jnp.array, (one.parameters, one.batch_stats))  # a step consumes its state
     state, losses = TrainState(jnp.int32(0), parameters, batch_stats, jax.jit(optimizer.init)(parameters)), []
-    loss = segmentation_loss(train_backbone=False)
+    loss = deeplab_loss(train_backbone=False)
     step = make_train_step(one.graph, optimizer, loss, seed=0, accumulate=training.accumulate)
     for _ in range(STEPS):
         state, metrics = step(state, batch)

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 from lpcam_jax.backbones.preprocessing import Preprocessing
 from lpcam_jax.backbones.resnet import ResNet
-from lpcam_jax.backbones.weights.fill import find_architecture, load_backbone, load_deeplab
 from lpcam_jax.backbones.weights.names import read_weights
+from lpcam_jax.backbones.weights.resnet import find_architecture, load_deeplab
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.deeplab.config import DeepLabConfig
 from lpcam_jax.systems.deeplab.network import DeepLabV2, DeepLabV3Plus
@@ -185,11 +185,9 @@ def test_a_classifier_of_deeplab_pytorch_has_no_head(tmp_path):
 def test_a_classifier_gets_the_backbone_of_a_deeplab(tmp_path):
     arrays = random_file(deeplab_pytorch, "base.")
     path = saved(tmp_path / "w.npz", arrays)
-    loaded = load_backbone(path, network()["backbone"])
+    loaded = load_deeplab(path, {"backbone": network()["backbone"], "head": np.zeros((128, 5))})
     assert_arrived({"backbone": loaded.backbone}, arrays, deeplab_pytorch, "base.")
     assert str(loaded).endswith("2 more), 1 new (head)")
-    with_array = load_deeplab(path, {"backbone": network()["backbone"], "head": np.zeros((128, 5))})
-    assert str(with_array) == str(loaded)
 
 
 def test_v3plus_gets_the_backbone(tmp_path):

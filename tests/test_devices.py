@@ -1,6 +1,9 @@
 """What the machine is to blame for is one line: no device, a full memory, a driver that does not fit."""
 
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -147,3 +150,26 @@ def test_a_run_whose_memory_was_full_goes_on(program, recipe, tmp_path, monkeypa
     assert finished.code == 2
     assert finished.err.splitlines()[-1].startswith("error: the memory is full (RESOURCE_EXHAUSTED: Out of memory);")
     assert program("train.py", recipe, "--workdir", tmp_path / "run", "--stages", "classifier").code == 0
+
+
+FINISHED_TOGETHER = """
+from contextlib import ExitStack
+import jax, jax.numpy as jnp
+from lpcam_jax.machine import devices
+
+jax.default_backend = lambda: "tpu"
+with ExitStack() as all_at_once:
+    for _ in range(8):
+        all_at_once.enter_context(devices.finishing())
+        print(*(device.id for device in jnp.zeros(()).devices()))
+    with devices.finishing(scatters=True):
+        print("and the CPU")
+print(devices._idle().qsize())
+"""
+
+
+def test_every_device_finishes_two_pictures_at_a_time_and_the_crf_does_not_wait_for_tpus():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", FINISHED_TOGETHER]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=HANGS)
+    assert ended.stdout.splitlines() == [*"00112233", "and the CPU", "8"], ended.stderr

@@ -15,7 +15,8 @@ from test_commands import picture
 from test_heatmaps import arrays_of, strictly_parsed
 from tiny_networks import BACKBONES, Random, TinyNetwork, backbone, network
 
-from lpcam_jax.data.pictures import Pictures, read_picture
+from lpcam_jax.data.pictures import read_picture
+from lpcam_jax.data.unlabelled import Pictures
 from lpcam_jax.prototype_activation import directions
 from lpcam_jax.systems.lpcam.maps import map_pictures
 from lpcam_jax.systems.prototyping.stored_prototypes import load_prototypes, save_prototypes

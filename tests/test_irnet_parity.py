@@ -64,7 +64,7 @@ def to_nhwc(array: "torch.Tensor") -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("output_stride", "shape"),
-    [(16, (1, 65, 97)), (16, (2, 64, 48)), (16, (1, 500, 5)), (16, (1, 1, 1)), (32, (1, 37, 66)), (8, (1, 37, 66))],
+    [(16, (2, 64, 48)), (16, (1, 1, 1)), (32, (1, 37, 66)), (8, (1, 37, 66))],
 )
 def test_edges_and_displacements(output_stride, shape):
     one, images = pair(output_stride), images_of(*shape)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lpcam_jax.data.annotations.layouts import read_labels, refuse
+from lpcam_jax.data.annotations.layouts import read_labels
+from lpcam_jax.data.annotations.rows import refuse
 from lpcam_jax.data.folder import Folder, look_into
 from lpcam_jax.machine.errors import UserError
 

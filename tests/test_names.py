@@ -1,5 +1,7 @@
 """Names of files that are not UTF-8, from the pictures to everything that is made of them."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -10,14 +12,16 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 import tiny_benchmarks as tiny
-from conftest import HANGS
+from conftest import HANGS, Finished
 from PIL import Image
 from test_prepared import write_data_set
 from test_saliency_command import thin_u2net
 from tiny_recipes import CLASSIFIER
 
+from lpcam_jax.__main__ import main
 from lpcam_jax.data.prepared import Prepared
 from lpcam_jax.machine.files import write_json
+from lpcam_jax.machine.programs import run_program
 from lpcam_jax.report.page import write_page
 
 pytestmark = [
@@ -68,12 +72,24 @@ def finished(data, recipe, program, tmp_path_factory):
     return run, maps
 
 
-def test_check_data_lists_them(data, start_program):
-    process = start_program("-m", "lpcam_jax", "check-data", data, **STRICT)
-    out, err = process.communicate(timeout=HANGS)
-    assert process.returncode == 1, err  # few pictures of each
-    assert "12 pictures, 2 classes" in out
-    assert r"\udce9t\udce9" in out
+def in_strict_terminal(*words) -> Finished:
+    """Run a command in this process, which prints as under STRICT."""
+    streams, code = [io.TextIOWrapper(io.BytesIO(), "utf-8", "strict") for _ in range(2)], 0
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        try:
+            run_program(lambda: main([*map(str, words)]))
+        except SystemExit as end:
+            code = end.code or 0
+    for stream in streams:
+        stream.flush()
+    return Finished(code, *(stream.buffer.getvalue().decode() for stream in streams))
+
+
+def test_check_data_lists_them(data):
+    ended = in_strict_terminal("check-data", data)
+    assert ended.code == 1, ended.err  # few pictures of each
+    assert "12 pictures, 2 classes" in ended.out
+    assert r"\udce9t\udce9" in ended.out
 
 
 def data_of(page):
@@ -93,7 +109,6 @@ def test_heat_maps_and_their_page(finished):
     assert f"cat/{NAME}" in metrics["pseudo_masks"]["miou_of_pictures"]
 
 
-@pytest.mark.rest
 def test_training_and_inference_in_a_terminal_that_is_strict(data, recipe, start_program, tmp_path):
     for words in (
         ("train.py", recipe, "--data.root", data, "--workdir", tmp_path / "run"),
@@ -106,16 +121,14 @@ def test_training_and_inference_in_a_terminal_that_is_strict(data, recipe, start
     assert (tmp_path / "maps" / "metrics.json").exists()
 
 
-def test_a_picture_that_cannot_be_read_is_named(data, finished, start_program, tmp_path):
+def test_a_picture_that_cannot_be_read_is_named(data, finished, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     (pictures / f"{NAME}.jpg").write_bytes(b"nothing")
     (pictures / "whole.jpg").write_bytes((data / "cat" / "1.jpg").read_bytes())
-    words = ("--ckpt", finished[0], "--images", pictures, "--out", tmp_path / "out")
-    process = start_program("infer.py", *words, **STRICT)
-    out, err = process.communicate(timeout=HANGS)
-    assert process.returncode == 0, err
-    assert r"caf\udce9.jpg': not a picture" in out
+    ended = in_strict_terminal("infer", "--ckpt", finished[0], "--images", pictures, "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    assert r"caf\udce9.jpg': not a picture" in ended.out
     assert r"caf\\udce9.jpg" in (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")
 
 
@@ -142,20 +155,16 @@ def test_exports(data, finished, program, tmp_path, kind):
         ("refine", "--ckpt", "{run}", "--maps", "{maps}", "--refine", "none", "--out", "{out}"),
         ("evaluate", "{recipe}", "--data.root", "{data}", "--predictions", "{maps}", "--out", "{out}"),
         ("saliency", "--ckpt", "{run}", "--weights", "{weights}", "--out", "{out}"),
-        pytest.param(
-            ("faithfulness", "--ckpt", "{run}", "--maps", "{maps}", "--limit", "1", "--steps", "2", "--out", "{out}"),
-            marks=pytest.mark.rest,
-        ),
+        ("faithfulness", "--ckpt", "{run}", "--maps", "{maps}", "--limit", "1", "--steps", "2", "--out", "{out}"),
     ],
     ids=lambda words: words[0],
 )
-def test_commands(data, recipe, finished, start_program, tmp_path, words):
+def test_commands(data, recipe, finished, tmp_path, words):
     places = {"run": finished[0], "maps": finished[1], "recipe": recipe, "data": data, "out": tmp_path / "out"}
     places["weights"] = tmp_path / "u2netp.npz"
     np.savez(places["weights"], **thin_u2net())
-    process = start_program("-m", "lpcam_jax", *(word.format(**places) for word in words), **STRICT)
-    _, err = process.communicate(timeout=HANGS)
-    assert process.returncode == 0, err
+    ended = in_strict_terminal(*(word.format(**places) for word in words))
+    assert ended.code == 0, ended.err
     assert (tmp_path / "out").is_dir()
 
 

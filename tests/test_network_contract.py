@@ -104,7 +104,7 @@ def test_every_system_and_every_backbone_has_a_tiny_one():
 # Systems.
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", SYSTEMS, scope="class")  # one after the other: each is traced once by a worker
 class TestSystem:
     def test_a_padded_picture_is_the_picture_alone(self, name):
         for index, size in enumerate(SIZES):
@@ -224,7 +224,7 @@ def stages_of_padded(name: str) -> tuple[np.ndarray, ...]:
     return backbone(name)(*padded(BACKBONES[name].sizes, CANVAS))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", BACKBONES, scope="class")
 class TestEveryFormOfABackbone:
     def test_what_it_says_of_itself_fits(self, name):
         model = backbone_model(name)
@@ -261,13 +261,15 @@ class TestEveryFormOfABackbone:
         for picture, (height, width) in zip(pictures, sizes, strict=True):
             picture[:height, :width] = np.random.default_rng(0).integers(0, 256, (height, width, 3))
 
+        @jax.jit
         def of(stages, sizes, pictures):  # each picture stands for its mirror image, too
-            twice = [jnp.concatenate([stage, stage]) for stage in stages]
-            return guide(model, twice, jnp.int32([*sizes, *sizes]), pictures)
+            *twice, extents = (jnp.repeat(values, 2, axis=0) for values in (*stages, sizes))
+            return guide(model, twice, extents, pictures)
 
-        together = of(stages_of_padded(name), sizes, pictures)
+        together = of(stages_of_padded(name), np.int32(sizes), pictures)
         for index, size in enumerate(sizes):
-            alone = of(backbone(name)(image_of(size)[None]), [size], pictures[index : index + 1, : size[0], : size[1]])
+            picture = pictures[index : index + 1, : size[0], : size[1]]
+            alone = of(backbone(name)(image_of(size)[None]), np.int32([size]), picture)
             np.testing.assert_array_equal(together["reach"][index], alone["reach"][0])
             for part in ("features", "colours"):
                 rows, columns = together[f"{part}_grid"][index]
@@ -283,7 +285,7 @@ class TestEveryFormOfABackbone:
         for values, known in zip(unknown, stages_of_padded(name), strict=True):
             assert relative_difference(np.where(known == 0, 0, values), known) > 1e-3
 
-    @pytest.mark.parametrize("size", [(1, 1), (2, 3), (31, 64), (33, 65), (97, 96)])
+    @pytest.mark.parametrize("size", [(1, 1), (33, 65), (97, 96)])
     def test_a_stage_has_the_positions_of_its_grid(self, name, size):
         model = backbone_model(name)
         shapes = jax.eval_shape(backbone(name).traced, *backbone(name).arrays, np.zeros((1, *size, 3), np.float32))
@@ -296,7 +298,7 @@ class TestEveryFormOfABackbone:
                 assert tuple(grid) == tuple(-(-length // stride) for length in size)
 
 
-@pytest.mark.parametrize("name", backbones())
+@pytest.mark.parametrize("name", backbones(), scope="class")
 class TestBackbone:
     def test_a_folded_backbone_is_the_same_function(self, name):
         net = backbone(name)

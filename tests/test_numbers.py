@@ -72,7 +72,7 @@ LIMITS = {
         "give a number above 0",
         [0.5, 30],
     ),
-    limit_of(numbers.Reach): ([(1, " is 1;"), (500, " is 500;")], "give a number from 2 to 64", [2, 64]),
+    limit_of(numbers.Radius): ([(1, " is 1;"), (500, " is 500;")], "give a number from 2 to 64", [2, 64]),
     limit_of(numbers.Jitter): (
         [((-1, 0, 0, 0), " -1 0 0 0:"), ((0, 0, 0, 0.6), " 0 0 0 0.6:")],
         "give four numbers from 0 to 1, the last at most 0.5",

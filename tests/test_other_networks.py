@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_weights import backbone, torch_name
 
-from lpcam_jax.backbones.weights.fill import find_architecture, load_backbone
 from lpcam_jax.backbones.weights.names import read_weights
+from lpcam_jax.backbones.weights.resnet import find_architecture, load_deeplab
 from lpcam_jax.machine.errors import UserError
 
 KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
@@ -117,7 +117,7 @@ def test_what_differs_is_said(tmp_path, plain, change, said):
     change(arrays)
     np.savez(tmp_path / "w.npz", **arrays)
     with pytest.raises(UserError) as caught:
-        load_backbone(tmp_path / "w.npz", backbone()[1])
+        load_deeplab(tmp_path / "w.npz", {"backbone": backbone()[1]})
     text = str(caught.value)
     assert "w.npz does not hold this backbone: " in text
     assert text.endswith(f". {said[0].upper()}{said[1:]}")
@@ -134,11 +134,11 @@ def test_more_blocks_are_not_left_out(tmp_path, plain):
     with pytest.raises(
         UserError, match=r"it has no place for layer4\.1\..* and \d+ more\. It holds a ResNet-20.*: use --"
     ):
-        load_backbone(tmp_path / "w.npz", backbone()[1])
+        load_deeplab(tmp_path / "w.npz", {"backbone": backbone()[1]})
 
 
 def test_a_plain_file_fits(tmp_path, plain):
     np.savez(
         tmp_path / "w.npz", **plain, **{"layer1.0.bn1.num_batches_tracked": np.int64(1), "fc.weight": np.ones((3, 64))}
     )
-    assert load_backbone(tmp_path / "w.npz", backbone()[1]).loaded == len(plain)
+    assert load_deeplab(tmp_path / "w.npz", {"backbone": backbone()[1]}).loaded == len(plain)

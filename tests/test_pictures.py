@@ -11,8 +11,10 @@ import pytest
 from PIL import Image, ImageFile
 
 from lpcam_jax.data.formats import SUFFIXES
-from lpcam_jax.data.pictures import Pictures, find_pictures, picture_size, read_picture, search, unique_ids
+from lpcam_jax.data.pictures import picture_size, read_picture
 from lpcam_jax.data.resizing import resize_bicubic
+from lpcam_jax.data.search import find_pictures, search, unique_ids
+from lpcam_jax.data.unlabelled import Pictures
 from lpcam_jax.machine.errors import UserError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -4,18 +4,24 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
-from conftest import HANGS
+from conftest import HANGS, REPOSITORY, Finished
+from filelock import FileLock
 from tiny_recipes import TINY
 
 from lpcam_jax.config import registry
 from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.machine import processes
 from lpcam_jax.machine.devices import mesh
+from lpcam_jax.machine.files import write_atomically
 from lpcam_jax.machine.locks import NAME, in_use
 from lpcam_jax.results.folder import ResultFolder
 from lpcam_jax.results.masks import MaskResults
@@ -26,23 +32,75 @@ from lpcam_jax.training.state import trained_state
 pytestmark = pytest.mark.rest
 
 KINDS = registry.kinds()
+AS_CALLED = "classifier"  # what train.py trains as users call it; the others are trained in turn
+APPLIED = ("classifier", "segmentation")  # heat maps and masks
 
 
-@pytest.fixture
-def together(start_program):
-    """`together("train.py", *words)` runs a program as two processes: (exit code, out, err) of each, without Gloo's."""
-
-    def run(*words):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        common = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-        both = [start_program(*words, "--distributed", **common, JAX_PROCESS_ID=str(index)) for index in range(2)]
+def together(*words) -> list[Finished]:
+    """Run a program as two processes: how they ended, and what they printed, without Gloo's lines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, *map(str, words), "--distributed"]
+    common = {**os.environ, "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    options = {"cwd": REPOSITORY, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environments = [{**common, "JAX_PROCESS_ID": str(index)} for index in range(2)]
+    both = [subprocess.Popen(command, env=environment, **options) for environment in environments]
+    try:
         texts = [process.communicate(timeout=HANGS) for process in both]
-        outs = [re.sub(r"\[Gloo\] .*\n", "", out) for out, _ in texts]
-        return [(process.returncode, out, err) for process, out, (_, err) in zip(both, outs, texts, strict=True)]
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
+    return [
+        Finished(process.returncode, re.sub(r"\[Gloo\] .*\n", "", out), err)
+        for process, (out, err) in zip(both, texts, strict=True)
+    ]
 
-    return run
+
+BEGINS = "-- begins --\n"
+# To start two processes and to join them takes longer than what they compute for a system.
+IN_TURN = f"""
+import json, sys
+from lpcam_jax.commands import infer, train
+from lpcam_jax.machine import processes
+from lpcam_jax.machine.programs import run_program
+
+def main():
+    processes.join()
+    processes.join = lambda: None  # once is enough
+    for program, *words in json.loads(sys.argv[1]):
+        for stream in (sys.stdout, sys.stderr):
+            print({BEGINS!r}, end="", file=stream, flush=True)
+        {{"train.py": train, "infer.py": infer}}[program].main([*words, "--distributed"])
+
+run_program(main)
+"""
+
+
+class Both(NamedTuple):
+    """A folder that two processes wrote, and what they printed."""
+
+    directory: Path
+    first: Finished
+    second: Finished
+
+
+@pytest.fixture(scope="session")
+def in_turn(shared, tiny_runs) -> dict[str, Both]:
+    """What the same two processes made one after the other, for all workers: KIND_run and KIND_results."""
+    folder, ended = shared / "by_two", shared / "by_two.json"
+    words = {f"{kind}_run": [*tiny_runs.words(kind), "--workdir"] for kind in KINDS if kind != AS_CALLED}
+    for kind in APPLIED:
+        words[f"{kind}_results"] = ["infer.py", "--ckpt", str(tiny_runs.run(kind).directory), "--out"]
+    with FileLock(shared / "by_two.lock"):
+        if not ended.exists():  # nor have they failed
+            lines = [[*line, str(folder / name)] for name, line in words.items()]
+            write_atomically(ended, json.dumps(together("-c", IN_TURN, json.dumps(lines))).encode())
+    first, second = (Finished(*one) for one in json.loads(ended.read_text(encoding="utf-8")))
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    said = zip(*(text.split(BEGINS)[1:] for text in (first.out, first.err)), strict=True)
+    return {name: Both(folder / name, Finished(0, *texts), second) for name, texts in zip(words, said, strict=True)}
 
 
 def lines_of(run):
@@ -51,8 +109,7 @@ def lines_of(run):
 
 def assert_silent(ended):
     """The first alone speaks; but XLA says of every process that compiles slowly that it does."""
-    _, out, err = ended
-    assert (out, "img/s" in err, "Error" in err) == ("", False, False), err
+    assert (ended.out, "img/s" in ended.err, "Error" in ended.err) == ("", False, False), ended.err
 
 
 def names_in(folder):
@@ -61,14 +118,22 @@ def names_in(folder):
     return {name for name in files if not name.startswith(("origins.", "labels/origins.", "checkpoints/"))}
 
 
-# Not to the bit: each process sums its part of a batch first.
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_train_as_one(kind, together, tiny_runs, tmp_path):
-    first, second = together(*tiny_runs.words(kind), "--workdir", tmp_path / "run")
-    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
-    assert "is ready" in first[1]
-    assert_silent(second)
-    one, two = Run.open(tiny_runs.run(kind).directory), Run.open(tmp_path / "run")
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != AS_CALLED])
+def test_two_processes_train_as_one(kind, in_turn, tiny_runs):
+    assert_trained_as_one(kind, in_turn[f"{kind}_run"], tiny_runs)
+
+
+def test_two_processes_train_as_one_as_users_call_them(tiny_runs, tmp_path):
+    first, second = together(*tiny_runs.words(AS_CALLED), "--workdir", tmp_path / "run")
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert_trained_as_one(AS_CALLED, Both(tmp_path / "run", first, second), tiny_runs)
+
+
+def assert_trained_as_one(kind, both, tiny_runs):
+    """Not to the bit: each process sums its part of a batch first."""
+    assert "is ready" in both.first.out
+    assert_silent(both.second)
+    one, two = Run.open(tiny_runs.run(kind).directory), Run.open(both.directory)
     for found, expected in zip(lines_of(two), lines_of(one), strict=True):
         assert found == pytest.approx(expected, rel=1e-5)
     assert names_in(two.directory) == names_in(one.directory)
@@ -83,14 +148,12 @@ def test_two_processes_train_as_one(kind, together, tiny_runs, tmp_path):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *networks)
 
 
-@pytest.mark.parametrize("kind", ["classifier", "segmentation"])  # heat maps and masks
-def test_two_processes_infer_and_score_as_one(kind, together, tiny_runs, tmp_path):
-    run, expected, found = tiny_runs.run(kind).directory, tiny_runs.results(kind).directory, tmp_path / "results"
-    first, second = together("infer.py", "--ckpt", run, "--out", found)
-    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
-    count = TINY[kind].pictures
-    assert f"{count} pictures are in" in first[1]
-    assert f"0/{count // 2}" in first[2]  # its share, and in the folder the results of both
+@pytest.mark.parametrize("kind", APPLIED)
+def test_two_processes_infer_and_score_as_one(kind, in_turn, tiny_runs):
+    found, first, second = in_turn[f"{kind}_results"]
+    expected, count = tiny_runs.results(kind).directory, TINY[kind].pictures
+    assert f"{count} pictures are in" in first.out
+    assert f"0/{count // 2}" in first.err  # its share, and in the folder the results of both
     assert_silent(second)
     assert names_in(found) == names_in(expected)
     for file in sorted(expected.glob("maps/*.npz")):
@@ -118,24 +181,22 @@ def assert_alike(found, expected, where="metrics"):
         assert found == expected, where
 
 
-def test_one_that_fails_says_so_and_ends_the_others_with_it(together, trained):
+def test_one_that_fails_says_so_and_ends_the_others_with_it(trained):
     first, second = together("infer.py", "--ckpt", trained, "--out", "/proc/nothing/can/be/here")
-    assert first[0] == 2
-    (line,) = [line for line in first[2].splitlines() if line.startswith("error:")]
+    assert first.code == 2
+    (line,) = [line for line in first.err.splitlines() if line.startswith("error:")]
     assert "cannot write" in line
     assert line.endswith("(process 0 of 2)")
-    assert second[0] != 0  # and it has ended
+    assert second.code != 0  # and it has ended
 
 
-@pytest.mark.parametrize("name", ["infer.py", "train.py"])
-def test_a_folder_that_is_in_use_is_changed_by_none_of_them(name, together, trained, recipe, tmp_path):
-    words = {"infer.py": ("--ckpt", trained, "--out"), "train.py": (recipe, "--workdir")}[name]
-    with in_use(tmp_path, name, flag="--out"):
-        first, second = together(name, *words, tmp_path)
+def test_a_folder_that_is_in_use_is_changed_by_none_of_them(trained, tmp_path):
+    with in_use(tmp_path, "infer.py", flag="--out"):
+        first, second = together("infer.py", "--ckpt", trained, "--out", tmp_path)
         assert os.listdir(tmp_path) == [NAME]
-    assert first[0] == 2
-    assert f"{tmp_path} is in use by another {name}" in first[2]
-    assert second[0] not in (0, None)  # and it has ended
+    assert first.code == 2
+    assert f"{tmp_path} is in use by another infer.py" in first.err
+    assert second.code != 0  # and it has ended
 
 
 def test_only_the_first_writes_what_is_common(tiny, tmp_path, monkeypatch):
@@ -188,11 +249,11 @@ def work():
 
 
 @pytest.mark.parametrize("when", BUSY)
-def test_the_others_wait_for_the_first(when, together):
+def test_the_others_wait_for_the_first(when):
     first, second = together("-c", START + BUSY[when] + "run_program(main)")
-    assert first[0] == 0, first[2]
-    assert first[1] in ("done\n", "[0, 1]\n")
-    assert second[0] == 0
+    assert first.code == 0, first.err
+    assert first.out in ("done\n", "[0, 1]\n")
+    assert second.code == 0
     assert_silent(second)
 
 
@@ -200,11 +261,11 @@ ENDS = {"error": 'raise UserError("what is wrong")', "bug": "raise ValueError(3)
 
 
 @pytest.mark.parametrize(("one", "how"), [(0, "kill"), (1, "kill"), (1, "error"), (1, "bug")])
-def test_one_that_ends_early_ends_the_others(one, how, together):
+def test_one_that_ends_early_ends_the_others(one, how):
     work = f"def work():\n    if processes.part()[0] == {one}:\n        {ENDS[how]}\n    processes.wait()\n"
     ended = together("-c", START + work + "run_program(main)")
     code, out, err = ended[one]
-    assert ended[1 - one][0] not in (0, None)
+    assert ended[1 - one].code != 0
     assert out == ""
     if how == "error":
         assert (code, err) == (2, "error: what is wrong (process 1 of 2)\n")

@@ -28,7 +28,7 @@ KINDS = registry.kinds()
 STEPS = 6
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=KINDS, scope="module")  # one after the other: each is traced once by a worker
 def kind(request) -> str:
     return request.param
 

@@ -10,7 +10,8 @@ from test_commands import assert_one_line_error, picture
 from test_evaluate import strictly_parsed
 from test_pseudo_masks import masks_in
 
-from lpcam_jax.data.pictures import Pictures, find_pictures
+from lpcam_jax.data.search import find_pictures
+from lpcam_jax.data.unlabelled import Pictures
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.saliency.maps import SIDE, SaliencyNetwork, stretched_saliency
 from lpcam_jax.saliency.network import SHAPES

@@ -14,7 +14,8 @@ import lpcam_jax
 from lpcam_jax.backbones.layers.drops import drop_path
 from lpcam_jax.backbones.layers.pieces import joined, pieces_of
 from lpcam_jax.backbones.swin import Attention, SwinConfig
-from lpcam_jax.systems.lpcam.config import LPCAMTraining
+from lpcam_jax.config.recipes import trained_config
+from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
 from lpcam_jax.training.run import Run
 
 FLAGS = ("--model.backbone", "swin", "--model.dim", 8, "--model.depths", 1, 2, 1, 2, "--model.head-dim", 4)
@@ -158,7 +159,11 @@ def test_lpcam_is_trained_on_it_and_maps_pictures(recipe, program, tmp_path):
     loaded = lpcam_jax.load(run)
     assert loaded.stride == 32
     assert loaded.features(np.zeros((41, 70, 3), np.uint8)).shape == (2, 3, 64)
-    words = ("--model.weights", run, "--training.frozen", "all", "--stages", "classifier")
-    finished = program("train.py", recipe, "--model.backbone", "swin", *words, "--workdir", tmp_path / "probe")
-    assert finished.code == 0, finished.err
-    assert Run.open(tmp_path / "probe").config.model == replace(model, weights=str(run), drop_path=0.0)
+
+
+def test_a_run_on_its_backbone_takes_over_its_shape_and_draws_no_depth(recipe, tmp_path):
+    model = SwinConfig(dim=8, depths=(1, 2, 1, 2), head_dim=4, drop_path=0.2)
+    Run.create(tmp_path, LPCAMConfig(model=model), ("cat",))
+    words = [recipe, "--model.backbone", "swin", "--model.weights", str(tmp_path), "--workdir", "run"]
+    config = trained_config(words)
+    assert config.model == replace(model, weights=str(tmp_path), drop_path=0.0)

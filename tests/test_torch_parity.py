@@ -34,7 +34,6 @@ torch.set_num_threads(1)
 
 CLASSES = 5
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-RESNET50 = {"blocks": (3, 4, 6, 3)}
 RESNET101 = {"blocks": (3, 4, 23, 3)}
 THIN = {"blocks": (2, 2, 2, 2), "width": 8, "stem_width": 12}
 TINY = {"blocks": (1, 1, 2, 2), "width": 8, "stem_width": 12}
@@ -76,19 +75,14 @@ def expected_outputs(network: ResNet, images: np.ndarray) -> dict[str, np.ndarra
     return outputs | {"logits": network(to_torch(images)).numpy()}
 
 
-@cache
-def forward_of(graph: nnx.GraphDef):
+def outputs_of(one: Pair, images: np.ndarray) -> dict[str, np.ndarray]:
     @jax.jit
-    def forward(parameters, batch_stats, images, sizes):
-        model = nnx.merge(graph, parameters, batch_stats)
-        features = model.backbone(images, sizes)
-        return dict(zip(model.backbone.stages, features, strict=True)) | {"logits": model.logits(features[-1], sizes)}
+    def forward(parameters, batch_stats, images):
+        model = nnx.merge(one.graph, parameters, batch_stats)
+        features = model.backbone(images)
+        return dict(zip(model.backbone.stages, features, strict=True)) | {"logits": model.logits(features[-1])}
 
-    return forward
-
-
-def outputs_of(one: Pair, images: np.ndarray, sizes: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    return jax.device_get(forward_of(one.graph)(one.parameters, one.batch_stats, images, sizes))
+    return jax.device_get(forward(one.parameters, one.batch_stats, images))
 
 
 def images_of(*shape: int) -> np.ndarray:
@@ -99,8 +93,7 @@ def images_of(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("options", "shape"),
     [
-        pytest.param({**RESNET50, "output_stride": 16}, (1, 64, 81), marks=pytest.mark.rest),
-        pytest.param({**RESNET101, "output_stride": 8}, (1, 49, 65), marks=pytest.mark.rest),
+        ({**RESNET101, "output_stride": 8}, (1, 49, 65)),
         ({**TINY, "output_stride": 32}, (2, 97, 65)),
         ({**TINY, "output_stride": 16}, (2, 1, 34)),
         ({**TINY, "output_stride": 8}, (1, 65, 98)),
@@ -119,28 +112,8 @@ def test_features_and_logits(options, shape):
         assert relative_difference(outputs[name], values) < 1e-4, name
 
 
-@pytest.mark.parametrize(
-    ("options", "sizes"),
-    [
-        ({"output_stride": 16}, ((64, 96), (33, 17), (1, 50), (47, 96), (64, 3))),
-        ({**CAFFE, "output_stride": 8}, ((64, 96), (33, 19), (3, 50), (47, 95), (64, 4))),
-    ],
-    ids=["torchvision", "caffe"],
-)
-def test_a_padded_picture_is_the_picture_alone(options, sizes):
-    one = pair(**TINY, **options)
-    images = np.zeros((len(sizes), 64, 96, 3), np.float32)
-    for image, (height, width) in zip(images, sizes, strict=True):
-        image[:height, :width] = images_of(height, width)
-    outputs = outputs_of(one, images, np.int32(sizes))
-    for index, (height, width) in enumerate(sizes):
-        for name, expected in expected_outputs(one.network, images[index : index + 1, :height, :width]).items():
-            expected = expected[0]
-            valid = outputs[name][index][tuple(slice(length) for length in expected.shape)]
-            assert relative_difference(valid, expected) < 1e-4, ((height, width), name)
-
-
-@pytest.mark.parametrize("length", range(1, 41))
+# All phases of window and stride, and a long one.
+@pytest.mark.parametrize("length", [*range(1, 10), 39, 40])
 @pytest.mark.parametrize("padding", POOLS)
 def test_pool(padding, length):
     """Exactly torch's, where torch's has an output: its ceil mode without padding has none of a single position."""
@@ -302,7 +275,6 @@ def test_batch_norm_in_train_mode(shape):
         assert relative_difference(ours[name], value) < 1e-4, name
 
 
-@pytest.mark.rest
 def test_ten_steps_of_sgd():
     steps, batch = 10, batch_of(4, 49, 65)
     momentum, decay = 0.5, 0.02  # the reference's 1e-4 would hardly be seen

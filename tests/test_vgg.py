@@ -1,6 +1,7 @@
 """VGG-16: its weights arrive from every code base, or one line says why not; LPCAM is trained on it."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from flax import nnx
 from real_data import VGG16, needs
 
 from lpcam_jax.backbones.vgg import VGG16Config, max_of_neighbours, max_of_pairs
+from lpcam_jax.config.recipes import trained_config
 from lpcam_jax.machine.errors import UserError
+from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.training.run import Run
 
 BLOCKS = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
@@ -144,9 +147,9 @@ def test_lpcam_is_trained_on_it_and_maps_pictures(trained, program, tmp_path):
     assert set(json.loads((tmp_path / "maps/metrics.json").read_text())["scores"]) == {"cam", "lpcam_f", "lpcam"}
 
 
-def test_a_run_on_its_backbone_takes_over_layout_and_width(trained, recipe, program, tmp_path):
-    words = ("--model.backbone", "vgg16", "--model.weights", trained)
-    finished = program("train.py", recipe, *words, "--stages", "classifier", "--workdir", tmp_path / "run")
-    assert finished.code == 0, finished.err
-    assert "its backbone" in finished.out + finished.err
-    assert Run.open(tmp_path / "run").config.model.width == 2
+def test_a_run_on_its_backbone_takes_over_layout_and_width(recipe, tmp_path):
+    model = VGG16Config(width=2, layout="psa")
+    Run.create(tmp_path, LPCAMConfig(model=model), ("cat",))
+    words = [recipe, "--model.backbone", "vgg16", "--model.weights", str(tmp_path), "--workdir", "run"]
+    config = trained_config(words)
+    assert config.model == replace(model, weights=str(tmp_path))

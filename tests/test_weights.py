@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from lpcam_jax.backbones.config import ResNetConfig
 from lpcam_jax.backbones.layers.norms import BatchNorm
 from lpcam_jax.backbones.resnet import ResNet
-from lpcam_jax.backbones.weights.fill import load_backbone
+from lpcam_jax.backbones.weights.resnet import load_deeplab
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.systems.lpcam.config import LPCAMConfig
 from lpcam_jax.training.checkpoints import TrainState
@@ -67,7 +67,7 @@ def folded(whole) -> dict[str, np.ndarray]:
 
 def load(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     np.savez(path, **arrays)
-    loaded = load_backbone(path, backbone()[1]).backbone
+    loaded = load_deeplab(path, {"backbone": backbone()[1]}).backbone
     assert jax.tree.structure(loaded) == jax.tree.structure(backbone()[1])
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {np.dtype("float32")}
     return named(loaded)
@@ -75,7 +75,7 @@ def load(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
-        load_backbone(path, backbone()[1])
+        load_deeplab(path, {"backbone": backbone()[1]})
     text = str(caught.value)
     assert text.isprintable()
     assert str(path) in text
@@ -109,7 +109,7 @@ def test_folded_norms_become_norms_that_only_shift(tmp_path, folded):
 def test_folded_stem_is_a_convolution_with_a_bias(tmp_path, folded):
     np.savez(tmp_path / "w.npz", **folded)
     graph, shapes = backbone()
-    model = nnx.merge(graph, jax.tree.map(jnp.asarray, load_backbone(tmp_path / "w.npz", shapes).backbone))
+    model = nnx.merge(graph, jax.tree.map(jnp.asarray, load_deeplab(tmp_path / "w.npz", {"backbone": shapes}).backbone))
     x = np.random.default_rng(2).normal(size=(2, 9, 12, 3)).astype(np.float32)
     weight, dimensions = folded["conv1.weight"], ("NHWC", "OIHW", "NHWC")
     expected = jax.lax.conv_general_dilated(x, weight, (2, 2), ((3, 3), (3, 3)), dimension_numbers=dimensions)
@@ -182,21 +182,21 @@ def test_a_prefix_is_stripped(tmp_path, whole, prefix):
     arrays |= {"head.conv1.weight": np.zeros((8, 4, 3, 3)), "bn1.weight": np.zeros(9)}
     loaded = load(tmp_path / "w.npz", arrays)
     np.testing.assert_array_equal(loaded["bn1/scale"], whole["bn1.weight"])
-    assert load_backbone(tmp_path / "w.npz", backbone()[1]).skipped == ("head.conv1.weight", "bn1.weight")
+    assert load_deeplab(tmp_path / "w.npz", {"backbone": backbone()[1]}).skipped == ("head.conv1.weight", "bn1.weight")
 
 
 def test_two_backbones_in_a_file_are_listed(tmp_path, whole):
     np.savez(tmp_path / "w.npz", **{f"{key}.{name}": a for key in ("query", "key") for name, a in whole.items()})
     assert "holds 2 backbones (query.conv1.weight, key.conv1.weight)" in refusal(tmp_path / "w.npz")
     np.savez(tmp_path / "w.npz", **whole, **{f"teacher.{name}": array for name, array in whole.items()})
-    assert load_backbone(tmp_path / "w.npz", backbone()[1]).loaded == len(whole)
+    assert load_deeplab(tmp_path / "w.npz", {"backbone": backbone()[1]}).loaded == len(whole)
 
 
 def test_another_network_is_told_with_its_flags(tmp_path, whole):
     np.savez(tmp_path / "w.npz", **whole)
     flags = "--model.blocks 1 1 2 1 --model.width 2 --model.stem-width 4"
     with pytest.raises(UserError, match=rf"ResNet-17 \(blocks 1 1 2 1, width 2, stem 4\), .*: use {flags}"):
-        load_backbone(tmp_path / "w.npz", backbone(blocks=(1, 1, 1, 1), width=4)[1])
+        load_deeplab(tmp_path / "w.npz", {"backbone": backbone(blocks=(1, 1, 1, 1), width=4)[1]})
 
 
 def test_the_state_gets_the_weights_and_says_so(tmp_path, whole, mesh, capsys):
@@ -221,7 +221,7 @@ def test_the_state_gets_the_weights_and_says_so(tmp_path, whole, mesh, capsys):
 def test_safetensors(tmp_path, whole, dtype, name):
     arrays = {name: np.ascontiguousarray(array, dtype) for name, array in whole.items()}
     save_file(arrays | {"step": np.arange(3)}, tmp_path / name)
-    loaded = load_backbone(tmp_path / name, backbone()[1])
+    loaded = load_deeplab(tmp_path / name, {"backbone": backbone()[1]})
     assert loaded.skipped == ("step",)
     for ours, array in named(loaded.backbone).items():
         stored = arrays[torch_name(ours)].astype(np.float32)
@@ -241,7 +241,7 @@ def test_damaged_safetensors_load_or_are_refused(tmp_path, whole):
         damaged[place] = rng.integers(256)
         path.write_bytes(damaged)
         try:
-            load_backbone(path, shapes)
+            load_deeplab(path, {"backbone": shapes})
         except UserError as error:
             message = str(error)
         else:
@@ -254,7 +254,7 @@ def test_torch_files_are_told_by_their_content(tmp_path, whole, zipped, name):
     torch = pytest.importorskip("torch")
     entries = {f"module.{name}": torch.from_numpy(array).bfloat16() for name, array in whole.items()}
     torch.save({"epoch": 3, "state_dict": entries}, tmp_path / name, _use_new_zipfile_serialization=zipped)
-    loaded = load_backbone(tmp_path / name, backbone()[1])
+    loaded = load_deeplab(tmp_path / name, {"backbone": backbone()[1]})
     assert (loaded.loaded, loaded.skipped) == (len(whole), ())
     for ours, array in named(loaded.backbone).items():
         stored = entries[f"module.{torch_name(ours)}"].float().numpy()
@@ -306,7 +306,7 @@ def test_missing_file(tmp_path):
 @needs(THIN_RESNET50)
 def test_real_file_is_found_bit_by_bit():
     _, shapes = backbone(blocks=(3, 4, 6, 3), width=32, stem_width=64, layout="caffe")
-    loaded = named(load_backbone(THIN_RESNET50, shapes).backbone)
+    loaded = named(load_deeplab(THIN_RESNET50, {"backbone": shapes}).backbone)
     with np.load(THIN_RESNET50) as file:
         stored = {name: file[name] for name in file.files}
     assert len(stored) == 106

@@ -26,7 +26,7 @@ from lpcam_jax.systems.amn.config import AMNConfig, AMNModel, AMNTraining
 from lpcam_jax.systems.amn.training import amn_loss, amn_optimizer
 from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabModel, DeepLabTraining
 from lpcam_jax.systems.deeplab.network import DeepLabV2
-from lpcam_jax.systems.deeplab.training import masked_crops, segmentation_loss, segmentation_optimizer
+from lpcam_jax.systems.deeplab.training import deeplab_loss, deeplab_optimizer, masked_crops
 from lpcam_jax.systems.edam.config import EDAMConfig, EDAMHead, EDAMTraining
 from lpcam_jax.systems.edam.pairs import Pair
 from lpcam_jax.systems.edam.training import edam_loss, edam_optimizer, paired_crops
@@ -202,8 +202,8 @@ def _deeplab(**model: Any) -> TinySystem:
     return TinySystem(
         DeepLabConfig(model=DeepLabModel(**RESNET | model), training=training),
         outputs,
-        segmentation_loss(train_backbone=True),
-        lambda network: segmentation_optimizer(training, network),
+        deeplab_loss(train_backbone=True),
+        lambda network: deeplab_optimizer(training, network),
         masked_crops(training),
         has_dropout=model.get("head") == "deeplabv3plus",
     )

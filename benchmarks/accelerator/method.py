@@ -16,10 +16,9 @@ from benchmarks.ours.trained import drawn_prototypes
 from lpcam_jax import cam, cluster_classes, directions, lpcam
 from lpcam_jax.data.resizing import resize_bicubic
 from lpcam_jax.data.shapes import Shapes
-from lpcam_jax.machine.devices import classes_at_once
 from lpcam_jax.refine.crf import mean_field
 from lpcam_jax.refine.random_walk import STRIDE, random_walk
-from lpcam_jax.systems.prototyping.stage import cluster_in_groups
+from lpcam_jax.systems.prototyping.stage import classes_at_once, cluster_in_groups
 
 CHANNELS, CLUSTERS, ITERATIONS = 2048, 12, 10
 

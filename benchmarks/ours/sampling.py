@@ -32,6 +32,6 @@ def stage(pictures: int) -> Ready:
             points, weights = sample.points(context=context)
             for n in range(len(points)):
                 cluster_classes(jax.random.key(0), points[n : n + 1], weights[n : n + 1]).means.block_until_ready()
-        facts["peak memory, MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        facts["peak memory, MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     return Ready(run, facts=facts)

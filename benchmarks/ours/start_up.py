@@ -17,13 +17,13 @@ def first_map(cold: bool) -> Ready:
     facts = {}
     if not cold:
         words = ["configs/shapes.py", "--workdir", str(run), "--data.scenes", SCENES, "--training.epochs", "1"]
-        facts["peak memory of train.py, MB"] = start_command(["train.py", *words], run, cache=cache)()
+        facts["peak memory of train.py, MiB"] = start_command(["train.py", *words], run, cache=cache)()
     words = ["infer.py", "--ckpt", str(run), "--out", str(out), "--refine", "none"]
 
     def run_once():
         if cold:
             shutil.rmtree(cache, ignore_errors=True)
-        seconds, facts["peak memory, MB"] = until_first_map(words, out, cache=cache)
+        seconds, facts["peak memory, MiB"] = until_first_map(words, out, cache=cache)
         return seconds
 
     warm_up = (lambda: None) if cold else None

@@ -38,6 +38,7 @@ SIGNATURE = 100  # columns; a longer one has a line for each parameter
 def files() -> dict[str, str]:
     """The page, by its path in the site's sources."""
     parts = [INTRODUCTION, "## Runs", *described("load", lpcam_jax.load)]
+    parts += ["### UserError", text(inspect.getdoc(lpcam_jax.UserError))]
     for module in PAPER:
         names = [name for name in vars(module) if name in lpcam_jax.__all__]
         parts += of_module(module, [name for name in names if vars(module)[name].__module__ == module.__name__])

@@ -18,7 +18,7 @@ class Backbone(Protocol):
         stem: those of its first layer, which `--training.frozen stem` freezes.
         nonnegative: whether the last features come from a ReLU.
 
-    Its submodules may declare three more attributes:
+    Its submodules may declare four more attributes:
 
         folds: ClassVar[tuple[tuple[str, str], ...]]
             (convolution, batch norm applied only to its output) attribute names: pairs that `folding` may fold.
@@ -26,6 +26,10 @@ class Backbone(Protocol):
             (layer, parameter) of a residual block that reduces the block to its shortcut if zero.
         undecayed: ClassVar[tuple[str, ...]]
             attribute names of parameters that have no weight decay.
+        before_blocks: ClassVar[tuple[str, ...]]
+            attribute names of layers that come before the first block of their part, for `--training.layer-decay`:
+            it takes the children of `blocks` for the blocks of a part, and everything else beside them for what comes
+            after the last one.
 
     One that leaves something out at random in training says so, the attribute `draws`, and has one more argument,
     `key`: the random key of a training step; None: nothing is left out.

@@ -59,7 +59,7 @@ class BackboneConfig(ABC):
         """
 
     def load(self, path: "str | Path", network: dict[str, Any]) -> "Loaded":
-        """Load pretrained parameters, see `backbones.weights.fill.load_deeplab`; most backbones do not support files.
+        """Load pretrained parameters from a file; a backbone that knows no files keeps this method, which raises.
 
         Raises:
             UserError: the file cannot be read, or files are not supported.
@@ -135,7 +135,7 @@ class ResNetConfig(BackboneConfig):
 
     def load(self, path: "str | Path", network: dict[str, Any]) -> "Loaded":
         """Load a file with torchvision's names, or those of DeepLabs converted from Caffe (`load_deeplab`)."""
-        from .weights.fill import load_deeplab
+        from .weights.resnet import load_deeplab
 
         return load_deeplab(path, network)
 
@@ -165,8 +165,8 @@ class ViTConfig(BackboneConfig):
     position_grid: Count = 14
     """rows and columns of the stored positions: side of the pictures that they were trained on, over `patch`"""
     position_resize: Literal["antialiased", "bicubic", "offset"] = "antialiased"
-    """how they are resized to the grid of a picture: antialiased as in timm, open_clip and DINOv2 with registers,
-    bicubic as in transformers, or by a size that is 0.1 larger, as in DINO and DINOv2"""
+    """how the stored positions are resized to the grid of a picture: antialiased as in timm, open_clip and DINOv2 with
+    registers, bicubic as in transformers, or by a size that is 0.1 larger, as in DINO and DINOv2"""
     layer_scale: bool = False
     """whether the outputs of the branches are scaled, as in DINOv2"""
     pre_norm: bool = False

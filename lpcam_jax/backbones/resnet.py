@@ -88,7 +88,7 @@ class ResNet(nnx.Module):
         width: bottleneck width of layer1, doubled with each stage.
         stem_width: channels of the first convolution.
         layout: stride on the 3x3 ("torchvision") or on the first 1x1 ("caffe").
-        stem_pool: see `layers.max_pool`.
+        stem_pool: see `layers.pooling.max_pool`.
         output_stride: 32, 16 or 8 pixels per position of layer4.
         dilation: "reference": as in LPCAM's classifier, which never dilates the first block of a stage. "atrous": every
             3x3 after a removed stride keeps its reach, so that the features contain those of output stride 32

@@ -155,7 +155,7 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array, sizes: Sizes) -> jax.Array:
         """x (b, h, w, d), zero outside the valid sizes int32 (b, 2) -> (b, h, w, d), of the same dtype."""
         b, h, w, dim = x.shape
-        # Without its bias, for the zeros that fill up windows to have it, too, and to be as cheap as they are.
+        # The bias is added after cutting: the zeros that fill up windows get it, too, and cost no product.
         product = jnp.matmul(x, self.qkv.kernel[...].astype(self.dtype))
         pieces = pieces_of(product, self.window, before=self.before)
         _, rows, columns, positions, _ = pieces.shape

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config.recipes import parse_with_recipe
+from ..config.recipes import trained_config
 from ..machine.errors import UserError
 from ..machine.files import write_json
 from ..training.checksums import NAME as CHECKSUMS
@@ -154,13 +154,11 @@ def _changed_words(before: Sequence[str], now: Sequence[str]) -> list[str]:
 
 def _other_training(step: Step) -> bool:
     """Whether train.py would refuse to continue the run."""
-    from ..commands.train import Arguments
-
     try:
         run = Run.open(step.out)
     except UserError:
         return step.out.exists()
-    config, _ = parse_with_recipe(Arguments, step.words[1:], command="train", description="")
+    config = trained_config(step.words[1:])
     return bool(run.steps()) and bool(Run(run.directory, config, run.class_names).differences(run))
 
 

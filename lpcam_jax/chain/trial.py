@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..config.recipes import parse_with_recipe, value_of_flag
+from ..config.recipes import trained_config, value_of_flag
 from ..config.registry import system_of
 from ..data.sources import seed_source, training_sources
 from ..machine.files import write_json
@@ -60,7 +60,7 @@ def small(steps: Sequence[Step]) -> list[Flag]:
             limit = _limit(step)
             words += [f"--{step.stage}.limit", str(PICTURES if limit is None else min(limit, PICTURES))]
         if step.action == "train":
-            training = _config(step).training
+            training = trained_config(step.words[1:]).training
             few = str(max(STEPS, PICTURES // training.batch_size + 1))  # so that they take more pictures than there are
             amount = {"steps": few} if hasattr(training, "steps") else {"epochs": "1", "least-steps": few}
             words += [word for name, value in amount.items() for word in (f"--{step.stage}.training.{name}", value)]
@@ -127,7 +127,7 @@ def _amounts(step: Step, steps: Sequence[Step]) -> _Amounts:
     trains = next(
         one for one in steps if one.action == "train" and (one.out in step.takes if swept else one.stage == step.stage)
     )
-    config = _config(trains)
+    config = trained_config(trains.words[1:])
     data = dataclasses.replace(config.data, masks="")  # which are not there yet
     if split := value_of_flag("--split", step.words):
         data = dataclasses.replace(data, seeds=split)
@@ -147,13 +147,6 @@ def _limit(step: Step) -> int | None:
     """The --limit of a step; None: it has none."""
     value = value_of_flag("--limit", step.words)
     return None if value is None or value.lower() == "none" else int(value)
-
-
-def _config(trains: Step) -> Any:
-    """The config of a step that trains, with its flags."""
-    from ..commands.train import Arguments
-
-    return parse_with_recipe(Arguments, trains.words[1:], command="train", description="")[0]
 
 
 def save_estimates(workdir: Path, found: Mapping[str, Estimate], steps: Sequence[Step]) -> None:

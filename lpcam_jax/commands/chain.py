@@ -35,13 +35,12 @@ from ..chain.recipe import Chain, load_chain
 from ..chain.trial import PICTURES, Estimate, estimates, save_estimates, saved_estimates, small
 from ..chain.watched import watch
 from ..config.command_line import parse_flags
-from ..config.recipes import parse_with_recipe, value_of_flag
+from ..config.recipes import trained_config, value_of_flag
 from ..machine.errors import UserError
 from ..machine.files import write_atomically
 from ..machine.locks import in_use
 from ..machine.stopping import Stopping
 from .sweep import Arguments as SweepArguments
-from .train import Arguments as TrainArguments
 
 # Of the folder of a trial, which the next trial deletes; what has no such file is somebody's.
 _MARK = "this_is_a_trial.txt"
@@ -131,7 +130,7 @@ def _check(steps: Sequence[Step]) -> list[str]:
         if saliency and not saliency.startswith("hf:") and not Path(saliency).exists():
             absent.append(f"{step.stage}: --saliency {saliency} does not exist")
         if step.action == "train":
-            config, _ = parse_with_recipe(TrainArguments, step.words[1:], command="train", description="")
+            config = trained_config(step.words[1:])
             weights, root = config.model.weights, config.data.root
             made_here = any(weights == str(other.out) for other in steps)
             if weights and not weights.startswith("hf:") and not made_here and not Path(weights).exists():

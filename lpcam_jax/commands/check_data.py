@@ -20,8 +20,8 @@ import tyro
 from ..config import Data
 from ..config.command_line import parse_flags
 from ..data.checks import Checked, Severity, check_folder
+from ..data.findings import shown
 from ..data.folder import Contents
-from ..data.pictures import shown
 from ..report.names import shorten
 
 _COLUMNS = 12  # up to this many classes a table of class pairs is printed

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import tyro
 
-from ..backbones.weights.fill import Architecture, fill_backbone, fill_deeplab, find_architecture, torchvision_arrays
+from ..backbones.weights.fill import torchvision_arrays
 from ..backbones.weights.names import read_weights
+from ..backbones.weights.resnet import Architecture, fill_deeplab, find_architecture
 from ..config.command_line import parse_flags
 from ..machine.files import write_arrays, write_json
 
@@ -48,8 +49,7 @@ def main(words: list[str]) -> None:
     arguments = parse_flags(Arguments, words, command="convert", description=__doc__)
     weights = read_weights(arguments.file)
     architecture = find_architecture(weights)
-    network = _shapes(architecture)
-    loaded = fill_deeplab(weights, network) if architecture.deeplab else fill_backbone(weights, network["backbone"])
+    loaded = fill_deeplab(weights, _shapes(architecture))
     flags = f"{architecture.flags()} {_CAFFE_FLAGS}" if weights.caffe else architecture.flags()
 
     target = arguments.out / "backbone.npz"
@@ -82,14 +82,14 @@ def _shapes(architecture: Architecture) -> dict:
     from ..backbones.preprocessing import Preprocessing
     from ..backbones.resnet import ResNet
     from ..systems.deeplab.network import DeepLabV2
+    from ..systems.lpcam.network import Classifier
 
     sizes = {"blocks": architecture.blocks, "width": architecture.width, "stem_width": architecture.stem_width}
 
     def build() -> "nnx.Module":
         rngs = nnx.Rngs(0)
-        backbone = ResNet(**sizes, rngs=rngs)
-        if not architecture.deeplab:
-            return nnx.Dict(backbone=backbone)
-        return DeepLabV2(backbone, architecture.classes, preprocessing=Preprocessing(), rngs=rngs)
+        network = DeepLabV2 if architecture.deeplab else Classifier
+        classes = architecture.classes or 1  # a classifier's head is new, whatever its size
+        return network(ResNet(**sizes, rngs=rngs), classes, preprocessing=Preprocessing(), rngs=rngs)
 
     return nnx.to_pure_dict(nnx.state(nnx.eval_shape(build)))

@@ -18,7 +18,7 @@ import tyro
 
 from ..config.recipes import parse_with_recipe
 from ..config.registry import title
-from ..data.masks import IGNORE, MaskFolder
+from ..data.masks import MaskFolder
 from ..data.records import RecordSource
 from ..data.sources import seed_source
 from ..machine import devices
@@ -30,6 +30,7 @@ from ..report.table import empty_maps_line, mask_tables, seed_tables
 from ..results.apart import keep_apart, whole_folder
 from ..results.predictions import MapFolder, find_predictions, pseudo_masks_beside, read_protocol
 from ..results.scoring import score_maps, score_masks, scoring_protocol
+from ..seeds import IGNORE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,8 +43,9 @@ from ..config import at_precision
 from ..config.command_line import parse_flags
 from ..config.json import class_names_in
 from ..config.recipes import value_of_flag
+from ..data.findings import shown
 from ..data.masks import MaskFolder, expect_numbered
-from ..data.pictures import find_pictures, shown, unique_ids
+from ..data.search import find_pictures, unique_ids
 from ..exports.irn import irn_file
 from ..exports.of_masks import WRITERS, Masks, write_each
 from ..machine import devices
@@ -231,7 +232,7 @@ def _write_hub(arguments: HubArguments, out: Path) -> None:
 
 def _scores(run: Run, state: "TrainState", results: str) -> list[str]:
     """What the metrics.json of a run's results says, line by line; UserError if they are not of this run."""
-    from ..results.folder import fingerprint
+    from ..systems.protocol import model_fingerprint
     from ..systems.prototyping.stored_prototypes import load_prototypes, prototypes_file
 
     file = Path(results) / "metrics.json"
@@ -241,9 +242,8 @@ def _scores(run: Run, state: "TrainState", results: str) -> list[str]:
         model, pictures = protocol["model"], metrics["pictures"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--results {results}: {file} cannot be read ({error}); name a folder of infer.py.") from None
-    network = state.parameters, state.batch_stats
     prototypes = load_prototypes(run, state) if prototypes_file(run).exists() else None
-    if model not in (fingerprint(network), fingerprint((*network, prototypes))):  # as `systems.protocol` notes it
+    if model not in (model_fingerprint(state), model_fingerprint(state, prototypes)):
         raise UserError(f"--results {results} was made by another model; name the results of {run.directory}.")
     return [*run.system.describe(metrics), f"pictures: {pictures}, protocol: {json.dumps(protocol)}"]
 

@@ -12,9 +12,10 @@ For IRN's random walk, use `infer.py --ckpt RUN --maps DIR` with a run of IRNet.
 from dataclasses import dataclass
 
 from ..config.command_line import parse_flags
-from ..data.pictures import Pictures, find_pictures
 from ..data.records import RecordSource
+from ..data.search import find_pictures
 from ..data.sources import first, pictures_of
+from ..data.unlabelled import Pictures
 from ..machine import devices
 from ..machine.errors import UserError
 from ..machine.locks import in_use

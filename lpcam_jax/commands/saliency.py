@@ -10,10 +10,9 @@ there, `--saliency u2netp.onnx` makes them on the way. The same command resumes 
 from dataclasses import dataclass
 
 from ..config.command_line import parse_flags
-from ..data.folder import find_unlabelled
-from ..data.pictures import Pictures
 from ..data.records import RecordSource
 from ..data.sources import first, pictures_of
+from ..data.unlabelled import Pictures, find_unlabelled
 from ..machine import devices
 from ..machine.errors import UserError
 from ..machine.locks import in_use

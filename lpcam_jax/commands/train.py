@@ -1,4 +1,5 @@
-"""Train the system of a recipe: a classifier and its prototypes, AMN, EDAM, MCTformer, IRNet, psa's or DeepLab.
+"""Train the system of a recipe: a classifier and its prototypes, AMN, EDAM, MCTformer, IRNet, psa, DeepLab
+or UperNet.
 
     python train.py configs/shapes.py --workdir runs/demo
     python train.py configs/folder.py --data.root my_data --workdir runs/my_data
@@ -15,11 +16,7 @@
 The same command resumes a stopped run, and does nothing if the run is finished.
 """
 
-from dataclasses import dataclass
-
-import tyro
-
-from ..config.recipes import parse_with_recipe
+from ..config.recipes import TrainFlags, parse_with_recipe
 from ..config.registry import system_of
 from ..machine import devices, processes
 from ..machine.errors import UserError
@@ -28,28 +25,13 @@ from ..machine.programs import as_called
 from ..training.run import Job, Run
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """A recipe, and the folder of its run."""
-
-    recipe: tyro.conf.Positional[str]
-    """a recipe of the package, such as shapes or folder, or a file with get_config(), such as configs/shapes.py; the
-    flags below override it"""
-    workdir: str
-    """folder for the run; give the same folder again to resume"""
-    distributed: bool = False
-    """run as one of several processes: see docs/many_devices.md"""
-    stages: str = "all"
-    """comma-separated stages of the recipe to run, such as classifier,prototypes"""
-
-
 def main(words: list[str]) -> None:
     """Run the stages.
 
     Args:
         words: the command line after the program's name.
     """
-    config, arguments = parse_with_recipe(Arguments, words, command="train", description=__doc__)
+    config, arguments = parse_with_recipe(TrainFlags, words, command="train", description=__doc__)
     system = system_of(config)
     stages = chosen_stages(system.stages, arguments.stages)
     if arguments.distributed:

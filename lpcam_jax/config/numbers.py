@@ -51,7 +51,7 @@ ScaleRange = Annotated[
 Level = Annotated[float, Limit(lambda value: 0 <= value <= 1, "give a number from 0 to 1")]
 Factor = Annotated[float, Limit(lambda value: 0 < value <= 1, "give a number above 0, at most 1")]
 Exponent = Annotated[float, Limit(lambda value: 0 < value < math.inf, "give a number above 0")]
-Reach = Annotated[int, Limit(lambda value: 2 <= value <= 64, "give a number from 2 to 64")]
+Radius = Annotated[int, Limit(lambda value: 2 <= value <= 64, "give a number from 2 to 64")]
 Jitter = Annotated[
     tuple[float, float, float, float],
     Limit(

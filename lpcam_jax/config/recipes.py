@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -142,6 +143,26 @@ def parse_with_recipe(flags: type, words: Sequence[str], *, command: str, descri
     config = kind(**{name: getattr(arguments, name) for name in names})
     check_numbers(config)
     return config, arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFlags:
+    """The flags of train.py besides those of the recipe's config: a recipe, and the folder of its run."""
+
+    recipe: tyro.conf.Positional[str]
+    """a recipe of the package, such as shapes or folder, or a file with get_config(), such as configs/shapes.py; the
+    flags below override it"""
+    workdir: str
+    """folder for the run; give the same folder again to resume"""
+    distributed: bool = False
+    """run as one of several processes: see docs/many_devices.md"""
+    stages: str = "all"
+    """comma-separated stages of the recipe to run, such as classifier,prototypes"""
+
+
+def trained_config(words: Sequence[str]) -> Any:
+    """The config that train.py trains with, from the words after its name; raises as `parse_with_recipe`."""
+    return parse_with_recipe(TrainFlags, words, command="train", description="")[0]
 
 
 def _more_help(command: str) -> str:

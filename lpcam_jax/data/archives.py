@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from ..machine.errors import UserError
-from .pictures import shown
+from .findings import shown
 
 
 class Published(NamedTuple):

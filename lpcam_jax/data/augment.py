@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from ..seeds import IGNORE
 from .resizing import resize_bicubic, resize_bilinear_uint8, resize_mask, scaled_size
 
 
@@ -179,7 +180,7 @@ def scaled_alike(image: np.ndarray, mask: np.ndarray, *, scale: float) -> tuple[
 
 
 def random_window(
-    rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, *, crop: int, ignore: int = 255
+    rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, *, crop: int, ignore: int = IGNORE
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A random square crop of a picture and its mask; a shorter side is padded at the right or the bottom.
 
@@ -200,9 +201,7 @@ def random_window(
     return on_canvas(image[window], mask[window], crop=crop, ignore=ignore)
 
 
-def varied_window(
-    rng: np.random.Generator, mask: np.ndarray, *, crop: int, most: float, ignore: int = 255
-) -> tuple[slice, slice]:
+def varied_window(rng: np.random.Generator, mask: np.ndarray, *, crop: int, most: float) -> tuple[slice, slice]:
     """A random square of a mask with two classes or more, of which none has too large a share of what is labelled.
 
     Args:
@@ -210,7 +209,6 @@ def varied_window(
         mask: uint8 (H, W).
         crop: side of the square; a shorter side is whole.
         most: the share that no class may reach; 1: everything is allowed.
-        ignore: label of no class.
 
     Returns:
         Rows and columns of the square. After ten that are not allowed it is any.
@@ -219,14 +217,14 @@ def varied_window(
     """
     for _ in range(10):
         window = _drawn_window(rng, mask.shape, crop)
-        counts = np.delete(np.bincount(mask[window].ravel(), minlength=256), ignore)
+        counts = np.delete(np.bincount(mask[window].ravel(), minlength=256), IGNORE)
         if most == 1 or (np.count_nonzero(counts) > 1 and counts.max() < most * counts.sum()):
             return window
     return _drawn_window(rng, mask.shape, crop)
 
 
 def on_canvas(
-    image: np.ndarray, mask: np.ndarray, *, crop: int, ignore: int = 255
+    image: np.ndarray, mask: np.ndarray, *, crop: int, ignore: int = IGNORE
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pad a picture and its mask, neither larger than a square, at the right and the bottom; as in `random_window`."""
     canvas, labels = np.zeros((crop, crop, 3), np.uint8), np.full((crop, crop), ignore, np.uint8)

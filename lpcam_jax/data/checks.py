@@ -12,10 +12,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ..machine.errors import UserError
+from ..seeds import IGNORE
 from .annotations.regions import Truth
 from .findings import Finding, Severity, listed, quoted, shown
 from .folder import Contents, look_into, same_elsewhere
-from .masks import IGNORE, check_size, check_values, read_mask
+from .masks import check_size, check_values, read_mask
 from .pictures import oddities, picture_size, read_picture
 from .records import RecordSource
 

@@ -1,6 +1,5 @@
 """Your own data: a folder of pictures with labels in any of the usual layouts."""
 
-import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,14 +10,16 @@ import numpy as np
 from tqdm import tqdm
 
 from ..machine.errors import UserError
-from .annotations.layouts import MASKS, Labels, Report, Row, read_labels, refuse
+from .annotations.layouts import read_labels
 from .annotations.regions import Truth
+from .annotations.rows import MASKS, Labels, Report, Row, refuse
 from .findings import Finding, Severity, listed, quoted, say, shown
 from .formats import SUFFIXES, UNREAD, how_to_read
 from .masks import MAX_CLASSES, check_size, pick_classes, read_mask, renumbering
-from .pictures import among, find_pictures, no_picture, picture_size, read_picture, unique_ids
+from .pictures import picture_size, read_picture
 from .records import Origin, Record
-from .walk import Walk, entry, walk
+from .search import among, no_picture, unique_ids
+from .walk import entry, outside, walk
 
 
 class Folder:
@@ -191,32 +192,12 @@ def look_into(root: str | Path, report: Report) -> Contents:
     )
 
 
-def find_unlabelled(pattern: str | Path) -> list[Path]:
-    """The pictures to map without labels: those of a file or a glob, or of a folder, in which masks are no pictures.
-
-    Raises:
-        UserError: there are none.
-    """
-    if not os.path.isdir(pattern) or (masks := entry(pattern, MASKS)) is None:
-        return find_pictures(pattern)
-    pictures, passed_over = among(_without(walk(pattern), masks), pattern)
-    if not pictures:  # but masks: nobody else can mean them
-        return find_pictures(pattern)
-    say(passed_over)
-    return pictures
-
-
-def _without(found: Walk, folder: Path) -> Walk:
-    """What was found outside of a folder."""
-    return Walk(*([path for path in paths if folder != path and folder not in path.parents] for paths in found))
-
-
 class _Listing:
     """The pictures of a folder: paths and ids by name with extension."""
 
     def __init__(self, folder: Path, masks: Path, report: Report):
         self._folder = folder
-        found = _without(walk(folder), masks)
+        found = outside(walk(folder), masks)
         paths, self.remarks = among(found, folder)
         self._files = found.files
         if not paths:

@@ -46,7 +46,7 @@ UNREAD = (
     (Image.registered_extensions().keys() | _OF_OTHERS).union(*(suffixes for *_, suffixes in _OF_PLUGINS.values()))
     - SUFFIXES - _NO_PICTURES
 )
-# What lies beside pictures and is taken for none by nobody.
+# What often lies beside pictures; nobody takes it for one, so it is not reported.
 COMPANIONS = frozenset({
     ".aae", ".cache", ".cfg", ".css", ".csv", ".data", ".db", ".doc", ".docx", ".htm", ".html", ".ini", ".ipynb", ".js",
     ".json", ".jsonl", ".log", ".mat", ".md", ".names", ".npy", ".npz", ".ods", ".onnx", ".parquet", ".pdf", ".pkl",

@@ -8,12 +8,11 @@ import numpy as np
 from PIL import Image
 
 from ..machine.errors import UserError
-from .findings import choice, listed
-from .pictures import Encoded, opened, read_picture, shown
+from ..seeds import IGNORE
+from .findings import choice, listed, shown
+from .pictures import Encoded, opened, read_picture
 
-IGNORE = 255
 MAX_CLASSES = 254  # that masks of 8 bits can number: 0 is the background
-
 _PACKED_GREY = {"L;2": 85, "L;4": 17}
 _MAX_IGNORED = 0.2  # share of ignored pixels above which a mask without a class is taken for black and white
 

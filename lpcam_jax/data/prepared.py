@@ -11,10 +11,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from ..machine.errors import UserError
+from ..machine.errors import UserError, reason
 from ..machine.files import read_arrays, write_atomically
-from .masks import IGNORE, MAX_CLASSES, check_size, pick_classes, read_mask, renumbering
-from .pictures import Encoded, picture_size, read_picture, shown
+from ..seeds import IGNORE
+from .findings import shown
+from .masks import MAX_CLASSES, check_size, pick_classes, read_mask, renumbering
+from .pictures import Encoded, picture_size, read_picture
 from .records import Origin, Record, relative_name
 
 _IDS = ("id", "file_name", "filename", "image/filename", "image_id")
@@ -67,8 +69,7 @@ class Prepared:
             parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
             opened = [(part, builder.as_data_source(part.splitname, decoders=decoders)) for part in parts]
         except Exception as error:  # TFDS raises exceptions of many kinds
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self._where}: split {split!r} cannot be opened ({reason})") from None
+            raise UserError(f"{self._where}: split {split!r} cannot be opened ({reason(error, most=200)})") from None
         for part, records in opened:
             index = self._index(Path(directory), part.splitname, records)
             numbers = range(len(records))[part.from_ : part.to]
@@ -133,8 +134,7 @@ class Prepared:
         try:
             return records[number]
         except Exception as error:  # array_record can raise anything on damaged records
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self._where}: record {number} cannot be read ({reason})") from None
+            raise UserError(f"{self._where}: record {number} cannot be read ({reason(error, most=200)})") from None
 
     def _index(self, directory: Path, split: str, records: Any) -> "_Index":
         file = directory / f"lpcam_jax_index_{split}.npz"
@@ -239,7 +239,7 @@ def _open(directory: Path, where: str) -> tfds.core.DatasetBuilder:
         builder = tfds.builder_from_directory(directory)
         file_format = builder.info.file_format.value if builder.info.file_format else "unknown"
     except Exception as error:  # TFDS raises exceptions of many kinds
-        raise UserError(f"{where}: cannot be opened by TFDS ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{where}: cannot be opened by TFDS ({reason(error, most=200)})") from None
     if file_format != "array_record":
         raise UserError(
             f"{where}: prepared as {file_format}, which only TensorFlow can read; prepare it with "

@@ -31,7 +31,8 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from ..machine.errors import UserError, reason
-from .pictures import Encoded, picture_size, shown
+from .findings import shown
+from .pictures import Encoded, picture_size
 
 _SHARD = 500  # records per file; an interrupted preparation loses at most this many
 
@@ -215,8 +216,9 @@ def prepare(kind: type[Benchmark], root: str | Path, split: str, *, prepared: st
         problem, where = error.strerror or error, error.filename or part
         raise UserError(f"{shown(where)}: {kind.name} cannot be prepared ({problem}); check the folder") from error
     except Exception as error:  # array_record raises a RuntimeError when the disk is full
-        problem = " ".join(str(error).split())[:300]
-        raise UserError(f"{shown(part)}: {kind.name} cannot be prepared ({problem}); check the disk") from error
+        raise UserError(
+            f"{shown(part)}: {kind.name} cannot be prepared ({reason(error, most=300)}); check the disk"
+        ) from error
     return directory
 
 

@@ -5,8 +5,8 @@ import hashlib
 from tqdm import tqdm
 
 from ..machine.errors import UserError
+from .findings import shown
 from .masks import MaskFolder
-from .pictures import shown
 from .records import Origin, Record, RecordSource, Subset
 
 

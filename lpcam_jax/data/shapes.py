@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..seeds import IGNORE
 from .records import Origin, Record
 
 CLASS_NAMES = ("fox", "pig", "frog", "toucan", "owl", "panda")
@@ -339,7 +340,7 @@ def _draw_animal(rng: np.random.Generator, scene: _Scene, k: int, x: float, y: f
         canvas[where] = np.float32(colour)
     canvas[(animal & _grow(~animal)) | (head & _grow(~head))] *= 0.55
 
-    scene.mask[box][_grow(animal)] = 255
+    scene.mask[box][_grow(animal)] = IGNORE
     scene.mask[box][animal] = k + 1
     scene.parts[box][animal] = BODY
     scene.parts[box][head] = HEAD

@@ -8,13 +8,14 @@ from typing import Any
 
 from ..config import Data
 from ..machine.errors import UserError
+from .checks import check_labels
 from .findings import choice
-from .folder import Folder, find_unlabelled
+from .folder import Folder
 from .masks import MaskFolder
-from .pictures import Pictures
 from .records import RecordSource, Subset, hold_out
 from .relabelled import Relabelled
 from .shapes import Shapes
+from .unlabelled import Pictures, find_unlabelled
 from .voc_layout import VOCLayout
 
 # A picture that is not decoded in all its pixels has so many times the longest side that a network sees. What is made
@@ -42,6 +43,24 @@ def training_sources(config: Any, *, masks: bool) -> tuple[RecordSource, RecordS
         return source, with_classes(validation, source.class_names, config.data.validation)
     train, held_out = hold_out(len(source), config.data.held_out, seed=config.seed)
     return Subset(source, train), Subset(source, held_out)
+
+
+def labelled_sources(config: Any, class_names: Sequence[str] | None = None) -> tuple[RecordSource, RecordSource]:
+    """`training_sources` of a network that learns from labels, which are checked.
+
+    Args:
+        config: as for `training_sources`.
+        class_names: of the other pictures of the run, which these must have, too; None: any.
+
+    Raises:
+        UserError: see `training_sources`, `with_labels`, `with_classes` and `checks.check_labels`.
+    """
+    pictures, validation = training_sources(config, masks=False)
+    pictures = with_labels(pictures, config.data.train)
+    if class_names is not None:
+        pictures = with_classes(pictures, class_names, config.data.train)
+    check_labels(pictures)
+    return pictures, with_labels(validation, config.data.validation)
 
 
 def training_source(config: Any) -> RecordSource:

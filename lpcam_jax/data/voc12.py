@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 from ..machine.errors import UserError
 from .archives import Files, find_files
+from .findings import shown
 from .masks import grey_png, read_mask
-from .pictures import Encoded, shown
+from .pictures import Encoded
 from .published import Benchmark, Example, Split, missing
 from .records import relative_name
 from .voc_layout import VOC_CLASSES

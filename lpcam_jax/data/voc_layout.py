@@ -10,10 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..machine.errors import UserError
-from .findings import listed
+from .findings import listed, shown
 from .formats import SUFFIXES
 from .masks import check_size, pick_classes, read_mask, read_with_mask, renumbering
-from .pictures import picture_size, shown
+from .pictures import picture_size
 from .records import Origin, Record, relative_name
 from .walk import walk
 

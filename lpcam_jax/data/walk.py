@@ -104,6 +104,11 @@ def apart(paths: Sequence[Path], base: str | Path) -> tuple[list[Path], list[Pat
     return others, sorted(own)
 
 
+def outside(found: Walk, folder: Path) -> Walk:
+    """What was found outside of a folder."""
+    return Walk(*([path for path in paths if folder != path and folder not in path.parents] for paths in found))
+
+
 def entry(folder: str | Path, *names: str) -> Path | None:
     """The first of these names that a folder has an entry of, spelled like this or, if there is none, in another case.
 

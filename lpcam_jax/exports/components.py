@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.masks import IGNORE
+from ..seeds import IGNORE
 
 
 class Component(NamedTuple):

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from ..data.masks import IGNORE
 from ..report.palette import class_palette
+from ..seeds import IGNORE
 from .components import numbered
 
 # Of the files in it, so that the same masks give the same bytes.

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..data.masks import IGNORE, MaskFolder, check_size, grey_png
-from ..data.pictures import picture_size, shown
+from ..data.findings import shown
+from ..data.masks import MaskFolder, check_size, grey_png
+from ..data.pictures import picture_size
 from ..machine.errors import UserError, reason
 from ..machine.files import write_atomically, write_json
+from ..seeds import IGNORE
 from .coco import coco_instances
 from .cvat import cvat_archive
 from .label_studio import label_studio_interface, label_studio_tasks

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..data.masks import IGNORE
+from ..seeds import IGNORE
 
 
 def regions(mask: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

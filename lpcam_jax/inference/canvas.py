@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..backbones.layers.resizing import interpolation_matrix
+from ..machine.padding import PIXELS
 
-# Multiples of pixels, and of positions of a grid, that canvases are rounded up to.
-_PIXELS, _POSITIONS = 128, 32
+_POSITIONS = 32  # multiple of positions of a grid that canvases are rounded up to
 
 Size = tuple[int, int]
 
@@ -53,11 +53,6 @@ def stack_scales(maps: Sequence[np.ndarray], size: Size) -> ScaleMaps:
     for canvas, one in zip(padded, maps, strict=True):
         canvas[:, : one.shape[0], : one.shape[1]] = np.moveaxis(one, -1, 0)
     return ScaleMaps(padded, grids, np.array(size, np.int32))
-
-
-def canvas_of(size: Size, multiple: int = _PIXELS) -> Size:
-    """The canvas of a picture (H, W), or of a grid: both rounded up to multiples."""
-    return tuple(-(-length // multiple) * multiple for length in size)
 
 
 def fused(scales: ScaleMaps, extent: jax.Array, *, canvas: Size) -> jax.Array:
@@ -113,7 +108,7 @@ def in_bands(function: Callable[[Band], jax.Array], scales: ScaleMaps, extent: j
     """
     down, across = _matrices(scales, extent, canvas)
     wide = jnp.einsum("skhw,sxw->skhx", scales.maps, across, precision="highest")
-    bands = jnp.moveaxis(down.reshape(len(down), -1, _PIXELS, down.shape[-1]), 1, 0)
+    bands = jnp.moveaxis(down.reshape(len(down), -1, PIXELS, down.shape[-1]), 1, 0)
     found = jax.lax.map(lambda rows: function(Band(rows, wide)), bands)
     return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], *canvas)
 

@@ -136,10 +136,11 @@ def with_mirror_images(network: PictureNetwork, pictures: jax.Array, sizes: jax.
         sizes: int32 (b, 2), valid rows and columns.
 
     Returns:
-        float32 (2 b, h, w, 3), the mirror images last, zero outside the valid region; and int32 (2 b, 2), their sizes.
+        float32 (2 b, h, w, 3), each picture followed by its mirror image, zero outside the valid region; and int32
+        (2 b, 2), their sizes.
     """
-    stacked, extents = jnp.concatenate([pictures, mirror(pictures, sizes[:, 1])]), jnp.concatenate([sizes, sizes])
-    return as_they_are(network, stacked, extents), extents
+    both, extents = in_pairs(pictures, mirror(pictures, sizes[:, 1])), in_pairs(sizes, sizes)
+    return as_they_are(network, both, extents), extents
 
 
 def mirrored_back(x: jax.Array, grid: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -147,13 +148,27 @@ def mirrored_back(x: jax.Array, grid: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     Args:
         x: (2 b, h, w, d).
-        grid: int32 (b or 2 b, 2), valid sizes of x.
+        grid: int32 (b or 2 b, 2), valid sizes of x, which are those of the pictures.
 
     Returns:
         (b, h, w, d) each.
     """
-    straight, mirrored = jnp.split(x, 2)
-    return straight, mirror(mirrored, grid[: len(mirrored), 1])
+    straight, mirrored = out_of_pairs(x)
+    return straight, mirror(mirrored, grid[:: len(grid) // len(straight), 1])
+
+
+def in_pairs(straight: jax.Array, mirrored: jax.Array) -> jax.Array:
+    """Put what is of each picture and what is of its mirror image one after the other: (b, ...) each -> (2 b, ...).
+
+    So a batch that is split over devices stays where it is; with the mirror images last, half of it would move.
+    """
+    return jnp.stack([straight, mirrored], axis=1).reshape(-1, *straight.shape[1:])
+
+
+def out_of_pairs(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The inverse of `in_pairs`: (2 b, ...) -> (b, ...) of the pictures, and of their mirror images."""
+    pairs = x.reshape(-1, 2, *x.shape[1:])
+    return pairs[:, 0], pairs[:, 1]
 
 
 def mirror(x: jax.Array, widths: jax.Array) -> jax.Array:

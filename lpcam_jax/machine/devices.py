@@ -7,11 +7,11 @@ looks at the available devices.
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
 from pathlib import Path
-from threading import Semaphore
+from queue import LifoQueue
 from typing import Any
 
 import jax
@@ -19,13 +19,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from . import processes
-from .errors import UserError
+from .errors import UserError, first_line
 
 _UNABLE = "Unable to initialize backend"
 _FULL, _OF_GPUS = "RESOURCE_EXHAUSTED|out.of.memory", "cuda|cudnn|cublas|nvidia|driver|rocm|dnn library"
-
-# Upper bound on the bytes of features that one device clusters at a time.
-_CLUSTERED_AT_A_TIME = 2**30
 
 # Disables a fusion library that jaxlib's CPU backend uses by default. Without it the forward pass of a network is up to
 # 1.7 times faster (but a training step 1.5 times slower, and the LPCAM kernel half as fast).
@@ -55,13 +52,13 @@ def complaint(error: Exception) -> str | None:
     text, of_jax = str(error), isinstance(error, jax.errors.JaxRuntimeError)
     if isinstance(error, MemoryError) or (of_jax and re.search(_FULL, text, re.IGNORECASE)):
         return (
-            f"the memory is full ({_first_line(error)}); train with a smaller --training.batch-size or "
+            f"the memory is full ({first_line(error)}); train with a smaller --training.batch-size or "
             "--training.crop, infer with a smaller --inference.batch-pixels, or end other programs that use it. The "
             "same command goes on where it was."
         )
     if of_jax and re.search(_OF_GPUS, text, re.IGNORECASE):
         return (
-            f"the GPU cannot be used ({_first_line(error)}); let its driver and the installed jax fit each other, as "
+            f"the GPU cannot be used ({first_line(error)}); let its driver and the installed jax fit each other, as "
             "https://docs.jax.dev/en/latest/installation.html says, or set JAX_PLATFORMS=cpu. The same command goes on "
             "where it was."
         )
@@ -71,7 +68,7 @@ def complaint(error: Exception) -> str | None:
 
 
 def _no_devices(error: Exception) -> str:
-    reason = re.sub(r" \((set|you may need).*", "", _first_line(error).removeprefix(_UNABLE).lstrip())
+    reason = re.sub(r" \((set|you may need).*", "", first_line(error).removeprefix(_UNABLE).lstrip())
     reason = "none is visible" if isinstance(error, AssertionError) else reason
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return (
@@ -79,12 +76,6 @@ def _no_devices(error: Exception) -> str:
             'to cpu, or install the driver and, for NVIDIA, pip install "jax[cuda13]".'
         )
     return f"JAX cannot open the devices ({reason}); mend the driver, or set JAX_PLATFORMS=cpu."
-
-
-def _first_line(error: Exception) -> str:
-    """What is before the C++ of an error."""
-    line = next(iter(str(error).split("\n")), "").strip() or type(error).__name__
-    return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 def remember_compilations() -> None:
@@ -163,24 +154,6 @@ def map_shards(function: Callable, devices: Mesh) -> Callable:
     return jax.jit(on_shards, out_shardings=NamedSharding(devices, PartitionSpec()))
 
 
-def classes_at_once(devices: Mesh, nbytes: int, classes: int) -> int:
-    """How many classes to cluster at a time, a multiple of the number of devices.
-
-    On CPUs it is one class per device, because the batched matrix products of several classes run at half the speed;
-    elsewhere not more than it takes to give all devices their share.
-
-    Args:
-        devices: The mesh.
-        nbytes: Bytes of features per class.
-        classes: Number of all classes.
-
-    Returns:
-        The number of classes.
-    """
-    fit = 1 if jax.default_backend() == "cpu" else max(_CLUSTERED_AT_A_TIME // nbytes, 1)
-    return min(fit, -(-classes // devices.size)) * devices.size
-
-
 def abstract_on(tree: Any, devices: Mesh) -> Any:
     """Shapes and types of the arrays, with the sharding that restores them onto every device."""
     everywhere = NamedSharding(devices, PartitionSpec())
@@ -197,13 +170,49 @@ def traces_for_cpus() -> bool:
     return jax.default_backend() == "cpu" and not _portable.get()
 
 
-@cache
-def finishing() -> AbstractContextManager:
-    """Within, a thread finishes a picture on the device (`inference.canvas`, the CRF, the walk).
+@contextmanager
+def finishing(*, scatters: bool = False) -> Iterator[None]:
+    """Within, a thread finishes a picture on one of the devices (`inference.canvas`, the CRF, the walk).
 
-    On GPUs and TPUs two threads do so at a time, which keeps the device busy and bounds its memory; on CPUs all may.
+    Two threads do so at a time on each GPU or TPU core, which keeps it busy and bounds its memory, and the first ones
+    are preferred, because each compiles for itself; on CPUs all threads may.
+
+    Args:
+        scatters: whether most of the work is sums at scattered places, as in the CRF's lattice. TPUs add them one after
+            the other, so the CPUs of their machine do this.
     """
-    return Semaphore(2) if jax.default_backend() != "cpu" else nullcontext()
+    backend = jax.default_backend()
+    if backend == "cpu":
+        yield
+    elif scatters and backend == "tpu" and (cpus := _cpus()):
+        with jax.default_device(cpus[0]):
+            yield
+    else:
+        device = _idle().get()
+        try:
+            with jax.default_device(device):
+                yield
+        finally:
+            _idle().put(device)
+
+
+@cache
+def _idle() -> LifoQueue:
+    """The devices of this process, each twice; those that are in use are not there."""
+    devices = LifoQueue()
+    for device in reversed(jax.local_devices()):
+        devices.put(device)
+        devices.put(device)
+    return devices
+
+
+@cache
+def _cpus() -> list[jax.Device]:
+    """The CPUs of a machine with other devices; none where $JAX_PLATFORMS leaves them out."""
+    try:
+        return jax.local_devices(backend="cpu")
+    except RuntimeError:
+        return []
 
 
 _portable = ContextVar("portable", default=False)

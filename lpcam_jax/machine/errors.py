@@ -8,8 +8,16 @@ class UserError(Exception):
     """
 
 
-def reason(error: Exception) -> str:
-    """What another library says of an error, in at most 150 letters of one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = text if len(text) <= 150 else f"{text[:150]}..."
+def reason(error: Exception, *, most: int = 150) -> str:
+    """What another library says of an error, in at most `most` letters of one line."""
+    return _short(" ".join(str(error).split()) or type(error).__name__, most)
+
+
+def first_line(error: Exception) -> str:
+    """Its first line alone, in at most 200 letters: what XLA and Orbax write below is of their own C++ and files."""
+    return _short(next(iter(str(error).strip().splitlines()), type(error).__name__), 200)
+
+
+def _short(text: str, most: int) -> str:
+    text = text if len(text) <= most else f"{text[:most]}..."
     return "".join(letter if letter.isprintable() else "?" for letter in text)

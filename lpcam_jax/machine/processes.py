@@ -5,7 +5,9 @@ several machines the same command runs once on each, with --distributed.
 """
 
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -17,7 +19,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from .errors import UserError
+from .errors import UserError, first_line
 
 # Seconds without a heartbeat after which a process counts as dead and the others end.
 _SILENCE = 40
@@ -33,6 +35,8 @@ def join() -> None:
 
     On a TPU pod slice and under Slurm or Open MPI the processes are detected; elsewhere three environment variables
     describe them: JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0).
+    Where a scheduler starts several processes on a machine, each has one of its GPUs; otherwise it has all of them, or
+    those that JAX_LOCAL_DEVICE_IDS names.
     From then on only the first process prints; the others print only the error they end with. If one process dies, the
     others end within 40 seconds.
 
@@ -46,12 +50,12 @@ def join() -> None:
             os.environ.get(_ADDRESS),
             num_processes=numbers.get(_COUNT),
             process_id=numbers.get(_INDEX),
+            local_device_ids=[] if _has_the_machine() else None,
             heartbeat_timeout_seconds=_SILENCE,
         )
     except (ValueError, RuntimeError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"--distributed: the other processes cannot be joined ({first_line}); set {_ADDRESS}=HOST:PORT, "
+            f"--distributed: the other processes cannot be joined ({first_line(error)}); set {_ADDRESS}=HOST:PORT, "
             f"{_COUNT} and {_INDEX} for each, or omit the flag to use this machine alone."
         ) from None
     global _are_joined
@@ -59,6 +63,15 @@ def join() -> None:
     if not is_first():
         nowhere = open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (until the end)
         sys.stdout = sys.stderr = nowhere
+
+
+def _has_the_machine() -> bool:
+    """Whether this process is the only one of its program on its machine; JAX would give it the first GPU alone."""
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ:
+        return False
+    # Slurm's is such as 8(x2),4: eight on each of two machines, four on a third.
+    of_slurm = re.findall(r"(\d+)(?:\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    return {*of_slurm, os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1")} == {"1"}
 
 
 _are_joined = False
@@ -100,8 +113,9 @@ def wait() -> None:
                 outcome.result(timeout=1)
         outcome.result()
     except jax.errors.JaxRuntimeError as error:
-        reason = str(error).split("\n")[0][:200]
-        raise UserError(f"another process has ended, or does not come ({reason}); its own output says why.") from None
+        raise UserError(
+            f"another process has ended, or does not come ({first_line(error)}); its own output says why."
+        ) from None
 
 
 def end(line: str, code: int) -> NoReturn:
@@ -137,8 +151,8 @@ def share(indices: Iterable[int]) -> list[int]:
         indices: Indices of pictures.
 
     Returns:
-        Those that are this process's number modulo the number of processes; whether an index belongs to the share does
-        not depend on the other indices.
+        Those whose remainder modulo the number of processes is this process's number; whether an index belongs to the
+        share does not depend on the other indices.
     """
     return [int(index) for index in indices if index % jax.process_count() == jax.process_index()]
 
@@ -168,13 +182,14 @@ def gather(array: np.ndarray) -> list[np.ndarray]:
     from jax.experimental import multihost_utils  # here: it takes as long to import as a tenth of JAX
 
     counts = multihost_utils.process_allgather(np.int32(len(array)))
-    # As bytes, because JAX would convert float64 to float32.
-    padded = np.zeros((counts.max(), *array.shape[1:]), array.dtype)
-    padded[: len(array)] = array
-    contents = multihost_utils.process_allgather(np.frombuffer(padded.tobytes(), np.uint8))
+    row = array.dtype.itemsize * math.prod(array.shape[1:])
+    # As bytes, because JAX would convert float64 to float32; a power of two, because it compiles each length.
+    own = np.zeros(1 << (int(counts.max()) * row).bit_length(), np.uint8)
+    own[: len(array) * row] = np.frombuffer(array.tobytes(), np.uint8)
+    contents = multihost_utils.process_allgather(own)
     return [
-        np.frombuffer(content.tobytes(), array.dtype).reshape(padded.shape)[:count]
-        for content, count in zip(contents, counts, strict=True)
+        np.frombuffer(content[: count * row].tobytes(), array.dtype).reshape(count, *array.shape[1:])
+        for content, count in zip(contents, counts.tolist(), strict=True)
     ]
 
 

@@ -77,7 +77,7 @@ class Rows(NamedTuple):
     """The stored corners, kind after kind in rows; the last row is always empty.
 
     Attributes:
-        of_points: int32 (d + 1, n), row of each point's corner of each kind.
+        of_points: int32 (d + 1, n), row of each point's corner of each kind; any row for points that do not exist.
         weights: float32 (d + 1, n), barycentric; 0 for points that do not exist.
         neighbours: int32 (d + 1, 2, rows), the rows before and after in each direction; the last row for none.
     """
@@ -143,6 +143,9 @@ def lattice_rows(lattice: Lattice, capacity: int) -> Rows:
         return jnp.stack([before.at[nowhere].set(nowhere), after])
 
     rows = _at(row_at, size * np.arange(kinds, dtype=np.int32)[:, None] + lattice.slots)
+    # Points that do not exist add 0, each to another row: to one and the same they would have to wait for one another.
+    exists = (lattice.weights != 0).any(axis=0)
+    rows = jnp.where(exists, rows, np.arange(exists.size, dtype=np.int32))
     return Rows(rows, lattice.weights, jax.lax.map(neighbours, lattice.steps))
 
 

@@ -13,10 +13,10 @@ from ..class_activation import resize_bilinear
 from ..data.records import Record, RecordSource
 from ..data.resizing import resize_bicubic, resize_mask
 from ..machine.devices import finishing
+from ..machine.padding import canvas_of, padded, power_of_two
 from ..seeds import ir_labels, seed_mask
 from . import Refine
 from .crf import CRF, CRFS, label_unary, mean_field, softmax_unary
-from .padding import GRID, padded, padded_size, power_of_two
 from .pixel_adaptive import pixel_adaptive
 from .saliency import background_scores, saliency_mask
 from .saliency_maps import SaliencyMaps
@@ -197,7 +197,7 @@ def adapted_maps(image: np.ndarray, maps: np.ndarray, *, steps: int = 10) -> np.
         return maps
     small = tuple(-(-length // 2) for length in bounded_size(size))
     low = resize_bilinear(np.moveaxis(maps.astype(np.float32, copy=False), 0, -1), small)
-    canvas = padded_size(small, GRID)
+    canvas = canvas_of(small)
     arguments = padded(resize_bicubic(image, small), canvas), padded(low, canvas, labels=power_of_two(count))
     with finishing():
         adapted = np.asarray(pixel_adaptive(*arguments, steps=steps, size=np.int32(small)))
@@ -207,10 +207,10 @@ def adapted_maps(image: np.ndarray, maps: np.ndarray, *, steps: int = 10) -> np.
 def _mean_field(image: np.ndarray, unary: np.ndarray, crf: CRF, *, labels: int | None = None) -> np.ndarray:
     """`mean_field` of energies (m, H, W, n), with padded shapes; `labels` if n is always the same, and not padded."""
     *size, count = unary.shape[1:]
-    canvas, labels = padded_size(size, GRID), labels or 1 + power_of_two(count - 1)
+    canvas, labels = canvas_of(size), labels or 1 + power_of_two(count - 1)
     energies = np.full((len(unary), *canvas, labels), np.inf, np.float32)
     energies[:, : size[0], : size[1], :count] = unary
-    with finishing():
+    with finishing(scatters=True):
         scores = np.asarray(mean_field(padded(image, canvas), energies, crf, size=np.int32(size)))
     return scores[:, : size[0], : size[1], :count]
 

@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..data.findings import shown
 from ..data.masks import check_size
-from ..data.pictures import read_picture, shown
+from ..data.pictures import read_picture
 from ..data.records import RecordSource
 from ..machine.errors import UserError
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..class_activation import resize_bilinear
 from ..machine.devices import finishing
-from .padding import GRID, padded, padded_size, power_of_two
+from ..machine.padding import PIXELS, canvas_of, padded, power_of_two
 from .random_walk import STRIDE, on_picture, random_walk
 from .similarity import walk_by_similarity
 
@@ -17,7 +17,7 @@ def walked_maps(
     Args:
         maps: float (n, H, W), in [0, 1].
         edges: float32 (ceil(H / 4), ceil(W / 4)), edge probabilities.
-        radius: reach of a step, on the grid of the edges.
+        radius: a step leads to positions nearer than this, on the grid of the edges.
         power: exponent applied to the maps.
         beta: exponent of the affinities.
         steps: number of steps.
@@ -31,7 +31,7 @@ def walked_maps(
     if not count:
         return maps
     channels_last = np.moveaxis(maps.astype(np.float32, copy=False), 0, -1)
-    canvas = padded_size(grid, GRID // STRIDE)
+    canvas = canvas_of(grid, PIXELS // STRIDE)
     low = padded(resize_bilinear(channels_last, grid) ** power, canvas, labels=power_of_two(count))
     options = {"radius": radius, "beta": beta, "steps": steps, "size": np.int32(grid)}
     with finishing():
@@ -56,7 +56,7 @@ def similar_labels(
         features: float32 (h, w, d), of the picture's positions, which cover it.
         stride: pixels per position.
         background: the background's map, everywhere.
-        radius: reach of a step, in positions.
+        radius: a step leads to positions nearer than this.
         beta: exponent of the affinities.
         steps: number of steps.
 
@@ -72,7 +72,7 @@ def similar_labels(
     scores = np.concatenate([np.full((1, *size), background, np.float32), maps.astype(np.float32, copy=False)])
     whole = [(0, stride * cells - length) for cells, length in zip(grid, size, strict=True)]
     pooled = np.pad(scores, [(0, 0), *whole]).reshape(count + 1, grid[0], stride, grid[1], stride).mean(axis=(2, 4))
-    canvas = padded_size(grid, GRID // stride)
+    canvas = canvas_of(grid, PIXELS // stride)
     low = padded(np.moveaxis(pooled, 0, -1), canvas, labels=1 + power_of_two(count))
     options = {"radius": radius, "beta": beta, "steps": steps, "size": np.int32(grid)}
     with finishing():

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from ..seeds import IGNORE
+
 # Okabe and Ito's colours, which colour-blind readers can tell apart; VOC's own are too dark to tint with.
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 _RGB = np.array([tuple(bytes.fromhex(color[1:])) for color in COLORS], np.uint8)
@@ -79,7 +81,7 @@ def mask_layer(mask: np.ndarray, classes: Sequence[int], colors: Sequence[int]) 
     """
     palette = np.zeros((256, 3), np.uint8)
     palette[np.asarray(classes, int) + 1] = _RGB[np.asarray(colors, int)]
-    palette[255] = _GREY
+    palette[IGNORE] = _GREY
     picture = Image.fromarray(mask).resize(_size(mask.shape, _PHOTO), Image.Resampling.NEAREST)
     picture.putpalette(palette.tobytes())
     return _encoded(picture, "PNG", transparency=0)

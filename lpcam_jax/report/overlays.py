@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..seeds import IGNORE
 from .names import shorten
 from .palette import class_palette
 
@@ -120,7 +121,7 @@ def mask_panel(
     row = [("picture", None, photo), (caption, None, _tinted(photo, mask))]
     if truth is not None:
         row.append(("ground truth", None, _tinted(photo, truth)))
-    values = [value for value in np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256)[:255]) if value]
+    values = [value for value in np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256)[:IGNORE]) if value]
     names = [(class_names[value - 1], int(value), np.zeros((0, 0, 3), np.uint8)) for value in values]
     legend = [names[start : start + len(row)] for start in range(0, len(names), len(row))]
     size = photo.shape[1::-1]

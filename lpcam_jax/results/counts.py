@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data.masks import IGNORE
 from ..machine import processes
 from ..machine.devices import finishing
+from ..machine.padding import power_of_two
 from ..metrics import confusion_matrix, iou, seed_scores, threshold_sweep
+from ..seeds import IGNORE
 
 THRESHOLDS = np.arange(100, dtype=np.float32) / 100
 FIXED = 0.3
@@ -88,7 +89,7 @@ def seed_counts(maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> See
             np.pad(winners.reshape(-1), padding),
             np.pad(heights.reshape(-1), padding),
             THRESHOLDS,
-            num_classes=max(4, 1 << (len(values) - 1).bit_length()),  # a power of two, to limit compilations
+            num_classes=max(4, power_of_two(len(values))),
         )
         matrices = np.asarray(sweep)[:, : len(values), : len(values)]
     return SeedCounts(values, matrices, np.nanmean(iou(sweep.astype(np.float32)), axis=1))

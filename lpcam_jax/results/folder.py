@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from ..data.pictures import shown
+from ..data.findings import shown
 from ..data.records import Record, RecordSource, origin_of
 from ..machine import processes
 from ..machine.errors import UserError

@@ -15,8 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ..config.json import class_names_in
+from ..data.findings import shown
 from ..data.masks import MaskFolder
-from ..data.pictures import shown
 from ..data.records import Record, RecordSource, Subset
 from ..machine.errors import UserError
 from ..machine.files import read_arrays, write_arrays
@@ -260,7 +260,7 @@ def find_predictions(directory: str | Path, ids: Sequence[str]) -> MapFolder | M
     if example is None:
         raise UserError(
             f"{shown(directory)} has no prediction for any of the {len(ids)} pictures of the data set: there is no "
-            f"{shown(folder.file(ids[0]).name)}, for one; check --predictions, --data.root and --data.seeds."
+            f"{shown(folder.file(ids[0]).name)}, for one; check the folder, and that it was made of these pictures."
         )
     if isinstance(folder, MaskFolder):
         return folder

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..data.pictures import shown
+from ..data.findings import shown
 from ..machine.errors import UserError
 from ..refine import Refine
 from ..refine.pictures import Refinement

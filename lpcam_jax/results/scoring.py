@@ -11,12 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..data.masks import IGNORE, MaskFolder
+from ..data.masks import MaskFolder
 from ..data.records import RecordSource, true_mask
 from ..machine import processes
 from ..machine.errors import UserError
 from ..machine.threads import map_ahead
 from ..metrics import iou
+from ..seeds import IGNORE
 from .counts import RULE, SeedScoring, classes_in, json_numbers, picture_confusion, scores_of, seed_counts
 from .predictions import MapFolder
 

@@ -1,1 +1,1 @@
-"""Systems, one folder each; all have the modules system, config, network and training, and one for their results."""
+"""Systems, one folder each, with the modules system, config, network and training; beside them, what several share."""

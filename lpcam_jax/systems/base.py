@@ -214,7 +214,7 @@ class System(ABC, Generic[C]):
 
         Args:
             config: the system's config.
-            network: the network as a nested dict of arrays, see `backbones.weights.fill.load_backbone`.
+            network: the network as a nested dict of arrays, see `backbones.weights.resnet.load_deeplab`.
 
         Raises:
             UserError: see `BackboneConfig.load`.
@@ -245,6 +245,17 @@ class HeatMapSystem(System[C]):
         from ..results.heatmaps import describe
 
         return describe(metrics)
+
+    def written_with(self, flags: HeatMapFlags) -> dict[str, Any]:
+        """What the flags say of the results besides their maps: the refinement, opened, and the pages.
+
+        Raises:
+            UserError: there is no such saliency.
+        """
+        from ..results.refinement import refinement
+
+        options = {"background": flags.inference.background, "saliency": flags.saliency, "out": flags.out}
+        return {"refinement": refinement(flags.refine, **options), "pages": flags.pages}
 
     def results(self, flags: HeatMapFlags) -> str:
         masks = "seeds/" if flags.refine == "none" else "pseudo_masks/"

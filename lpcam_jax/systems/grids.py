@@ -5,7 +5,7 @@ from typing import Any
 from ..machine.errors import UserError
 
 
-def expect_even_grid(config: Any, what: str) -> None:
+def expect_rounded_up_grid(config: Any, what: str) -> None:
     """Raise UserError if the network has more positions than the sides of a picture over the stride, rounded up.
 
     Args:

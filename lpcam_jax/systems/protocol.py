@@ -24,12 +24,17 @@ def model_protocol(run: Run, state: TrainState, *arrays: Any, **entries: Any) ->
     """
     return {
         "version": __version__,
-        "model": fingerprint((state.parameters, state.batch_stats, *arrays)),
+        "model": model_fingerprint(state, *arrays),
         "step": int(state.step),
         "class_names": list(run.class_names),
         **({} if (longest := run.config.data.longest) is None else {"longest": longest}),
         **entries,
     }
+
+
+def model_fingerprint(state: TrainState, *arrays: Any) -> str:
+    """What tells a trained network, with the other arrays of its model, from all others."""
+    return fingerprint((state.parameters, state.batch_stats, *arrays))
 
 
 def precision_of(run: Run) -> str:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..config import SureLabels
 from ..data.augment import random_crop, random_mirror
-from ..data.masks import IGNORE, MaskFolder, expect_numbered
+from ..data.masks import MaskFolder, expect_numbered
 from ..data.pipeline import Augmentation, Batch
 from ..data.records import Record, RecordSource
 from ..data.relabelled import Relabelled
@@ -31,7 +31,7 @@ from ..report.palette import mask_png
 from ..results.folder import ResultFolder, write_all
 from ..results.origins import Origins
 from ..results.predictions import MapFolder, open_method, read_protocol, with_maps
-from ..seeds import with_class_values
+from ..seeds import IGNORE, with_class_values
 from ..training.run import Run
 
 

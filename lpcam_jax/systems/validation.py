@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 
 from ..data.records import RecordSource
-from ..inference.forward import Function, Network
+from ..inference.forward import Function
 from ..inference.passes import finish_each
 from ..machine import processes
-from ..machine.devices import local_mesh, replicate
+from ..machine.devices import local_mesh
 from ..machine.errors import UserError
 from ..metrics import mean_average_precision
 from ..training.checkpoints import TrainState
 from ..training.loop import Validation
-from ..training.state import graph_of
+from ..training.state import graph_of, network_in_training
 
 
 def mean_precision(
@@ -39,10 +39,7 @@ def mean_precision(
     graph, *_ = graph_of(config, classes)
 
     def measure(state: TrainState) -> float:
-        network = Network(
-            graph, replicate((state.parameters, state.batch_stats), devices), devices, config.data.longest
-        )
-        results = network.run(
+        results = network_in_training(config, graph, state, devices=devices).run(
             function,
             validation,
             scales=(1.0,) if fit else config.inference.scales[:1],

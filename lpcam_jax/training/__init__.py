@@ -1,1 +1,1 @@
-"""From pictures and labels to a checkpoint: the classifier, then the prototypes; the segmentation network."""
+"""From batches and a loss to a checkpoint, for every system; none of them is known here."""

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ..machine import processes
-from ..machine.errors import UserError
+from ..machine.errors import UserError, first_line
 from ..machine.files import free_space
 from .checksums import find_damage, write_checksums
 from .run import Run
@@ -74,7 +74,7 @@ def restore(run: Run, abstract: TrainState) -> TrainState:
     try:
         stored = ocp.PyTreeCheckpointHandler().metadata(epath.Path(item)).tree
     except Exception as error:  # Orbax passes on whatever its storage raises
-        raise UserError(f"checkpoint {item} cannot be read ({_first_line(error)}); {remedy}") from None
+        raise UserError(f"checkpoint {item} cannot be read ({first_line(error)}); {remedy}") from None
     if problems := differences(shapes_of(target), shapes_of(stored)):
         others = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise UserError(
@@ -88,7 +88,7 @@ def restore(run: Run, abstract: TrainState) -> TrainState:
             )
             values = checkpointer.restore(item, args=arguments)
     except Exception as error:
-        raise UserError(f"checkpoint {item} cannot be restored ({_first_line(error)}); {remedy}") from None
+        raise UserError(f"checkpoint {item} cannot be restored ({first_line(error)}); {remedy}") from None
     if not all_finite((values["parameters"], values["batch_stats"])):
         raise UserError(f"checkpoint {item} holds values that are not finite; {remedy}")
     return TrainState(**{name: values.get(name) for name in TrainState._fields})
@@ -247,7 +247,7 @@ def _cause(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     number = re.search(r"os_error_code='(\d+)'", str(error))
-    return os.strerror(int(number[1])) if number else _first_line(error)
+    return os.strerror(int(number[1])) if number else first_line(error)
 
 
 def shapes_of(tree: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -268,8 +268,3 @@ def differences(expected: dict[str, tuple[int, ...]], actual: dict[str, tuple[in
         for name in sorted({**expected, **actual})
         if expected.get(name) != actual.get(name)
     ]
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -163,11 +163,16 @@ def check_pictures(run: Run, pictures: RecordSource) -> None:
 
     Raises:
         UserError: there is a checkpoint, and since then pictures were added or removed, labels corrected, or the masks
-            of --data.masks made again, other than before.
+            of --data.masks made again, other than before; or the processes do not see the same.
     """
     file, now = run.directory / "pictures.json", {"pictures": len(pictures), "census": census(pictures)}
     if masks := census_of_masks(pictures):
         now["masks"] = masks
+    if any(seen != [now, run.steps()] for seen in processes.gather_values([now, run.steps()])):
+        raise UserError(
+            f"the processes do not see the same pictures or the same checkpoints in {run.directory}; let --data.root, "
+            "--data.masks and --workdir lead to one disk, and if they do, run the same command again."
+        )
     if run.steps() and file.exists():
         try:
             before = json.loads(file.read_text(encoding="utf-8"))

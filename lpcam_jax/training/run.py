@@ -4,7 +4,7 @@
     checkpoints/STEP/  parameters, batch statistics, optimizer state (Orbax; the last two steps), with `checksums`
     prototypes.npz     the prototypes, once clustered (no pickle; `stored_prototypes`)
     prototypes.json    what they look like, with prototypes/*.jpg (`prototype_patches`)
-    labels/            IRNet, AMN: the labels they are trained on (`sure_labels`)
+    labels/            IRNet, psa, AMN: the labels they are trained on (`sure_labels`)
     pictures.json      how many pictures it is trained on, and a digest of their names and labels
     metrics.jsonl      one JSON object per line: training loss, validation mAP or mIoU
 

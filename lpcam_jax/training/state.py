@@ -51,6 +51,21 @@ def inference_network(config: Any, state: TrainState, classes: int, *, devices: 
     return Network(graph, replicate(tuple(folded), devices), devices, config.data.longest)
 
 
+def network_in_training(config: Any, graph: nnx.GraphDef, state: TrainState, *, devices: Mesh) -> Network:
+    """The network as it is trained, for what is computed in between: nothing is folded, at `model.precision`.
+
+    Args:
+        config: the run's config.
+        graph: the network's, of `graph_of`; compilations are shared by calls with the same one.
+        state: its parameters and batch statistics.
+        devices: the mesh of this process.
+
+    Returns:
+        Network, on all devices.
+    """
+    return Network(graph, replicate((state.parameters, state.batch_stats), devices), devices, config.data.longest)
+
+
 def initial_state(config: Any, classes: int, optimizer: optax.GradientTransformation) -> TrainState:
     """Random state at step 0; call it inside `jax.jit` or `jax.eval_shape`."""
     network, system = system_of(config).build(config, classes), system_of(config)

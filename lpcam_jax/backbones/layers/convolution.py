@@ -47,7 +47,7 @@ class Conv(nnx.Module):
     def _suits_winograd(self, channels: int) -> bool:
         """Whether it is 3x3 in float32, of stride 1, with at least this many channels, so that transforms pay off.
 
-        Dilated more widely, the maps of positions that belong together have fewer of them than a tile.
+        At larger dilations each of the maps of positions a dilation apart is smaller than a tile.
         """
         is_plain_3x3 = (self.size, self.stride, self.dtype) == (3, 1, jnp.float32) and self.dilation <= 4
         return is_plain_3x3 and min(self.kernel.shape[-2:]) >= channels

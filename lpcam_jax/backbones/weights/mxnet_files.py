@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...machine.errors import UserError
+from ...machine.errors import UserError, reason
 
 START = struct.pack("<Q", 0x112)
 """First bytes of every file."""
@@ -47,8 +47,7 @@ def read_params(path: Path) -> dict[str, np.ndarray]:
         if len(set(names)) != len(arrays) or len(names) != len(arrays):
             raise ValueError(f"{len(arrays)} arrays with {len(set(names))} names")
     except (OSError, ValueError) as error:
-        reason = ascii(str(error)[:150])[1:-1]
-        raise UserError(f"{path} is not a readable file of MXNet ({reason}); download it again.") from None
+        raise UserError(f"{path} is not a readable file of MXNet ({reason(error)}); download it again.") from None
     return dict(zip(names, arrays, strict=True))
 
 

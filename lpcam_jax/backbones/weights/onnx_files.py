@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...machine.errors import UserError
+from ...machine.errors import UserError, reason
 
 _MAX_DIMENSIONS, _MAX_SIZE = 32, 1 << 31
 _DTYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 10: "<f2", 11: "<f8"}
@@ -54,8 +54,7 @@ def read_onnx(path: Path) -> dict[str, np.ndarray]:
                     raise ValueError(f"two arrays with the name {name[:80]}")
                 arrays[name] = array
     except (OSError, ValueError) as error:
-        reason = ascii(str(error)[:150])[1:-1]
-        raise UserError(f"{path} is not a readable ONNX file ({reason}); download it again.") from None
+        raise UserError(f"{path} is not a readable ONNX file ({reason(error)}); download it again.") from None
     return {name: arrays[name] for name in dict.fromkeys([*used, *arrays]) if name in arrays}
 
 

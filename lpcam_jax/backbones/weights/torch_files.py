@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import jax.numpy as jnp
 import numpy as np
 
-from ...machine.errors import UserError
+from ...machine.errors import UserError, reason
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _MAX_STEPS = 250_000  # a state dict takes about 40 per entry
@@ -127,8 +127,8 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         ) from None
     except Exception as error:  # a damaged file can raise anything
         is_readable = isinstance(error, (ValueError, OSError, zipfile.BadZipFile))
-        reason = ascii(str(error)[:150])[1:-1] if is_readable else "its pickle is invalid"
-        raise UserError(f"{path} is not a readable torch file ({reason}); download it again.") from None
+        why = reason(error) if is_readable else "its pickle is invalid"
+        raise UserError(f"{path} is not a readable torch file ({why}); download it again.") from None
     return arrays
 
 

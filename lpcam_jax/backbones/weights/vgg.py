@@ -38,7 +38,8 @@ def load_vgg16(path: str | Path, network: dict[str, Any]) -> Loaded:
         network: "backbone", a `VGG16` as a nested dict of arrays or shapes, and the other parts of the model.
 
     Raises:
-        UserError: as in `load_backbone`; or the file holds a VGG of another depth, or one with batch norm.
+        UserError: as in `read_weights` and `fill_whole_backbone`; or the file holds a VGG of another depth, or one with
+            batch norm.
     """
     weights = read_weights(path, _NAMINGS, stem=_STEM, size=3)
     return fill_whole_backbone(weights, network, modules=_MODULES, advice=_advice)

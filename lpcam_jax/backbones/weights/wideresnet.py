@@ -67,7 +67,7 @@ def load_wideresnet38(path: str | Path, network: dict[str, Any]) -> Loaded:
         network: "backbone", a `WideResNet38` as a nested dict of arrays or shapes, and the other parts of the model.
 
     Raises:
-        UserError: as in `load_backbone`.
+        UserError: as in `read_weights` and `fill_with_head`.
     """
     weights = read_weights(path, _NAMINGS, stem=_STEM, size=3)
     return fill_with_head(weights, network, modules=_MODULES, advice=_advice)

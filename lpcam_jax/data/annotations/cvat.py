@@ -18,8 +18,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ...machine.errors import UserError
+from ...seeds import IGNORE
 from ..findings import listed, shown
-from ..masks import IGNORE, stored_values
+from ..masks import stored_values
 from ..pictures import opened
 from ..walk import entry
 from .rows import Labels, Report, Row, default_pictures, files_in, picture_folders

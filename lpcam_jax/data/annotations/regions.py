@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ...machine.errors import UserError
-from ..masks import IGNORE
+from ...seeds import IGNORE
 from ..pictures import Encoded, opened
 from . import brush, run_lengths
 

@@ -16,6 +16,7 @@ Report = Callable[[str], None]
 
 PICTURE_FOLDERS = ("images", "JPEGImages")
 MASKS = "masks"
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}  # parts of a data set, no classes
 
 
 class Row(NamedTuple):

@@ -16,18 +16,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from ...machine.errors import reason
 from ..findings import listed, shown
-from ..pictures import search
+from ..search import search
 from ..walk import entry
 from .regions import Drawn, Shape, polygons
-from .rows import Labels, Report, Row, files_in, picture_folders
+from .rows import SPLITS, Labels, Report, Row, default_pictures, files_in
 
 _MAX_BYTES = 1 << 24
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _OBJECT = re.compile(rf"\s*(\d+)(?:\.0*)?(?:\s+{_NUMBER}){{4,}}\s*")
 _LISTS = ("classes.txt", "obj.names", "classes.names", "predefined_classes.txt")
 _DOCUMENTS = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
-_PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 class YOLOFiles(NamedTuple):
@@ -46,7 +46,7 @@ class YOLOFiles(NamedTuple):
 
 def yolo_files(root: Path) -> YOLOFiles:
     """The text files of pictures: in `labels/`, or beside the pictures."""
-    pictures = next(iter(picture_folders(root)), root)
+    pictures = default_pictures(root)
     for folder in (entry(root, "labels"), pictures):
         if folder is None or not folder.is_dir():
             continue
@@ -127,7 +127,7 @@ def _polygon(line: str) -> Shape | None:
 def _descriptions(root: Path, found: YOLOFiles) -> list[Path]:
     """The files that may hold the names."""
     folders = [root, found.folder, found.pictures, *filter(None, [entry(root, "labels")])]
-    if root.resolve().name.casefold() in _PARTS:  # one export for all parts
+    if root.resolve().name.casefold() in SPLITS:  # one export for all parts
         folders.append(root.resolve().parent)
     files = [file for folder in folders for name in (*_LISTS, *_DOCUMENTS) if (file := entry(folder, name))]
     return list(dict.fromkeys(files))
@@ -147,7 +147,7 @@ def _class_names(root: Path, found: YOLOFiles, files: Sequence[Path], report: Re
             lines = _lines(file)
             names = _names_of_yaml("\n".join(lines)) if file.name.casefold() in _DOCUMENTS else lines
         except (OSError, ValueError) as error:
-            report(f"{shown(file)}: cannot be read as names of classes ({' '.join(str(error).split())}); mend it")
+            report(f"{shown(file)}: cannot be read as names of classes ({reason(error)}); mend it")
             return None
         read[file] = [name.strip() for name in names]
         while read[file] and not read[file][-1]:

@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...inference.canvas import Band, ScaleMaps, canvas_of, cropped, in_bands, inside
+from ...inference.canvas import Band, ScaleMaps, cropped, in_bands, inside
 from ...machine.devices import finishing
+from ...machine.padding import canvas_of, power_of_two
+from ..segmentation.losses import at_labels
 
 Array = jax.Array | np.ndarray
 
@@ -44,8 +46,7 @@ def balanced_loss(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.
     classes, labels = logits.shape[-1] - 1, labels.astype(jnp.int32)
     known = labels <= classes
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-    targets = jnp.where(known, labels, 0)[..., None]
-    target_term = jnp.take_along_axis(log_probabilities, targets, axis=-1)[..., 0]
+    target_term = at_labels(log_probabilities, labels)
     other_terms = log_probabilities.sum(axis=-1) - target_term
     losses = -(1 - smoothing) * target_term - smoothing / classes * other_terms
     return (_mean(losses, known & (labels == 0)) + _mean(losses, known & (labels > 0))) / 2
@@ -100,7 +101,7 @@ def activate(logits: ScaleMaps, classes: np.ndarray, seed: np.ndarray) -> np.nda
     count, size, canvas = len(classes), seed.shape, canvas_of(seed.shape)
     if not count:
         return np.zeros((0, *size), np.float16)
-    numbers = np.resize(classes, 1 << (count - 1).bit_length())  # a power of two, to limit compilations
+    numbers = np.resize(classes, power_of_two(count))
     seed = np.pad(seed, [(0, whole - length) for whole, length in zip(canvas, size, strict=True)])
     with finishing():
         return cropped(_activate(logits, numbers, seed, canvas=canvas)[:count], size)

@@ -8,12 +8,11 @@ The mean is left to `activation`, so that only the small grids wait to be writte
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ...data.records import Record, RecordSource
 from ...inference.canvas import ScaleMaps, stack_scales
-from ...inference.forward import Network, mirrored_back, with_mirror_images
+from ...inference.forward import Network, in_pairs, mirrored_back, with_mirror_images
 from ...inference.passes import finish_each
 from ...inference.plan import Outputs
 from ...machine.errors import UserError
@@ -34,7 +33,7 @@ def logits_of_both(model: AMN, pictures: jax.Array, sizes: jax.Array, labels: ja
         "logits" float32 (b, h', w', c + 1), background first, zero outside the valid region of `AMN.grid_sizes`.
     """
     images, extents = with_mirror_images(model, pictures, sizes)
-    logits = model(images, jnp.concatenate([labels, labels]), extents)
+    logits = model(images, in_pairs(labels, labels), extents)
     straight, mirrored = mirrored_back(logits, model.grid_sizes(sizes))
     return {"logits": (straight + mirrored) / 2}
 

@@ -58,14 +58,11 @@ class AMNSystem(HeatMapSystem[AMNConfig]):
         return Preparation(tuple(pictures.class_names), {name: work[name] for name in stages})
 
     def inference(self, job: Job, flags: AMNFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        from ...results.refinement import refinement
         from ...training.state import trained_state
         from .heatmaps import make_amn_heatmaps
 
-        options = {"background": flags.inference.background, "saliency": flags.saliency, "out": flags.out}
-        refined = refinement(flags.refine, **options)
+        options = self.written_with(flags)
         state, maps = trained_state(job.run, devices=job.devices), flags.maps or job.run.config.data.maps
-        options = {"refinement": refined, "pages": flags.pages}
         return lambda: make_amn_heatmaps(job.run, state, pictures, maps, flags.out, **options)
 
     def next_command(self, config: AMNConfig, workdir: str) -> str:

@@ -71,7 +71,7 @@ class DeepLabTraining:
     crop: Count = 321
     """side of the square crop; smaller pictures are padded right and bottom, with the mean colour"""
     padding: Literal["ignored", "background"] = "ignored"
-    """label of what they are padded with: ignored, 255; background, 0, which the mean colour is not"""
+    """label of the padding: ignored (255) or background (0)"""
     scales: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
     """each picture is resized by one of these before cropping"""
     scaling: Literal["each", "batch"] = "each"

@@ -3,7 +3,8 @@
     V2:   g(x) = sum_r  conv3x3_r(f(x)),  r = 6, 12, 18, 24          logits = max over scales s of  g(x at scale s)
     V3+:  f -> 1x1, 3x3 at three rates, picture mean -> concat, 1x1 -> concat with a finer stage -> two 3x3 -> 1x1
 
-The logits are on a grid of 8 (V2) or 4 (V3+) pixels per position; `layers.resize` brings them to the picture.
+The logits are on a grid of 8 (V2) or 4 (V3+) pixels per position; `segmentation.losses.full_size_loss`
+brings them to the picture in training, `segmentation.segment` in inference.
 """
 
 from functools import reduce

@@ -20,7 +20,7 @@ class DeepLabFlags(InferFlags):
     inference: DeepLabInference = field(default_factory=DeepLabInference)
 
 
-class DeepLab(SegmentationSystem[DeepLabConfig]):
+class DeepLabSystem(SegmentationSystem[DeepLabConfig]):
     """A segmentation network, trained on masks."""
 
     config: ClassVar = DeepLabConfig
@@ -32,12 +32,12 @@ class DeepLab(SegmentationSystem[DeepLabConfig]):
         return build_deeplab(config.model, classes + 1, seed=config.seed)
 
     def train(self, job: Job, pictures: RecordSource, validation: RecordSource) -> None:
-        from .training import train_segmentation
+        from .training import train_deeplab
 
-        train_segmentation(job, pictures, validation)
+        train_deeplab(job, pictures, validation)
 
     def average(self, config: DeepLabConfig) -> float:
         return config.training.average
 
 
-system = DeepLab()
+system = DeepLabSystem()

@@ -9,10 +9,10 @@ import optax
 from flax import nnx
 
 from ...data.augment import random_scale, random_window, scaled_alike
-from ...data.masks import IGNORE
 from ...data.pipeline import Augmentation
 from ...data.records import Record, RecordSource
 from ...data.resizing import shrunk
+from ...seeds import IGNORE
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, note_untrained_reach, train
 from ...training.optimizers import FROZEN, Group, Path, backbone_groups, grouped, is_in_norm, poly
@@ -25,7 +25,7 @@ from .large_fov import LargeFOV
 from .network import DeepLabV2, DeepLabV3Plus
 
 
-def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSource) -> TrainState:
+def train_deeplab(job: Job, pictures: RecordSource, validation: RecordSource) -> TrainState:
     """Train the segmentation network of a run, or resume its training; the last checkpoint is the result.
 
     Args:
@@ -45,8 +45,8 @@ def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSourc
     plan = Plan(
         shrunk(pictures, config.data.longest),
         masked_crops(training),
-        segmentation_loss(train_backbone=training.batch_norm == "train"),
-        segmentation_optimizer(training, network),
+        deeplab_loss(train_backbone=training.batch_norm == "train"),
+        deeplab_optimizer(training, network),
         training.steps,
         "segmentation",
         accumulate=training.accumulate,
@@ -56,7 +56,7 @@ def train_segmentation(job: Job, pictures: RecordSource, validation: RecordSourc
     return train(job, plan)
 
 
-def segmentation_loss(*, train_backbone: bool) -> Loss:
+def deeplab_loss(*, train_backbone: bool) -> Loss:
     """The training loss.
 
     Args:
@@ -73,7 +73,7 @@ def segmentation_loss(*, train_backbone: bool) -> Loss:
     return loss
 
 
-def segmentation_optimizer(training: DeepLabTraining, network: nnx.Module) -> optax.GradientTransformation:
+def deeplab_optimizer(training: DeepLabTraining, network: nnx.Module) -> optax.GradientTransformation:
     """The optimizer of a segmentation network: a higher learning rate for the head, a still higher one for its biases.
 
     Args:

@@ -10,16 +10,15 @@ picture.
 from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 from scipy.special import expit
 
 from ...data.records import Record, RecordSource
-from ...inference.forward import Network, mirrored_back, with_mirror_images
+from ...inference.finish import finished_maps
+from ...inference.forward import Network, mirrored_back, out_of_pairs, with_mirror_images
 from ...inference.passes import finish_each, run_passes
 from ...inference.plan import Outputs, Pass
 from ...machine.errors import UserError
 from ...results.picture_maps import PictureMaps, mapped_classes
-from ..lpcam.maps import finished_maps
 from .config import EDAMInference
 from .network import EDAM
 
@@ -64,7 +63,7 @@ def map_pictures(
         probabilities = expit(outputs[-1]["logits"]) if source.labels is None else None
         classes = mapped_classes(record, probabilities, inference.probability)
         scales = [scale[METHOD][..., classes] for scale in outputs[: len(inference.scales)]]
-        maps = finished_maps(scales, record.image.shape[:2], stride=1, epsilon=0.0)
+        maps = finished_maps(scales, record.image.shape[:2], epsilon=0.0)
         return PictureMaps(classes, {METHOD: maps}, probabilities)
 
     options = {"description": description, "only": only, "among": among}
@@ -90,10 +89,7 @@ def grid_maps(model: EDAM, pictures: jax.Array, sizes: jax.Array) -> Outputs:
 
 def logits_of_both(model: EDAM, pictures: jax.Array, sizes: jax.Array) -> Outputs:
     """Logits (b, c) of pictures paired with their mirror images, the mean over both."""
-    images, extents = (
-        jnp.stack(jnp.split(leaf, 2), axis=1).reshape(leaf.shape)  # a picture and its mirror image in a row
-        for leaf in with_mirror_images(model, pictures, sizes)
-    )
+    images, extents = with_mirror_images(model, pictures, sizes)
     features = model.features(images, extents)
     logits = model.logits(features, model.heat(features, extents), extents)
-    return {"logits": logits.reshape(len(pictures), 2, -1).mean(axis=1)}
+    return {"logits": sum(out_of_pairs(logits)) / 2}

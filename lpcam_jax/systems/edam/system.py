@@ -39,15 +39,11 @@ class EDAMSystem(HeatMapSystem[EDAMConfig]):
         return build_edam(config.model, classes, width=config.head.width, seed=config.seed)
 
     def prepare(self, config: EDAMConfig, stages: Sequence[str]) -> Preparation:
-        from ...data.checks import check_labels
-        from ...data.sources import training_sources, with_labels
+        from ...data.sources import labelled_sources
         from ...training.state import network_of
         from .training import edam_optimizer, train_edam
 
-        pictures, validation = training_sources(config, masks=False)
-        pictures = with_labels(pictures, config.data.train)
-        check_labels(pictures)
-        validation = with_labels(validation, config.data.validation)
+        pictures, validation = labelled_sources(config)
         # The backbone and its parts are checked here, before anything is written.
         edam_optimizer(config.training, network_of(config, len(pictures.class_names)), steps=1)
         work = {EDAM_STAGE: lambda job: train_edam(job, pictures, validation)}
@@ -62,14 +58,11 @@ class EDAMSystem(HeatMapSystem[EDAMConfig]):
         return load_edam(config, network)
 
     def inference(self, job: Job, flags: EDAMFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        from ...results.refinement import refinement
         from ...training.state import trained_state
         from .heatmaps import make_edam_heatmaps
 
-        options = {"background": flags.inference.background, "saliency": flags.saliency, "out": flags.out}
-        refined = refinement(flags.refine, **options)
+        options = self.written_with(flags)
         state = trained_state(job.run, devices=job.devices)
-        options = {"refinement": refined, "pages": flags.pages}
         return lambda: make_edam_heatmaps(job.run, state, pictures, flags.out, **options)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from ...backbones.config import BackboneConfig, ResNetConfig
 from ...config.common import Batches, RunConfig, SureLabels
-from ...config.numbers import MAY_CHANGE, Count, Reach, ScaleRange
+from ...config.numbers import MAY_CHANGE, Count, Radius, ScaleRange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class IRNTraining:
     """side of the square crop, a multiple of 4; smaller pictures are padded with zeros after normalisation"""
     scale_range: ScaleRange = (0.5, 1.5)
     """each picture is resized by a uniform factor from this range before cropping"""
-    radius: Reach = 10
+    radius: Radius = 10
     """pairs of positions closer than this are compared; in units of 4 pixels"""
     displacement: bool = True
     """also train the displacement branch. Only IRN's instance masks need it; it shares no trained parameter with the
@@ -49,8 +49,8 @@ class IRNInference(Batches):
     in their files; empty: the one IRNet was trained on, or else the last in each file"""
     background: float | None = None
     """pixels where no map is above this are background; none: 0.35"""
-    radius: Reach = 5
-    """random walk: reach of a step, in units of 4 pixels"""
+    radius: Radius = 5
+    """random walk: a step leads to positions nearer than this, in units of 4 pixels"""
     power: float = 1.0
     """random walk: exponent applied to the maps beforehand; AMN's authors use 1.3 for its maps"""
     beta: float = 10.0

@@ -148,7 +148,7 @@ class IRNet(nnx.Module):
         return dict(zip(self.backbone.stages, map(Tap, features, grids), strict=True))
 
     def edges(self, taps: dict[str, Tap]) -> jax.Array:
-        """Edge logits float32 (b, h / 4, w / 4), on layer1's grid (rounded up), zero outside the valid region."""
+        """Edge logits float32 (b, h / 4, w / 4), on the grid of the first stage, zero outside the valid region."""
         return self.edge(taps)[..., 0]
 
     def displacements(self, taps: dict[str, Tap]) -> jax.Array:

@@ -24,7 +24,7 @@ class IRNFlags(InferFlags):
     inference: IRNInference = field(default_factory=IRNInference)
 
 
-class IRN(System[IRNConfig]):
+class IRNSystem(System[IRNConfig]):
     """Sure labels from heat maps, IRNet trained on them, and pseudo masks by the random walk."""
 
     config: ClassVar = IRNConfig
@@ -40,12 +40,12 @@ class IRN(System[IRNConfig]):
 
     def prepare(self, config: IRNConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import training_source
-        from ..grids import expect_even_grid
+        from ..grids import expect_rounded_up_grid
         from ..sure_labels import expect_few_classes, expect_maps, label_pictures
         from .training import train_irn
 
         expect_maps(config, "IRNet")
-        expect_even_grid(config, "IRNet")
+        expect_rounded_up_grid(config, "IRNet")
         pictures = training_source(config)
         expect_few_classes(pictures, "IRNet")
         work = {
@@ -74,4 +74,4 @@ class IRN(System[IRNConfig]):
         return f"{super().next_command(config, workdir)} --maps {config.data.maps}"
 
 
-system = IRN()
+system = IRNSystem()

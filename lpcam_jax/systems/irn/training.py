@@ -38,8 +38,8 @@ def train_irn(job: Job, pictures: RecordSource) -> TrainState:
     least = 2 * STRIDE * training.radius
     if training.crop % STRIDE or training.crop < least:
         raise UserError(
-            f"--training.crop {training.crop}: IRNet compares positions up to {training.radius} apart on a grid of 4 "
-            f"pixels; give a multiple of 4 that is at least {least}."
+            f"--training.crop {training.crop}: IRNet compares positions less than {training.radius} apart on a grid of "
+            f"4 pixels; give a multiple of 4 that is at least {least}."
         )
     steps = steps_of(training, len(pictures))
     plan = Plan(

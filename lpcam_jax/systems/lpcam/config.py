@@ -60,8 +60,8 @@ class Clustering(common.Clustering):
     """beyond the paper, LPCAM-T: number of pictures from whose refined seeds one direction per class is learned; bounds
     the memory. none: no LPCAM-T"""
     teachers: Teachers = ("crf",)
-    """with taught: what refines the seeds that are learned from, of LPCAM, and of what was learned before: crf; or
-    affinity, which is LPCAM-A and needs no CRF. As many as rounds, as in crf affinity"""
+    """with taught: what refines the seeds of each round that directions learn from, crf, or affinity (LPCAM-A, without
+    a CRF): first LPCAM's seeds, then those of the round before. crf affinity is two rounds"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ...class_activation import cam, resize_nearest
+from ...class_activation import resize_nearest
 from ...data.records import RecordSource
 from ...inference.plan import Outputs
 from ...local_features import FeatureSample
@@ -18,7 +18,7 @@ from ...training.state import network_of
 from ..prototyping import sampling
 from ..prototyping.clustered import Clustered, Size
 from .config import LPCAMConfig
-from .maps import features_of_both, on_picture
+from .maps import cam_of_pair, features_of_both, on_picture
 from .network import Classifier
 
 
@@ -51,12 +51,10 @@ def sample_features(
 def cam_of_both(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
     """Sum of the CAMs of padded pictures and of their mirror images: float32 (b, h', w', c)."""
     straight, mirrored, _ = features_of_both(model, pictures, sizes)
-    weights = model.head[...]
-    return {"cam": cam(straight, weights) + cam(mirrored, weights)}
+    return {"cam": cam_of_pair(straight, mirrored, model.head[...])}
 
 
 def cam_and_features(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> Outputs:
     """`cam_of_both`, and the features of the pictures, float32 (b, h', w', d)."""
     straight, mirrored, _ = features_of_both(model, pictures, sizes)
-    weights = model.head[...]
-    return {"cam": cam(straight, weights) + cam(mirrored, weights), "features": straight}
+    return {"cam": cam_of_pair(straight, mirrored, model.head[...]), "features": straight}

@@ -16,17 +16,17 @@ import optax
 
 from ...data.pipeline import Batch
 from ...data.records import RecordSource
-from ...inference.forward import Network, with_mirror_images
+from ...inference.forward import out_of_pairs, with_mirror_images
 from ...inference.passes import finish_each
 from ...inference.plan import Outputs
 from ...machine import processes
-from ...machine.devices import local_mesh, replicate
+from ...machine.devices import local_mesh
 from ...machine.errors import UserError
 from ...metrics import mean_average_precision
 from ...training.checkpoints import TrainState
 from ...training.loop import Validation
 from ...training.optimizers import EVERYTHING
-from ...training.state import graph_of
+from ...training.state import graph_of, network_in_training
 from .config import LPCAMConfig, LPCAMTraining
 from .network import Classifier
 
@@ -78,8 +78,7 @@ def pooled(
     """
     devices, classes = local_mesh(), len(source.class_names)
     graph, *_ = graph_of(config, classes)
-    network = Network(graph, replicate((state.parameters, state.batch_stats), devices), devices, config.data.longest)
-    results = network.run(
+    results = network_in_training(config, graph, state, devices=devices).run(
         pooled_of_both,
         source,
         scales=config.inference.scales[:1],
@@ -105,7 +104,7 @@ def pooled_of_both(model: Classifier, pictures: jax.Array, sizes: jax.Array) -> 
     """Means over positions of the features of padded pictures and of their mirror images: float32 (b, 2, d)."""
     images, extents = with_mirror_images(model, pictures, sizes)
     means = model.pooled(model.features(images, extents), extents)
-    return {"pooled": jnp.stack(jnp.split(means, 2), axis=1)}
+    return {"pooled": jnp.stack(out_of_pairs(means), axis=1)}
 
 
 def either(picture: PooledPicture, rng: np.random.Generator) -> Batch:

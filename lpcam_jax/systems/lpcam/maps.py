@@ -4,7 +4,6 @@ With them, if they are asked for, the maps beyond the paper: LPCAM-T (`teaching`
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,10 @@ from scipy.special import expit
 
 from ...class_activation import cam, fuse, normalize
 from ...data.records import Record, RecordSource
-from ...inference.canvas import ScaleMaps, canvas_of, cropped, fused, inside, stack_scales
-from ...inference.forward import Network, mirrored_back, with_mirror_images
+from ...inference.finish import finished_maps
+from ...inference.forward import Network, mirrored_back, out_of_pairs, with_mirror_images
 from ...inference.passes import finish_each
 from ...inference.plan import Outputs
-from ...machine.devices import finishing
 from ...machine.errors import UserError
 from ...prototype_activation import directions, evidence, similarity_maps, without_context
 from ...prototypes import Prototypes
@@ -69,7 +67,7 @@ def features_of_both(
 
 
 def _of_both(model: Classifier, features: jax.Array, extents: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    logits = model.logits(features, extents).reshape(2, len(features) // 2, -1).mean(axis=0)
+    logits = sum(out_of_pairs(model.logits(features, extents))) / 2
     return *mirrored_back(features, model.grid_sizes(extents)), logits
 
 
@@ -179,10 +177,24 @@ def _grid_maps(model: Classifier, features: jax.Array, extents: jax.Array, stack
     weights = model.head[...]
     maps = jnp.split(evidence(straight + mirrored, stacked), len(stacked) // weights.shape[1], axis=-1)
     return {
-        "cam": cam(straight, weights) + cam(mirrored, weights),
+        "cam": cam_of_pair(straight, mirrored, weights),
         **dict(zip(tuple(EPSILON)[1:], maps, strict=False)),
         "logits": logits,
     }
+
+
+def cam_of_pair(straight: jax.Array, mirrored: jax.Array, weights: jax.Array) -> jax.Array:
+    """The CAM of a picture plus that of its mirror image, each after its ReLU.
+
+    Args:
+        straight: float (*b, h, w, d), features of the picture.
+        mirrored: likewise of its mirror image, mirrored back.
+        weights: float (d, c), the classifier's head.
+
+    Returns:
+        float (*b, h, w, c).
+    """
+    return cam(straight, weights) + cam(mirrored, weights)
 
 
 def similarities(model: Classifier, pictures: jax.Array, sizes: jax.Array, centres: jax.Array) -> Outputs:
@@ -208,30 +220,3 @@ def on_picture(
     Source: reference steps "make_cam" and "make_lpcam" (the former adds epsilon to the sum over scales).
     """
     return normalize(fuse(maps, size, stride=stride), epsilon=epsilon / len(maps))
-
-
-def finished_maps(maps: Sequence[np.ndarray], size: tuple[int, int], *, stride: int, epsilon: float) -> np.ndarray:
-    """`on_picture` on the device, compiled for few shapes.
-
-    Args:
-        maps: float (h_s, w_s, n) for each scale s.
-        size: (H, W) of the picture.
-        stride: pixels per feature position.
-        epsilon: added to the maximum of the sum over scales.
-
-    Returns:
-        float16 (n, H, W) in [0, 1].
-    """
-    scales, options = stack_scales(maps, size), {"canvas": canvas_of(size), "stride": stride}
-    # One map at a time, because a program is compiled for each shape; they are all dispatched before the first is done.
-    with finishing():
-        finished = [_finished_map(scales.only(n), epsilon / len(maps), **options) for n in range(scales.maps.shape[1])]
-        return np.stack([cropped(one, size) for one in finished]) if finished else np.zeros((0, *size), np.float16)
-
-
-@partial(jax.jit, static_argnames=("canvas", "stride"))
-def _finished_map(scales: ScaleMaps, epsilon: jax.Array, *, canvas: tuple[int, int], stride: int) -> jax.Array:
-    """A single map, fused and normalized: float16 (*canvas)."""
-    [heat] = fused(scales, stride * -(-scales.size // stride), canvas=canvas)
-    heat = jnp.where(inside(scales, canvas), heat, heat[0, 0])  # the padding has no influence on the extremes
-    return normalize(heat[..., None], epsilon=epsilon)[..., 0].astype(jnp.float16)

@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ...class_activation import cam
 from ...prototype_activation import lpcam
 from ...prototypes import Prototypes
 from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import graph_of, network_of
 from ..base import Program
-from .maps import on_picture
+from .maps import cam_of_pair, on_picture
 
 
 def classifier_program(
@@ -49,10 +48,9 @@ def classifier_program(
         features = model.features(model.preprocessing(both, jnp.array([[0, 0, *size]], jnp.int32)))
         logits = model.logits(features)
         straight, mirrored = features[:count], features[count:, :, ::-1]
-        head = model.head[...]
         by_method = {"lpcam": prototypes} | ({} if prototypes.taught is None else {"taught": prototypes.taught})
         return {
-            "cam": on_picture([cam(straight, head) + cam(mirrored, head)], size, stride=stride),
+            "cam": on_picture([cam_of_pair(straight, mirrored, model.head[...])], size, stride=stride),
             **{
                 method: on_picture([lpcam(straight + mirrored, directions)], size, stride=stride, epsilon=0.0)
                 for method, directions in by_method.items()

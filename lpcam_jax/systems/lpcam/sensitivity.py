@@ -16,8 +16,6 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ...class_activation import cam
-from ...data.masks import IGNORE
 from ...data.records import RecordSource
 from ...inference.plan import Outputs
 from ...local_features import FeatureSample
@@ -25,12 +23,13 @@ from ...machine.errors import UserError
 from ...prototype_activation import directions, lpcam
 from ...prototypes import ENOUGH_CLASSES, Prototypes, select_prototypes
 from ...results.counts import SeedScoring
+from ...seeds import IGNORE
 from ...training.checkpoints import TrainState
 from ...training.state import inference_network, network_of
 from ..prototyping.stage import cluster_in_groups
 from .config import Clustering, LPCAMConfig
 from .feature_sampling import sample_features
-from .maps import EPSILON, features_of_both, on_picture
+from .maps import EPSILON, cam_of_pair, features_of_both, on_picture
 from .network import Classifier
 
 GRIDS = {
@@ -279,6 +278,5 @@ def score_directions(
 def maps_of_all(model: Classifier, pictures: jax.Array, sizes: jax.Array, stacked: jax.Array) -> Outputs:
     """CAM of c classes, then LPCAM with m sets of directions (m c, d): float32 (b, h', w', c + m c)."""
     straight, mirrored, _ = features_of_both(model, pictures, sizes)
-    weights = model.head[...]
-    maps = [cam(straight, weights) + cam(mirrored, weights), lpcam(straight + mirrored, stacked)]
+    maps = [cam_of_pair(straight, mirrored, model.head[...]), lpcam(straight + mirrored, stacked)]
     return {"maps": jnp.concatenate(maps, axis=-1)}

@@ -15,10 +15,11 @@ from ...backbones.base import Backbone
 from ...backbones.layers.resizing import rescale
 from ...backbones.layers.valid import keep_valid
 from ...clustering import unit
-from ...inference.canvas import ScaleMaps, canvas_of, cropped, fused, inside, stack_scales
+from ...inference.canvas import ScaleMaps, cropped, fused, inside, stack_scales
 from ...inference.forward import mirrored_back
 from ...inference.plan import Outputs
 from ...machine.devices import finishing
+from ...machine.padding import canvas_of, power_of_two
 from ...refine.affinity import coarser, spread
 
 # Positions are rounded up to multiples of this, so that few programs are compiled.
@@ -32,7 +33,7 @@ def guide(backbone: Backbone, stages: Sequence[jax.Array], extents: jax.Array, p
 
     Args:
         backbone: the backbone.
-        stages: its outputs for pictures and, in the second half, their mirror images.
+        stages: its outputs for pictures, each followed by that of its mirror image.
         extents: int32 (2 b, 2), valid sizes of these.
         pictures: uint8 (b, h, w, 3), RGB, padded right and bottom.
 
@@ -41,21 +42,22 @@ def guide(backbone: Backbone, stages: Sequence[jax.Array], extents: jax.Array, p
         [0, 1], means of the pixels of each position; "features_grid" and "colours_grid", int32 (b, 2), their valid
         size; "reach" int32 (b, 2), positions in the extent of the last stage, which evidence has.
     """
-    grids, strides, count = backbone.grids(extents), backbone.strides, len(pictures)
+    extents, strides = extents[::2], backbone.strides
+    grids = backbone.grids(extents)
     chosen = range(len(stages))[-3:-1] or range(len(stages))
     fine = chosen[0]
-    shape, grid = stages[fine].shape[1:3], grids[fine][:count]
+    shape, grid = stages[fine].shape[1:3], grids[fine]
     parts = []
     for stage in chosen:
         straight, mirrored = mirrored_back(stages[stage].astype(jnp.float32), grids[stage])
-        part, _ = rescale(unit(straight + mirrored), grids[stage][:count], strides[stage] // strides[fine])
+        part, _ = rescale(unit(straight + mirrored), grids[stage], strides[stage] // strides[fine])
         parts.append(unit(part[:, : shape[0], : shape[1]]))
     return {
         "features": keep_valid(jnp.concatenate(parts, axis=-1), grid).astype(jnp.float16),
-        "colours": _block_means(pictures, extents[:count], strides[fine], shape).astype(jnp.float16),
+        "colours": _block_means(pictures, extents, strides[fine], shape).astype(jnp.float16),
         "features_grid": grid,
         "colours_grid": grid,
-        "reach": grids[-1][:count] * (strides[-1] // strides[fine]),
+        "reach": grids[-1] * (strides[-1] // strides[fine]),
     }
 
 
@@ -93,7 +95,7 @@ def spread_over_picture(
     n = evidence[0].shape[-1]
     if not n:
         return np.zeros((0, *size), np.float16)
-    shape, more = first["features"].shape[:2], (1 << (n - 1).bit_length()) - n
+    shape, more = first["features"].shape[:2], power_of_two(n) - n
     with finishing():
         # Classes that are not there have no evidence against the others; with them, few programs are compiled.
         scales = stack_scales([np.pad(one, [(0, 0), (0, 0), (0, more)]) for one in evidence], shape)

@@ -24,7 +24,7 @@ class LPCAMFlags(HeatMapFlags):
     inference: LPCAMInference = field(default_factory=LPCAMInference)
 
 
-class LPCAM(HeatMapSystem[LPCAMConfig]):
+class LPCAMSystem(HeatMapSystem[LPCAMConfig]):
     """A classifier, its prototypes, and heat maps."""
 
     config: ClassVar = LPCAMConfig
@@ -38,9 +38,8 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
         return build_classifier(config.model, classes, head_init=config.training.head_init, seed=config.seed)
 
     def prepare(self, config: LPCAMConfig, stages: Sequence[str]) -> Preparation:
-        from ...data.checks import check_labels
-        from ...data.sources import seed_source, training_sources, with_classes, with_labels
-        from ..grids import expect_even_grid
+        from ...data.sources import labelled_sources, seed_source, with_labels
+        from ..grids import expect_rounded_up_grid
         from .clustering_stage import make_prototypes
         from .training import train_classifier
 
@@ -50,13 +49,10 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
                 "--prototypes.taught, the number of pictures to learn from."
             )
         if config.prototypes.taught is not None:
-            expect_even_grid(config, "LPCAM-T")
+            expect_rounded_up_grid(config, "LPCAM-T")
         seeds, work = with_labels(seed_source(config), config.data.seeds), {}
         if CLASSIFIER in stages:
-            pictures, validation = training_sources(config, masks=False)
-            pictures = with_classes(with_labels(pictures, config.data.train), seeds.class_names, config.data.train)
-            check_labels(pictures)
-            validation = with_labels(validation, config.data.validation)
+            pictures, validation = labelled_sources(config, seeds.class_names)
             work[CLASSIFIER] = lambda job: train_classifier(job, pictures, validation)
         if PROTOTYPES in stages:
             work[PROTOTYPES] = lambda job: make_prototypes(job, seeds)
@@ -66,16 +62,13 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
         return config.training.batch_norm != "train"
 
     def inference(self, job: Job, flags: LPCAMFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        from ...results.refinement import refinement
         from ...training.state import trained_state
         from ..prototyping.stored_prototypes import load_prototypes
         from .heatmaps import make_heatmaps
 
-        options = {"background": flags.inference.background, "saliency": flags.saliency, "out": flags.out}
-        refined = refinement(flags.refine, **options)
+        options = self.written_with(flags)
         state = trained_state(job.run, devices=job.devices)
         prototypes = load_prototypes(job.run, state)
-        options = {"refinement": refined, "pages": flags.pages}
         return lambda: make_heatmaps(job.run, state, prototypes, pictures, flags.out, **options)
 
     def also_learns_from(self, config: LPCAMConfig) -> dict[str, Any]:
@@ -104,4 +97,4 @@ class LPCAM(HeatMapSystem[LPCAMConfig]):
         return classifier_program(run, config, state, load_prototypes(run, state), size)
 
 
-system = LPCAM()
+system = LPCAMSystem()

@@ -110,8 +110,9 @@ def soft_seeds(directions: jax.Array, lesson: Lesson) -> jax.Array:
     """
     total = 0.0
     for features, down, across in zip(lesson.features, lesson.down, lesson.across, strict=True):
-        activation = jax.nn.relu(jnp.einsum("nhwd,cd->nhwc", features.astype(jnp.float32), unit(directions)))
-        total += jnp.einsum("nHh,nhwc,nWw->nHWc", down, activation, across)
+        features = features.astype(jnp.float32)
+        activation = jax.nn.relu(jnp.einsum("nhwd,cd->nhwc", features, unit(directions), precision="highest"))
+        total += jnp.einsum("nHh,nhwc,nWw->nHWc", down, activation, across, precision="highest")
     maps = jnp.where(lesson.present[:, None, None], normalize(total), -jnp.inf)
     background = jnp.full((*maps.shape[:-1], 1), _THETA)
     return jax.nn.softmax(jnp.concatenate([background, maps], axis=-1) / _TEMPERATURE)

@@ -18,8 +18,10 @@ from tqdm import tqdm
 from ...clustering import unit
 from ...data.records import Record, RecordSource
 from ...data.resizing import resize_bicubic, shrunk_size
+from ...inference.finish import finished_maps
 from ...inference.forward import mirrored_back, with_mirror_images
 from ...inference.plan import Outputs
+from ...machine import processes
 from ...machine.errors import UserError
 from ...prototype_activation import directions, evidence
 from ...prototypes import Prototypes
@@ -29,7 +31,7 @@ from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import inference_network, network_of
 from .config import LPCAMConfig
-from .maps import features_of_both, finished_maps
+from .maps import features_of_both
 from .network import Classifier
 from .spreading import guide, spread_over_picture
 from .teaching import Lesson, blank_lesson, teach
@@ -40,7 +42,7 @@ _STEPS = 60
 def teach_directions(
     run: Run, state: TrainState, prototypes: Prototypes, source: RecordSource, *, devices: Mesh
 ) -> np.ndarray:
-    """Train directions with `teaching`, starting from LPCAM's; the result is the same on every process.
+    """Train directions with `teaching`, starting from LPCAM's: the first process does, which needs the memory once.
 
     Args:
         run: the run, for its config.
@@ -50,12 +52,19 @@ def teach_directions(
         devices: the mesh of this process.
 
     Returns:
-        float32 (c, d), of length 1, or 0 where LPCAM's direction is 0.
+        float32 (c, d), of length 1, or 0 where LPCAM's direction is 0; on every process.
 
     Raises:
         UserError: none of these pictures could be read.
     """
-    config, start = run.config, np.asarray(directions(prototypes))
+    start = np.asarray(directions(prototypes))
+    taught = _taught(run.config, state, start, source, devices=devices) if processes.is_first() else start
+    return processes.gather(np.asarray(taught, np.float32))[0]
+
+
+def _taught(
+    config: LPCAMConfig, state: TrainState, start: np.ndarray, source: RecordSource, *, devices: Mesh
+) -> np.ndarray:
     sizes = {}
     for index in choose_pictures(source.labels, config.prototypes.taught, seed=config.seed):
         with suppress(UserError):  # feature sampling has reported the unreadable ones

@@ -9,7 +9,6 @@ PatchCAM: there P = 1.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +16,10 @@ import numpy as np
 from scipy.special import expit
 
 from ...data.records import Record, RecordSource
-from ...inference.canvas import ScaleMaps, canvas_of, cropped, fused, inside, stack_scales
-from ...inference.forward import Network, mirrored_back, with_mirror_images
+from ...inference.finish import finished_maps
+from ...inference.forward import Network, mirrored_back, out_of_pairs, with_mirror_images
 from ...inference.passes import finish_each
 from ...inference.plan import Outputs
-from ...machine.devices import finishing
 from ...machine.errors import UserError
 from ...prototype_activation import directions, lpcam
 from ...prototypes import Prototypes
@@ -78,7 +76,12 @@ def map_pictures(
         probabilities = expit(outputs[0]["logits"])
         classes = mapped_classes(record, probabilities, inference.probability)
         maps = {
-            method: finished_maps([scale[method][..., classes] for scale in outputs], record.image.shape[:2])
+            method: finished_maps(
+                [scale[method][..., classes] for scale in outputs],
+                record.image.shape[:2],
+                epsilon=_EPSILON,
+                scaled=stretched,
+            )
             for method in methods
         }
         return PictureMaps(classes, maps, probabilities)
@@ -126,7 +129,7 @@ def grid_maps(
     if toward is not None:
         activation = lpcam(seen.patches.astype(jnp.float32), toward)
         maps[LPCAM_METHOD] = attended_map(seen, activation) if fuse_lpcam else activation
-    logits = class_logits(seen.tokens).reshape(2, len(pictures), -1).mean(axis=0)
+    logits = sum(out_of_pairs(class_logits(seen.tokens))) / 2
     return {method: sum(mirrored_back(one, grid)) for method, one in maps.items()} | {"logits": logits}
 
 
@@ -155,7 +158,7 @@ def attended_map(seen: Attended, activation: jax.Array | None) -> jax.Array:
 def logits_of_both(model: MCTformer, pictures: jax.Array, sizes: jax.Array) -> Outputs:
     """Logits (b, c) of the class tokens, averaged over pictures and their mirror images."""
     tokens, _ = model(*with_mirror_images(model, pictures, sizes))
-    return {"logits": class_logits(tokens).reshape(2, len(pictures), -1).mean(axis=0)}
+    return {"logits": sum(out_of_pairs(class_logits(tokens))) / 2}
 
 
 def stretched(maps: jax.Array | np.ndarray, *, epsilon: float | jax.Array = _EPSILON) -> jax.Array | np.ndarray:
@@ -172,28 +175,3 @@ def stretched(maps: jax.Array | np.ndarray, *, epsilon: float | jax.Array = _EPS
     low, high = (extreme(maps, axis=(-2, -1), keepdims=True) for extreme in (xp.min, xp.max))
     flat = high - low <= 1e-6 * xp.abs(high)
     return xp.where(flat, 0, (maps - low) / xp.where(flat, 1, high - low + epsilon))
-
-
-def finished_maps(maps: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """The sum over scales of maps that are each stretched over the whole picture, then `stretched`; on the device,
-    compiled for few shapes.
-
-    Args:
-        maps: float (h_s, w_s, n) for each scale s.
-        size: (H, W) of the picture.
-
-    Returns:
-        float16 (n, H, W), in [0, 1].
-    """
-    scales, canvas = stack_scales(maps, size), canvas_of(size)
-    with finishing():
-        finished = [_finished_map(scales.only(n), canvas=canvas) for n in range(scales.maps.shape[1])]
-        return np.stack([cropped(one, size) for one in finished]) if finished else np.zeros((0, *size), np.float16)
-
-
-@partial(jax.jit, static_argnames="canvas")
-def _finished_map(scales: ScaleMaps, *, canvas: tuple[int, int]) -> jax.Array:
-    """A single map: float16 (*canvas)."""
-    [heat] = fused(scales, scales.size, canvas=canvas)
-    heat = jnp.where(inside(scales, canvas), heat, heat[:1, :1])  # the padding has no influence on the extremes
-    return stretched(heat, epsilon=_EPSILON / len(scales.maps)).astype(jnp.float16)

@@ -37,18 +37,14 @@ class MCTformerSystem(HeatMapSystem[MCTformerConfig]):
         return build_mctformer(config.model, classes, seed=config.seed)
 
     def prepare(self, config: MCTformerConfig, stages: Sequence[str]) -> Preparation:
-        from ...data.checks import check_labels
-        from ...data.sources import seed_source, training_sources, with_classes, with_labels
+        from ...data.sources import labelled_sources, seed_source, with_labels
         from ..prototyping.stage import make_prototypes
         from .clustered import clustered
         from .training import train_mctformer
 
         seeds, work = with_labels(seed_source(config), config.data.seeds), {}
         if MCTFORMER_STAGE in stages:
-            pictures, validation = training_sources(config, masks=False)
-            pictures = with_classes(with_labels(pictures, config.data.train), seeds.class_names, config.data.train)
-            check_labels(pictures)
-            validation = with_labels(validation, config.data.validation)
+            pictures, validation = labelled_sources(config, seeds.class_names)
             work[MCTFORMER_STAGE] = lambda job: train_mctformer(job, pictures, validation)
         if PROTOTYPES in stages:
             has_scores = config.model.version == "v2"  # of patches, which split and select
@@ -56,16 +52,13 @@ class MCTformerSystem(HeatMapSystem[MCTformerConfig]):
         return Preparation(tuple(seeds.class_names), work)
 
     def inference(self, job: Job, flags: MCTformerFlags, pictures: RecordSource) -> Callable[[], Metrics | None]:
-        from ...results.refinement import refinement
         from ...training.state import trained_state
         from ..prototyping.stored_prototypes import load_prototypes
         from .heatmaps import make_mctformer_heatmaps
 
-        options = {"background": flags.inference.background, "saliency": flags.saliency, "out": flags.out}
-        refined = refinement(flags.refine, **options)
+        options = self.written_with(flags)
         state = trained_state(job.run, devices=job.devices)
         prototypes = load_prototypes(job.run, state) if job.run.config.model.version == "v2" else None
-        options = {"refinement": refined, "pages": flags.pages}
         return lambda: make_mctformer_heatmaps(job.run, state, prototypes, pictures, flags.out, **options)
 
     def companions(self, run: Run) -> Sequence[Path]:

@@ -22,6 +22,7 @@ from ...inference.plan import Pass
 from ...local_features import FeatureSample, split
 from ...machine import processes
 from ...machine.errors import UserError
+from ...machine.threads import map_ahead
 from ...training.checkpoints import TrainState
 from ...training.state import inference_network
 from .clustered import Clustered
@@ -78,25 +79,35 @@ def sample_features(
         description="features",
         only=processes.share(only),
     )
-    read, skipped = 0, []
-    for index, record, outputs in results:
+
+    def split_features(item: tuple) -> tuple:
+        """Of a picture: index, None or the error, features, and for each class and threshold which of them to add."""
+        index, record, outputs = item
         if isinstance(record, UserError):
-            skipped.append(str(record))
-            continue
-        read += 1
-        features = outputs[scales.index(1.0)]["features"]
+            return index, record, None, []
+        features, selected = outputs[scales.index(1.0)]["features"], []
         size = shrunk_size(record.image.shape[:2], network.longest)
-        for n in np.flatnonzero(drawn[index]):
+        for n in np.flatnonzero(drawn[index]).tolist():
             maps = [
                 output["cam"][..., n : n + 1]
                 for output, scale in zip(outputs, scales, strict=True)
                 if scale in clustered.scales
             ]
             on_grid = clustered.on_grid(maps, size, features.shape[:2])
-            for sample, threshold in zip(samples, thresholds, strict=True):
-                for context, selected in enumerate(split(on_grid, threshold=threshold)):
+            selected.append((n, [split(on_grid, threshold=threshold) for threshold in thresholds]))
+        return index, None, features, selected
+
+    read, skipped = 0, []
+    for index, error, features, selected in map_ahead(split_features, results):
+        if error:
+            skipped.append(str(error))
+            continue
+        read += 1
+        for n, at_thresholds in selected:
+            for sample, parts in zip(samples, at_thresholds, strict=True):
+                for context, part in enumerate(parts):
                     for _ in range(drawn[index, n]):
-                        sample.add(index, features, int(n), selected, context=bool(context))
+                        sample.add(index, features, n, part, context=bool(context))
     for line in chain(*processes.gather_values(skipped)):
         tqdm.write(f"skipped: {line}")
     if not sum(processes.gather_values(read)):

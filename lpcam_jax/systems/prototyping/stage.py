@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ...clustering import KMeans, cluster_classes
 from ...data.records import RecordSource, census
 from ...machine import processes
-from ...machine.devices import classes_at_once, local_mesh, map_shards, split_over
+from ...machine.devices import local_mesh, map_shards, split_over, traces_for_cpus
 from ...prototypes import BOUNDS_OF_FEW, ENOUGH_CLASSES, Prototypes, own_scores, select_prototypes
 from ...training.checkpoints import TrainState
 from ...training.run import Job
@@ -25,6 +25,9 @@ from .clustered import Clustered
 from .prototype_patches import Nearest, nearest_features, write_patches
 from .sampling import sample_features
 from .stored_prototypes import has_prototypes, save_prototypes
+
+# Upper bound on the bytes of features that one device clusters at a time.
+_CLUSTERED_AT_A_TIME = 2**30
 
 
 def make_prototypes(
@@ -116,6 +119,21 @@ def cluster_in_groups(
         padded = [np.pad(x[group], [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in (keys, points, weights)]
         result = cluster(*split_over(padded, devices))
         yield group, jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], result)
+
+
+def classes_at_once(devices: Mesh, nbytes: int, classes: int) -> int:
+    """How many classes to cluster at a time, a multiple of the number of devices.
+
+    On CPUs it is one class per device, because the batched matrix products of several classes run at half the speed;
+    elsewhere not more than it takes to give all devices their share.
+
+    Args:
+        devices: the mesh.
+        nbytes: bytes of features per class.
+        classes: number of all classes.
+    """
+    fit = 1 if traces_for_cpus() else max(_CLUSTERED_AT_A_TIME // nbytes, 1)
+    return min(fit, -(-classes // devices.size)) * devices.size
 
 
 @cache

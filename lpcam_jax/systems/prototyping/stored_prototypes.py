@@ -18,10 +18,10 @@ from ...machine.devices import mesh
 from ...machine.errors import UserError
 from ...machine.files import read_arrays, write_arrays
 from ...prototypes import ENOUGH_CLASSES, Prototypes
-from ...results.folder import fingerprint
 from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import trained_state
+from ..protocol import model_fingerprint
 
 
 def save_prototypes(
@@ -37,7 +37,7 @@ def save_prototypes(
         pictures: `data.records.census` of the pictures they were clustered from; empty: not known.
     """
     arrays = {name: np.asarray(value) for name, value in prototypes._asdict().items() if value is not None}
-    network = "" if state is None else _fingerprint(state)
+    network = "" if state is None else model_fingerprint(state)
     values = {"step": step, "network": network, "settings": _settings(run), "pictures": pictures}
     write_arrays(prototypes_file(run), **values, **arrays)
 
@@ -74,7 +74,7 @@ def load_prototypes(run: Run, state: TrainState | None = None) -> Prototypes:
         raise UserError(
             f"the prototypes of {run.directory} are of {classes} classes, and it has {len(run.class_names)}; {again}"
         )
-    if network and network != _fingerprint(state or trained_state(run, devices=mesh())):
+    if network and network != model_fingerprint(state or trained_state(run, devices=mesh())):
         raise UserError(f"the prototypes of {run.directory} are of another network than its checkpoint; {again}")
     return prototypes
 
@@ -117,10 +117,6 @@ def _classes(prototypes: Prototypes) -> int:
         if shape != expected.get(name, shape):
             raise ValueError(f"{name} of shape {shape} beside centres of shape {shapes['class_centres']}")
     return classes
-
-
-def _fingerprint(state: TrainState) -> str:
-    return fingerprint((state.parameters, state.batch_stats))
 
 
 def _settings(run: Run) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from ...backbones.config import BackboneConfig
 from ...backbones.wideresnet import WideResNet38Config
 from ...config.common import Batches, RunConfig
-from ...config.numbers import MAY_CHANGE, Count, Exponent, Jitter, Level, Reach
+from ...config.numbers import MAY_CHANGE, Count, Exponent, Jitter, Level, Radius
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class PSATraining:
     normalisation"""
     jitter: Jitter = (0.3, 0.3, 0.3, 0.1)
     """the most that brightness, contrast, saturation and hue are changed"""
-    radius: Reach = 5
+    radius: Radius = 5
     """pairs of positions nearer than this are compared; in units of the grid, 8 pixels on a WideResNet-38"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd is the references' "PolyOptimizer", with practically no momentum"""
@@ -62,8 +62,8 @@ class PSAInference(Batches):
     """method of the heat maps; empty: the one that the network was trained on"""
     background: Level = 0.39
     """the background's map before the walk, everywhere; best the threshold at which the seeds are best"""
-    radius: Reach = 5
-    """reach of a step, in positions of the grid"""
+    radius: Radius = 5
+    """a step leads to positions nearer than this, in units of the grid"""
     beta: Exponent = 8.0
     """exponent of the affinities; the higher, the harder it is to pass on"""
     steps: Count = 64

@@ -16,13 +16,13 @@ import numpy as np
 
 from ...class_activation import resize_bilinear
 from ...data.augment import color_jitter, random_crop, random_mirror
-from ...data.masks import IGNORE
 from ...data.pipeline import Augmentation, Batch
 from ...data.records import Record, RecordSource
 from ...data.resizing import resize_bicubic, shrunk_size
 from ...refine.pictures import background_crfs
 from ...results.folder import ResultFolder
 from ...results.predictions import MapFolder, open_method, read_protocol, with_maps
+from ...seeds import IGNORE
 from ...training.run import Run
 from ..sure_labels import keep_labels
 from .config import PSALabels, PSATraining

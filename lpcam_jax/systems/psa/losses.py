@@ -2,9 +2,9 @@
 
 import jax
 
-from ...data.masks import IGNORE
 from ...refine.paths import window
 from ...refine.similarity import over_directions
+from ...seeds import IGNORE
 from ..pairs import cross_entropies, pair_targets, weighted
 
 

@@ -25,7 +25,7 @@ class PSAFlags(InferFlags):
     inference: PSAInference = field(default_factory=PSAInference)
 
 
-class PSA(System[PSAConfig]):
+class PSASystem(System[PSAConfig]):
     """Labels that two CRFs agree on, the affinity network trained on them, and pseudo masks by the random walk."""
 
     config: ClassVar = PSAConfig
@@ -41,13 +41,13 @@ class PSA(System[PSAConfig]):
 
     def prepare(self, config: PSAConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import training_source
-        from ..grids import expect_even_grid
+        from ..grids import expect_rounded_up_grid
         from ..sure_labels import expect_few_classes, expect_maps
         from .labels import score_pictures
         from .training import train_affinity
 
         expect_maps(config, "the affinity network")
-        expect_even_grid(config, "the affinity network")
+        expect_rounded_up_grid(config, "the affinity network")
         if config.labels.low >= config.labels.high:
             raise UserError(
                 f"--labels.low {config.labels.low:g} --labels.high {config.labels.high:g}: the background of the "
@@ -81,4 +81,4 @@ class PSA(System[PSAConfig]):
         return f"{super().next_command(config, workdir)} --maps {config.data.maps}"
 
 
-system = PSA()
+system = PSASystem()

@@ -35,7 +35,7 @@ def train_affinity(job: Job, pictures: ScoredPictures) -> TrainState:
     least = 2 * network.stride * training.radius
     if training.crop % network.stride or training.crop < least:
         raise UserError(
-            f"--training.crop {training.crop}: the network compares positions up to {training.radius} apart "
+            f"--training.crop {training.crop}: the network compares positions less than {training.radius} apart "
             f"(--training.radius) on a grid of {network.stride} pixels; give a multiple of {network.stride} that is at "
             f"least {least}."
         )

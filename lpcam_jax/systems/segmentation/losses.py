@@ -7,10 +7,9 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ...backbones.layers.resizing import resize_valid
-from ...data.masks import IGNORE
+from ...seeds import IGNORE
 
 Over = Literal["labelled", "all"]
 
@@ -31,9 +30,26 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, *, over: Over = "labelle
     """
     labels = labels.astype(jnp.int32)
     labelled = labels != IGNORE
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(labelled, labels, 0))
+    losses = jax.nn.logsumexp(logits, axis=-1) - at_labels(logits, labels)
     count = jnp.maximum(labelled.sum(), 1) if over == "labelled" else labels.size
     return jnp.where(labelled, losses, 0).sum() / count
+
+
+def at_labels(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """The value of each pixel's label: values[..., labels].
+
+    By comparing, which is exact: an index for each pixel would be a gather, and its gradient a scatter of single
+    numbers, which TPUs do one after the other, and GPUs, where they are told to repeat the same bits.
+
+    Args:
+        values: float (..., c).
+        labels: int (...,), 0 .. c - 1; anything else is no label.
+
+    Returns:
+        float (...,); 0 without a label.
+    """
+    is_label = jax.nn.one_hot(labels, values.shape[-1], dtype=bool)
+    return jnp.where(is_label, values, 0).sum(axis=-1)
 
 
 def full_size_loss(logits: jax.Array, labels: jax.Array, *, over: Over = "labelled") -> jax.Array:

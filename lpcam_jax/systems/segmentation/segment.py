@@ -14,12 +14,13 @@ import numpy as np
 
 from ...backbones.layers.valid import Sizes
 from ...data.records import Record, RecordSource
-from ...inference.canvas import Band, ScaleMaps, canvas_of, cropped, fused, in_bands, stack_scales
+from ...inference.canvas import Band, ScaleMaps, cropped, fused, in_bands, stack_scales
 from ...inference.forward import Network, PictureNetwork, as_they_are, mirrored_back, with_mirror_images
 from ...inference.passes import finish_each
 from ...inference.plan import Outputs
 from ...machine.devices import finishing
 from ...machine.errors import UserError
+from ...machine.padding import canvas_of
 from ...refine.crf import CRFS
 from ...refine.pictures import bounded_size, crf_mask
 from .config import SegmentationInference

@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 
 from ...data.records import RecordSource
-from ...inference.forward import Network
 from ...machine import processes
-from ...machine.devices import local_mesh, replicate
+from ...machine.devices import local_mesh
 from ...machine.errors import UserError
 from ...metrics import iou
 from ...results.counts import picture_confusion
 from ...training.checkpoints import TrainState
 from ...training.loop import Validation
-from ...training.state import graph_of, in_use
+from ...training.state import graph_of, in_use, network_in_training
 from .segment import segment_pictures
 
 
@@ -36,12 +35,9 @@ def make_validation(config: Any, validation: RecordSource) -> Validation | None:
     graph, *_ = graph_of(config, len(validation.class_names))
 
     def measure(state: TrainState) -> float:
-        effective, matrix = in_use(state), np.zeros((classes, classes))
-        network = Network(
-            graph, replicate((effective.parameters, effective.batch_stats), devices), devices, config.data.longest
-        )
+        matrix = np.zeros((classes, classes))
         results = segment_pictures(
-            network,
+            network_in_training(config, graph, in_use(state), devices=devices),
             validation,
             inference=replace(config.inference, crf=""),
             description="validation",

@@ -10,11 +10,11 @@ from flax import nnx
 
 from ...backbones.layers.convolution import Linear
 from ...data.augment import on_canvas, random_mirror, varied_window
-from ...data.masks import IGNORE
 from ...data.photometric import photometric_distortion
 from ...data.pipeline import Augmentation
 from ...data.records import Record, RecordSource
 from ...data.resizing import fitted_size, resize_bilinear_uint8, resize_mask, scaled_size, shrunk
+from ...seeds import IGNORE
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, train
 from ...training.optimizers import FROZEN, Group, Path, backbone_groups, grouped, poly, without_decay

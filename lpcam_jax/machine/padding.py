@@ -6,12 +6,12 @@ background, to a power of two, without any influence on what is computed of them
 
 import numpy as np
 
-GRID = 128
+PIXELS = 128
 
 
-def padded_size(size: tuple[int, int], grid: int) -> tuple[int, int]:
-    """(H, W), both rounded up to multiples."""
-    return tuple(-(-length // grid) * grid for length in size)
+def canvas_of(size: tuple[int, int], multiple: int = PIXELS) -> tuple[int, int]:
+    """The canvas of a picture (H, W), or of a grid: both rounded up to multiples."""
+    return tuple(-(-length // multiple) * multiple for length in size)
 
 
 def padded(array: np.ndarray, canvas: tuple[int, int], *, labels: int | None = None) -> np.ndarray:
