@@ -4,7 +4,7 @@ As configs/folder_chain.py, with the recipes of configs/voc_animals.py and its k
 and the network's masks are scored on 220 that nothing has seen.
 
     python -m lpcam_jax chain configs/voc_animals_chain.py --data.root DIR --model.weights thin_resnet50.npz \
-        --workdir runs/animals
+        --network.model.weights runs/animals/classifier/run --workdir runs/animals
 """
 
 from lpcam_jax.chain.recipe import Chain, Stage

@@ -4,7 +4,7 @@ As configs/voc12_edam_lpcam.py, on two cores, with the recipes of configs/voc_an
 network's masks are scored on 220 that nothing has seen.
 
     python -m lpcam_jax chain configs/voc_animals_edam_lpcam.py --data.root DIR --model.weights thin_resnet50.npz \
-        --saliency u2netp.onnx --workdir runs/animals_edam
+        --network.model.weights runs/animals_edam/classifier/run --saliency u2netp.onnx --workdir runs/animals_edam
 """
 
 from lpcam_jax.chain.recipe import Chain, Stage
