@@ -118,7 +118,7 @@ def test_every_public_function_is_in_the_reference_with_what_it_takes(site, page
     assert set(lpcam_jax.__all__) <= shown
     assert {"FeatureSample.add", "spread", "mean_field", "random_walk"} <= shown
     text = re.sub(r"<[^>]*>", "", (site / "reference" / "functions.html").read_text())
-    for name in lpcam_jax.__all__:
+    for name in set(lpcam_jax.__all__) - {"UserError"}:  # which is caught, not called
         assert all(argument in text for argument in inspect.signature(getattr(lpcam_jax, name)).parameters), name
 
 
