@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from test_accelerator import CALLS, OF_NUMPY_OR_THE_DISK
+
 import lpcam_jax
 
 METHOD_FILES = (
@@ -127,6 +129,10 @@ def test_a_method_file_touches_no_disk():
         names = {call.id if isinstance(call, ast.Name) else getattr(call, "attr", "") for call in calls}
         assert len(names) > 3
         assert not names & {"open", "load", "save", "savez", "savetxt", "fromfile", "tofile", "memmap", "__import__"}
+
+
+def test_every_public_function_is_compared_on_accelerators():
+    assert set(CALLS) == set(FUNCTIONS) - OF_NUMPY_OR_THE_DISK
 
 
 def test_importing_the_package_imports_no_model_no_data_and_no_config():
