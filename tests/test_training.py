@@ -126,6 +126,17 @@ def test_a_run_that_was_stopped_in_its_last_validation_has_the_whole_log(tiny, t
     assert (tmp_path / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
 
 
+def test_processes_that_see_another_disk_say_so_before_they_begin(program, recipe, tmp_path, monkeypatch):
+    def with_a_late_disk(values):
+        [pictures, steps] = values
+        return [values, [pictures, [*steps, 7]]]  # of the second process
+
+    monkeypatch.setattr(loop.processes, "gather_values", with_a_late_disk)
+    finished = program("train.py", recipe, "--workdir", tmp_path / "run")
+    assert_one_line_error(finished, "the processes do not see the same pictures or the same checkpoints")
+    assert not (tmp_path / "run" / "pictures.json").exists()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_whoever_is_asked_to_stop_saves_first(program, recipe, batches, trained, tmp_path, number, code):
     before = signal.getsignal(number)

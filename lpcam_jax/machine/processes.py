@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from .errors import UserError, first_line
+from .padding import power_of_two
 
 # Seconds without a heartbeat after which a process counts as dead and the others end.
 _SILENCE = 40
@@ -184,7 +185,7 @@ def gather(array: np.ndarray) -> list[np.ndarray]:
     counts = multihost_utils.process_allgather(np.int32(len(array)))
     row = array.dtype.itemsize * math.prod(array.shape[1:])
     # As bytes, because JAX would convert float64 to float32; a power of two, because it compiles each length.
-    own = np.zeros(1 << (int(counts.max()) * row).bit_length(), np.uint8)
+    own = np.zeros(power_of_two(int(counts.max()) * row), np.uint8)
     own[: len(array) * row] = np.frombuffer(array.tobytes(), np.uint8)
     contents = multihost_utils.process_allgather(own)
     return [
