@@ -14,7 +14,8 @@ of mmsegmentation or transformers, whose classifiers are new if their classes ar
         --model.weights hf:timm/swin_small_patch4_window7_224.ms_in1k --workdir runs/upernet
     python infer.py --ckpt runs/upernet --out masks/
 
-Hardware: an accelerator with 80 GB; with --training.accumulate 4 or --model.remat, a smaller one.
+Hardware: an accelerator with 80 GB; with --model.remat, a smaller one, or with --training.accumulate 4, where
+batch norm sees 4 pictures at a time.
 """
 
 from lpcam_jax.config import Data

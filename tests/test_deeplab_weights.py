@@ -145,6 +145,14 @@ def test_every_entry_arrives(tmp_path, naming, prefix, ending):
     assert loaded.new == {}
 
 
+def test_a_head_of_another_kind_is_told_by_its_shape(tmp_path):
+    path = saved(tmp_path / "w.npz", random_file(torchvision, "", network(classes=21)))
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), network(classes=7))
+    inner = shapes["head"][1]["kernel"]
+    shapes["head"][1]["kernel"] = jax.ShapeDtypeStruct((*inner.shape[:2], 7, 7), inner.dtype)  # after another one
+    assert "has shape (21," in load_deeplab(path, shapes).new["head"]
+
+
 @pytest.mark.parametrize("naming", NAMINGS)
 def test_a_head_of_other_classes_is_left_out_and_said(tmp_path, naming):
     path = saved(tmp_path / "w.npz", random_file(naming, "module.", network(classes=21)))

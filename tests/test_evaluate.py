@@ -318,7 +318,7 @@ def test_a_folder_of_infer_of_other_classes_is_refused(evaluate, data, maps):
     shutil.move(maps, folder / "maps")
     (folder / "protocol.json").write_text(json.dumps({"class_names": ["cat", "horse"]}))
     finished = evaluate("configs/folder.py", folder, "--data.root", data)
-    assert_one_line_error(finished, r"heatmaps was made for the classes cat, horse, the data set has cat, dog")
+    assert_one_line_error(finished, r"maps was made for the classes cat, horse, the data set has cat, dog")
     (folder / "protocol.json").write_text("{")
     finished = evaluate("configs/folder.py", folder, "--data.root", data)
     assert_one_line_error(finished, r"protocol.json cannot be read .*run infer.py again")

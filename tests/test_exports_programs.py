@@ -1,6 +1,7 @@
 """export --format stablehlo and onnx: a network as one program, called where this package is not known."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,23 @@ def test_a_run_whose_seeds_are_lpcam_a_s_is_told_that_the_program_has_none(progr
     assert finished.code == 0, finished.err
     assert "It is without LPCAM-A, in which the labels of a picture compete; infer.py makes it." in finished.out
     assert "LPCAM-A" in strictly_parsed(tmp_path / "model.json")["without"]
+
+
+def test_a_segmentation_program_names_what_it_is_without(program, tiny_runs, tmp_path):
+    shutil.copytree(tiny_runs.run("segmentation").directory, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["config"]["inference"] |= {"scales": [0.5, 1.5], "fit": [32, 64], "crf": "deeplabv2"}
+    config["config"]["training"]["steps"] += 1
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    words = ("--format", "stablehlo", "--ckpt", tmp_path / "run", "--side", 32, 32, "--out", tmp_path / "model")
+    finished = program("lpcam_jax.__main__", "export", *words)
+    assert finished.code == 0, finished.err
+    assert (
+        "It is without the scales 0.5, 1.5, the fit to sides of 32 and 64 pixels, the CRF deeplabv2; infer.py"
+        in finished.out
+    )
+    assert strictly_parsed(tmp_path / "model.json")["without"].startswith("the scales 0.5, 1.5")
+    assert re.search(r"note: .*run: step \d+ of \d+", finished.err), "it is not finished"
 
 
 @pytest.mark.parametrize("kind", ["segmentation", "upernet"])

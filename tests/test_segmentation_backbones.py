@@ -20,9 +20,10 @@ from lpcam_jax.config import registry
 from lpcam_jax.config.recipes import load_recipe, parse_with_recipe
 from lpcam_jax.data.shapes import Shapes
 from lpcam_jax.machine.errors import UserError
-from lpcam_jax.systems.deeplab.config import DeepLabConfig, headed
+from lpcam_jax.systems.deeplab.config import DeepLabConfig, DeepLabTraining, headed
 from lpcam_jax.systems.deeplab.large_fov import LargeFOV
 from lpcam_jax.systems.deeplab.network import DeepLabV2, build_deeplab
+from lpcam_jax.systems.deeplab.training import deeplab_optimizer
 from lpcam_jax.training.run import Run
 
 TINY = {
@@ -71,6 +72,24 @@ def test_what_a_backbone_draws_is_of_the_key_of_a_training_step(head):
 
     losses = [float(loss(jax.random.key(seed))) for seed in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_what_a_transformer_declares_does_not_decay():
+    training = DeepLabTraining(optimizer="adamw", learning_rate=0.5, weight_decay=0.1, bias_multiplier=1)
+    network = nnx.eval_shape(lambda: build_deeplab(model_of("vit", "largefov"), CLASSES))
+    shapes = nnx.to_pure_dict(nnx.state(network, nnx.Param))
+    ones, zeros = (
+        jax.tree.map(lambda leaf, value=value: np.full(leaf.shape, value, np.float32), shapes) for value in (1, 0)
+    )
+    optimizer = deeplab_optimizer(training, network)
+    updates, _ = jax.jit(lambda: optimizer.update(zeros, optimizer.init(ones), ones))()
+    decayed = {
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(updates)
+        if np.asarray(leaf).any()
+    }
+    assert decayed
+    assert all(name.endswith("/kernel") for name in decayed), decayed
 
 
 def test_a_head_that_needs_a_fine_stage_says_so():

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from test_vit import updates_without_gradients
@@ -16,6 +17,8 @@ from lpcam_jax.backbones.layers.pieces import joined, pieces_of
 from lpcam_jax.backbones.swin import Attention, SwinConfig
 from lpcam_jax.config.recipes import trained_config
 from lpcam_jax.systems.lpcam.config import LPCAMConfig, LPCAMTraining
+from lpcam_jax.training.checkpoints import CheckpointWriter
+from lpcam_jax.training.loop import first_state
 from lpcam_jax.training.run import Run
 
 FLAGS = ("--model.backbone", "swin", "--model.dim", 8, "--model.depths", 1, 2, 1, 2, "--model.head-dim", 4)
@@ -167,3 +170,21 @@ def test_a_run_on_its_backbone_takes_over_its_shape_and_draws_no_depth(recipe, t
     words = [recipe, "--model.backbone", "swin", "--model.weights", str(tmp_path), "--workdir", "run"]
     config = trained_config(words)
     assert config.model == replace(model, weights=str(tmp_path), drop_path=0.0)
+    assert trained_config(["configs/voc12_upernet.py", *words[1:]]).model.stage_norms, "they are no part of its shape"
+
+
+@pytest.mark.parametrize("has_norms", [False, True])
+def test_norms_of_stages_are_new_where_a_run_has_none_and_left_out_where_it_has(tmp_path, mesh, capsys, has_norms):
+    model = SwinConfig(dim=8, depths=(1, 1, 1, 1), head_dim=4)
+    run = Run.create(tmp_path / "a", LPCAMConfig(model=replace(model, stage_norms=has_norms)), ("cat",))
+    state = first_state(run, optax.identity(), devices=mesh)
+    with CheckpointWriter(run) as writer:
+        writer.save(0, state)
+    other = replace(model, stage_norms=not has_norms, weights=str(tmp_path / "a"))
+    other = first_state(Run.create(tmp_path / "b", LPCAMConfig(model=other), ("dog",)), optax.identity(), devices=mesh)
+    said = "left out" if has_norms else "new"
+    norms = "; ".join(f"stage{n}'s norm is {said}" for n in (1, 2, 3))
+    assert f"weights {tmp_path / 'a'}: its backbone; {norms}\n" in capsys.readouterr().out
+    ours, theirs = other.parameters["backbone"], state.parameters["backbone"]
+    np.testing.assert_array_equal(*(tree["embedding"]["patches"]["kernel"] for tree in (ours, theirs)))
+    assert ("norm" in ours["stage1"]) != has_norms

@@ -217,7 +217,7 @@ def test_another_size_is_told_with_its_flags(tmp_path, config, flags):
 
 def test_the_flags_of_a_network():
     flags = "--model.dim 4 --model.depths 2 1 3 1 --model.head-dim 2 --model.mlp-ratio 2 --model.window 3"
-    assert WITH_NORMS.flags() == f"--model.backbone swin {flags} --model.stage-norms"
+    assert WITH_NORMS.flags() == f"--model.backbone swin {flags}"
 
 
 TABLE = "layers.0.blocks.0.attn.relative_position_bias_table"

@@ -40,6 +40,8 @@ class BackboneConfig(ABC):
 
     fixed: ClassVar[tuple[str, ...]] = ("channel_order", "mean", "std")
     """names of the fields determined by stored parameters"""
+    optional: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """parts (stage, name) that a network with the same `fixed` may have or lack; its features mean the same"""
     example_weights: ClassVar[str] = ""
     """a public value for `weights`; empty: none is known"""
 

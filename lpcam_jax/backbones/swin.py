@@ -71,9 +71,10 @@ class SwinConfig(BackboneConfig):
 
     example_weights: ClassVar[str] = "hf:timm/swin_small_patch4_window7_224.ms_in1k"
     fixed: ClassVar[tuple[str, ...]] = (
-        *("dim", "depths", "head_dim", "mlp_ratio", "window", "stage_norms"),
+        *("dim", "depths", "head_dim", "mlp_ratio", "window"),
         *BackboneConfig.fixed,
     )
+    optional: ClassVar[tuple[tuple[str, str], ...]] = tuple((stage, "norm") for stage in STAGES[:-1])
 
     def build(self, *, dilation: Literal["reference", "atrous"] = "reference", rngs: nnx.Rngs) -> "Swin":
         """Build the network, randomly initialized; nothing in it is dilated.
@@ -106,8 +107,7 @@ class SwinConfig(BackboneConfig):
         """The flags for everything that parameters depend on."""
         from .weights.swin import Architecture
 
-        norms = "--model.stage-norms" if self.stage_norms else "--model.no-stage-norms"
-        return f"--model.backbone swin {Architecture.of(self).flags()} {norms}"
+        return f"--model.backbone swin {Architecture.of(self).flags()}"
 
 
 class Embedding(nnx.Module):

@@ -18,7 +18,7 @@ import tyro
 
 from ..config.recipes import parse_with_recipe
 from ..config.registry import title
-from ..data.masks import MaskFolder
+from ..data.made_for import expect_classes
 from ..data.records import RecordSource
 from ..data.sources import seed_source
 from ..machine import devices
@@ -62,7 +62,8 @@ def main(words: list[str]) -> None:
     if not source.has_masks:
         raise UserError(f"the data set {config.data.root or config.data.source} has no masks to score against.")
     folder = find_predictions(arguments.predictions, source.ids)
-    made_with = _made_with(folder, source)
+    made_with = read_protocol(folder)
+    expect_classes(folder.directory, source.class_names)
     keep_apart(out, whole_folder(folder.directory))
     is_maps = isinstance(folder, MapFolder)
     result, _ = (score_maps if is_maps else score_masks)(folder, source)
@@ -102,18 +103,6 @@ def _protocol(config: Any, source: RecordSource, folder: Any, made_with: dict[st
         "crf": "unknown" if made_with is None else made_with.get("crf", "unknown"),
         "made_with": made_with,
     }
-
-
-def _made_with(folder: MapFolder | MaskFolder, source: RecordSource) -> dict[str, Any] | None:
-    """The protocol that infer.py wrote with the predictions; UserError if their classes differ."""
-    protocol = read_protocol(folder)
-    if protocol and tuple(protocol["class_names"]) != tuple(source.class_names):
-        raise UserError(
-            f"{folder.directory.parent} was made for the classes {', '.join(protocol['class_names'])}, the data set "
-            f"has {', '.join(source.class_names)}; score it against its own data set, or choose its classes "
-            "with --data.classes."
-        )
-    return protocol
 
 
 def _remarks(metrics: dict[str, Any]) -> Iterator[str]:

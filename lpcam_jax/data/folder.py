@@ -90,6 +90,10 @@ class Folder:
         """The mask alone."""
         return None if self._masks[index] is None else self._mask(index, self.size(index))
 
+    def masked(self) -> list[int]:
+        """Indices of the pictures that have a mask, or regions to draw one from."""
+        return [index for index, mask in enumerate(self._masks) if mask is not None]
+
     def _mask(self, index: int, size: tuple[int, int]) -> np.ndarray | None:
         match self._masks[index]:
             case None:

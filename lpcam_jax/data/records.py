@@ -88,6 +88,17 @@ def true_mask(source: RecordSource, index: int) -> np.ndarray | None:
     return source.mask(index) if hasattr(source, "mask") else source[index].mask
 
 
+def masked(source: RecordSource) -> list[int]:
+    """Indices of the records that have a mask, by the source's method `masked` where only some have; nothing is read.
+
+    Args:
+        source: the pictures.
+    """
+    if hasattr(source, "masked"):
+        return source.masked()
+    return list(range(len(source))) if source.has_masks else []
+
+
 def origin_of(source: RecordSource, index: int) -> Origin:
     """What a record is made from, its labels included; of a source that does not say it, its name and labels."""
     labels = b"" if source.labels is None else np.asarray(source.labels[index], np.float32).tobytes()
@@ -135,6 +146,11 @@ class Subset:
     def mask(self, index: int) -> np.ndarray | None:
         """The mask alone."""
         return true_mask(self._source, self._indices[index])
+
+    def masked(self) -> list[int]:
+        """Indices of the records that have a mask."""
+        of_source = {*masked(self._source)}
+        return [position for position, index in enumerate(self._indices) if index in of_source]
 
     def origin(self, index: int) -> Origin:
         """What a record is made from."""

@@ -5,7 +5,8 @@ import hashlib
 from tqdm import tqdm
 
 from ..machine.errors import UserError
-from .findings import shown
+from ..seeds import IGNORE
+from .findings import listed, shown
 from .masks import MaskFolder
 from .records import Origin, Record, RecordSource, Subset
 
@@ -51,6 +52,20 @@ class Relabelled:
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) from the header."""
         return self._source.size(index)
+
+    def expect_a_class(self) -> None:
+        """Expect that some mask holds a class: a network learns nothing from masks without any.
+
+        Raises:
+            UserError: all hold 0 and 255 alone, as those of other programs do that mean an object by 255; or one on the
+                way does not fit.
+        """
+        masks = (self._masks.read(name, classes=len(self.class_names))[0] for name in self.ids)
+        if not any(((mask > 0) & (mask != IGNORE)).any() for mask in masks):
+            raise UserError(
+                f"{shown(self._masks.directory)}: none of its {len(self)} masks holds a class, only 0, the background, "
+                f"and 255, no label; number the pixels of {listed([self.class_names[0]])} 1, and so on."
+            )
 
     def census_of_masks(self) -> str:
         """16 hex digits that tell the masks from others: of the sizes of all files, and the bytes of a hundred."""

@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from ..config import Data
 from ..machine.errors import UserError
 from .checks import check_labels
 from .findings import choice
 from .folder import Folder
+from .made_for import expect_classes
 from .masks import MaskFolder
-from .records import RecordSource, Subset, hold_out
+from .records import RecordSource, Subset, hold_out, masked
 from .relabelled import Relabelled
 from .shapes import Shapes
 from .unlabelled import Pictures, find_unlabelled
@@ -73,19 +76,26 @@ def training_source(config: Any) -> RecordSource:
 
 
 def masked_source(source: RecordSource, data: Data) -> RecordSource:
-    """The pictures with the masks to train on: those of `data.masks`, otherwise their own.
+    """The pictures that have a mask to train on, with it: that of `data.masks`, otherwise their own.
 
     Raises:
-        UserError: there are no masks.
+        UserError: there are no masks, they hold no class, or they were made for other classes.
     """
     if data.masks:
-        return Relabelled(source, MaskFolder.checked(data.masks))
-    if not source.has_masks:
+        folder = MaskFolder.checked(data.masks)
+        expect_classes(folder.directory, source.class_names)
+        relabelled = Relabelled(source, folder)
+        relabelled.expect_a_class()
+        return relabelled
+    with_masks = masked(source)
+    if not with_masks:
         raise UserError(
             f"{data.root or data.source} has no masks to train on; name a folder of masks with --data.masks, such as "
             "the seeds/ that infer.py writes."
         )
-    return source
+    if left_out := len(source) - len(with_masks):
+        tqdm.write(f"{left_out} of {len(source)} pictures have no mask: left out")
+    return Subset(source, with_masks) if left_out else source
 
 
 def seed_source(config: Any) -> RecordSource:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..config.json import class_names_in
 from ..data.findings import shown
+from ..data.made_for import expect_classes
 from ..data.masks import MaskFolder
 from ..data.records import Record, RecordSource, Subset
 from ..machine.errors import UserError
@@ -195,12 +196,26 @@ def pseudo_masks_beside(maps: MapFolder) -> MaskFolder | None:
     return MaskFolder(beside) if maps.directory.name == "maps" and beside.is_dir() else None
 
 
-def with_maps(source: RecordSource, maps: MapFolder) -> RecordSource:
-    """The pictures of a source that have maps; prints how many do not."""
+def mapped_pictures(source: RecordSource, directory: str | Path, method: str = "") -> tuple[RecordSource, MapFolder]:
+    """The pictures of a source that have maps, and those maps, of one method; prints how many have none.
+
+    Args:
+        source: the pictures.
+        directory: as in `open_method`.
+        method: as in `open_method`.
+
+    Returns:
+        The pictures, and the folder.
+
+    Raises:
+        UserError: as in `open_method`; or the maps were made for other classes.
+    """
+    maps = open_method(directory, method, ids=source.ids)
+    expect_classes(maps.directory, source.class_names)
     mapped = [index for index, name in enumerate(source.ids) if maps.file(name).exists()]
     if left_out := len(source) - len(mapped):
         tqdm.write(f"{left_out} of {len(source)} pictures have no maps in {shown(maps.directory)}: left out")
-    return Subset(source, mapped) if left_out else source
+    return (Subset(source, mapped) if left_out else source), maps
 
 
 def ids_in(directory: Path, suffix: str) -> list[str]:

@@ -14,7 +14,7 @@ from ..refine.pictures import Refinement
 from ..seeds import with_class_values
 from .folder import write_all
 from .masks import MaskResults
-from .predictions import open_method, read_protocol, with_maps
+from .predictions import mapped_pictures, read_protocol
 from .shown import Pages
 
 
@@ -43,9 +43,8 @@ def refine_maps(
     Raises:
         UserError: there are no such maps, they do not match the pictures, or the folder cannot be written.
     """
-    heatmaps = open_method(maps, method, ids=source.ids)
-    [method] = heatmaps.methods
-    source, classes = with_maps(source, heatmaps), len(source.class_names)
+    source, heatmaps = mapped_pictures(source, maps, method)
+    [method], classes = heatmaps.methods, len(source.class_names)
     protocol = {
         "version": __version__,
         "class_names": list(source.class_names),

@@ -30,7 +30,7 @@ from ..refine.pictures import sure_labels
 from ..report.palette import mask_png
 from ..results.folder import ResultFolder, write_all
 from ..results.origins import Origins
-from ..results.predictions import MapFolder, open_method, read_protocol, with_maps
+from ..results.predictions import MapFolder, mapped_pictures, read_protocol
 from ..seeds import IGNORE, with_class_values
 from ..training.run import Run
 
@@ -93,8 +93,7 @@ def label_pictures(run: Run, pictures: RecordSource) -> Relabelled:
     Source: IRN's step "cam_to_ir_label".
     """
     config, settings = run.config, run.config.labels
-    maps = open_method(config.data.maps, settings.method, ids=pictures.ids)
-    pictures = with_maps(pictures, maps)
+    pictures, maps = mapped_pictures(pictures, config.data.maps, settings.method)
     protocol = labels_protocol(settings, maps, config.data.maps)
     folder = ResultFolder(run.directory / "labels", protocol, what="labels", flag="--workdir")
     masks = MaskFolder(folder.directory)

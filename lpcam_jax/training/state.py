@@ -82,7 +82,7 @@ def starts_blind(config: Any, classes: int) -> bool:
     if config.model.weights or not system_of(config).uses_stored_statistics(config):
         return False
     _, _, batch_stats = graph_of(config, classes)
-    return bool(batch_stats)
+    return "backbone" in batch_stats
 
 
 def with_weights(state: TrainState, config: Any, *, devices: Mesh) -> TrainState:
@@ -101,7 +101,7 @@ def with_weights(state: TrainState, config: Any, *, devices: Mesh) -> TrainState
     """
     path = config.model.weights
     if Path(path).is_dir() or is_run(path):
-        network, report = _backbone_of(Run.open(path), state, devices), "its backbone"
+        network, report = _backbone_of(Run.open(path), state, devices)
     else:
         loaded = system_of(config).load(config, _merged(state.parameters, state.batch_stats))
         network, report = loaded.network, str(loaded)
@@ -135,14 +135,24 @@ def in_use(state: TrainState) -> TrainState:
     return state if state.average is None else state._replace(parameters=state.average)
 
 
-def _backbone_of(run: Run, state: TrainState, devices: Mesh) -> dict[str, Any]:
-    """{"backbone": parameters and statistics of another run's backbone}."""
-    states = trained_state(run, devices=devices), state
-    backbones = [_merged(part.parameters["backbone"], part.batch_stats.get("backbone", {})) for part in states]
-    shapes = [jax.tree.map(jnp.shape, backbone) for backbone in backbones]
-    if shapes[0] != shapes[1]:
+def _backbone_of(run: Run, state: TrainState, devices: Mesh) -> tuple[dict[str, Any], str]:
+    """{"backbone": parameters and statistics of another run's backbone}, and a report."""
+    theirs, ours = (
+        _merged(part.parameters["backbone"], part.batch_stats.get("backbone", {}))
+        for part in (trained_state(run, devices=devices), state)
+    )
+    changes = []
+    for stage, part in run.config.model.optional:
+        here, there = ours.get(stage, {}), theirs[stage]
+        if part in here and part not in there:
+            there[part] = here[part]
+            changes.append(f"{stage}'s {part} is new")
+        elif part in there and part not in here:
+            del there[part]
+            changes.append(f"{stage}'s {part} is left out")
+    if jax.tree.map(jnp.shape, theirs) != jax.tree.map(jnp.shape, ours):
         raise UserError(f"{run.directory} has another backbone: use {run.config.model.flags()}.")
-    return {"backbone": backbones[0]}
+    return {"backbone": theirs}, "; ".join(["its backbone", *changes])
 
 
 def _zero_branches(network: nnx.Module) -> None:

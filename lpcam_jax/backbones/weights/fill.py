@@ -135,13 +135,14 @@ def _misfit(weights: Weights, head: dict[int, Any]) -> str:
         return "the file has none"
     if missing := [weights.name(name) for name in shapes if name not in weights.names]:
         return f"the file lacks {listed(missing)}"
+    found = {name: weights.array(name).shape for name in shapes}
+    classes = ""
     for name, shape in shapes.items():
-        file_shape = weights.array(name).shape
-        if file_shape != shape:
-            if len(file_shape) == len(shape) and file_shape[1:] == shape[1:]:
-                return f"the file's has {file_shape[0]} classes, this one {shape[0]}"
-            return f"{weights.name(name)} has shape {file_shape}, not {shape}"
-    return ""
+        if found[name] != shape:
+            if len(found[name]) != len(shape) or found[name][1:] != shape[1:]:
+                return f"{weights.name(name)} has shape {found[name]}, not {shape}"
+            classes = f"the file's has {found[name][0]} classes, this one {shape[0]}"
+    return classes
 
 
 def leaves(tree: Any, path: tuple) -> Iterator[tuple[tuple, Any]]:

@@ -17,7 +17,7 @@ from ...refine.pictures import Refinement, sure_labels
 from ...results.folder import write_all
 from ...results.heatmaps import HeatMapFolder
 from ...results.picture_maps import PictureMaps
-from ...results.predictions import open_method, with_maps
+from ...results.predictions import mapped_pictures
 from ...results.shown import Pages
 from ...training.checkpoints import TrainState
 from ...training.run import Run
@@ -59,9 +59,8 @@ def make_amn_heatmaps(
     """
     config, classes = run.config, len(run.class_names)
     inference, settings = config.inference, config.labels
-    input_maps = open_method(maps, inference.method or settings.method, ids=source.ids)
+    source, input_maps = mapped_pictures(source, maps, inference.method or settings.method)
     [method] = input_maps.methods
-    source = with_maps(source, input_maps)
     label_protocol = labels_protocol(settings, input_maps, maps)
     protocol = model_protocol(
         run,

@@ -94,7 +94,8 @@ class DeepLabTraining:
     """frozen parts of the backbone: stem (its first layer), those that it names, such as layer1, or all"""
     batch_norm: Literal["fixed", "frozen", "train"] = "fixed"
     """batch norm of the backbone. fixed: not trained; frozen: scale and shift are trained, with the stored statistics;
-    train: with batch statistics. The norms of deeplabv3plus's head are new and always trained with batch statistics"""
+    train: with batch statistics, which are stored, those of frozen parts, too. The norms of deeplabv3plus's head are
+    new and always trained with batch statistics"""
     average: float = 0.0
     """decay per step, such as 0.999, of a running mean of the parameters, which then replaces them in validation and
     inference; 0: no running mean"""

@@ -1,7 +1,7 @@
 """DeepLabV2's loss: cross entropy over the labelled pixels, at the sizes of its logits, with shrunken masks.
 
 V3+'s is at the size of the mask, with enlarged logits: `systems.segmentation.losses.full_size_loss`. Both take whole
-canvases: padding has the label 255.
+canvases: padding has the label 255, or 0 where it is taken for background.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ from ...data.resizing import shrunk
 from ...seeds import IGNORE
 from ...training.checkpoints import TrainState
 from ...training.loop import Plan, note_untrained_reach, train
-from ...training.optimizers import FROZEN, Group, Path, backbone_groups, grouped, is_in_norm, poly
+from ...training.optimizers import FROZEN, Group, Path, backbone_groups, grouped, is_in_norm, poly, without_decay
 from ...training.run import Job
 from ...training.state import network_of
 from ...training.step import Batch, Loss
@@ -74,7 +74,8 @@ def deeplab_loss(*, train_backbone: bool) -> Loss:
 
 
 def deeplab_optimizer(training: DeepLabTraining, network: nnx.Module) -> optax.GradientTransformation:
-    """The optimizer of a segmentation network: a higher learning rate for the head, a still higher one for its biases.
+    """The optimizer of a segmentation network: a higher learning rate for the head, a still higher one for its biases,
+    and no decay where the backbone declares none.
 
     Args:
         training: learning rates, decay, frozen parts, steps.
@@ -94,12 +95,16 @@ def deeplab_optimizer(training: DeepLabTraining, network: nnx.Module) -> optax.G
         "head": Group(training.head_multiplier, decay),
         "bias": Group(training.bias_multiplier, 0.0),
     }
-    part_of, in_norm = backbone_groups(network, training.frozen), is_in_norm(network)
+    part_of, in_norm, undecayed = backbone_groups(network, training.frozen), is_in_norm(network), without_decay(network)
+    if undecayed:  # not as an empty group, because optimizer states are stored by group
+        groups["undecayed"] = Group(1.0, 0.0)
 
     def group_of(path: Path) -> str:
         part = part_of(path)
         if part == "backbone" and training.batch_norm == "fixed" and in_norm(path):
             return FROZEN
+        if part == "backbone" and path in undecayed:
+            return "undecayed"
         return "bias" if part == "head" and path[-1] == "bias" and not in_norm(path) else part
 
     return grouped(groups, group_of, poly(training, steps=training.steps, hold=training.hold))

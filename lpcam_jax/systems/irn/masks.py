@@ -19,7 +19,7 @@ from ...report.table import seed_tables
 from ...results.folder import write_all
 from ...results.masks import MaskResults
 from ...results.masks import describe as describe_masks
-from ...results.predictions import MapFolder, open_method, read_protocol, with_maps
+from ...results.predictions import MapFolder, mapped_pictures, read_protocol
 from ...results.scoring import score_maps
 from ...results.shown import Pages
 from ...seeds import with_class_values
@@ -52,9 +52,8 @@ def make_pseudo_masks(
         UserError: there are no such maps, they do not match the pictures, or the folder cannot be written.
     """
     inference, classes = run.config.inference, len(run.class_names)
-    heatmaps = open_method(maps, inference.method or run.config.labels.method, ids=source.ids)
+    source, heatmaps = mapped_pictures(source, maps, inference.method or run.config.labels.method)
     [method] = heatmaps.methods
-    source = with_maps(source, heatmaps)
     background = BACKGROUND if inference.background is None else inference.background
     walk = {name: getattr(inference, name) for name in ("radius", "power", "beta", "steps")}
     protocol = model_protocol(

@@ -21,7 +21,7 @@ from ...data.records import Record, RecordSource
 from ...data.resizing import resize_bicubic, shrunk_size
 from ...refine.pictures import background_crfs
 from ...results.folder import ResultFolder
-from ...results.predictions import MapFolder, open_method, read_protocol, with_maps
+from ...results.predictions import MapFolder, mapped_pictures, read_protocol
 from ...seeds import IGNORE
 from ...training.run import Run
 from ..sure_labels import keep_labels
@@ -81,8 +81,7 @@ def score_pictures(run: Run, pictures: RecordSource) -> ScoredPictures:
     Source: psa, infer_cls.py, its CRFs.
     """
     config, settings = run.config, run.config.labels
-    maps = open_method(config.data.maps, settings.method, ids=pictures.ids)
-    pictures = with_maps(pictures, maps)
+    pictures, maps = mapped_pictures(pictures, config.data.maps, settings.method)
     protocol = labels_protocol(settings, maps, config.data.maps)
     folder = ResultFolder(run.directory / "labels", protocol, what="labels", flag="--workdir")
     scores = MapFolder(folder.directory, CRF_NAMES)

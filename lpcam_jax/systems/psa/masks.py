@@ -18,7 +18,7 @@ from ...machine.devices import local_mesh
 from ...refine.walks import similar_labels
 from ...results.folder import write_all
 from ...results.masks import MaskResults
-from ...results.predictions import open_method, read_protocol, with_maps
+from ...results.predictions import mapped_pictures, read_protocol
 from ...results.shown import Pages
 from ...seeds import with_class_values
 from ...training.checkpoints import TrainState
@@ -49,9 +49,8 @@ def make_pseudo_masks(
         UserError: there are no such maps, they do not match the pictures, or the folder cannot be written.
     """
     inference, classes = run.config.inference, len(run.class_names)
-    heatmaps = open_method(maps, inference.method or run.config.labels.method, ids=source.ids)
+    source, heatmaps = mapped_pictures(source, maps, inference.method or run.config.labels.method)
     [method] = heatmaps.methods
-    source = with_maps(source, heatmaps)
     walk = {name: getattr(inference, name) for name in ("radius", "beta", "steps")}
     protocol = model_protocol(
         run,

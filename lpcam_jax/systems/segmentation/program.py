@@ -3,7 +3,8 @@
     pictures uint8 (b, H, W, 3)  ->  probabilities float32 (b, H, W, c + 1),  mask uint8 (b, H, W)
 
 The masks are those of `segment` at scale 1, with or without the mirror image as the run says, and without a CRF.
-Pictures are not fitted to `inference.fit`: whoever calls the program does that.
+Pictures are not fitted to `inference.fit`: whoever calls the program does that. Where the run says otherwise, the
+program's `without` names it.
 """
 
 from typing import Any
@@ -48,4 +49,10 @@ def segmentation_program(run: Run, config: Any, state: TrainState, size: tuple[i
         "probabilities": f"float32 (b, {size[0]}, {size[1]}, {classes + 1}), background first, each in [0, 1]",
         "mask": f"uint8 (b, {size[0]}, {size[1]}), 0 background, n + 1 class n",
     }
-    return Program(segment, size, outputs, tuple(run.class_names), run.directory.name, int(state.step))
+    missing = {
+        f"the scales {', '.join(f'{scale:g}' for scale in inference.scales)}": inference.scales != (1.0,),
+        f"the fit to sides of {' and '.join(map(str, inference.fit or ()))} pixels": inference.fit is not None,
+        f"the CRF {inference.crf}": inference.crf != "",
+    }
+    without = ", ".join(what for what, is_missing in missing.items() if is_missing)
+    return Program(segment, size, outputs, tuple(run.class_names), run.directory.name, int(state.step), without)

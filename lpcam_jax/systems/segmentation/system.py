@@ -61,8 +61,11 @@ class SegmentationSystem(System[C]):
         from ...machine.devices import mesh
         from ...training.state import trained_state
         from .program import segmentation_program
+        from .trained_segmenter import note_unfinished
 
-        return segmentation_program(run, config, trained_state(run, devices=mesh()), size)
+        state = trained_state(run, devices=mesh())
+        note_unfinished(run, state)
+        return segmentation_program(run, config, state, size)
 
     def describe(self, metrics: Metrics) -> Iterator[str]:
         from ...results.masks import describe

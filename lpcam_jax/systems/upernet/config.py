@@ -27,7 +27,8 @@ class UperNetTraining:
     steps: Count = 40_000
     batch_size: Count = 16
     accumulate: Count = 1
-    """gradient accumulation: each batch is split into this many parts, whose gradients are averaged"""
+    """gradient accumulation: each batch is split into this many parts, whose gradients are averaged; batch norm sees
+    each part alone"""
     fit: OptionalPixelRange = (512, 2048)
     """short and long side, in pixels: every picture is enlarged or shrunk, in proportion, until it fits both; none:
     pictures keep their size, up to --data.longest"""
@@ -43,7 +44,8 @@ class UperNetTraining:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 6e-5
     weight_decay: float = 1e-2
-    """norms of the backbone, unless they are batch norms, and positions have none; everything else has"""
+    """norms of the backbone, unless they are batch norms, positions and tokens have none; everything else has, biases
+    among it"""
     momentum: float = 0.9
     """sgd only"""
     power: float = 1.0
@@ -58,8 +60,9 @@ class UperNetTraining:
     frozen: tuple[str, ...] = ()
     """frozen parts of the backbone, see docs/backbones.md; all: every part"""
     batch_norm: Literal["train", "frozen"] = "train"
-    """batch norm of the backbone, if it has any. train: with the statistics of the global batch; frozen: scale and
-    shift are trained, with the stored statistics. The head's is always trained with those of the batch"""
+    """batch norm of the backbone, if it has any. train: with the statistics of the global batch, which are stored,
+    those of frozen parts, too; frozen: scale and shift are trained, with the stored statistics. The head's is always
+    trained with those of the batch"""
     validate_every: Annotated[Count, MAY_CHANGE] = 4000
     """steps between validations; the last step is always validated"""
     checkpoint_every: Annotated[Count, MAY_CHANGE] = 500

@@ -131,8 +131,9 @@ class UperNet(nnx.Module):
         Returns:
             float32 (b, h', w', c), on the grid of the finest level, zero outside the valid region.
         """
-        features, grids = self.levels(images, sizes, key=key)
-        return self._classified(self.classifier, self.head(features, grids, train=False), grids[0], key)
+        keys = (None, None) if key is None else jax.random.split(key)
+        features, grids = self.levels(images, sizes, key=keys[0])
+        return self._classified(self.classifier, self.head(features, grids, train=False), grids[0], keys[1])
 
     def loss(
         self,
