@@ -211,8 +211,12 @@ class TinyRuns:
 
 @pytest.fixture(scope="session")
 def tiny_runs(shared, program, tmp_path_factory) -> TinyRuns:
-    """The tiny run of every kind, and its results."""
-    return TinyRuns(shared, tmp_path_factory.mktemp("recipes"), program)
+    """The tiny run of every kind, and its results; those of other sessions, too, if LPCAM_TEST_RUNS names a folder."""
+    folder = shared
+    if kept := os.environ.get("LPCAM_TEST_RUNS"):
+        folder = Path(kept, "optimized" if OPTIMIZED else "quickly_compiled")
+        folder.mkdir(exist_ok=True)
+    return TinyRuns(folder, tmp_path_factory.mktemp("recipes"), program)
 
 
 @pytest.fixture(scope="session")

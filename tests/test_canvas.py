@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lpcam_jax.class_activation import resize_bilinear
-from lpcam_jax.inference.canvas import cropped, fused, stack_scales
+from lpcam_jax.data.resizing import shrunk_size
+from lpcam_jax.inference.canvas import cropped, fused, grid_extent, stack_scales
 from lpcam_jax.inference.finish import finished_maps
 from lpcam_jax.machine.padding import canvas_of
 from lpcam_jax.systems.lpcam.maps import on_picture
@@ -24,14 +25,27 @@ def at_scales(size: tuple[int, int], count: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("count", [1, 3])
 def test_maps_are_those_computed_at_the_size_of_the_picture(size, count):
     maps = at_scales(size, count)
-    found = finished_maps(maps, size, stride=16, epsilon=1e-5)
+    found = finished_maps(maps, size, extent=grid_extent(size, stride=16), epsilon=1e-5)
     assert (found.shape, found.dtype) == ((count, *size), np.float16)
     np.testing.assert_allclose(found, np.moveaxis(on_picture(maps, size, stride=16), -1, 0), atol=5e-4)
 
 
+def test_a_grid_reaches_as_far_in_a_picture_that_was_shrunk():
+    assert grid_extent((375, 500), stride=16, longest=640) == (384, 512)
+    assert grid_extent((1080, 1920), stride=16, longest=640) == (1104, 1920)  # 23 positions of 48 pixels
+    size, longest = (1079, 1601), 400
+    seen = shrunk_size(size, longest)
+    [small] = finished_maps([maps := at_scales(seen, 1)[0]], seen, extent=grid_extent(seen, stride=16), epsilon=0)
+    [large] = finished_maps([maps], size, extent=grid_extent(size, stride=16, longest=longest), epsilon=0)
+    enlarged = resize_bilinear(small[..., None].astype(np.float32), size)[..., 0]
+    assert np.abs(large - enlarged).mean() < 0.01
+    shifted, _ = finished_maps([maps], size, extent=grid_extent(size, stride=16), epsilon=0), None
+    assert np.abs(shifted[0] - enlarged).mean() > 0.01, "as if it had not been shrunk"
+
+
 def test_a_picture_of_no_class_has_no_maps_and_a_flat_map_is_zero():
-    assert finished_maps(at_scales((20, 30), 0), (20, 30), stride=16, epsilon=0.0).shape == (0, 20, 30)
-    assert not finished_maps([np.ones((2, 2, 1), np.float32)], (20, 30), stride=16, epsilon=0.0).any()
+    assert finished_maps(at_scales((20, 30), 0), (20, 30), epsilon=0.0).shape == (0, 20, 30)
+    assert not finished_maps([np.ones((2, 2, 1), np.float32)], (20, 30), epsilon=0.0).any()
 
 
 def test_the_canvas_has_no_influence():

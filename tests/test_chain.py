@@ -12,6 +12,7 @@ import pytest
 from browsing import Browser
 from conftest import HANGS, REPOSITORY
 from test_commands import assert_one_line_error
+from test_evaluate import write_mask
 
 from lpcam_jax.chain.dataset import dataset_digest
 from lpcam_jax.chain.flags import group
@@ -256,6 +257,20 @@ def test_one_row_needs_only_what_it_builds_on():
     assert chain.names() == ["classifier", "amn_lpcam", "amn_lpcam_irn", "amn_lpcam_irn_deeplabv2"]
     with pytest.raises(UserError, match="--only edam: the stages of this chain are"):
         chain.only(["edam"])
+
+
+def test_a_mask_of_the_same_size_that_was_corrected_is_another_data_set(tmp_path):
+    mask, workdir = tmp_path / "data" / "masks" / "a.png", tmp_path / "W"
+    digests = set()
+    for value in (1, 2):
+        write_mask(mask, [[0, value], [0, 0]])
+        (tmp_path / "data" / "obj.names").write_text("cat\ndog\n" if value == 1 else "dog\ncat\n")
+        dataset_digest.cache_clear()
+        digests.add(dataset_digest(str(tmp_path / "data"), workdir))
+    (tmp_path / "data" / "obj.names").write_text("cat\ndog\n")
+    dataset_digest.cache_clear()
+    digests.add(dataset_digest(str(tmp_path / "data"), workdir))
+    assert len(digests) == 3
 
 
 def test_another_data_set_sets_aside_what_another_model_made(chain, tmp_path, tiny_runs):

@@ -66,7 +66,7 @@ def data(tmp_path):
     for name, mask in TRUTH.items():
         picture(root / "images" / f"{name}.jpg", size=(3, 2))
         write_mask(root / "masks" / f"{name}.png", mask)
-    (root / "labels.csv").write_text("name,labels\na,cat dog\nday 1/b,dog\n")
+    (root / "labels.csv").write_text("name,labels\na,cat;dog\nday 1/b,dog\n")
     return root
 
 

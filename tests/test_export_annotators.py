@@ -162,6 +162,26 @@ def test_the_command_writes_them_and_says_what_is_lost(program, masks, tmp_path)
     assert not (tmp_path / "other.zip").exists()
 
 
+@pytest.mark.parametrize(
+    ("format", "file"), [("coco", "own.json"), ("label-studio", "own.json"), ("yolo", "data.yaml")]
+)
+def test_annotations_of_others_are_not_replaced(export, tmp_path, format, file):
+    (tmp_path / file).write_text("mine")
+    line = rf".*{file} exists already; choose another --out, or delete it"
+    assert_one_line_error(export(format, "" if format == "yolo" else file), line)
+    assert (tmp_path / file).read_text() == "mine"
+    assert not (tmp_path / "labels").exists()
+
+
+def test_labels_that_were_corrected_are_kept(export, masks, tmp_path):
+    assert export("yolo", "yolo").code == 0
+    corrected = tmp_path / "yolo" / "labels" / f"{next(iter(masks))}.txt"
+    corrected.write_text("0 0.5 0.5 0.1 0.1\n")
+    again = export("yolo", "yolo")
+    assert f"{len(masks)} of them existed already and are unchanged" in again.out, again.err
+    assert corrected.read_text() == "0 0.5 0.5 0.1 0.1\n"
+
+
 @pytest.fixture
 def export(program, masks, tmp_path):
     """`export(format, out, *words)` of the masks and their pictures: how the command ended."""

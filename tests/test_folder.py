@@ -36,7 +36,7 @@ def refusal(root: Path, **options) -> str:
 
 
 def test_records(tmp_path):
-    table = "name,labels\na.jpg,dog cat\nsub/b,dog\nsub/c.png,\n"
+    table = "name,labels\na.jpg,dog;cat\nsub/b,dog\nsub/c.png,\n"
     source = Folder(make(tmp_path, table, "a.jpg", "sub/b.jpg", "sub/c.png", "unlisted.jpg"))
     assert source.class_names == ("cat", "dog")
     assert source.ids == ["a", "sub/b", "sub/c"]
@@ -120,6 +120,12 @@ def test_a_column_for_each_class(tmp_path, first, yes, no):
         ('a,"cat,dog;owl"\nb,cat;"owl,cow"\n', "fields: 3"),
         ("a,cat|dog\nb,cat;dog\n", "2 classes if the bar separates labels, 3 if it does not, as in 'cat|dog'"),
         ("a,cat dog\nb,cat;owl\n", "3 classes if the space separates labels, 3 if it does not, as in 'cat dog'"),
+        (
+            "a,polar bear\nb,brown bear\n",
+            "3 classes if the space separates labels, 2 if it does not, as in 'brown bear'",
+        ),
+        ("a,polar bear\nb,bear\n", "2 classes if the space separates labels, 2 if it does not, as in 'polar bear'"),
+        ('a,"canis, wolf"\nb,"canis, dog"\n', "3 classes if the comma separates labels, 2 if it does not"),
         ("a,traffic light\nb,cat\n", "3 classes if the space separates labels, 2 if it does not"),
         ('a,"cat, red"\nb,dog\n', "3 classes if the comma separates labels, 2 if it does not, as in 'cat, red'"),
         # Lists that are none, columns that are none.
@@ -173,7 +179,7 @@ def test_byte_order_mark_and_windows_lines(tmp_path):
 
 def test_chosen_classes(tmp_path):
     masks = {"a.png": [[0, 1, 2], [3, 255, 0]]}
-    root = make(tmp_path, "name,labels\na,cat dog cow\nb,cow\n", "a.jpg", "b.jpg", masks=masks)
+    root = make(tmp_path, "name,labels\na,cat;dog;cow\nb,cow\n", "a.jpg", "b.jpg", masks=masks)
     source = Folder(root, classes=("dog", "cat"))
     assert source.class_names == ("dog", "cat")
     assert source.labels.tolist() == [[1, 1], [0, 0]]
@@ -184,7 +190,7 @@ def test_chosen_classes(tmp_path):
 
 def test_masks_are_optional(tmp_path):
     masks = {"sub/a.png": [[0, 1, 2], [2, 255, 0]]}
-    source = Folder(make(tmp_path, "name,labels\nsub/a,cat dog\nb,cat\n", "sub/a.jpg", "b.jpg", masks=masks))
+    source = Folder(make(tmp_path, "name,labels\nsub/a,cat;dog\nb,cat\n", "sub/a.jpg", "b.jpg", masks=masks))
     assert source.has_masks
     assert source[0].mask.dtype == np.uint8
     assert source[0].mask.tolist() == masks["sub/a.png"]

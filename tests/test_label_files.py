@@ -721,3 +721,46 @@ def test_damaged_label_files_are_read_or_refused_in_one_line(tmp_path, layout):
             assert source.labels.shape == (len(source), len(source.class_names))
             outcomes.add("read")
     assert "refused" in outcomes
+
+
+PARTS = [
+    ("train", "val"),
+    ("train2017", "val2017"),
+    ("train", "test1"),
+    ("images_train", "val_images"),
+    ("Train", "valid"),
+]
+
+
+@pytest.mark.parametrize("folders", [*PARTS, ("train", "valid", "runs")])
+def test_names_of_parts_have_many_forms(tmp_path, folders):
+    pictures(tmp_path, *(f"{folder}/{n}.jpg" for n, folder in enumerate(folders)))
+    (tmp_path / "notebooks").mkdir()
+    assert f"are data sets, not classes; name one of them: {tmp_path}/" in refusal(tmp_path)
+
+
+def test_a_class_may_have_the_name_of_a_part(tmp_path):
+    pictures(tmp_path, "train/1.jpg", "tram/2.jpg")
+    assert Folder(tmp_path).class_names == ("train", "tram")
+
+
+def test_a_choice_for_a_region_is_no_label_of_the_picture(tmp_path):
+    pictures(tmp_path / "images", "a.jpg", "b.jpg")
+    box = {"id": "x", "type": "rectanglelabels", "value": {"x": 1, "rectanglelabels": ["cat"]}}
+    results = [box, {"id": "x", "type": "choices", "value": {"choices": ["hidden"]}}]
+    others = [{"id": "y", "type": "choices", "value": {"choices": ["dog"]}}]
+    tasks = [
+        {"data": {"image": f"/data/local-files/?d={name}.jpg"}, "annotations": [{"result": some}]}
+        for name, some in (("a", results), ("b", others))
+    ]
+    write(tmp_path / "project.json", json.dumps(tasks))
+    assert labels_of(Folder(tmp_path)) == {"a": ["cat"], "b": ["dog"]}
+
+
+def test_uploaded_pictures_of_one_name_are_not_guessed(tmp_path):
+    pictures(tmp_path / "images", "day1/a b.jpg", "day2/a b.jpg", "c.jpg")
+    task = task_of("a_b.jpg", ["cat"])
+    write(tmp_path / "project.json", json.dumps([task, task_of("c.jpg", ["dog"])]))
+    assert "may be any of day1/a b.jpg, day2/a b.jpg; give them different names" in refusal(tmp_path)
+    (tmp_path / "images" / "day2" / "a b.jpg").unlink()
+    assert labels_of(Folder(tmp_path)) == {"day1/a b": ["cat"], "c": ["dog"]}

@@ -14,7 +14,7 @@ from lpcam_jax.data.made_for import classes_made_for
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import masked_source
 from lpcam_jax.machine.errors import UserError
-from lpcam_jax.results.predictions import mapped_pictures
+from lpcam_jax.results.predictions import MapFolder, mapped_pictures
 
 OURS, THEIRS = {"class_names": ["cat", "dog"]}, {"class_names": ["dog", "cat"]}
 
@@ -61,6 +61,19 @@ def test_nor_of_maps(tmp_path, pictures):
     (tmp_path / "out/protocol.json").write_text(json.dumps(THEIRS))
     with pytest.raises(UserError, match=r"maps was made for the classes dog, cat, the data set has cat, dog; .*"):
         mapped_pictures(pictures, tmp_path / "out")
+
+
+def test_nor_of_maps_whose_own_names_are_others(tmp_path, pictures):
+    maps = {"cam": np.ones((1, 2, 3), np.float32)}
+    folder = MapFolder(tmp_path / "sent", ("cam",))
+    folder.write("a", np.array([1]), ("cat", "dog"), maps)
+    assert mapped_pictures(pictures, folder.directory)[0].ids == ["a"]
+    folder.write("c", np.array([1]), ("bird", "cat", "dog"), maps)
+    with pytest.raises(UserError, match=r"c\.npz has a map of class 2, cat, which is dog in the data set; .*"):
+        mapped_pictures(pictures, folder.directory)
+    for names in (np.array([2]), np.array(["cat", "dog"]), np.array(b"cat")):  # of another program
+        np.savez(tmp_path / "sent/c.npz", classes=np.array([1]), names=names, **maps)
+        assert mapped_pictures(pictures, folder.directory)[0].ids == ["a", "c"]
 
 
 @pytest.mark.parametrize("protocol", [{}, [], {"maps": "theirs"}, {"maps": {}}, {"class_names": 3}])

@@ -59,6 +59,20 @@ def test_pictures_of_the_same_names_from_elsewhere_are_refused(infer, program, t
     assert maps_of(out, "p0") == before
 
 
+def test_they_are_refused_where_only_a_page_is_missing_too(infer, program, trained, tmp_path):
+    monday = write_scenes(tmp_path / "monday", (0, 1)) / "images"
+    tuesday = write_scenes(tmp_path / "tuesday", (2, 3)) / "images"
+    out = tmp_path / "out"
+    infer("--images", monday, "--out", out, "--pages", "none")
+    before = maps_of(out, "p0")
+    finished = program("infer.py", "--ckpt", trained, "--images", tuesday, "--out", out)
+    assert (finished.code, finished.err.splitlines()[-1].count("holds results of")) == (2, 1)
+    assert maps_of(out, "p0") == before
+    infer("--images", monday, "--out", out)
+    assert (out / "overlays" / "p0.jpg").exists()
+    assert maps_of(out, "p0") == before
+
+
 def test_a_picture_replaced_under_its_name_is_mapped_again(infer, tmp_path):
     images = write_scenes(tmp_path / "mine", (0, 1, 2)) / "images"
     out = tmp_path / "out"

@@ -217,6 +217,15 @@ def test_weights_for_refine_make_the_maps_on_the_way(program, saliency, trained,
         np.testing.assert_array_equal(mask, by_hand[name])
 
     first = sorted(alone)[0]
+    other = tmp_path / "maps" / first
+    with Image.open(other) as map:
+        inverted = 255 - np.asarray(map)
+    Image.fromarray(inverted).save(other)
+    again = refine(tmp_path / "by_hand", tmp_path / "maps")
+    assert "1 of 5 pictures have changed since, and are done again" in again.out + again.err
+    changed = masks_in(tmp_path / "by_hand" / "masks")
+    assert [name for name, mask in by_hand.items() if (changed[name] != mask).any()] == [first.removesuffix(".png")]
+
     (out / "saliency" / first).unlink()
     (out / "masks" / first).unlink()
     again = refine(out, weights)

@@ -82,6 +82,22 @@ def test_the_best_threshold_is_that_of_the_scores(seeds, mapped, tmp_path):
     assert_are_masks_of(tmp_path / "seeds", mapped[0], "cam", best["cam"])
 
 
+def test_masks_of_another_rule_and_of_others_are_not_replaced(seeds, maps, tmp_path):
+    mine = tmp_path / "seeds" / "empty.png"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    line = r"seeds holds files that are not of this program \(empty\.png is one\); choose another --out"
+    assert_one_line_error(seeds(maps), line)
+    assert mine.read_bytes() == b"mine"
+    mine.unlink()
+    for _ in range(2):  # the second call makes the same
+        assert seeds(maps).code == 0
+    before = mine.read_bytes()
+    line = "seeds holds seed masks of another model or protocol; choose another --out"
+    assert_one_line_error(seeds(maps, "--threshold", 0.4), line)
+    assert mine.read_bytes() == before
+
+
 def test_masks_by_hand(seeds, maps, tmp_path):
     finished = seeds(maps, "--method", "mine")
     assert finished.code == 0, finished.err

@@ -63,7 +63,10 @@ def main(words: list[str]) -> None:
         raise UserError(f"the data set {config.data.root or config.data.source} has no masks to score against.")
     folder = find_predictions(arguments.predictions, source.ids)
     made_with = read_protocol(folder)
-    expect_classes(folder.directory, source.class_names)
+    if isinstance(folder, MapFolder):
+        folder.expect_classes(source.class_names, ids=source.ids)
+    else:
+        expect_classes(folder.directory, source.class_names)
     keep_apart(out, whole_folder(folder.directory))
     is_maps = isinstance(folder, MapFolder)
     result, _ = (score_maps if is_maps else score_masks)(folder, source)

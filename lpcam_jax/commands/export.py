@@ -45,7 +45,8 @@ from ..config.json import class_names_in
 from ..config.recipes import value_of_flag
 from ..data.findings import shown
 from ..data.masks import MaskFolder, expect_numbered
-from ..data.search import find_pictures, unique_ids
+from ..data.search import unique_ids
+from ..data.unlabelled import find_unlabelled
 from ..exports.irn import irn_file
 from ..exports.of_masks import WRITERS, Masks, write_each
 from ..machine import devices
@@ -301,7 +302,7 @@ def _file_names(images: str, ids: Sequence[str]) -> dict[str, str]:
     folder = Path(images)
     if not folder.is_dir():
         raise UserError(f"--images {images}: no such folder of pictures.")
-    files = [file.relative_to(folder).as_posix() for file in find_pictures(folder)]
+    files = [file.relative_to(folder).as_posix() for file in find_unlabelled(folder)]
     by_id = dict(zip(unique_ids(files), files, strict=True))
     if missing := [name for name in ids if name not in by_id]:
         raise UserError(

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from ..config.command_line import parse_flags
 from ..data.records import RecordSource
-from ..data.search import find_pictures
 from ..data.sources import first, pictures_of
-from ..data.unlabelled import Pictures
+from ..data.unlabelled import Pictures, find_unlabelled
 from ..machine import devices
 from ..machine.errors import UserError
 from ..machine.locks import in_use
@@ -98,4 +97,4 @@ def _pictures(arguments: Arguments) -> RecordSource:
             f"{arguments.maps} does not say its classes (there is no protocol.json of infer.py); give --ckpt, a run on "
             "their data set."
         )
-    return first(Pictures(find_pictures(arguments.images), protocol["class_names"]), arguments.limit)
+    return first(Pictures(find_unlabelled(arguments.images), protocol["class_names"]), arguments.limit)

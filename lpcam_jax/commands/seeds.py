@@ -9,6 +9,7 @@ The folder was written by infer.py, or holds maps in the same format (ID.npz).
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ import numpy as np
 from tqdm import tqdm
 
 from ..config.command_line import parse_flags
+from ..data.findings import shown
 from ..data.masks import MAX_CLASSES, expect_numbered
 from ..machine.errors import UserError
-from ..machine.files import write_atomically, write_json
+from ..machine.files import write_atomically
 from ..report.palette import mask_png
 from ..results.apart import keep_apart, whole_folder
+from ..results.folder import ResultFolder
 from ..results.predictions import MapFolder, ids_in, open_method, read_protocol
 from ..seeds import confident_labels, otsu_threshold, seed_mask, with_class_values
 
@@ -63,6 +66,11 @@ def main(words: list[str]) -> None:
     names = ids_in(folder.directory, "npz")
     _expect_numbered(folder, names)
     rule, mask_of = _rule(arguments, method, folder.directory.parent)
+    # What they are made from, before the first: those of another rule would not be told from them. And a mark, that
+    # these masks are never taken for pictures of a data set.
+    protocol = {"maps": read_protocol(folder) or Path(arguments.maps).name, "method": method, "rule": rule}
+    _expect_free(out, names)
+    ResultFolder(out, protocol, what="seed masks")
 
     def write(name: str) -> None:
         (classes, maps), size = folder.read(name, classes=MAX_CLASSES)
@@ -71,10 +79,16 @@ def main(words: list[str]) -> None:
     with ThreadPoolExecutor(4) as pool:
         for _ in tqdm(pool.map(write, names), "seeds", len(names), unit="img"):
             pass
-    # What they were made from; and a mark, that these masks are never taken for pictures of a data set.
-    maps_protocol = read_protocol(folder) or Path(arguments.maps).name
-    write_json(out / "protocol.json", {"maps": maps_protocol, "method": method, "rule": rule})
     print(f"{len(names)} seed masks of {method}, {rule}, are in {arguments.out}.")
+
+
+def _expect_free(out: Path, names: Sequence[str]) -> None:
+    """UserError where a folder without a protocol holds files of the names of masks: those are somebody else's."""
+    taken = next((name for name in names if os.path.lexists(out / f"{name}.png")), None)
+    if taken is not None and not (out / "protocol.json").exists():
+        raise UserError(
+            f"{shown(out)} holds files that are not of this program ({shown(taken)}.png is one); choose another --out."
+        )
 
 
 def _expect_numbered(folder: MapFolder, names: Sequence[str]) -> None:

@@ -93,8 +93,15 @@ def write_each(names: Sequence[str], write: Callable[[str], None]) -> None:
             pass
 
 
+def _expect_new(file: Path) -> None:
+    """UserError where the file exists: it may be somebody's own annotations, or have been corrected."""
+    if os.path.lexists(file):
+        raise UserError(f"{shown(file)} exists already; choose another --out, or delete it.")
+
+
 def write_coco(masks: Masks, out: Path, *, regions: str) -> str:
     """One JSON file of instances, `regions` "polygons" or "rle"; what to tell the user."""
+    _expect_new(out)
     document = coco_instances(masks, masks.class_names, run_lengths=regions == "rle")
     write_json(out, document, indent=None)
     return f"{len(masks)} pictures with {len(document['annotations'])} regions are in {out}.{masks.unsure_note()}"
@@ -102,32 +109,43 @@ def write_coco(masks: Masks, out: Path, *, regions: str) -> str:
 
 def write_labelme(masks: Masks, out: Path) -> str:
     """A JSON file for each picture, unless it is there: it may have been corrected; what to tell the user."""
-    missing = [name for name in masks.file_names if not os.path.exists(out / f"{name}.json")]
+    missing, note = _not_there(masks, lambda name: out / f"{name}.json")
 
     def write(name: str) -> None:
         write_json(out / f"{name}.json", labelme_document(masks.file_names[name], masks.read(name), masks.class_names))
 
     write_each(missing, write)
-    existing = len(masks) - len(missing)
-    note = f" {existing} of them existed already and are unchanged." if existing else ""
     return f"{len(masks)} pictures are in {out}; put the files beside the pictures.{note}{masks.unsure_note()}"
 
 
 def write_yolo(masks: Masks, out: Path) -> str:
-    """labels/ID.txt for each picture, and data.yaml; what to tell the user."""
+    """labels/ID.txt for each picture, unless it is there, and data.yaml; what to tell the user."""
     masks.expect_stems()
+    description, content = out / "data.yaml", yolo_description(masks.class_names).encode()
+    if not (description.exists() and description.read_bytes() == content):
+        _expect_new(description)
 
-    def write(name: str) -> None:
-        label = yolo_labels(masks.read(name))
-        write_atomically(out / "labels" / f"{masks.stem(name)}.txt", label.encode(), durably=False)
+    def file(name: str) -> Path:
+        return out / "labels" / f"{masks.stem(name)}.txt"
 
-    write_each(list(masks.file_names), write)
-    write_atomically(out / "data.yaml", yolo_description(masks.class_names).encode())
-    return f"{len(masks)} pictures are in {out}; put the pictures into {out / 'images'}.{masks.unsure_note()}"
+    missing, note = _not_there(masks, file)
+    write_each(
+        missing, lambda name: write_atomically(file(name), yolo_labels(masks.read(name)).encode(), durably=False)
+    )
+    write_atomically(description, content)
+    return f"{len(masks)} pictures are in {out}; put the pictures into {out / 'images'}.{note}{masks.unsure_note()}"
+
+
+def _not_there(masks: Masks, file: Callable[[str], Path]) -> tuple[list[str], str]:
+    """The ids whose files are not there, and a note about the others, which may have been corrected by hand."""
+    missing = [name for name in masks.file_names if not os.path.exists(file(name))]
+    existing = len(masks) - len(missing)
+    return missing, f" {existing} of them existed already and are unchanged." if existing else ""
 
 
 def write_label_studio(masks: Masks, out: Path, *, regions: str) -> str:
     """A JSON file of tasks, `regions` "polygons" or "rle", and the interface beside it; what to tell the user."""
+    _expect_new(out)
     brushes = regions == "rle"
     tasks = label_studio_tasks(masks, masks.class_names, prefix="/data/local-files/?d=", brushes=brushes)
     write_json(out, tasks, indent=None)

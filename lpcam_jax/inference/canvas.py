@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..backbones.layers.resizing import interpolation_matrix
+from ..data.resizing import shrunk_size
 from ..machine.padding import PIXELS
 
 _POSITIONS = 32  # multiple of positions of a grid that canvases are rounded up to
@@ -35,6 +36,26 @@ class ScaleMaps(NamedTuple):
     def only(self, n: int) -> "ScaleMaps":
         """Map number n alone."""
         return self._replace(maps=self.maps[:, n : n + 1])
+
+
+def grid_extent(size: Size, *, stride: int, longest: int | None = None) -> Size:
+    """Pixels of a picture that its feature grid covers: beyond its border, where its positions do not divide it.
+
+        stride ceil(s / stride) S / s,    s of the S pixels of a side: those of the picture that the network sees
+
+    Args:
+        size: (H, W) of the picture.
+        stride: pixels per position of the picture that the network sees at scale 1.
+        longest: pixels of that picture's longest side, `Data.longest`; None: any, it is not shrunk.
+
+    Returns:
+        Rows and columns.
+    """
+    rows, columns = (
+        round(stride * -(-seen // stride) * whole / seen)
+        for seen, whole in zip(shrunk_size(size, longest), size, strict=True)
+    )
+    return rows, columns
 
 
 def stack_scales(maps: Sequence[np.ndarray], size: Size) -> ScaleMaps:

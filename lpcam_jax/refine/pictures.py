@@ -5,6 +5,7 @@ Pictures of more than a million pixels are refined at a half of their size, a th
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +50,10 @@ class Refinement(NamedTuple):
         """Make what it needs of these pictures and is not there yet, before any of them is refined."""
         if self.salient:
             self.salient.prepare(source)
+
+    def inputs(self, name: str) -> tuple[Path, ...]:
+        """The files that the pseudo mask of a picture depends on, beside its maps, as `results.origins.Inputs`."""
+        return self.salient.inputs(name) if self.salient else ()
 
     def labels(self, record: Record, maps: np.ndarray) -> np.ndarray:
         """The pseudo mask of a picture.

@@ -25,6 +25,10 @@ class SaliencyMaps(Protocol):
         """Make the maps of these pictures that are not there yet, where maps are made."""
         ...
 
+    def inputs(self, name: str) -> tuple[Path, ...]:
+        """The files of the picture of this id that others may change, `results.origins.Inputs`."""
+        ...
+
     def read(self, name: str, size: tuple[int, int]) -> np.ndarray:
         """The map of the picture of this id and (H, W): uint8 (H, W), 255 where it is most salient."""
         ...
@@ -50,6 +54,10 @@ class SaliencyFolder:
     def prepare(self, source: RecordSource) -> None:
         """Nothing: the maps are there."""
 
+    def inputs(self, name: str) -> tuple[Path, ...]:
+        """The file of one picture."""
+        return (self.directory / f"{name}.png",)
+
     def read(self, name: str, size: tuple[int, int]) -> np.ndarray:
         """The map of one picture.
 
@@ -63,7 +71,7 @@ class SaliencyFolder:
         Raises:
             UserError: the file cannot be read, is in colour, or has another size.
         """
-        file = self.directory / f"{name}.png"
+        [file] = self.inputs(name)
         picture = read_picture(file, upright=False)
         if (picture != picture[..., :1]).any():
             raise UserError(f"{shown(file)}: the saliency map is a colour picture; save it as 8-bit grey.")

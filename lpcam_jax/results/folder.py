@@ -21,7 +21,7 @@ from ..machine.files import write_json
 from ..machine.threads import map_ahead
 from ..report.gallery import layer_file
 from ..report.names import counted
-from .origins import Origins
+from .origins import Inputs, Origins
 from .shown import Pages, shown_pictures
 
 
@@ -100,12 +100,12 @@ class PictureResults(ResultFolder, ABC):
         pages = first_and_last if self.shows(name) else []
         return all(is_written(file) for file in (*pages, *self.outputs(name)))
 
-    def missing(self, source: RecordSource, inputs: Callable[[str], Path] | None = None) -> list[int]:
+    def missing(self, source: RecordSource, inputs: Inputs | None = None) -> list[int]:
         """Which of the pictures that are this process's share are not done, or are done and have changed since.
 
         Args:
             source: the pictures.
-            inputs: name of a picture -> another file that its result is made from; None: there is none.
+            inputs: name of a picture -> other files that its result is made from; None: there are none.
 
         Returns:
             Their indices. Those that have changed are not done any more, and a line says how many there are.
@@ -120,13 +120,14 @@ class PictureResults(ResultFolder, ABC):
         self._shown = shown_pictures(source.ids, self.pages)
         self._numbers = {name: index for index, name in enumerate(source.ids)}
         self.share = share = processes.share(range(len(source)))
-        done = [index for index in share if self.is_done(source.ids[index])]
-        changed = self._origins.changed(source, done, inputs)
+        # Whatever lacks only a page may be of another picture, too.
+        made = [index for index in share if is_written(self.marker(source.ids[index]))]
+        changed = self._origins.changed(source, made, inputs)
         for index in changed:
             self._remove_marker(source, index)
         if changed:
-            tqdm.write(f"{len(changed)} of {len(done)} pictures have changed since, and are done again")
-        return sorted({*share} - {*done} | {*changed})
+            tqdm.write(f"{len(changed)} of {len(made)} pictures have changed since, and are done again")
+        return [index for index in share if not self.is_done(source.ids[index])]
 
     def _expect_free(self, source: RecordSource) -> None:
         """UserError where a folder without a protocol holds what would count as results, such as the pictures."""

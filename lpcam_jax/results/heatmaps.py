@@ -43,6 +43,7 @@ from ..report.table import empty_maps_line, seed_tables
 from ..seeds import with_class_values
 from .folder import PictureResults, skipped_line
 from .gallery import gallery_layers, panes_of, pseudo_mask_line, shown_methods, write_heatmap_gallery
+from .origins import Inputs
 from .picture_maps import PictureMaps
 from .predictions import PSEUDO_MASKS, MapFolder
 from .scoring import score_maps, score_masks
@@ -96,9 +97,13 @@ class HeatMapFolder(PictureResults):
         refined = [self.file(PSEUDO_MASKS, name, "png")] if self.refinement else []
         return [*seeds, *refined, self.marker(name)]
 
-    def missing(self, source: RecordSource, inputs: Callable[[str], Path] | None = None) -> list[int]:
+    def missing(self, source: RecordSource, inputs: Inputs | None = None) -> list[int]:
         """As in `PictureResults`; what the refinement needs of the pictures is made meanwhile."""
-        missing = super().missing(source, inputs)
+
+        def all_inputs(name: str) -> tuple[Path, ...]:
+            return (*(inputs(name) if inputs else ()), *self.refinement.inputs(name))
+
+        missing = super().missing(source, all_inputs)
         self._say_size(source, missing)
         self.refinement.prepare(source)
         return missing

@@ -19,6 +19,9 @@ from ..machine import processes
 from ..machine.errors import UserError
 from ..machine.threads import map_ahead
 
+Inputs = Callable[[str], Sequence[Path]]
+"""Name of a picture -> the files beside it that its result is made from."""
+
 
 class Traced(NamedTuple):
     """What is known of the picture behind a result.
@@ -60,15 +63,13 @@ class Origins:
                 except (ValueError, TypeError):  # a line cut short by a kill
                     continue
 
-    def changed(
-        self, source: RecordSource, indices: Sequence[int], inputs: Callable[[str], Path] | None = None
-    ) -> list[int]:
+    def changed(self, source: RecordSource, indices: Sequence[int], inputs: Inputs | None = None) -> list[int]:
         """Which results are of something else than the source's picture of that name, as it is now.
 
         Args:
             source: the pictures.
             indices: those that have results.
-            inputs: name of a picture -> another file that its result is made from; None: there is none.
+            inputs: name of a picture -> other files that its result is made from; None: there are none.
 
         Returns:
             Those whose picture, labels or other file have changed; those of a folder without origins count as they are.
@@ -99,13 +100,13 @@ class Origins:
 
         return [index for index, has in zip(indices, map_ahead(has_changed, indices), strict=True) if has]
 
-    def knows(self, source: RecordSource, index: int, inputs: Callable[[str], Path] | None = None) -> bool:
+    def knows(self, source: RecordSource, index: int, inputs: Inputs | None = None) -> bool:
         """Whether a result is of the source's picture of that name, as it is now; arguments as of `note`."""
         name = source.ids[index]
         before, origin = self._known.get(name), _with_input(origin_of(source, index), name, inputs)
         return before is not None and (before.stamp == _stamp(origin) or before.digest == _digest(origin))
 
-    def note(self, source: RecordSource, index: int, inputs: Callable[[str], Path] | None = None) -> None:
+    def note(self, source: RecordSource, index: int, inputs: Inputs | None = None) -> None:
         """Note what a result is made from, before its last file is written.
 
         Args:
@@ -134,8 +135,8 @@ class Origins:
         self._known[name] = traced
 
 
-def _with_input(origin: Origin, name: str, inputs: Callable[[str], Path] | None) -> Origin:
-    return origin if inputs is None else origin._replace(files=(*origin.files, inputs(name)))
+def _with_input(origin: Origin, name: str, inputs: Inputs | None) -> Origin:
+    return origin if inputs is None else origin._replace(files=(*origin.files, *inputs(name)))
 
 
 def _stamp(origin: Origin) -> str:

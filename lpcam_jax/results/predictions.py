@@ -8,6 +8,7 @@ An ID may contain folders. The folder that infer.py writes holds such maps in it
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ..config.json import class_names_in
-from ..data.findings import shown
+from ..data.findings import listed, shown
 from ..data.made_for import expect_classes
 from ..data.masks import MaskFolder
 from ..data.records import Record, RecordSource, Subset
 from ..machine.errors import UserError
 from ..machine.files import read_arrays, write_arrays
 
+_ASKED = 50  # files
 PSEUDO_MASKS = "pseudo_masks"
 """Folder of the pseudo masks beside maps/."""
 
@@ -40,6 +42,34 @@ class MapFolder:
     def file(self, name: str) -> Path:
         """The path of a picture's maps, whether or not it exists."""
         return self.directory / f"{name}.npz"
+
+    def inputs(self, name: str) -> tuple[Path, ...]:
+        """The files that what is made from a picture's maps depends on, as `origins.Inputs`."""
+        return (self.file(name),)
+
+    def expect_classes(self, class_names: Sequence[str], *, ids: Sequence[str]) -> None:
+        """Expect that the maps were made for these classes, in this order, as far as the folder or its files say it.
+
+        Args:
+            class_names: of the data set.
+            ids: of its pictures; a few of those that have maps are asked.
+
+        Raises:
+            UserError: they were made for others.
+        """
+        expect_classes(self.directory, class_names)
+        for file in islice((file for file in map(self.file, ids) if file.exists()), _ASKED):
+            arrays = _arrays(file, ("classes", "names"))
+            numbers, names = arrays.get("classes", np.empty(0)), arrays.get("names", np.empty(0))
+            if names.dtype.kind != "U" or numbers.dtype.kind not in "iu" or names.shape != numbers.shape:
+                continue  # of another program, or checked when its maps are read
+            for number, name in zip(numbers.ravel().tolist(), names.ravel().tolist(), strict=True):
+                if 0 <= number < len(class_names) and class_names[number] != name:
+                    raise UserError(
+                        f"{shown(file)} has a map of class {number + 1}, {listed([name])}, which is "
+                        f"{listed([class_names[number]])} in the data set; name another folder, or choose its classes, "
+                        "in their order, with --data.classes."
+                    )
 
     def write(
         self,
@@ -211,7 +241,7 @@ def mapped_pictures(source: RecordSource, directory: str | Path, method: str = "
         UserError: as in `open_method`; or the maps were made for other classes.
     """
     maps = open_method(directory, method, ids=source.ids)
-    expect_classes(maps.directory, source.class_names)
+    maps.expect_classes(source.class_names, ids=source.ids)
     mapped = [index for index, name in enumerate(source.ids) if maps.file(name).exists()]
     if left_out := len(source) - len(mapped):
         tqdm.write(f"{left_out} of {len(source)} pictures have no maps in {shown(maps.directory)}: left out")

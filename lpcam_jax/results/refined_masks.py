@@ -60,7 +60,10 @@ def refine_maps(
         mapped, picture_maps = heatmaps.read_for(record, method, classes=classes)
         folder.write(record, with_class_values(refinement.labels(record, picture_maps), mapped))
 
-    missing = folder.missing(source, heatmaps.file)
+    def inputs(name: str) -> tuple[Path, ...]:
+        return (*heatmaps.inputs(name), *refinement.inputs(name))
+
+    missing = folder.missing(source, inputs)
     refinement.prepare(source)
     skipped = write_all(_read(source, missing), write) if missing else []
     return folder.finish(source, skipped)

@@ -85,6 +85,10 @@ class MadeSaliency:
         """Make the maps that are missing; pictures that cannot be read have none."""
         SaliencyResults(self._directory, self._network).make(source)
 
+    def inputs(self, name: str) -> tuple[Path, ...]:
+        """None: the maps depend on the picture and on the weights in the protocol."""
+        return ()
+
     def read(self, name: str, size: tuple[int, int]) -> np.ndarray:
         """The map of one picture."""
         return SaliencyFolder(self._directory).read(name, size)

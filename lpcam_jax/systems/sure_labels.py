@@ -129,12 +129,12 @@ def keep_labels(
 
     def write_one(index: int, record: Record, __: None) -> None:
         classes, picture_maps = maps.read_for(record, method, classes=len(run.class_names))
-        origins.note(pictures, index, maps.file)
+        origins.note(pictures, index, maps.inputs)
         write(record, classes, picture_maps)
 
     share = processes.share(range(len(pictures)))
     done = [index for index in share if file(pictures.ids[index]).exists()]
-    changed = origins.changed(pictures, done, maps.file)
+    changed = origins.changed(pictures, done, maps.inputs)
     if changed and run.steps():
         raise UserError(
             f"{run.directory} was trained on labels of other heat maps or pictures ({len(changed)} of {len(done)} have "
@@ -193,7 +193,7 @@ def kept_labels(
 
     def labels_of(index: int) -> np.ndarray | None:
         name = pictures.ids[index]
-        if not (is_same and masks.file(name).exists() and origins.knows(pictures, index, maps.file)):
+        if not (is_same and masks.file(name).exists() and origins.knows(pictures, index, maps.inputs)):
             return None
         return masks.read(name, classes=len(run.class_names))[0]
 

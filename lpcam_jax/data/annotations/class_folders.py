@@ -7,7 +7,7 @@ from pathlib import Path
 from ..findings import listed, shown
 from ..search import among
 from ..walk import entry, walk
-from .rows import MASKS, SPLITS, Labels, Report, Row, default_pictures
+from .rows import MASKS, Labels, Report, Row, default_pictures, is_split
 
 
 def read_class_folders(root: Path, report: Report) -> Labels:
@@ -38,12 +38,14 @@ def read_class_folders(root: Path, report: Report) -> Labels:
         and path != masks
         and path.name not in leading | set(of_class)
     ]
-    folders = sorted([*of_class, *unused])
+    folders = sorted(of_class)
     is_outer = len(folders) == 1 and all(row.name.count("/") > 1 for row in rows)
-    if is_outer or {name.lower() for name in folders} <= SPLITS:
+    # A class may have the name of a part, such as train; of two such folders, neither is one.
+    parts = [name for name in folders if is_split(name)]
+    if is_outer or parts == folders or len(parts) > 1:
         report(
             f"{shown(pictures)}: its folders ({listed(folders)}) are data sets, not classes; name one of them: "
-            f"{shown(pictures / folders[0])}"
+            f"{shown(pictures / (parts or folders)[0])}"
         )
         return Labels(pictures, pictures, [], [])
     return Labels(pictures, pictures, rows, unused)

@@ -11,6 +11,7 @@ are none.
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -20,12 +21,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from ..findings import shown
+from ..findings import listed, shown
 from ..formats import SUFFIXES
 from ..walk import walk
 from .coco import load_json
 from .regions import Brush, Damaged, Drawn, Shape, polygons
-from .rows import Labels, Report, Row, checked_name, default_pictures, is_text
+from .rows import MASKS, Labels, Report, Row, checked_name, default_pictures, is_text
 
 _HEAD = 1 << 16
 # What Label Studio puts before the name of an uploaded file, and what it leaves out of the name; spaces become "_".
@@ -81,9 +82,20 @@ def _read(task: Any, where: str, name_of: "_Names", report: Report) -> Row | Non
     if address is None:
         report(f"{where}: no picture in its data {repr(data)}; name one as its image")
         return None
-    if not (name := checked_name(name_of(_path(address)), where, report)):
+    name, *others = name_of(_path(address))
+    if others:
+        report(f"{where}: {shown(address)} may be any of {listed([name, *others])}; give them different names")
         return None
-    found = [one for result in results for one in _labels(result)]
+    if not (name := checked_name(name, where, report)):
+        return None
+    regions = {repr(result.get("id")) for result in results if str(result.get("type")).endswith("labels")}
+    found = [
+        one
+        for result in results
+        # What is chosen for a region, such as that it is hidden, is no label of the picture.
+        if result.get("type") != "choices" or "id" not in result or repr(result["id"]) not in regions
+        for one in _labels(result)
+    ]
     if not all(is_text(label) for label, _ in found):
         report(f"{where}: a label is no text; export as JSON again")
         return None
@@ -109,22 +121,26 @@ class _Names:
     def __init__(self, pictures: Path):
         self._pictures = pictures
 
-    def __call__(self, path: PurePosixPath) -> str:
-        """The longest end of a path that is a picture here, or the picture that was uploaded; else its last part."""
+    def __call__(self, path: PurePosixPath) -> list[str]:
+        """The longest end of a path that is a picture here, or what may have been uploaded; else its last part."""
         parts = [part for part in path.parts if part != "/"]
         ends = ["/".join(parts[start:]) for start in range(len(parts)) if ".." not in parts[start:]]
         if found := next((end for end in ends if os.path.isfile(self._pictures / end)), None):
-            return found
+            return [found]
         if "upload" not in parts:
-            return path.name
+            return [path.name]
         plain = _UPLOADED.sub("", path.name)
-        return self._uploaded.get(plain, plain)
+        return self._uploaded.get(plain, [plain])
 
     @cached_property
-    def _uploaded(self) -> dict[str, str]:
-        """Names of the pictures, by those that they get when they are uploaded."""
-        paths = [path.relative_to(self._pictures) for path in walk(self._pictures).files]
-        return {_LEFT_OUT.sub("", path.name.strip().replace(" ", "_")): path.as_posix() for path in paths}
+    def _uploaded(self) -> dict[str, list[str]]:
+        """Names of the pictures, by those that they get when they are uploaded, which leaves out their folders."""
+        names = defaultdict(list)
+        for path in walk(self._pictures).files:
+            below = path.relative_to(self._pictures)
+            if path.suffix.lower() in SUFFIXES and below.parts[0] != MASKS:
+                names[_LEFT_OUT.sub("", path.name.strip().replace(" ", "_"))].append(below.as_posix())
+        return names
 
 
 def _labels(result: dict[str, Any]) -> Iterator[tuple[Any, Shape | None]]:

@@ -16,7 +16,7 @@ Report = Callable[[str], None]
 
 PICTURE_FOLDERS = ("images", "JPEGImages")
 MASKS = "masks"
-SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}  # parts of a data set, no classes
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 class Row(NamedTuple):
@@ -51,6 +51,11 @@ class Labels(NamedTuple):
     rows: list[Row]
     unused: list[str]
     remarks: Sequence[Finding] = ()
+
+
+def is_split(name: str) -> bool:
+    """Whether a folder is named as a part of a data set is, not as a class: train, val2017, test_images, ..."""
+    return re.sub(r"[\d_\-. ]+|ima?ge?s?$|^ima?ge?s?", "", name.casefold()) in _SPLITS
 
 
 def is_text(value: Any) -> bool:

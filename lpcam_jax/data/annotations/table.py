@@ -9,7 +9,7 @@ What can be read in two ways is refused, with both.
 
 import csv
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -194,7 +194,7 @@ def _separated(cells: Sequence[str], where: str, report: Report) -> dict[str, li
     marks = [mark for mark in ";|," if any(mark in cell for cell in distinct)]
     if not marks:
         spaced = [cell for cell in distinct if len(cell.split()) > 1]
-        if spaced and not _recur(distinct, " "):
+        if spaced and not _surely_separates(distinct, " "):
             return _two_readings(distinct, [" "], [], where, report)
         return {cell: cell.split() for cell in distinct}
     first, *others = marks
@@ -202,7 +202,7 @@ def _separated(cells: Sequence[str], where: str, report: Report) -> dict[str, li
     for other in others:
         if _recur(pieces, other):
             return _two_readings(distinct, [first, other], [first], where, report)
-    if first == "," and not _recur(distinct, ","):
+    if first == "," and not _surely_separates(distinct, ","):
         return _two_readings(distinct, [","], [], where, report)
     # A cell of several words and without the separator is the name of a class, unless its words are classes, too.
     sure = {piece for cell in distinct if first in cell for piece in _split(cell, first)}
@@ -220,12 +220,26 @@ def _split(cell: str, marks: Iterable[str]) -> list[str]:
 
 
 def _recur(texts: Iterable[str], mark: str) -> bool:
-    """Whether some part of a text that a separator divides is in another text, too: then it does separate."""
+    """Whether some part of a text that a separator divides is in another text, too: then it may separate."""
     parts = [
         (set(_split(text, mark)), mark in text.strip() or (mark == " " and len(text.split()) > 1)) for text in texts
     ]
     count = Counter(part for some, _ in parts for part in some)
     return any(count[part] > 1 for some, divided in parts if divided for part in some)
+
+
+def _surely_separates(texts: Iterable[str], mark: str) -> bool:
+    """Whether parts of some divided text are elsewhere alone, or at another place: for the space, all its parts.
+
+    A traffic light and a traffic sign share a word, and so do a bear and a polar bear; neither are two labels.
+    """
+    enough = all if mark == " " else any
+    divided = [_split(text, mark) for text in texts]
+    places = defaultdict(set)
+    for parts in divided:
+        for place, part in enumerate(parts):
+            places[part].add(None if len(parts) == 1 else place)
+    return any(len(parts) > 1 and enough(len(places[part]) > 1 for part in parts) for parts in divided)
 
 
 def _two_readings(cells: set[str], all_marks: Sequence[str], sure: Sequence[str], where: str, report: Report) -> None:

@@ -21,7 +21,7 @@ from ..findings import listed, shown
 from ..search import search
 from ..walk import entry
 from .regions import Drawn, Shape, polygons
-from .rows import SPLITS, Labels, Report, Row, default_pictures, files_in
+from .rows import Labels, Report, Row, default_pictures, files_in, is_split
 
 _MAX_BYTES = 1 << 24
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -127,7 +127,7 @@ def _polygon(line: str) -> Shape | None:
 def _descriptions(root: Path, found: YOLOFiles) -> list[Path]:
     """The files that may hold the names."""
     folders = [root, found.folder, found.pictures, *filter(None, [entry(root, "labels")])]
-    if root.resolve().name.casefold() in SPLITS:  # one export for all parts
+    if is_split(root.resolve().name):  # one export for all parts
         folders.append(root.resolve().parent)
     files = [file for folder in folders for name in (*_LISTS, *_DOCUMENTS) if (file := entry(folder, name))]
     return list(dict.fromkeys(files))

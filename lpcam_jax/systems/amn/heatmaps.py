@@ -91,7 +91,7 @@ def make_amn_heatmaps(
         folder.write(record, PictureMaps(mapped, by_method))
 
     skipped = []
-    if missing := folder.missing(source, input_maps.file):
+    if missing := folder.missing(source, input_maps.inputs):
         network = inference_network(config, state, classes, devices=local_mesh())
         options = {"inference": inference, "only": missing, "among": folder.share}
         skipped = write_all(activate_pictures(network, source, labels_of, **options), write)

@@ -78,7 +78,7 @@ def make_pseudo_masks(
         folder.write(record, with_class_values(cut(after, background), mapped))
 
     skipped = []
-    if missing := folder.missing(source, heatmaps.file):
+    if missing := folder.missing(source, heatmaps.inputs):
         network = inference_network(run.config, state, classes, devices=local_mesh())
         results = detect_edges(
             network, source, batches=inference, description="pseudo masks", only=missing, among=folder.share

@@ -12,6 +12,7 @@ from scipy.special import expit
 
 from ...class_activation import cam, fuse, normalize
 from ...data.records import Record, RecordSource
+from ...inference.canvas import grid_extent
 from ...inference.finish import finished_maps
 from ...inference.forward import Network, mirrored_back, out_of_pairs, with_mirror_images
 from ...inference.passes import finish_each
@@ -120,11 +121,12 @@ def map_pictures(
         probabilities = expit(outputs[0]["logits"])
         classes = mapped_classes(record, probabilities, inference.probability)
         size = record.image.shape[:2]
+        extent = grid_extent(size, stride=stride, longest=network.longest)
         maps = {
             method: finished_maps(
                 [np.maximum(scale[method][..., classes], 0) for scale in outputs],
                 size,
-                stride=stride,
+                extent=extent,
                 epsilon=EPSILON[method],
             )
             for method in made

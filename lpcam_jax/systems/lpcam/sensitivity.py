@@ -17,6 +17,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ...data.records import RecordSource
+from ...inference.canvas import grid_extent
+from ...inference.finish import finished_maps
 from ...inference.plan import Outputs
 from ...local_features import FeatureSample
 from ...machine.errors import UserError
@@ -29,7 +31,7 @@ from ...training.state import inference_network, network_of
 from ..prototyping.stage import cluster_in_groups
 from .config import Clustering, LPCAMConfig
 from .feature_sampling import sample_features
-from .maps import EPSILON, cam_of_pair, features_of_both, on_picture
+from .maps import EPSILON, cam_of_pair, features_of_both
 from .network import Classifier
 
 GRIDS = {
@@ -262,14 +264,14 @@ def score_directions(
             if record.mask is None or (record.mask == IGNORE).all():
                 continue
             scored += 1
-            present = np.flatnonzero(record.labels)
+            present, size = np.flatnonzero(record.labels), record.image.shape[:2]
+            extent = grid_extent(size, stride=stride, longest=network.longest)
 
-            def count(number, record=record, outputs=outputs, present=present):
+            def count(number, record=record, outputs=outputs, present=present, size=size, extent=extent):
                 columns = number * classes + present
                 scales = [output["maps"][..., columns] for output in outputs]
-                maps = on_picture(scales, record.image.shape[:2], stride=stride, epsilon=epsilons[number])
-                # Rounded as in the files of infer.py, for identical scores.
-                scoring[number].add(maps.astype(np.float16), present, record.mask)
+                maps = finished_maps(scales, size, extent=extent, epsilon=epsilons[number])
+                scoring[number].add(np.moveaxis(maps, 0, -1), present, record.mask)
 
             list(pool.map(count, range(len(scoring))))
     return scored, [accumulator.report() for accumulator in scoring], skipped

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ...clustering import unit
 from ...data.records import Record, RecordSource
 from ...data.resizing import resize_bicubic, shrunk_size
+from ...inference.canvas import grid_extent
 from ...inference.finish import finished_maps
 from ...inference.forward import mirrored_back, with_mirror_images
 from ...inference.plan import Outputs
@@ -125,7 +126,8 @@ def _fill(
         if teacher == "affinity":
             refined = cut(spread_over_picture(scales, outputs[0], size), background)
         else:
-            maps = finished_maps([np.maximum(one, 0) for one in scales], size, stride=stride, epsilon=0.0)
+            extent = grid_extent(size, stride=stride)
+            maps = finished_maps([np.maximum(one, 0) for one in scales], size, extent=extent, epsilon=0.0)
             refined = crf_labels(resize_bicubic(record.image, size), [cut(maps, background)], 1 + len(labels))[0]
         target = target_of(np.append(0, 1 + labels)[refined], 1 + len(made), stride=stride)
         lesson.write(slots[index], [scale["unit"] for scale in outputs], record.labels > 0, target)

@@ -74,7 +74,7 @@ def make_pseudo_masks(
         folder.write(record, with_class_values(resize_mask(mask, before.shape[1:]), mapped))
 
     skipped = []
-    if missing := folder.missing(source, heatmaps.file):
+    if missing := folder.missing(source, heatmaps.inputs):
         network = inference_network(run.config, state, classes, devices=local_mesh())
         results = network.run(
             affinity_features,
