@@ -294,6 +294,8 @@ def test_flags_of_labelme_are_labels_where_there_is_no_shape(tmp_path):
     assert labels_of(Folder(tmp_path)) == {"a": ["cat"], "b": ["cat", "dog"]}
     write(tmp_path / "b.json", labelme_of("b.jpg", ["owl", "__ignore__", "_background_"], flags={"blurred": True}))
     assert labels_of(Folder(tmp_path)) == {"a": [], "b": ["owl"]}
+    (finding,) = look_into(tmp_path, refuse).remarks
+    assert str(finding).startswith(f"{tmp_path}: 1 of 2 pictures have flags and no shape: a.jpg; read as none of")
 
 
 def test_swapped_names_of_labelme_are_a_warning(tmp_path):

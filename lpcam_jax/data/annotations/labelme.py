@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..findings import shown
+from ..findings import Finding, Severity, shown
 from ..walk import entry
 from .regions import Damaged, Drawn, Shape, Stamp, polygons
 from .rows import Labels, Report, Row, checked_name, files_in, is_text, picture_folders, where_most_are
@@ -42,7 +42,15 @@ def read_labelme(root: Path, folder: Path, files: Sequence[Path], report: Report
     found = [one for file in bar if (one := _read(file, file.parent.relative_to(folder), report))]
     has_shapes = any(row.labels for row, _ in found)
     rows = [row if has_shapes else row._replace(labels=flags) for row, flags in found]
-    return Labels(folder, where_most_are(rows, [*picture_folders(root), root, folder]), rows, [])
+    passed_over = tuple(row.name for row, flags in found if has_shapes and flags and not row.labels)
+    remarks = []
+    if passed_over:
+        what = f"{shown(folder)}: {len(passed_over)} of {len(found)} pictures have flags and no shape"
+        fix = (
+            "read as none of the classes, since others have shapes; where flags are the labels, remove all shapes"
+        )
+        remarks.append(Finding(Severity.NOTE, what, passed_over, fix))
+    return Labels(folder, where_most_are(rows, [*picture_folders(root), root, folder]), rows, [], remarks)
 
 
 def _is_labelme(path: Path) -> bool:
