@@ -46,9 +46,7 @@ def read_labelme(root: Path, folder: Path, files: Sequence[Path], report: Report
     remarks = []
     if passed_over:
         what = f"{shown(folder)}: {len(passed_over)} of {len(found)} pictures have flags and no shape"
-        fix = (
-            "read as none of the classes, since others have shapes; where flags are the labels, remove all shapes"
-        )
+        fix = "read as none of the classes, since others have shapes; where flags are the labels, remove all shapes"
         remarks.append(Finding(Severity.NOTE, what, passed_over, fix))
     return Labels(folder, where_most_are(rows, [*picture_folders(root), root, folder]), rows, [], remarks)
 
