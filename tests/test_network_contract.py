@@ -209,7 +209,8 @@ def test_dropout_is_of_the_key_and_keeps_the_mean(name):
     drawn = [net(images, None, LABELS[:1], jax.random.key(seed))["logits"] for seed in (*range(40), 0)]
     without = net(images, None, LABELS[:1])["logits"]
     np.testing.assert_array_equal(drawn[0], drawn[-1])
-    assert relative_difference(drawn[0], drawn[1]) > 1e-3
+    # Two keys may leave out the same few channels.
+    assert max(relative_difference(drawn[0], other) for other in drawn[1:5]) > 1e-3
     difference = np.abs(np.array(drawn[:-1]) - without).mean()
     assert np.abs(np.mean(drawn[:-1], axis=0) - without).mean() < 0.5 * difference
 
