@@ -92,8 +92,9 @@ def load(directory: str | Path) -> Any:
         `TrainedSegmenter`, whose results have a mask (H, W); it has class_names and config.
 
     Raises:
-        UserError: there is no such run, it is not finished, or its kind is no function of pictures (IRN, psa, AMN,
-            MCTformer, EDAM: use infer.py).
+        UserError: there is no such run, it has no checkpoint or no prototypes yet, or its kind is no function of
+            pictures (IRN, psa, AMN, MCTformer, EDAM: use infer.py). A segmentation network that is not finished is
+            loaded with a note.
     """
     from .training.run import Run
 

@@ -47,11 +47,12 @@ def inverse_length(vectors: jax.Array) -> jax.Array:
         vectors: float (..., d).
 
     Returns:
-        float (...), of the same dtype; computed in float32 at least.
+        float (...), of the same dtype, float32 for whole numbers; computed in float32 at least.
     """
-    wide = _wide(vectors)
+    [wide] = _wide(vectors)
     square = jnp.sum(wide * wide, axis=-1)
-    return jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0).astype(vectors.dtype)
+    inverse = jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+    return inverse.astype(vectors.dtype) if jnp.issubdtype(vectors.dtype, jnp.floating) else inverse
 
 
 def unit(vectors: jax.Array) -> jax.Array:
@@ -100,7 +101,7 @@ def kmeans(
     if update not in ("spherical", "mean"):
         raise ValueError(f"update={update!r}: use 'spherical' or 'mean'")
     tol = {"spherical": 1e-6, "mean": 5.0}[update] if tol is None else tol
-    points, weights, init = map(_wide, (points, weights, init))
+    points, weights, init = _wide(points, weights, init)
     return _kmeans(points, weights, init, tol, update=update, max_iterations=max_iterations)
 
 
@@ -191,7 +192,7 @@ def kmeans_plus_plus(
 
     Source: Arthur and Vassilvitskii, k-means++ (2007), with the cosine distance; the reference draws k rows uniformly.
     """
-    points, weights = map(_wide, (points, weights))
+    points, weights = _wide(points, weights)
     if points.shape[0] > candidates:
         candidate_key, key = jax.random.split(key)
         draws = jnp.where(weights > 0, jax.random.uniform(candidate_key, weights.shape), -1)
@@ -255,9 +256,10 @@ def cluster_classes(
     return jax.vmap(one_class)(keys, points, weights)
 
 
-def _wide(array: jax.Array) -> jax.Array:
-    """In float32 at least: sums of thousands of members are wrong in half precision."""
-    return jnp.asarray(array, jnp.promote_types(jnp.result_type(array), jnp.float32))
+def _wide(*arrays: jax.Array) -> list[jax.Array]:
+    """All in one dtype, float32 at least: sums of thousands of members are wrong in half precision."""
+    dtype = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+    return [jnp.asarray(array, dtype) for array in arrays]
 
 
 def _product(left: jax.Array, right: jax.Array) -> jax.Array:

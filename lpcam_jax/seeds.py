@@ -18,7 +18,7 @@ def seed_mask(maps: Array, labels: Array, *, background: float = 0.3) -> Array:
     """The best class where its map is above the threshold, background elsewhere.
 
     Args:
-        maps: float (*b, H, W, c), normalized maps in [0, 1].
+        maps: float (*b, H, W, c), normalized maps in [0, 1]; of no class (c = 0), all is background.
         labels: (*b, c), non-zero for the classes in the picture; other classes never win.
         background: the threshold; a tie is background.
 
@@ -28,6 +28,8 @@ def seed_mask(maps: Array, labels: Array, *, background: float = 0.3) -> Array:
     Source: reference step "eval_cam".
     """
     xp = maps.__array_namespace__()
+    if not maps.shape[-1]:
+        return xp.zeros(maps.shape[:-1], xp.int32)
     competing = xp.where((labels != 0)[..., None, None, :], maps, -xp.inf)
     return xp.where(competing.max(axis=-1) > background, competing.argmax(axis=-1) + 1, 0).astype(xp.int32)
 

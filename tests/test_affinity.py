@@ -52,6 +52,17 @@ def test_what_is_not_of_the_picture_has_no_influence():
     assert not np.asarray(padded[20:]).any()
 
 
+def test_nor_has_what_is_not_a_number_there_and_any_dtype_gives_float32():
+    evidence, features, colours = (np.array(one) for one in drawn(30))
+    alone = spread(evidence[:20], features[:20], colours[:20])
+    for one in (evidence, features, colours):
+        one[20:] = np.nan
+    assert_allclose(spread(evidence, features, colours, valid=np.arange(30) < 20)[:20], alone, atol=1e-6)
+    half = spread(*(jnp.bfloat16(one[:20]) for one in (evidence, features)), colours[:20])
+    assert half.dtype == np.float32
+    assert_allclose(half, alone, atol=0.05)
+
+
 def test_a_part_that_looks_like_the_object_becomes_part_of_it_and_the_meadow_does_not():
     body, meadow = [1, 0.1], [0.1, 1]
     features = np.float32([body] * 6 + [meadow] * 6)

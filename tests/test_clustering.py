@@ -436,6 +436,18 @@ def test_unit_has_length_one_or_zero_and_the_direction_of_its_argument():
     np.testing.assert_allclose(unit(vectors), [[[0.6, 0.8], [0, 0]], [[-1, 0], [0, 1]]], rtol=1e-6)
 
 
+def test_whole_numbers_have_a_direction_in_float32():
+    np.testing.assert_allclose(unit(jnp.array([[3, 4], [0, 0]])), [[0.6, 0.8], [0, 0]], rtol=1e-6)
+
+
+def test_points_of_double_precision_may_have_weights_of_single():
+    points = np.random.default_rng(0).normal(size=(50, 4))
+    with jax.enable_x64(True):
+        start = kmeans_plus_plus(jax.random.key(0), points, np.ones(50, np.float32), k=3)
+        found = kmeans(points, np.ones(50, np.float32), start)
+        assert found.directions.dtype == np.float64
+
+
 def test_an_unknown_update_is_an_error_that_names_the_known():
     points, weights, init = random_problem(0)
     expected = r"'typo'.*'spherical' or 'mean'"

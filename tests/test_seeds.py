@@ -39,6 +39,12 @@ def test_a_tie_of_classes_is_the_first():
     assert seed_mask(np.array([[[0.1, 0.8, 0.8]]], np.float32), np.ones(3)).tolist() == [[2]]
 
 
+def test_a_picture_of_no_class_is_background():
+    for maps in (np.zeros((4, 5, 0), np.float32), jnp.zeros((4, 5, 0))):
+        assert not seed_mask(maps, np.zeros(0)).any()
+        assert confident_labels(maps, np.zeros(0)).shape == (4, 5)
+
+
 def test_absent_classes_never_win():
     assert seed_mask(MAPS, np.array([1, 0]), background=0.3).tolist() == [[0, 1], [0, 1]]
     assert seed_mask(MAPS, np.array([0, 1]), background=0.3).tolist() == [[0, 0], [2, 2]]

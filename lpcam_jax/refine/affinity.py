@@ -43,7 +43,7 @@ def spread(
         A^t ( max(e_n, -share max_x e_n) - max(0, max_{m != n} e_m) )
 
     Args:
-        evidence: float (m, n), of m positions for n classes, with its sign.
+        evidence: float (m, n), of m positions for the n classes of the picture, with its sign.
         features: float (m, d), of any length; a zero feature is like nothing, not even itself, and gives 0.
         colours: float (m, 3), in [0, 1].
         valid: bool (m,), which positions belong to the picture; None: all. Others have no influence.
@@ -58,6 +58,9 @@ def spread(
     Source: propagation by self-correlation, as in CLIP-ES and MCTformer, there of maps that are positive.
     """
     valid = jnp.ones(len(evidence), bool) if valid is None else valid
+    evidence, features, colours = (
+        jnp.where(valid[:, None], jnp.asarray(one, jnp.float32), 0) for one in (evidence, features, colours)
+    )
     unit = features * jax.lax.rsqrt(jnp.maximum(jnp.sum(features**2, axis=1, keepdims=True), 1e-12))
     alike = jax.nn.relu(jnp.matmul(unit, unit.T, precision="highest")) ** power
     # |c(x) - c(y)|^2 by differences: products of colours would round close ones apart.
@@ -69,7 +72,7 @@ def spread(
     def step(_, heat):
         return jnp.matmul(affinity, heat, precision="highest")
 
-    start = _limited(jnp.where(valid[:, None], evidence, 0), share) - _rivals(evidence)
+    start = _limited(evidence, share) - _rivals(evidence)
     return jnp.where(valid[:, None], jax.lax.fori_loop(0, steps, step, start), 0)
 
 

@@ -180,7 +180,7 @@ class System(ABC, Generic[C]):
             A function of one picture or several (`data.in_memory.Picture`).
 
         Raises:
-            UserError: the run is not finished; or this kind is not loaded, as most are not.
+            UserError: the run lacks what is needed of it; or this kind is not loaded, as most are not.
         """
         raise UserError(f"{run.directory} holds a run of kind {self.kind}, which is not loaded; use infer.py.")
 
@@ -193,7 +193,7 @@ class System(ABC, Generic[C]):
             size: (H, W) of the pictures.
 
         Raises:
-            UserError: the run is not finished; or this kind is not exported, as most are not.
+            UserError: the run lacks what is needed of it; or this kind is not exported, as most are not.
         """
         raise UserError(f"{run.directory} holds a run of kind {self.kind}, of which no program is exported.")
 
