@@ -118,3 +118,6 @@ def test_black_and_white_masks_are_refused_and_a_single_class_is_enough(tmp_path
         masked_source(pictures, data)
     write_mask(masks / "c.png", [[0, 255, 255], [0, 0, 1]])
     assert masked_source(pictures, data).ids == ["a", "b", "c"]
+    for name in ("a", "b", "c"):  # as seeds above a threshold that nothing reaches
+        write_mask(masks / f"{name}.png", [[0, 0, 0], [0, 0, 0]])
+    assert masked_source(pictures, data).ids == ["a", "b", "c"]

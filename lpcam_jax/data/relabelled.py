@@ -54,14 +54,18 @@ class Relabelled:
         return self._source.size(index)
 
     def expect_a_class(self) -> None:
-        """Expect that some mask holds a class: a network learns nothing from masks without any.
+        """Expect that the masks are not black and white, as those of programs are that mean an object by 255.
 
         Raises:
-            UserError: all hold 0 and 255 alone, as those of other programs do that mean an object by 255; or one on the
-                way does not fit.
+            UserError: all hold 0 and 255 alone, and some 255; or one on the way does not fit.
         """
-        masks = (self._masks.read(name, classes=len(self.class_names))[0] for name in self.ids)
-        if not any(((mask > 0) & (mask != IGNORE)).any() for mask in masks):
+        has_ignored = False
+        for name in self.ids:
+            mask, _ = self._masks.read(name, classes=len(self.class_names))
+            if ((mask > 0) & (mask != IGNORE)).any():
+                return
+            has_ignored |= (mask == IGNORE).any()
+        if has_ignored:
             raise UserError(
                 f"{shown(self._masks.directory)}: none of its {len(self)} masks holds a class, only 0, the background, "
                 f"and 255, no label; number the pixels of {listed([self.class_names[0]])} 1, and so on."

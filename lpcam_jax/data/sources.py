@@ -79,7 +79,7 @@ def masked_source(source: RecordSource, data: Data) -> RecordSource:
     """The pictures that have a mask to train on, with it: that of `data.masks`, otherwise their own.
 
     Raises:
-        UserError: there are no masks, they hold no class, or they were made for other classes.
+        UserError: there are no masks, they are black and white, or they were made for other classes.
     """
     if data.masks:
         folder = MaskFolder.checked(data.masks)
