@@ -79,12 +79,14 @@ __all__ = [
 ]
 
 
-def load(directory: str | Path) -> Any:
+def load(directory: str | Path, **inference: Any) -> Any:
     """Load a finished run as a function of pictures: `load("runs/demo")("cat.jpg").maps["lpcam"]`.
 
     Args:
         directory: the --workdir of a run of train.py, a packed run, or "hf:OWNER/NAME" of the Hub: of a classifier,
             with its prototypes, or of a segmentation network.
+        inference: settings that replace the run's, as infer.py's flags --inference.* do: `affinity=5` makes LPCAM-A's
+            maps, too, `scales=(1.0, 0.5)` is faster.
 
     Returns:
         What the run's system makes of it; call it on pictures. Of a classifier, a `TrainedModel`, whose results have
@@ -93,10 +95,17 @@ def load(directory: str | Path) -> Any:
 
     Raises:
         UserError: there is no such run, it has no checkpoint or no prototypes yet, or its kind is no function of
-            pictures (IRN, psa, AMN, MCTformer, EDAM: use infer.py). A segmentation network that is not finished is
-            loaded with a note.
+            pictures (IRN, psa, AMN, MCTformer, EDAM: use infer.py), or a setting is outside its limits. A segmentation
+            network that is not finished is loaded with a note.
+        TypeError: its system has no setting of that name.
     """
+    from dataclasses import replace
+
+    from .config.numbers import check_numbers
     from .training.run import Run
 
     run = Run.open(directory)
+    if inference:
+        run = run.with_inference(replace(run.config.inference, **inference))
+        check_numbers(run.config)
     return run.system.as_function(run)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -161,9 +160,12 @@ def test_a_folder_of_another_number_of_steps_is_another_folder(program, trained,
 
 
 def test_a_notebook_gets_the_maps_that_infer_writes(trained, spread_maps):
-    model, source = lpcam_jax.load(trained), seed_source(Run.open(trained).config)
-    model.config = replace(model.config, inference=replace(model.config.inference, affinity=5))
+    model, source = lpcam_jax.load(trained, affinity=5), seed_source(Run.open(trained).config)
     record = source[0]
     result = model(record.image, classes=[source.class_names[n] for n in np.flatnonzero(record.labels)])
     with np.load(spread_maps[0] / "maps" / f"{record.id}.npz", allow_pickle=False) as stored:
         assert_allclose(np.moveaxis(result.maps["affinity"], -1, 0), stored["affinity"], atol=2e-3)
+    with pytest.raises(TypeError, match="affinty"):
+        lpcam_jax.load(trained, affinty=5)
+    with pytest.raises(lpcam_jax.UserError, match=r"--inference.scales"):
+        lpcam_jax.load(trained, scales=(0.0,))
