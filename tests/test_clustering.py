@@ -446,6 +446,7 @@ def test_points_of_double_precision_may_have_weights_of_single():
         start = kmeans_plus_plus(jax.random.key(0), points, np.ones(50, np.float32), k=3)
         found = kmeans(points, np.ones(50, np.float32), start)
         assert found.directions.dtype == np.float64
+        np.testing.assert_allclose(np.linalg.norm(found.directions, axis=1), 1, rtol=1e-9)
 
 
 def test_an_unknown_update_is_an_error_that_names_the_known():

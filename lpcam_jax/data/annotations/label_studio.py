@@ -88,12 +88,12 @@ def _read(task: Any, where: str, name_of: "_Names", report: Report) -> Row | Non
         return None
     if not (name := checked_name(name, where, report)):
         return None
-    regions = {repr(result.get("id")) for result in results if str(result.get("type")).endswith("labels")}
+    regions = [result.get("id") for result in results if str(result.get("type")).endswith("labels")]
     found = [
         one
         for result in results
         # What is chosen for a region, such as that it is hidden, is no label of the picture.
-        if result.get("type") != "choices" or "id" not in result or repr(result["id"]) not in regions
+        if result.get("type") != "choices" or result.get("id") is None or result["id"] not in regions
         for one in _labels(result)
     ]
     if not all(is_text(label) for label, _ in found):
