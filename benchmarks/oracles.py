@@ -28,7 +28,7 @@ from lpcam_jax.data.records import Record
 from lpcam_jax.data.sources import seed_source
 from lpcam_jax.machine.threads import map_ahead
 from lpcam_jax.results.counts import SeedScoring
-from lpcam_jax.results.predictions import MapFolder
+from lpcam_jax.results.map_folder import MapFolder
 from lpcam_jax.seeds import IGNORE
 from lpcam_jax.training.run import Run
 

@@ -123,6 +123,15 @@ def test_a_mirrored_picture_has_mirrored_probabilities(picture, unary, axis):
 
 
 @both
+def test_in_double_precision_it_gives_the_same_in_single(picture, unary, exact):
+    single = mean_field(picture, unary, SMALL, exact=exact)
+    with jax.enable_x64(True):
+        double = mean_field(picture, unary.astype(np.float64), SMALL, exact=exact)
+    assert double.dtype == np.float32
+    np.testing.assert_allclose(double, single, atol=2e-5)
+
+
+@both
 def test_padding_and_an_impossible_label_have_no_influence(picture, unary, padded, exact):
     image, energies, size = padded
     alone = mean_field(picture, unary, SMALL, exact=exact)

@@ -16,8 +16,8 @@ from lpcam_jax.machine.errors import UserError
 from lpcam_jax.report.gallery import layer_file
 from lpcam_jax.results.counts import THRESHOLDS, SeedScoring
 from lpcam_jax.results.heatmaps import HeatMapFolder
+from lpcam_jax.results.map_folder import MapFolder
 from lpcam_jax.results.picture_maps import PictureMaps
-from lpcam_jax.results.predictions import MapFolder
 from lpcam_jax.results.refinement import refinement
 from lpcam_jax.results.scoring import score_maps
 from lpcam_jax.seeds import seed_mask

@@ -14,7 +14,8 @@ from lpcam_jax.data.made_for import classes_made_for
 from lpcam_jax.data.records import Subset
 from lpcam_jax.data.sources import masked_source
 from lpcam_jax.machine.errors import UserError
-from lpcam_jax.results.predictions import MapFolder, mapped_pictures
+from lpcam_jax.results.map_folder import MapFolder
+from lpcam_jax.results.predictions import mapped_pictures
 
 OURS, THEIRS = {"class_names": ["cat", "dog"]}, {"class_names": ["dog", "cat"]}
 

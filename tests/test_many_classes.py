@@ -18,8 +18,8 @@ from lpcam_jax.data.masks import MAX_CLASSES, expect_numbered, renumbering
 from lpcam_jax.data.prepared import Prepared
 from lpcam_jax.machine.errors import UserError
 from lpcam_jax.report.overlays import jpeg, panel
+from lpcam_jax.results.map_folder import MapFolder
 from lpcam_jax.results.masks import MaskResults
-from lpcam_jax.results.predictions import MapFolder
 from lpcam_jax.seeds import with_class_values
 
 pytestmark = pytest.mark.rest

@@ -111,7 +111,7 @@ def test_classes_do_not_mix():
 def test_padding_has_no_influence():
     maps, edges = scene(7, 12, 17, 2)
     alone = random_walk(maps[:9, :11], edges[:9, :11])
-    for padding in (0.0, 1.0):
+    for padding in (0.0, 1.0, np.nan):
         maps[9:], maps[:, 11:], edges[9:], edges[:, 11:] = padding, padding, 1 - padding, padding
         result = random_walk(maps, edges, size=np.array([9, 11]))
         np.testing.assert_allclose(result[:9, :11], alone, atol=1e-6)

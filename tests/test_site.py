@@ -116,7 +116,8 @@ def test_every_page_is_in_the_navigation_of_the_first(pages):
 def test_every_public_function_is_in_the_reference_with_what_it_takes(site, pages):
     shown = headings(pages["reference/functions.html"])
     assert set(lpcam_jax.__all__) <= shown
-    assert {"FeatureSample.add", "spread", "mean_field", "random_walk"} <= shown
+    assert {"FeatureSample.add", "spread", "mean_field", "pixel_adaptive", "random_walk"} <= shown
+    assert {"TrainedModel.__call__", "TrainedModel.features", "NamedMaps", "TrainedSegmenter.__call__"} <= shown
     text = re.sub(r"<[^>]*>", "", (site / "reference" / "functions.html").read_text())
     for name in set(lpcam_jax.__all__) - {"UserError"}:  # which is caught, not called
         assert all(argument in text for argument in inspect.signature(getattr(lpcam_jax, name)).parameters), name

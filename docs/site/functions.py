@@ -16,7 +16,9 @@ from lpcam_jax import (
     prototypes,
     seeds,
 )
-from lpcam_jax.refine import affinity, crf, random_walk
+from lpcam_jax.refine import affinity, crf, pixel_adaptive, random_walk
+from lpcam_jax.systems.lpcam.trained_model import NamedMaps, TrainedModel
+from lpcam_jax.systems.segmentation.trained_segmenter import Segmentation, TrainedSegmenter
 
 INTRODUCTION = """# Functions
 
@@ -26,10 +28,13 @@ where its text does not say otherwise. Arrays are NHWC: `b` pictures, `h` by `w`
 [the method](../method.md) explains them.
 """
 PAPER = (class_activation, local_features, clustering, prototypes, prototype_activation, seeds, metrics)
+# What `load` returns, each with what it returns when it is called; nobody else constructs them.
+LOADED = (TrainedModel, NamedMaps, TrainedSegmenter, Segmentation)
 # Not `lp.NAME`, but on the pages.
 BEYOND = {
     affinity: ["spread"],
     crf: ["CRF", "label_unary", "softmax_unary", "mean_field"],
+    pixel_adaptive: ["pixel_adaptive"],
     random_walk: ["random_walk"],
 }
 SIGNATURE = 100  # columns; a longer one has a line for each parameter
@@ -38,6 +43,7 @@ SIGNATURE = 100  # columns; a longer one has a line for each parameter
 def files() -> dict[str, str]:
     """The page, by its path in the site's sources."""
     parts = [INTRODUCTION, "## Runs", *described("load", lpcam_jax.load)]
+    parts += [part for kind in LOADED for part in described(kind.__name__, kind, constructed=False)]
     parts += ["### UserError", text(inspect.getdoc(lpcam_jax.UserError))]
     for module in PAPER:
         names = [name for name in vars(module) if name in lpcam_jax.__all__]
@@ -54,12 +60,14 @@ def of_module(module: ModuleType, names: list[str]) -> list[str]:
     return parts + [part for name in names for part in described(name, getattr(module, name))]
 
 
-def described(name: str, member: Any, *, level: int = 3) -> list[str]:
-    """A function, or a class with its methods: heading, signature and docstring."""
-    parts = [f"{'#' * level} {name}", f"```python\n{signature(name, member)}\n```", text(inspect.getdoc(member))]
+def described(name: str, member: Any, *, level: int = 3, constructed: bool = True) -> list[str]:
+    """A function, or a class with its methods: heading, signature (of a class that is `constructed`) and docstring."""
+    call = [f"```python\n{signature(name, member)}\n```"] if constructed else []
+    heading = name.replace("__", r"\_\_")
+    parts = [f"{'#' * level} {heading}", *call, text(inspect.getdoc(member))]
     if inspect.isclass(member) and not issubclass(member, tuple):
         for method, function in vars(member).items():
-            if inspect.isfunction(function) and not method.startswith("_"):
+            if inspect.isfunction(function) and (method == "__call__" or not method.startswith("_")):
                 parts += described(f"{name}.{method}", function, level=level + 1)
     return parts
 

@@ -28,7 +28,8 @@ from ..report.confusion import confusion_picture
 from ..report.curve import seed_curves
 from ..report.table import empty_maps_line, mask_tables, seed_tables
 from ..results.apart import keep_apart, whole_folder
-from ..results.predictions import MapFolder, find_predictions, pseudo_masks_beside, read_protocol
+from ..results.map_folder import MapFolder
+from ..results.predictions import find_predictions, pseudo_masks_beside, read_protocol
 from ..results.scoring import score_maps, score_masks, scoring_protocol
 from ..seeds import IGNORE
 

@@ -38,7 +38,8 @@ from ..results.faithfulness import (
     road,
 )
 from ..results.folder import all_skipped, skipped_line
-from ..results.predictions import MapFolder, open_maps, read_protocol
+from ..results.map_folder import MapFolder
+from ..results.predictions import open_maps, read_protocol
 
 if TYPE_CHECKING:
     from ..systems.lpcam.trained_model import TrainedModel

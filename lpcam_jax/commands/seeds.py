@@ -28,7 +28,8 @@ from ..machine.files import write_atomically
 from ..report.palette import mask_png
 from ..results.apart import keep_apart, whole_folder
 from ..results.folder import ResultFolder
-from ..results.predictions import MapFolder, ids_in, open_method, read_protocol
+from ..results.map_folder import MapFolder
+from ..results.predictions import ids_in, open_method, read_protocol
 from ..seeds import confident_labels, otsu_threshold, seed_mask, with_class_values
 
 

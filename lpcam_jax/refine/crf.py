@@ -165,7 +165,7 @@ def _points(image: Array, parameters: CRF, size: Array) -> tuple[jax.Array, jax.
     places = jnp.stack(jnp.meshgrid(jnp.arange(width), jnp.arange(height)), axis=-1).reshape(-1, 2)
     colors = jnp.asarray(image, jnp.float32).reshape(-1, 3)
     points = jnp.concatenate([places / parameters.bilateral_size, colors / parameters.bilateral_color], axis=1)
-    return points, (rows[:, None] & columns[None]).reshape(-1)
+    return points.astype(jnp.float32), (rows[:, None] & columns[None]).reshape(-1)
 
 
 def _solution(
@@ -198,7 +198,7 @@ def _solution(
         return shares / sum(shares)[None]
 
     # Probabilities sum to 1, so the messages of the last label are what the others leave of those of all.
-    all_labels = jnp.broadcast_to(messages(jnp.ones((1, height, width))), energies.shape[1:])
+    all_labels = jnp.broadcast_to(messages(jnp.ones((1, height, width), jnp.float32)), energies.shape[1:])
 
     def iterate(_, q):
         others = messages(q[:-1].reshape(-1, height, width)).reshape(q[:-1].shape)
@@ -217,7 +217,7 @@ def _normalized(kernel: Callable[[jax.Array], jax.Array], exists: jax.Array) -> 
 
 def _line_kernel(exists: jax.Array, deviation: float) -> jax.Array:
     """exp(-(i - j)^2 / 2 s^2) between the positions on a line: (n,) -> (n, n)."""
-    place = jnp.arange(exists.size) / deviation
+    place = jnp.arange(exists.size, dtype=jnp.float32) / deviation
     kernel = jnp.exp(-jnp.square(place[:, None] - place[None]) / 2)
     return jnp.where(exists[:, None] & exists[None], kernel, 0)
 
@@ -228,7 +228,7 @@ def _all_pairs(points: jax.Array, exists: jax.Array, values: jax.Array) -> jax.A
     centre = jnp.sum(jnp.where(exists[:, None], points, 0), axis=0, keepdims=True) / exists.sum()
     centred = jnp.where(exists[:, None], points - centre, 0)
     # The exponent as a single matrix product: p_i . p_j - |p_i|^2 / 2 - |p_j|^2 / 2.
-    half, ones = -jnp.square(centred).sum(axis=1, keepdims=True) / 2, jnp.ones((count, 1))
+    half, ones = -jnp.square(centred).sum(axis=1, keepdims=True) / 2, jnp.ones((count, 1), jnp.float32)
     values = jnp.where(exists[:, None], values, 0)
 
     def tiles(array, size):
@@ -244,7 +244,7 @@ def _all_pairs(points: jax.Array, exists: jax.Array, values: jax.Array) -> jax.A
             kernel = jnp.exp(jnp.minimum(exponent, 0))
             return total + jnp.matmul(kernel, values, precision="highest"), None
 
-        return jax.lax.scan(add, jnp.zeros((TILE_ROWS, values.shape[1])), columns)[0]
+        return jax.lax.scan(add, jnp.zeros((TILE_ROWS, values.shape[1]), jnp.float32), columns)[0]
 
     rows = tiles(jnp.concatenate([centred, ones, half], axis=1), TILE_ROWS)
     return jax.lax.map(sums, rows).reshape(rows.shape[0] * TILE_ROWS, values.shape[1])[:count]

@@ -67,7 +67,7 @@ def random_walk(
     if size is not None:
         row, column = (lax.broadcasted_iota(size.dtype, edges.shape, edges.ndim - axis) for axis in (2, 1))
         inside = (row < size[..., 0, None, None]) & (column < size[..., 1, None, None])
-        edges = jnp.where(inside, edges, 1)
+        edges, maps = jnp.where(inside, edges, 1), jnp.where(inside[..., None], maps, 0)
     paths = search_paths(radius)
     r = reach(paths)
     # Pad with edges: nothing outside has any affinity.

@@ -14,7 +14,7 @@ from ..report.layers import map_layer, mask_layer, photo_layer, picture_colors, 
 from ..report.names import counted
 from .counts import FIXED, classes_in
 from .folder import sample_line, skipped_line
-from .predictions import MapFolder
+from .map_folder import MapFolder
 from .scoring import PictureScore
 
 

@@ -43,9 +43,10 @@ from ..report.table import empty_maps_line, seed_tables
 from ..seeds import with_class_values
 from .folder import PictureResults, skipped_line
 from .gallery import gallery_layers, panes_of, pseudo_mask_line, shown_methods, write_heatmap_gallery
+from .map_folder import MapFolder
 from .origins import Inputs
 from .picture_maps import PictureMaps
-from .predictions import PSEUDO_MASKS, MapFolder
+from .predictions import PSEUDO_MASKS
 from .scoring import score_maps, score_masks
 from .shown import Pages
 

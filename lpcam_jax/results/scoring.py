@@ -19,7 +19,7 @@ from ..machine.threads import map_ahead
 from ..metrics import iou
 from ..seeds import IGNORE
 from .counts import RULE, SeedScoring, classes_in, json_numbers, picture_confusion, scores_of, seed_counts
-from .predictions import MapFolder
+from .map_folder import MapFolder
 
 T = TypeVar("T")
 

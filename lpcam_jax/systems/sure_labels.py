@@ -29,8 +29,9 @@ from ..machine.threads import map_ahead
 from ..refine.pictures import sure_labels
 from ..report.palette import mask_png
 from ..results.folder import ResultFolder, write_all
+from ..results.map_folder import MapFolder
 from ..results.origins import Origins
-from ..results.predictions import MapFolder, mapped_pictures, read_protocol
+from ..results.predictions import mapped_pictures, read_protocol
 from ..seeds import IGNORE, with_class_values
 from ..training.run import Run
 

@@ -17,9 +17,10 @@ from ...refine.pictures import cut
 from ...refine.walks import walked_maps
 from ...report.table import seed_tables
 from ...results.folder import write_all
+from ...results.map_folder import MapFolder
 from ...results.masks import MaskResults
 from ...results.masks import describe as describe_masks
-from ...results.predictions import MapFolder, mapped_pictures, read_protocol
+from ...results.predictions import mapped_pictures, read_protocol
 from ...results.scoring import score_maps
 from ...results.shown import Pages
 from ...seeds import with_class_values

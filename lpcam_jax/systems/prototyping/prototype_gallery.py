@@ -32,7 +32,7 @@ from ...report.overlays import png
 from ...report.page import url
 from ...report.prototype_page import HeatMap, MappedPicture, Prototype, PrototypeClass, write_prototypes
 from ...results.gallery import shown_methods
-from ...results.predictions import MapFolder
+from ...results.map_folder import MapFolder
 from ...training.checkpoints import TrainState
 from ...training.run import Run
 from ...training.state import inference_network, network_of

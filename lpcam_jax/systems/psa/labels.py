@@ -21,7 +21,8 @@ from ...data.records import Record, RecordSource
 from ...data.resizing import resize_bicubic, shrunk_size
 from ...refine.pictures import background_crfs
 from ...results.folder import ResultFolder
-from ...results.predictions import MapFolder, mapped_pictures, read_protocol
+from ...results.map_folder import MapFolder
+from ...results.predictions import mapped_pictures, read_protocol
 from ...seeds import IGNORE
 from ...training.run import Run
 from ..sure_labels import keep_labels
