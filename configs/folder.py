@@ -4,7 +4,7 @@ docs/your_own_pictures.md shows each layout; which one it is, and what the class
 
 Fine-tunes a ResNet-50; give its ImageNet weights with --model.weights, or expect little: a few thousand pictures do not
 make good features from nothing. Seeds and masks are those of LPCAM-A, which on photographs were far better than LPCAM's
-(docs/beyond_the_paper.md); --inference.affinity none leaves it out, and a fifth of the time.
+(docs/beyond_the_paper.md); --inference.affinity none leaves it out; LPCAM-A takes infer.py a fifth longer.
 
     python -m lpcam_jax check-data my_data
     python train.py configs/folder.py --data.root my_data --model.weights resnet50.pth --workdir runs/my_data

@@ -12,7 +12,9 @@ names (res38_cls.pth), or a run of configs/voc12_wrn38.py. psa's own settings ar
     python infer.py --ckpt runs/psa --maps heatmaps_aug/ --out pseudo_masks/                        # train, scored
     python infer.py --ckpt runs/psa --maps heatmaps_aug/ --out pseudo_masks_aug/ --split train_aug  # to train on
 
---inference.background is the threshold at which the seeds are best: 0.39 for MCTformer's maps.
+The paper's numbers are of MCTformer's maps: train from those of configs/voc12_mctformer.py, with --labels.method
+mctformer_lpcam. --inference.background is best the threshold at which the seeds are best: 0.39, the default, for
+MCTformer's maps, about 0.3 for LPCAM's.
 """
 
 from lpcam_jax.config import Data

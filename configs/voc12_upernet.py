@@ -1,9 +1,9 @@
 """PASCAL VOC 2012, last step: UperNet with Swin-S, trained on seeds or pseudo masks: the paper's Table 3.
 
 Expected, the paper's, on val: 71.1 mIoU from the pseudo masks of IRN with LPCAM (CAM: 65.9). Not run by us: it needs
-the archives, weights and an accelerator. The paper does not tell the size of its Swin transformer, and its recipe is
-lost: this is S; T has --model.depths 2 2 6 2, B --model.dim 128. Where the paper is silent this is mmsegmentation's
-recipe for these networks.
+the archives, weights and an accelerator. The paper does not state the size of its Swin transformer, and we found no
+published recipe of it: this is S; T has --model.depths 2 2 6 2, B --model.dim 128. Where the paper is silent this is
+mmsegmentation's recipe for these networks.
 
 DIR as for configs/voc12.py. The weights are a Swin transformer's, trained on ImageNet-1k, or those of a whole UperNet
 of mmsegmentation or transformers, whose classifiers are new if their classes are others.

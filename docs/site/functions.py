@@ -22,7 +22,8 @@ from lpcam_jax.systems.segmentation.trained_segmenter import Segmentation, Train
 
 INTRODUCTION = """# Functions
 
-`import lpcam_jax as lp`: everything up to the metrics is `lp.NAME`. Each function works under `jax.jit` and `jax.vmap`
+`import lpcam_jax as lp`: `load`, `UserError` and the sections from class_activation to metrics are `lp.NAME`; what
+`load` returns is described here, and not imported. Each function of these sections works under `jax.jit` and `jax.vmap`
 where its text does not say otherwise. Arrays are NHWC: `b` pictures, `h` by `w` positions, `d` channels, `c` classes,
 `k` prototypes; `*b` is any number of leading axes. [In a notebook](../in_a_notebook.md) composes them, and
 [the method](../method.md) explains them.

@@ -5,7 +5,8 @@
 Labels are detected as for training: labels.csv, COCO, VOC, LabelMe, YOLO, Label Studio, CVAT or one folder per class;
 without labels, only the pictures are checked. Every file is read.
 
-exit code 0: no findings, or only notes (handled automatically); 1: warnings; 2: errors, which training would reject
+exit code 0: no findings, or only notes (handled automatically); 1: warnings; 2: errors, which training or
+infer.py would reject
 """
 
 import sys
