@@ -102,6 +102,7 @@ def test_what_irn_refuses_ends_with_one_line(program, irn_trained, mapped, irn_r
     train += ("--data.maps", mapped[0], "--limit", 2)
     assert_one_line_error(program(*train, "--training.crop", "30"), "give a multiple of 4 that is at least 16")
     assert_one_line_error(program(*train, "--model.stem-pool", "symmetric_ceil"), "give --model.stem-pool symmetric")
+    assert_one_line_error(program(*train, "--labels.foreground", 0.1), "must be the larger one; swap them")
     # The labels of that attempt are kept, and are not mixed with others.
     line = "holds labels of another model or protocol"
     assert_one_line_error(program(*train, "--labels.foreground", "0.5"), line)

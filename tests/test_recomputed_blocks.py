@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_networks import BACKBONES, backbone, padded, relative_difference, split
+from tiny_networks import BACKBONES, SYSTEMS, backbone, padded, relative_difference, split
+
+from lpcam_jax.training.state import network_of
 
 
 @pytest.mark.parametrize("name", ["vit", "swin"])
@@ -28,3 +30,19 @@ def test_less_is_stored_for_the_same_gradient(name):
     gradients = jax.jit(lambda parameters: [jax.grad(loss(one))(parameters) for one in (net.graph, graph)])
     for expected, values in zip(*map(jax.tree.leaves, gradients(net.parameters)), strict=True):
         assert relative_difference(values, expected) < 1e-5
+
+
+def test_mctformer_stores_less_too():
+    config, inputs = SYSTEMS["mctformer"].config, padded(((60, 44),), (64, 64))
+    sizes = {}
+    for remat in (False, True):
+        one = replace(config, model=replace(config.model, remat=remat))
+        graph, (shapes, rest) = split(network_of(one, 5))
+
+        def loss(parameters, graph=graph, rest=rest):
+            tokens, patches = nnx.merge(graph, parameters, rest)(*inputs)
+            return (tokens**2).sum() + (patches**2).sum()
+
+        _, backward = jax.eval_shape(lambda parameters, loss=loss: jax.vjp(loss, parameters), shapes)
+        sizes[remat] = sum(leaf.size for leaf in jax.tree.leaves(backward))
+    assert sizes[True] < 0.6 * sizes[False]

@@ -297,6 +297,19 @@ def test_a_batch_that_does_not_divide(program, segmentation_recipe, seeds, tmp_p
     )
 
 
+@pytest.mark.parametrize("head", ["deeplabv3plus", "deeplabv2"])
+def test_a_norm_of_one_value_is_refused(program, segmentation_recipe, seeds, tmp_path, head):
+    """Of a single picture, the pooled one's variance is 0: masks would be rubbish, and the loss would not show it."""
+    words = ("--data.masks", seeds, "--workdir", tmp_path / "run", "--model.head", head, "--training.steps", 1)
+    finished = program("train.py", segmentation_recipe, *words, "--training.batch-size", 1)
+    if head == "deeplabv2":  # has no such norm
+        assert finished.code == 0, finished.err
+    else:
+        assert_one_line_error(
+            finished, "a batch of 1 in 1 part has 1 picture in each, .* batch norm needs 2; give a larger"
+        )
+
+
 def test_masks_made_again_at_another_threshold(program, segmentation_recipe, seeds, tmp_path):
     """To the same folder: the network that there is has learned from others."""
     masks, run = shutil.copytree(seeds, tmp_path / "masks"), tmp_path / "run"

@@ -239,7 +239,7 @@ class ViT(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.patch, self.tokens = patch, tokens
+        self.patch, self.tokens, self.remat = patch, tokens, remat
         self.channels, self.strides = (dim,) * len(self.stages), (patch,) * len(self.stages)
         norm = LayerNorm(dim, epsilon) if pre_norm else None
         self.embedding = Embedding(

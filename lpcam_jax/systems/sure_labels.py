@@ -49,6 +49,15 @@ def expect_maps(config: Any, network: str) -> None:
         )
 
 
+def expect_thresholds(labels: SureLabels) -> None:
+    """Raise UserError if no pixel would be left unsure, because the upper threshold is below the lower one."""
+    if labels.foreground < labels.background:
+        raise UserError(
+            f"--labels.foreground {labels.foreground:g} --labels.background {labels.background:g}: what is between the "
+            "two is unsure, so the first must be the larger one; swap them."
+        )
+
+
 def sure_crops(crop: int, scale_range: tuple[float, float], *, grid: int) -> Augmentation:
     """Random crops with sure labels as masks.
 

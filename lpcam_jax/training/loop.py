@@ -55,6 +55,7 @@ class Plan(NamedTuple):
         steps: total number of steps.
         description: label of the progress bar.
         accumulate: number of parts each batch is split into (gradient accumulation).
+        least: pictures of a part; 2 where a batch norm takes its statistics from one value of each picture.
         validation: the validation; None: no validation.
         shared: whether the augmentation draws something for whole batches, see `training_batches`.
         instead: the first state -> what the batches are of, in place of the pictures; None: the pictures.
@@ -69,6 +70,7 @@ class Plan(NamedTuple):
     steps: int
     description: str
     accumulate: int = 1
+    least: int = 1
     validation: Validation | None = None
     shared: bool = False
     instead: Callable[[TrainState], Any] | None = None
@@ -91,7 +93,7 @@ def train(job: Job, plan: Plan) -> TrainState:
     """
     run, devices = job
     config = run.config
-    check_batch(config.training.batch_size, plan.accumulate, devices)
+    check_batch(config.training.batch_size, plan.accumulate, devices, least=plan.least)
     check_pictures(run, plan.pictures)
     graph, *_ = graph_of(config, len(run.class_names))
     step = make_train_step(
@@ -194,12 +196,18 @@ def check_pictures(run: Run, pictures: RecordSource) -> None:
         write_json(file, now)
 
 
-def check_batch(batch_size: int, parts: int, devices: Mesh) -> None:
-    """Raise UserError if a batch cannot be split into this many parts, each over all devices."""
+def check_batch(batch_size: int, parts: int, devices: Mesh, *, least: int = 1) -> None:
+    """Raise UserError if a batch cannot be split into so many parts, each over all devices and of `least` pictures."""
     if batch_size % (parts * devices.size):
         counts = [f"{parts} parts"] * (parts > 1) + [f"{devices.size} devices"] * (devices.size > 1)
         over = " and ".join(counts)
         raise UserError(f"a batch of {batch_size} does not divide over {over}; choose another --training.batch-size.")
+    if batch_size // parts < least:
+        raise UserError(
+            f"a batch of {batch_size} in {parts} part{'s'[: parts > 1]} has {batch_size // parts} picture in each, and "
+            f"this network's batch norm needs {least}; give a larger --training.batch-size or a smaller "
+            "--training.accumulate."
+        )
 
 
 class Epochs(Protocol):

@@ -41,10 +41,11 @@ class AMNSystem(HeatMapSystem[AMNConfig]):
     def prepare(self, config: AMNConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import training_source, with_labels
         from ...training.state import network_of
-        from ..sure_labels import expect_few_classes, expect_maps, label_pictures
+        from ..sure_labels import expect_few_classes, expect_maps, expect_thresholds, label_pictures
         from .training import amn_optimizer, train_amn
 
         expect_maps(config, "AMN")
+        expect_thresholds(config.labels)
         pictures = training_source(config)
         expect_few_classes(pictures, "AMN")
         if AMN_STAGE in stages:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from ...backbones.config import ResNetConfig
 from ...config.common import RunConfig
-from ...config.numbers import MAY_CHANGE, Count, Scales
+from ...config.numbers import MAY_CHANGE, Count, Scales, Share
 from ...config.registry import load_backbone_config
 from ..segmentation.config import SegmentationInference
 
@@ -96,7 +96,7 @@ class DeepLabTraining:
     """batch norm of the backbone. fixed: not trained; frozen: scale and shift are trained, with the stored statistics;
     train: with batch statistics, which are stored, those of frozen parts, too. The norms of deeplabv3plus's head are
     new and always trained with batch statistics"""
-    average: float = 0.0
+    average: Share = 0.0
     """decay per step, such as 0.999, of a running mean of the parameters, which then replaces them in validation and
     inference; 0: no running mean"""
     validate_every: Annotated[Count, MAY_CHANGE] = 2000

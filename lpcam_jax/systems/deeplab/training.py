@@ -50,6 +50,7 @@ def train_deeplab(job: Job, pictures: RecordSource, validation: RecordSource) ->
         training.steps,
         "segmentation",
         accumulate=training.accumulate,
+        least=2 if config.model.head == "deeplabv3plus" else 1,  # the norm of the pooled picture
         shared=training.scaling == "batch",
         validation=make_validation(config, validation),
     )

@@ -41,11 +41,12 @@ class IRNSystem(System[IRNConfig]):
     def prepare(self, config: IRNConfig, stages: Sequence[str]) -> Preparation:
         from ...data.sources import training_source
         from ..grids import expect_rounded_up_grid
-        from ..sure_labels import expect_few_classes, expect_maps, label_pictures
+        from ..sure_labels import expect_few_classes, expect_maps, expect_thresholds, label_pictures
         from .training import train_irn
 
         expect_maps(config, "IRNet")
-        expect_rounded_up_grid(config, "IRNet")
+        expect_thresholds(config.labels)
+        expect_rounded_up_grid(config, "IRNet", or_less=True)
         pictures = training_source(config)
         expect_few_classes(pictures, "IRNet")
         work = {

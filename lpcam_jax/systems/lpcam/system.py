@@ -48,8 +48,7 @@ class LPCAMSystem(HeatMapSystem[LPCAMConfig]):
                 f"--prototypes.teachers {' '.join(config.prototypes.teachers)} is for LPCAM-T; ask for it with "
                 "--prototypes.taught, the number of pictures to learn from."
             )
-        if config.prototypes.taught is not None:
-            expect_rounded_up_grid(config, "LPCAM-T")
+        expect_rounded_up_grid(config, "a heat map")
         seeds, work = with_labels(seed_source(config), config.data.seeds), {}
         if CLASSIFIER in stages:
             pictures, validation = labelled_sources(config, seeds.class_names)

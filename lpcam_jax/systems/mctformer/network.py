@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ...backbones.layers.convolution import TORCH_UNIFORM, Conv
+from ...backbones.layers.recomputation import recomputed
 from ...backbones.layers.valid import Sizes, keep_valid
 from ...backbones.preprocessing import Preprocessing
 from ...backbones.vit import ViT
@@ -102,7 +103,8 @@ class MCTformer(nnx.Module):
         blocks = self.backbone.all_blocks
         factors = [None] * len(blocks) if key is None else path_factors(key, len(blocks), len(x), rate=drop_path)
         for block, of_branches in zip(blocks, factors, strict=True):
-            x = block(x, attended, of_branches)
+            inputs = x, attended, of_branches
+            x = recomputed(block, *inputs) if self.backbone.remat else block(*inputs)
         return x[:, : self.backbone.tokens], keep_valid(self.backbone.on_grid(x, shape), self.grid_sizes(sizes))
 
     def attended(self, images: jax.Array, sizes: Sizes = None, *, shares: jax.Array) -> Attended:

@@ -49,6 +49,7 @@ def train_upernet(job: Job, pictures: RecordSource, validation: RecordSource) ->
         training.steps,
         "UperNet",
         accumulate=training.accumulate,
+        least=2,  # for the norm of the picture pooled to one position
         validation=make_validation(config, validation),
     )
     return train(job, plan)
