@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
 REPOSITORY = Path(__file__).parents[1]
 ROWS = {"cam": "seeds of CAM", "lpcam": "seeds of LPCAM", "pseudo": "pseudo masks", "truth": "true masks"}
 
@@ -81,6 +83,12 @@ def report(scores: dict[str, dict], masks: dict[str, str], *, pictures: int) -> 
     for row, metrics in scores.items():
         cells = [f"{100 * value:.1f}" if value is not None else "-" for value in metrics["scores"]["iou"]]
         print(f"| {ROWS[row]} | {masks[row]} | **{100 * metrics['scores']['miou']:.1f}** | {' | '.join(cells)} |")
+    print("\n| trained on | any class or background, IoU | the right class, where both say one |\n|---|---|---|")
+    for row, metrics in scores.items():
+        counts = np.array(metrics["scores"]["confusion"], float)  # [truth, said], 0 the background
+        both = counts[1:, 1:]
+        outlines = both.sum() / (counts.sum() - counts[0, 0])
+        print(f"| {ROWS[row]} | {100 * outlines:.1f} | {100 * np.trace(both) / both.sum():.1f} |")
     protocol = first["protocol"]
     print(f"\nmIoU over {len(names)} with the background, 255 ignored; scales {protocol['scales']}, ", end="")
     print(

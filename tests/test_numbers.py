@@ -126,8 +126,8 @@ def test_every_number_with_a_limit_is_refused_by_the_name_of_its_flag(kind, plac
         "irn": "training.crop training.scale_range training.radius inference.radius inference.steps seed",
         "amn": "training.crop training.scale_range training.smoothing inference.scales seed",
         "segmentation": "training.steps training.batch_size training.accumulate training.crop training.scales "
-        "training.hold training.validate_every training.checkpoint_every inference.scales inference.max_shapes "
-        "model.head_width",
+        "training.hold training.average training.validate_every training.checkpoint_every inference.scales "
+        "inference.max_shapes model.head_width",
         "upernet": "head.width head.auxiliary_width training.steps training.fit training.scale_range training.crop "
         "training.largest_class training.warm_up inference.fit inference.scales",
     }.items(),

@@ -254,3 +254,10 @@ def test_a_crop_that_does_not_fit_is_refused(program, tiny_runs, tmp_path):
     finished = program(*words)
     assert finished.code == 2
     assert "--training.crop 60: the network compares positions" in finished.err
+
+
+def test_a_grid_that_may_lack_a_position_is_refused(program, tiny_runs, tmp_path):
+    words = (*tiny_runs.words("psa"), "--model.stem-pool", "ceil", "--workdir", tmp_path / "run")
+    finished = program(*words)
+    assert finished.code == 2
+    assert "--model.stem-pool ceil: with this pool some grids have a position less" in finished.err

@@ -104,6 +104,12 @@ def copy(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copy")
 
 
+@pytest.mark.parametrize(("pool", "how"), [("ceil", "less"), ("symmetric_ceil", "more")])
+def test_a_grid_that_would_displace_the_maps_is_refused(program, recipe, tmp_path, pool, how):
+    finished = program("train.py", recipe, "--model.stem-pool", pool, "--workdir", tmp_path / "run")
+    assert_one_line_error(finished, f"{pool}: with this pool some grids have a position {how} than a heat map takes")
+
+
 @pytest.mark.parametrize("text", ['{"model_type": "resnet", "class_names": ["cat"]}', "[1, 2]", "no JSON", ""])
 def test_a_config_of_another_program_is_not_written_over(program, recipe, tmp_path, text):
     (tmp_path / "config.json").write_text(text)
