@@ -113,7 +113,7 @@ def assert_silent(ended):
 
 
 def names_in(folder):
-    """Of the files in it, but those that each process has of its own, and TensorBoard's, which are named by the second."""
+    """Of the files in it, but those that each process has of its own, and TensorBoard's, named by the second."""
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return {
         name for name in files if not name.startswith(("origins.", "labels/origins.", "checkpoints/", "tensorboard/"))
