@@ -273,6 +273,17 @@ def test_boxes_and_poses_of_yolo_are_no_masks(tmp_path):
     assert not Folder(tmp_path).has_masks
 
 
+def test_turned_boxes_of_yolo_are_no_masks(tmp_path):
+    one_picture(tmp_path)
+    turned, upright = "0 .5 .1 .9 .5 .5 .9 .1 .5", "1 .1 .1 .4 .1 .4 .4 .1 .4"
+    write(tmp_path / "classes.txt", "cat\ndog")
+    write(tmp_path / "labels" / "a.txt", f"{turned}\n{upright}")
+    assert not Folder(tmp_path).has_masks
+    for polygons in (upright, f"{turned}\n1 .1 .1 .4 .1 .4 .4", "0 .5 .1 .9 .5 .5 .9 .1 .2"):
+        write(tmp_path / "labels" / "a.txt", polygons)
+        assert Folder(tmp_path).has_masks, polygons
+
+
 def studio_of(*results: dict, **fields) -> str:
     annotations = [{"result": [{"original_height": 4, "original_width": 6, **one} for one in results]}]
     return json.dumps([{"data": {"image": "a.png"}, "annotations": annotations, **fields}])

@@ -78,6 +78,16 @@ LIMITS = {
         "give four numbers from 0 to 1, the last at most 0.5",
         [(0, 0, 0, 0), (1, 1, 1, 0.5)],
     ),
+    limit_of(numbers.ChannelMeans): (
+        [((0.485, 0.456, 0.406), " 0.485 0.456 0.406:"), ((-1, 9, 9), " -1 9 9:"), ((math.nan, 9, 9), " nan 9 9:")],
+        "give means of pictures from 0 to 255, those of pictures from 0 to 1 times 255",
+        [(0, 0, 0), (104, 117, 123), (0.5, 2, 0.5)],
+    ),
+    limit_of(numbers.ChannelDivisors): (
+        [((0.229, 0.224, 0.225), " 0.229 0.224 0.225:"), ((0, 1, 1), " 0 1 1:"), ((1, 1, math.nan), " 1 1 nan:")],
+        "give divisors of pictures from 0 to 255, those of pictures from 0 to 1 times 255; 1 1 1 divides by nothing",
+        [(1, 1, 1), (58.395, 57.12, 57.375)],
+    ),
     limit_of(numbers.ScaleRange): (
         [((1.5, 0.5), " 1.5 0.5:"), ((0.0, 1.0), " 0 1:")],
         "give the smallest and the largest, above 0",
@@ -122,12 +132,12 @@ def test_every_number_with_a_limit_is_refused_by_the_name_of_its_flag(kind, plac
     {
         "classifier": "training.epochs training.batch_size training.crop training.long_side training.checkpoint_every "
         "prototypes.cam_scales prototypes.clusters prototypes.pictures prototypes.taught inference.scales "
-        "inference.batch_pixels inference.max_shapes model.width seed data.held_out",
+        "inference.batch_pixels inference.max_shapes model.width model.mean model.std seed data.held_out",
         "irn": "training.crop training.scale_range training.radius inference.radius inference.steps seed",
         "amn": "training.crop training.scale_range training.smoothing inference.scales seed",
         "segmentation": "training.steps training.batch_size training.accumulate training.crop training.scales "
         "training.hold training.average training.validate_every training.checkpoint_every inference.scales "
-        "inference.max_shapes model.head_width",
+        "inference.max_shapes model.mean model.std model.head_width",
         "upernet": "head.width head.auxiliary_width training.steps training.fit training.scale_range training.crop "
         "training.largest_class training.warm_up inference.fit inference.scales",
     }.items(),

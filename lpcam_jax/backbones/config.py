@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from ..config.numbers import Count, Limit
+from ..config.numbers import ChannelDivisors, ChannelMeans, Count, Limit
 from ..config.registry import load_backbone_config
 from ..machine.errors import UserError
 
@@ -30,9 +30,9 @@ class BackboneConfig(ABC):
     --workdir of another run, whose network is then the default of the flags here. Empty: random initialisation"""
     channel_order: Literal["rgb", "bgr"] = "rgb"
     """channel order that the weights expect"""
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    mean: ChannelMeans = (123.675, 116.28, 103.53)
     """subtracted from the 0..255 picture, in `channel_order`"""
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    std: ChannelDivisors = (58.395, 57.12, 57.375)
     """divisor after subtracting the mean"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """precision of the convolutions and of what is stored between layers; parameters, logits and losses stay float32.

@@ -59,6 +59,20 @@ Jitter = Annotated[
         "give four numbers from 0 to 1, the last at most 0.5",
     ),
 ]
+ChannelMeans = Annotated[
+    tuple[float, float, float],
+    Limit(
+        lambda value: all(0 <= one <= 255 for one in value) and (max(value) > 1 or not any(value)),
+        "give means of pictures from 0 to 255, those of pictures from 0 to 1 times 255",
+    ),
+]
+ChannelDivisors = Annotated[
+    tuple[float, float, float],
+    Limit(
+        lambda value: all(1 <= one <= 255 for one in value),
+        "give divisors of pictures from 0 to 255, those of pictures from 0 to 1 times 255; 1 1 1 divides by nothing",
+    ),
+]
 
 MAY_CHANGE = "may change"
 """Marks a field that has no influence on what training computes: a run may be resumed with another value."""

@@ -5,7 +5,7 @@
 
 A picture with an empty file has none of the classes; one without a file has no labels. A picture has a mask where
 every line is a polygon: three or more corners, x and y in parts of width and height. Poses (`kpt_shape` in data.yaml)
-are none.
+and turned boxes (YOLO-OBB) are none.
 """
 
 import re
@@ -68,7 +68,7 @@ def read_yolo(root: Path, found: YOLOFiles, report: Report) -> Labels:
         return Labels(found.folder, found.pictures, [], [])
     bar = tqdm(found.files, "reading labels", unit="file", delay=2, disable=None, leave=False)
     rows = [row for file in bar if (row := _read(file, _stem(file, found.folder), names, report))]
-    if any(map(_is_of_poses, descriptions)):
+    if any(map(_is_of_poses, descriptions)) or _are_turned_boxes(rows):
         rows = [row._replace(drawn=None) for row in rows]
     unused = {name for name in names if name}.difference(*(row.labels for row in rows))
     return Labels(found.folder, found.pictures, rows, sorted(unused))
@@ -119,6 +119,23 @@ def _polygon(line: str) -> Shape | None:
     numbers = np.array(line.split()[1:], float)
     is_polygon = len(numbers) >= 6 and len(numbers) % 2 == 0 and ((numbers >= 0) & (numbers <= 1)).all()
     return polygons([numbers], unit=1) if is_polygon else None
+
+
+def _are_turned_boxes(rows: Sequence[Row]) -> bool:
+    """Whether these are labels of YOLO-OBB, which are written like polygons of four corners.
+
+    Then all regions have four corners, and most are parallelograms, but for rounding, a picture's edge or a hand that
+    drew them; and not all of those stand upright, as those of polygons around single pixels do.
+    """
+    shapes = [shape.corners[0] for row in rows if row.drawn for _, shape in row.drawn.regions]
+    if not shapes or any(len(corners) != 4 for corners in shapes):
+        return False
+    corners = np.stack(shapes)
+    gap = np.linalg.norm(corners[:, 0] - corners[:, 1] + corners[:, 2] - corners[:, 3], axis=-1)
+    sides = np.abs(corners - np.roll(corners, 1, axis=1))  # (n, 4, 2)
+    is_box = gap <= 0.05 * np.linalg.norm(sides, axis=-1).max(-1)
+    is_turned = (sides.min(-1) > 0.05 * sides.max(-1)).any(-1)
+    return bool(is_box.mean() > 0.5 and (is_box & is_turned).any())
 
 
 # The names of the classes

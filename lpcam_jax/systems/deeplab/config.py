@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from ...backbones.config import ResNetConfig
 from ...config.common import RunConfig
-from ...config.numbers import MAY_CHANGE, Count, Scales, Share
+from ...config.numbers import MAY_CHANGE, ChannelDivisors, ChannelMeans, Count, Scales, Share
 from ...config.registry import load_backbone_config
 from ..segmentation.config import SegmentationInference
 
@@ -56,8 +56,8 @@ class DeepLabModel(Head, ResNetConfig):
     stem_pool: Literal["symmetric", "ceil", "symmetric_ceil"] = "symmetric_ceil"
     output_stride: Literal[32, 16, 8] = 8
     channel_order: Literal["rgb", "bgr"] = "bgr"
-    mean: tuple[float, float, float] = (104.008, 116.669, 122.675)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: ChannelMeans = (104.008, 116.669, 122.675)
+    std: ChannelDivisors = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
