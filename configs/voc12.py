@@ -7,8 +7,8 @@ archives and an accelerator. The original trains without a seed; expect half a p
 DIR holds VOCtrainval_11-May-2012.tar and SBD's benchmark.tgz, or the same unpacked; they are prepared at the first
 start (a minute or two). resnet50.pth is torchvision's ImageNet file (IMAGENET1K_V1).
 
-Hardware: an accelerator with 16 GB. A step, 16 crops of 512 in float32, needs 14 GB on a CPU and takes it 40 s on two
-cores; there are 3,305.
+Hardware: an accelerator with 16 GB. A step, 16 crops of 512 in float32, needs 8 GB and takes two cores 40 s; there
+are 3,305.
 
     python train.py configs/voc12.py --data.root DIR --model.weights resnet50.pth --workdir runs/voc12
     python infer.py --ckpt runs/voc12 --out heatmaps/

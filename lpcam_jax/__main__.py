@@ -2,7 +2,8 @@
 
     python train.py configs/shapes.py --workdir runs/demo
     python infer.py --ckpt runs/demo --out heatmaps/
-    python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --workdir runs/mine
+    python -m lpcam_jax chain configs/folder_chain.py --data.root my_data --model.weights resnet50.pth \\
+        --workdir runs/mine
     python -m lpcam_jax check-data my_data
     python -m lpcam_jax convert resnet50.pth --out weights/
     python -m lpcam_jax demo-app --ckpt runs/demo

@@ -66,7 +66,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     voc_archives(tmp_path / "DIR")
     weights = resnet((1, 1, 1, 1), width=4, stem=4)
     tame = {key: np.ones_like(a) if key.endswith("running_var") else a / 10 for key, a in weights.items()}
-    for name in ("resnet50.pth", "deeplabv1_resnet101-coco.pth"):
+    for name in ("resnet50.pth", "resnet101_caffe.pth", "deeplabv1_resnet101-coco.pth"):
         with (tmp_path / name).open("wb") as file:
             np.savez(file, **tame)
     with (tmp_path / "u2netp.onnx").open("wb") as file:

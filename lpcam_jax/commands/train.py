@@ -2,7 +2,7 @@
 or UperNet.
 
     python train.py configs/shapes.py --workdir runs/demo
-    python train.py configs/folder.py --data.root my_data --workdir runs/my_data
+    python train.py configs/folder.py --data.root my_data --model.weights resnet50.pth --workdir runs/my_data
     python train.py configs/voc12.py --data.root DIR --model.weights resnet50.pth --workdir runs/voc12
     python infer.py --ckpt runs/voc12 --out heatmaps_aug/ --split train_aug
     python train.py configs/voc12_amn.py --data.root DIR --data.maps heatmaps_aug/ --model.weights resnet50.pth \\
@@ -11,7 +11,8 @@ or UperNet.
     python train.py configs/voc12_irn.py --data.root DIR --data.maps heatmaps_aug/ --model.weights resnet50.pth \\
         --workdir runs/irn
     python infer.py --ckpt runs/irn --maps heatmaps_aug/ --out pseudo_masks/ --split train_aug
-    python train.py configs/voc12_deeplabv2.py --data.root DIR --data.masks pseudo_masks/masks --workdir runs/seg
+    python train.py configs/voc12_deeplabv2.py --data.root DIR --data.masks pseudo_masks/masks \\
+        --model.weights resnet101_caffe.pth --workdir runs/seg
 
 The same command resumes a stopped run, and does nothing if the run is finished.
 """
