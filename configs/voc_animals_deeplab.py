@@ -3,8 +3,8 @@
 The first 880 pictures of train_aug.txt train the classifier, give the seeds and train this network; the other 220 are
 seen by none of them, and by no choice of a threshold. It begins with the classifier's weights. Expected mIoU there: 52,
 from CAM's seeds 47, from LPCAM-A's of LPCAM-T (--prototypes.taught 437, --inference.affinity 5) 53, from true masks 57
-(`benchmarks/RESULTS.md`). A quarter of an hour on two quiet cores; with --training.steps 1200, half an hour, 6 to 8
-points more, with 2400 two more.
+(`benchmarks/RESULTS.md`). A quarter of an hour on two quiet cores; with --training.steps 2400, an hour: 56, CAM's 50,
+from true masks 67.
 
     python train.py configs/voc_animals.py --data.root DIR --data.train 'train_aug.txt[:80%]' \
         --data.seeds 'train_aug.txt[:80%]' --model.weights thin_resnet50.npz --workdir runs/voc_animals_880
