@@ -6,9 +6,9 @@ COCO weights the recipe's source reports 76.65 (77.93 with a CRF).
 
 DIR as for configs/voc12.py. The weights are those of a ResNet-101 in the Caffe (MSRA) layout, on BGR pixels (where they
 are: docs/backbones.md), or a whole DeepLabV2 of kazuto1011/deeplab-pytorch or isht7/pytorch-deeplab-resnet (`python -m
-lpcam_jax convert FILE --out weights/` tells). torchvision's ResNet-101 is another network, at
-your own risk: --model.layout torchvision --model.stem-pool symmetric --model.channel-order rgb
---model.mean 123.675 116.28 103.53 --model.std 58.395 57.12 57.375.
+lpcam_jax convert FILE --out weights/` tells). torchvision's ResNet-101 is another network; at your own risk, its flags
+are --model.layout torchvision --model.stem-pool symmetric --model.channel-order rgb --model.mean 123.675 116.28 103.53
+--model.std 58.395 57.12 57.375.
 
     python train.py configs/voc12.py --data.root DIR --model.weights resnet50.pth --workdir runs/voc12
     python infer.py --ckpt runs/voc12 --out heatmaps/ --split train_aug

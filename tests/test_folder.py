@@ -171,6 +171,13 @@ def test_what_pandas_writes_for_nothing_is_said(tmp_path, capsys):
     ]
 
 
+@pytest.mark.parametrize("nothing", ["none", "NONE", "NA", "n/a", "Null", "#N/A", "<NA>"])
+def test_what_others_write_for_nothing_is_no_class(tmp_path, nothing):
+    source = Folder(make(tmp_path, f"name,labels\na,cat\nb,{nothing}\nc,dog\n", "a.jpg", "b.jpg", "c.jpg"))
+    assert source.class_names == ("cat", "dog")
+    np.testing.assert_array_equal(source.labels, [[1, 0], [0, 0], [0, 1]])
+
+
 def test_byte_order_mark_and_windows_lines(tmp_path):
     source = Folder(make(tmp_path, b"\xef\xbb\xbfname, labels\r\n./sub//a,caf\xc3\xa9\r\n", "sub/a.jpg"))
     assert source.class_names == ("café",)

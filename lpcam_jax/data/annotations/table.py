@@ -20,7 +20,7 @@ from .rows import Report, Row, checked_name
 
 _HEADER = ["name", "labels"]
 _MARKS = {";": "the semicolon", ",": "the comma", "|": "the bar", " ": "the space"}
-_NOTHING = {"nan", "NaN", "None", "<NA>", "null", "NULL", "N/A", "#N/A"}
+_NOTHING = {"nan", "none", "null", "na", "n/a", "#n/a", "<na>"}  # in any case
 _EMPTY = {"", "[]", "()", "{}", "set()"}
 _BOOLEANS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
@@ -131,8 +131,8 @@ def _rows_of_cells(path: Path, lines: Sequence[_Line], report: Report) -> tuple[
         name, cell = _name(cells[0], where, report), cells[1].strip()
         if not name:
             continue
-        if cell in _EMPTY or cell in _NOTHING:
-            nothing[cell] += cell in _NOTHING
+        if cell in _EMPTY or cell.casefold() in _NOTHING:
+            nothing[cell] += cell not in _EMPTY
             found.append((name, []))
         elif _in_brackets(cell):
             labels = _labels_of_list(cell)
